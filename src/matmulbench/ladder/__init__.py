@@ -1,0 +1,46 @@
+"""The ladder: the built-in kernels, one file each, in teaching order.
+
+**To add a kernel**: write ``ladder/my_kernel.py`` with a function ``matmul(a, b)``, and add one line to
+:data:`LADDER`. The command, charts, tests, asv and pytest-benchmark all read this table.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Kernel(Protocol):
+    """A matrix product on torch CPU tensors: ``a`` (m, k) times ``b`` (k, n) gives a fresh ``c`` (m, n)."""
+
+    def __call__(self, a: torch.Tensor, b: torch.Tensor, /) -> torch.Tensor: ...
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One built-in kernel: its name, the module that holds its ``matmul``, and what the rung teaches."""
+
+    name: str
+    module: str
+    idea: str
+
+    @property
+    def target(self) -> str:
+        """Where the function is, as ``package.module:function``."""
+        return f"matmulbench.ladder.{self.module}:matmul"
+
+
+LADDER = (
+    Rung("triple-loop", "triple_loop", "three Python loops over single elements"),
+    Rung("row-slice", "row_slice", "the inner loop becomes one element-wise product and a sum"),
+    Rung("broadcasting", "broadcasting", "one row of a against all of b at once"),
+    Rung("einsum", "einsum", "the product written as an index equation (torch)"),
+    Rung("numpy-einsum", "numpy_einsum", "the same equation, run by numpy's own C loop"),
+    Rung("numba", "numba_loop", "the triple loop again, compiled"),
+    Rung("numpy", "numpy_matmul", "numpy's @: the BLAS that numpy ships"),
+    Rung("torch", "torch_matmul", "torch's @: the BLAS that torch ships"),
+)
+BASELINE = "torch"

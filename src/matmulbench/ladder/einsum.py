@@ -1,0 +1,11 @@
+"""No loop left: the product written as an index equation. torch hands it to its BLAS."""
+
+import torch
+
+from matmulbench.ladder.operands import sizes
+
+
+def matmul(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Multiply ``a`` (m, k) by ``b`` (k, n) as ``ik,kj->ij``."""
+    sizes(a, b)  # einsum would broadcast an inner size of 1
+    return torch.einsum("ik,kj->ij", a, b)

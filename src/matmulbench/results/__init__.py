@@ -1,0 +1,1 @@
+"""What happened: the schema, the journal and the machine."""

@@ -1,0 +1,233 @@
+"""A run's folder: ``run.json``, the append-only journal and the tables made from it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from filelock import FileLock, Timeout
+
+from matmulbench.results.machine import describe_machine, library_versions
+from matmulbench.results.schema import KEYS, SCHEMA_VERSION, TABLES, Row, columns
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+RUN, JOURNAL = "run.json", "journal.jsonl"
+
+
+class FolderError(Exception):
+    """A run's folder that cannot be used; the message names the folder and what would be right."""
+
+
+class RunFolder:
+    """The folder of one run, open for writing; a context manager that holds the folder's lock.
+
+    Every row is appended to the journal and flushed to disk at once, so that a run killed at any moment keeps
+    what it had. Leaving the context writes the CSV tables and the end time.
+
+    Parameters
+    ----------
+    path
+        the folder; made if need be.
+    options
+        what was asked for; kept in ``run.json``.
+    resume
+        continue the run that the folder holds.
+
+    Raises
+    ------
+    FolderError
+        if the folder holds another run, is in use, cannot be written, or (with ``resume``) was made with
+        other options, another machine or another schema.
+    """
+
+    def __init__(self, path: Path, options: dict[str, Any], resume: bool = False) -> None:
+        self.path = path
+        self._done: dict[tuple[str, ...], dict[str, Any]] = {}
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            self._lock = FileLock(path / ".lock")
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            raise FolderError(f"folder {path}: another run is writing there; wait, or name another --out") from None
+        except OSError as error:
+            raise FolderError(f"folder {path}: {error.strerror}; name another with --out") from None
+        try:
+            self._open(options, resume)
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def _open(self, options: dict[str, Any], resume: bool) -> None:
+        present = (self.path / RUN).exists() or (self.path / JOURNAL).exists()
+        if present and not resume:
+            raise FolderError(f"folder {self.path} holds a run already; continue it with --resume, or name another --out")
+        self.run: dict[str, Any] = {
+            "schema_version": SCHEMA_VERSION,
+            "options": options,
+            "machine": describe_machine(),
+            "versions": library_versions(),
+            "start": _now(),
+            "end": None,
+        }
+        if present:
+            earlier = read_run(self.path)
+            for field in ("options", "machine", "versions"):
+                if earlier[field] != self.run[field]:
+                    changed = [k for k in self.run[field] if earlier[field].get(k) != self.run[field][k]]
+                    raise FolderError(
+                        f"folder {self.path}: cannot resume, {field} differ: "
+                        + ", ".join(f"{k} was {earlier[field].get(k)!r}, is {self.run[field][k]!r}" for k in changed)
+                    )
+            self.run["start"] = earlier["start"]
+            for entry in read_journal(self.path):
+                self._remember(entry)
+        self._write_run()
+        self._journal = (self.path / JOURNAL).open("ab")
+        self._end_half_line()
+
+    def _end_half_line(self) -> None:
+        """Set a line that a kill cut short apart from those to come."""
+        journal = self.path / JOURNAL
+        if journal.stat().st_size and not journal.read_bytes().endswith(b"\n"):
+            self._append(b"\n")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._journal.close()
+        self.run["end"] = _now()
+        try:
+            self._write_run()
+            results = load_results(self.path)
+            for table in TABLES:
+                results.tables[table].to_csv(self.path / f"{table}.csv", index=False)
+        except OSError as error:
+            raise FolderError(f"folder {self.path}: {error.strerror}; {JOURNAL} has all that was finished") from None
+        finally:
+            self._lock.release()
+
+    def add(self, table: str, row: Row, samples: list[float] | None = None, **extra: Any) -> None:
+        """Journal a finished cell: its row, the raw samples behind it and whatever else describes it."""
+        entry = {"table": table, "row": asdict(row), "samples": samples or [], **extra}
+        self._remember(entry)
+        self._append(json.dumps(entry).encode() + b"\n")
+
+    def _append(self, line: bytes) -> None:
+        try:
+            self._journal.write(line)
+            self._journal.flush()
+            os.fsync(self._journal.fileno())
+        except OSError as error:
+            raise FolderError(
+                f"folder {self.path}: {error.strerror} while writing {JOURNAL}; "
+                "what was finished before is there, --resume goes on from it"
+            ) from None
+
+    def _remember(self, entry: dict[str, Any]) -> None:
+        self._done[_key(entry["table"], entry["row"])] = entry["row"]
+
+    def done(self, table: str, **key: Any) -> dict[str, Any] | None:
+        """Return the row of a cell that an earlier, interrupted run finished, or None."""
+        return self._done.get(_key(table, key))
+
+    def _write_run(self) -> None:
+        # Written beside and then moved: a kill in between leaves the old one whole.
+        beside = self.path / f"{RUN}.new"
+        beside.write_text(json.dumps(self.run, indent=2) + "\n")
+        beside.replace(self.path / RUN)
+
+
+@dataclass
+class Results:
+    """A run read back: ``run`` as in ``run.json``, a DataFrame per table, and the journal with raw samples."""
+
+    path: Path
+    run: dict[str, Any]
+    tables: dict[str, pd.DataFrame]
+    journal: list[dict[str, Any]]
+
+    @property
+    def verification(self) -> pd.DataFrame:
+        """Is each kernel right: one row per kernel and dtype."""
+        return self.tables["verification"]
+
+    @property
+    def measurements(self) -> pd.DataFrame:
+        """How long each product takes: one row per workload, dtype, thread count and kernel."""
+        return self.tables["measurements"]
+
+    @property
+    def training(self) -> pd.DataFrame:
+        """What each kernel buys: one row per task, kernel and thread count."""
+        return self.tables["training"]
+
+
+def load_results(path: Path | str) -> Results:
+    """Read a run's folder; a cell measured twice counts as measured last.
+
+    Raises
+    ------
+    FolderError
+        if the folder holds no run, or one of another schema version.
+    """
+    import pandas as pd
+
+    path = Path(path)
+    run = read_run(path)
+    journal = list(read_journal(path))
+    rows: dict[str, dict[tuple[str, ...], dict[str, Any]]] = {table: {} for table in TABLES}
+    for entry in journal:
+        if entry["table"] in rows:
+            rows[entry["table"]][_key(entry["table"], entry["row"])] = entry["row"]
+    tables = {table: pd.DataFrame(list(found.values()), columns=columns(table)) for table, found in rows.items()}
+    return Results(path, run, tables, journal)
+
+
+def read_run(path: Path) -> dict[str, Any]:
+    """Read ``run.json``.
+
+    Raises
+    ------
+    FolderError
+        if it is absent, unreadable or of another schema version.
+    """
+    try:
+        run: dict[str, Any] = json.loads((path / RUN).read_text())
+    except FileNotFoundError:
+        raise FolderError(f"folder {path} holds no run: there is no {RUN}") from None
+    except (OSError, ValueError) as error:
+        raise FolderError(f"folder {path}: {RUN} cannot be read: {error}") from None
+    if run.get("schema_version") != SCHEMA_VERSION:
+        raise FolderError(
+            f"folder {path}: schema_version is {run.get('schema_version')!r}, this matmulbench reads {SCHEMA_VERSION}"
+        )
+    return run
+
+
+def read_journal(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the journal's entries; a line that a kill cut short is passed over."""
+    journal = path / JOURNAL
+    if not journal.exists():
+        return
+    with journal.open() as lines:
+        for line in lines:
+            try:
+                yield json.loads(line)
+            except ValueError:
+                continue
+
+
+def _key(table: str, row: dict[str, Any]) -> tuple[str, ...]:
+    return (table, *(str(row[column]) for column in KEYS.get(table, ())))
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,41 @@
+"""The machine that figures were made on, and the versions of what made them."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+LIBRARIES = ("matmulbench", "numpy", "torch", "numba", "scipy", "scikit-learn", "pandas")
+
+
+def describe_machine() -> dict[str, Any]:
+    """Describe processor, caches (bytes), memory (bytes) and system; no names of hosts, users or folders."""
+    import cpuinfo
+    import psutil
+
+    cpu = cpuinfo.get_cpu_info()
+    return {
+        "cpu": cpu.get("brand_raw", platform.processor()),
+        "architecture": platform.machine(),
+        "cores": len(os.sched_getaffinity(0)),
+        "vector_extensions": [
+            flag for flag in ("sse4_2", "avx2", "fma", "avx512f", "asimd", "sve") if flag in cpu.get("flags", [])
+        ],
+        "l2_cache": cpu.get("l2_cache_size"),
+        "l3_cache": cpu.get("l3_cache_size"),
+        "memory": psutil.virtual_memory().total,
+        "system": f"{platform.system()} {platform.release()}",
+    }
+
+
+def library_versions() -> dict[str, str]:
+    """Return the versions of Python and of the libraries that take part."""
+    found = {"python": platform.python_version()}
+    for name in LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "absent"
+    return found

@@ -1,0 +1,124 @@
+"""Workloads: the products to be done, their FLOP and bytes, and the presets that name them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+LAYOUTS = ("NN", "TN", "NT")
+ITEMSIZE = {"float32": 4, "float64": 8}
+DTYPES = tuple(ITEMSIZE)
+
+_TEXT = re.compile(r"(\d+)x(\d+)x(\d+)(?::(\w+))?")
+
+
+@dataclass(frozen=True)
+class Workload:
+    """One product: ``a`` (m, k) times ``b`` (k, n), with the layout and dtype of its operands.
+
+    ``layout`` says which operand is a transposed *view*, as back-propagation makes: ``TN`` the left one,
+    ``NT`` the right one, ``NN`` neither.
+    """
+
+    m: int
+    k: int
+    n: int
+    layout: str = "NN"
+    dtype: str = "float32"
+
+    @classmethod
+    def parse(cls, text: str, dtype: str = "float32") -> Workload:
+        """Read the text form, ``5x784x10`` or ``784x50000x50:TN``.
+
+        Raises
+        ------
+        ValueError
+            if the text has another form, a size is 0 or the layout is unknown.
+        """
+        match = _TEXT.fullmatch(text)
+        layout = (match and match[4]) or "NN"
+        if not match or layout not in LAYOUTS or "0" in (sizes := match.group(1, 2, 3)):
+            raise ValueError(
+                f"workload {text!r}: expected MxKxN or MxKxN:LAYOUT with sizes from 1 and a layout of "
+                f"{', '.join(LAYOUTS)}, such as 5x784x10 or 784x50000x50:TN"
+            )
+        m, k, n = map(int, sizes)
+        return cls(m, k, n, layout, dtype)
+
+    def __str__(self) -> str:
+        suffix = "" if self.layout == "NN" else f":{self.layout}"
+        return f"{self.m}x{self.k}x{self.n}{suffix}"
+
+    @property
+    def flop(self) -> int:
+        """Floating-point operations: a multiplication and an addition for each of m·k·n."""
+        return 2 * self.m * self.k * self.n
+
+    @property
+    def bytes(self) -> int:
+        """Bytes that must move at least: both operands read once, the result written once."""
+        return ITEMSIZE[self.dtype] * (self.m * self.k + self.k * self.n + self.m * self.n)
+
+    @property
+    def intensity(self) -> float:
+        """FLOP per byte, the horizontal axis of the roofline model (Williams et al., CACM 2009)."""
+        return self.flop / self.bytes
+
+    def operands(self, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+        """Draw ``a`` (m, k) and ``b`` (k, n), standard normal, transposed views where the layout says so."""
+        import torch
+
+        generator = torch.Generator().manual_seed(seed)
+
+        def draw(rows: int, columns: int, transposed: bool) -> torch.Tensor:
+            shape = (columns, rows) if transposed else (rows, columns)
+            drawn = torch.randn(shape, generator=generator, dtype=getattr(torch, self.dtype))
+            return drawn.t() if transposed else drawn
+
+        return draw(self.m, self.k, self.layout == "TN"), draw(self.k, self.n, self.layout == "NT")
+
+
+def layer_products(rows: int, layers: tuple[int, ...], dtype: str = "float32") -> list[Workload]:
+    """List the products of one training step of an MLP: each layer forward, then backward.
+
+    A layer of ``n_in`` to ``n_out`` on ``rows`` samples needs ``x @ w`` forward, ``x.T @ g`` for its weight
+    gradient and, except for the first layer, ``g @ w.T`` for its input gradient.
+    """
+    pairs = list(pairwise(layers))
+    forward = [Workload(rows, n_in, n_out, dtype=dtype) for n_in, n_out in pairs]
+    weight = [Workload(n_in, rows, n_out, "TN", dtype) for n_in, n_out in pairs]
+    inputs = [Workload(rows, n_out, n_in, "NT", dtype) for n_in, n_out in pairs[1:]]
+    return forward + weight + inputs
+
+
+MNIST_LAYERS = (784, 50, 10)
+BREAST_CANCER_LAYERS = (30, 14, 1)
+MNIST_ROWS = 50_000
+BREAST_CANCER_ROWS = 455  # 80 % of 569
+BATCH = 64
+
+FIRST = Workload(5, 784, 10)  # the first five images times a 784x10 weight matrix
+
+
+def _square(*sizes: int) -> list[Workload]:
+    return [Workload(size, size, size) for size in sizes]
+
+
+PRESETS: dict[str, list[Workload]] = {
+    "quick": [FIRST, *layer_products(BATCH, MNIST_LAYERS)[:1], *_square(64, 256)],
+    "standard": [
+        FIRST,
+        *layer_products(BATCH, MNIST_LAYERS),
+        *layer_products(MNIST_ROWS, MNIST_LAYERS),
+        *layer_products(BREAST_CANCER_ROWS, BREAST_CANCER_LAYERS),
+        *_square(64, 128, 256, 512, 1024),
+    ],
+}
+PRESETS["full"] = [
+    replace(workload, dtype=dtype) for dtype in DTYPES for workload in [*PRESETS["standard"], *_square(2048)]
+]
