@@ -28,7 +28,13 @@ from typing import Any, Self
 from matmulbench.results.schema import Status
 
 # torch, numpy's OpenBLAS, MKL and numba each keep a pool of their own; pinning one leaves the others.
-_POOLS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+_POOLS = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "NUMBA_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+)
 DEFAULT_MEMORY_LIMIT = 16 * 2**30
 _IMPORT_LIMIT = 120.0
 _PR_SET_PDEATHSIG = 1
@@ -41,6 +47,11 @@ class Outcome:
     status: Status
     value: Any = None
     reason: str | None = None
+
+
+def thread_environment(threads: int) -> dict[str, str]:
+    """Return the variables that give every pool ``threads`` threads, if set before the libraries are imported."""
+    return dict.fromkeys(_POOLS, str(threads)) | {"MKL_DYNAMIC": "FALSE"}
 
 
 class Host:
@@ -74,7 +85,7 @@ class Host:
             return self._pipe
         self.close()
         ours, theirs = Pipe()
-        environment = os.environ | dict.fromkeys(_POOLS, str(self.threads)) | {"MKL_DYNAMIC": "FALSE"}
+        environment = os.environ | thread_environment(self.threads)
         self._process = subprocess.Popen(
             [sys.executable, "-c", f"from matmulbench.isolation import _serve; _serve({theirs.fileno()})"],
             env=environment,
@@ -141,7 +152,9 @@ def _crash(wait_status: int) -> Outcome:
     if code >= 0:
         return Outcome(Status.CRASHED, reason=f"the process ended itself with exit code {code}")
     name = signal.Signals(-code).name
-    hint = {"SIGKILL": " (killed, probably for lack of memory)", "SIGSEGV": " (memory it does not own)"}.get(name, "")
+    hint = {"SIGKILL": " (killed, probably for lack of memory)", "SIGSEGV": " (memory it does not own)"}.get(
+        name, ""
+    )
     return Outcome(Status.CRASHED, reason=f"{name}{hint}")
 
 
@@ -219,4 +232,6 @@ def describe(error: BaseException) -> Outcome:
     where = f" ({os.path.basename(frames[-1].filename)}:{frames[-1].lineno})" if frames else ""
     if isinstance(error, ImportError):
         return Outcome(Status.UNAVAILABLE, reason=text)
-    return Outcome(Status.OUT_OF_MEMORY if memory else Status.ERROR, reason=f"{type(error).__name__}: {text}{where}")
+    return Outcome(
+        Status.OUT_OF_MEMORY if memory else Status.ERROR, reason=f"{type(error).__name__}: {text}{where}"
+    )

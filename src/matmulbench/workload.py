@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from matmulbench.errors import UsageError, unknown
+
 if TYPE_CHECKING:
     import torch
 
@@ -37,13 +39,13 @@ class Workload:
 
         Raises
         ------
-        ValueError
+        UsageError
             if the text has another form, a size is 0 or the layout is unknown.
         """
         match = _TEXT.fullmatch(text)
         layout = (match and match[4]) or "NN"
         if not match or layout not in LAYOUTS or "0" in (sizes := match.group(1, 2, 3)):
-            raise ValueError(
+            raise UsageError(
                 f"workload {text!r}: expected MxKxN or MxKxN:LAYOUT with sizes from 1 and a layout of "
                 f"{', '.join(LAYOUTS)}, such as 5x784x10 or 784x50000x50:TN"
             )
@@ -122,3 +124,16 @@ PRESETS: dict[str, list[Workload]] = {
 PRESETS["full"] = [
     replace(workload, dtype=dtype) for dtype in DTYPES for workload in [*PRESETS["standard"], *_square(2048)]
 ]
+
+
+def workloads(preset: str = "standard") -> list[Workload]:
+    """Return the workloads of a preset.
+
+    Raises
+    ------
+    UsageError
+        if there is no such preset; the message names near matches.
+    """
+    if preset not in PRESETS:
+        raise unknown("preset", preset, PRESETS)
+    return list(PRESETS[preset])

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import importlib.util
 import sys
 from importlib.metadata import entry_points
 from pathlib import Path
 
+from matmulbench.errors import UsageError, unknown
 from matmulbench.ladder import LADDER, Kernel
 
 GROUP = "matmulbench.kernels"
@@ -18,6 +18,23 @@ def kernels() -> list[str]:
     """Return the names that are known: the ladder in its order, then those that installed packages offer."""
     ladder = [rung.name for rung in LADDER]
     return ladder + sorted({entry.name for entry in entry_points(group=GROUP)} - set(ladder))
+
+
+def availability() -> list[dict[str, str]]:
+    """Return for each known kernel its ``name``, what it is ``about``, and its ``status`` with the reason."""
+    ideas = {rung.name: rung.idea for rung in LADDER}
+    rows = []
+    for name in kernels():
+        try:
+            load_kernel(name)
+        except (
+            Exception
+        ) as error:  # whatever an import may raise is the reason why this kernel is not to be had
+            status = f"unavailable: {error}"
+        else:
+            status = "available"
+        rows.append({"name": name, "about": ideas.get(name, find_kernel(name)), "status": status})
+    return rows
 
 
 def find_kernel(spec: str) -> str:
@@ -30,7 +47,7 @@ def find_kernel(spec: str) -> str:
 
     Raises
     ------
-    ValueError
+    UsageError
         if the name is unknown or the file does not exist; the message names near matches.
     """
     for rung in LADDER:
@@ -41,15 +58,15 @@ def find_kernel(spec: str) -> str:
             return entry.value
     place, colon, function = spec.rpartition(":")
     if not colon:
-        near = difflib.get_close_matches(spec, kernels(), n=3)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(kernels())}"
-        raise ValueError(f"kernel {spec!r} is unknown: {hint} Or name your own as path/to/file.py:function")
+        raise unknown("kernel", spec, kernels(), "Your own is named as path/to/file.py:function.")
     if not function.isidentifier():
-        raise ValueError(f"kernel {spec!r}: {function!r} is no function name; expected path/to/file.py:function")
+        raise UsageError(
+            f"kernel {spec!r}: {function!r} is no function name; expected path/to/file.py:function"
+        )
     if place.endswith(".py"):
         path = Path(place).expanduser()
         if not path.is_file():
-            raise ValueError(f"kernel {spec!r}: there is no file {place!r}")
+            raise UsageError(f"kernel {spec!r}: there is no file {place!r}")
         return f"{path.resolve()}:{function}"
     return spec
 
@@ -59,7 +76,7 @@ def load_kernel(spec: str) -> Kernel:
 
     Raises
     ------
-    ValueError
+    UsageError
         if :func:`find_kernel` does not know it.
     ImportError
         if its module, or something that the module needs, cannot be imported.
@@ -71,8 +88,12 @@ def load_kernel(spec: str) -> Kernel:
     try:
         kernel: Kernel = getattr(module, function)
     except AttributeError:
-        offered = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
-        raise AttributeError(f"{spec}: no function {function!r}; there are {', '.join(offered) or 'none'}") from None
+        offered = [
+            name for name, value in vars(module).items() if callable(value) and not name.startswith("_")
+        ]
+        raise AttributeError(
+            f"{spec}: no function {function!r}; there are {', '.join(offered) or 'none'}"
+        ) from None
     if not callable(kernel):
         raise AttributeError(f"{spec}: {function!r} is a {type(kernel).__name__}, not a function")
     return kernel

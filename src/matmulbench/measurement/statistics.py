@@ -1,9 +1,10 @@
 """Medians and intervals that keep their coverage on a noisy machine.
 
 Interval of a median: order statistics, which need no assumption about the tails (Conover, *Practical Nonparametric
-Statistics*, 3.2; Hettmansperger & Sheather 1986). Rounds near in time resemble each other, so the binomial's n is
-the *effective* number of rounds: n divided by the autocorrelation time of the signs about the median, estimated
-with Geyer's initial positive sequence (Geyer, Statistical Science 7, 1992).
+Statistics*, 3.2). Rounds near in time resemble each other, so the binomial's n is the *effective* number of rounds:
+n divided by the autocorrelation time of the signs about the median, estimated with Geyer's initial positive sequence
+(Geyer, Statistical Science 7, 1992). Where so few rounds admit no order statistic at that confidence, Student's
+interval widens it.
 """
 
 from __future__ import annotations
@@ -27,12 +28,12 @@ class Interval:
 
     @property
     def relative_half_width(self) -> float:
-        """Half the interval's width as a share of the median; infinite where the interval is."""
+        """Half the interval's width as a share of the median."""
         return (self.high - self.low) / (2 * abs(self.median))
 
-    def scaled(self, factor: float) -> Interval:
-        """Return the interval in another unit."""
-        return Interval(self.median * factor, self.low * factor, self.high * factor)
+    def within(self, low: float, high: float) -> bool:
+        """Tell whether the whole interval lies between ``low`` and ``high``."""
+        return low <= self.low and self.high <= high
 
 
 def autocorrelation_time(samples: npt.NDArray[np.float64]) -> float:
@@ -44,26 +45,34 @@ def autocorrelation_time(samples: npt.NDArray[np.float64]) -> float:
         return 1.0
     spectrum = np.abs(np.fft.rfft(signs - signs.mean(), 2 * n)) ** 2
     correlation = np.fft.irfft(spectrum)[: n // 2] / power
-    pairs = correlation[1:-1:2] + correlation[2::2]
+    # Sums of neighbouring lags, from lag 0 on, are positive in theory: the first that is not is noise.
+    pairs = correlation[0:-1:2] + correlation[1::2]
     positive = pairs[: int(np.argmax(pairs <= 0))] if (pairs <= 0).any() else pairs
-    return max(1.0, float(1 + 2 * positive.sum()))
+    return max(1.0, float(2 * positive.sum() - 1))
 
 
 def median_interval(samples: npt.ArrayLike, confidence: float = CONFIDENCE) -> Interval:
     """Return the median of ``samples`` (n,), in time order, with its ``confidence`` interval.
 
-    With too few effective samples for that confidence, the ends are the extremes (n > 1) or infinite (n = 1).
+    One sample alone has an infinite interval.
     """
     values = np.asarray(samples, dtype=np.float64)
     median = float(np.median(values))
     n = len(values)
     if n < 2:
         return Interval(median, -np.inf, np.inf)
-    effective = n / autocorrelation_time(values)
-    rank = stats.binom.ppf((1 - confidence) / 2, max(1, int(effective)), 0.5) / effective * n
+    effective = max(2.0, n / autocorrelation_time(values))
+    # The interval from the r-th smallest to the r-th largest covers with 1 − 2·P(Binomial(n, ½) < r).
+    rank = int(stats.binom.ppf((1 - confidence) / 2, int(effective), 0.5))
     ordered = np.sort(values)
-    below = max(0, int(np.floor(rank)) - 1)
-    return Interval(median, float(ordered[below]), float(ordered[n - 1 - below]))
+    below = max(0, int(np.floor(rank * n / effective)) - 1)
+    low, high = float(ordered[below]), float(ordered[n - 1 - below])
+    if rank == 0:
+        reach = float(
+            stats.t.ppf((1 + confidence) / 2, effective - 1) * values.std(ddof=1) / np.sqrt(effective)
+        )
+        low, high = min(low, median - reach), max(high, median + reach)
+    return Interval(median, low, high)
 
 
 def ratio_interval(

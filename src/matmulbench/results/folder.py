@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from filelock import FileLock, Timeout
 
+from matmulbench.errors import UsageError
 from matmulbench.results.machine import describe_machine, library_versions
 from matmulbench.results.schema import KEYS, SCHEMA_VERSION, TABLES, Row, columns
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 RUN, JOURNAL = "run.json", "journal.jsonl"
 
 
-class FolderError(Exception):
+class FolderError(UsageError):
     """A run's folder that cannot be used; the message names the folder and what would be right."""
 
 
@@ -55,7 +56,9 @@ class RunFolder:
             self._lock = FileLock(path / ".lock")
             self._lock.acquire(timeout=0)
         except Timeout:
-            raise FolderError(f"folder {path}: another run is writing there; wait, or name another --out") from None
+            raise FolderError(
+                f"folder {path}: another run is writing there; wait, or name another --out"
+            ) from None
         except OSError as error:
             raise FolderError(f"folder {path}: {error.strerror}; name another with --out") from None
         try:
@@ -67,7 +70,9 @@ class RunFolder:
     def _open(self, options: dict[str, Any], resume: bool) -> None:
         present = (self.path / RUN).exists() or (self.path / JOURNAL).exists()
         if present and not resume:
-            raise FolderError(f"folder {self.path} holds a run already; continue it with --resume, or name another --out")
+            raise FolderError(
+                f"folder {self.path} holds a run already; continue it with --resume, or name another --out"
+            )
         self.run: dict[str, Any] = {
             "schema_version": SCHEMA_VERSION,
             "options": options,
@@ -83,7 +88,9 @@ class RunFolder:
                     changed = [k for k in self.run[field] if earlier[field].get(k) != self.run[field][k]]
                     raise FolderError(
                         f"folder {self.path}: cannot resume, {field} differ: "
-                        + ", ".join(f"{k} was {earlier[field].get(k)!r}, is {self.run[field][k]!r}" for k in changed)
+                        + ", ".join(
+                            f"{k} was {earlier[field].get(k)!r}, is {self.run[field][k]!r}" for k in changed
+                        )
                     )
             self.run["start"] = earlier["start"]
             for entry in read_journal(self.path):
@@ -110,7 +117,9 @@ class RunFolder:
             for table in TABLES:
                 results.tables[table].to_csv(self.path / f"{table}.csv", index=False)
         except OSError as error:
-            raise FolderError(f"folder {self.path}: {error.strerror}; {JOURNAL} has all that was finished") from None
+            raise FolderError(
+                f"folder {self.path}: {error.strerror}; {JOURNAL} has all that was finished"
+            ) from None
         finally:
             self._lock.release()
 
@@ -187,7 +196,9 @@ def load_results(path: Path | str) -> Results:
     for entry in journal:
         if entry["table"] in rows:
             rows[entry["table"]][_key(entry["table"], entry["row"])] = entry["row"]
-    tables = {table: pd.DataFrame(list(found.values()), columns=columns(table)) for table, found in rows.items()}
+    tables = {
+        table: pd.DataFrame(list(found.values()), columns=columns(table)) for table, found in rows.items()
+    }
     return Results(path, run, tables, journal)
 
 

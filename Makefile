@@ -1,0 +1,32 @@
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: bench test lint asv pytest-bench clean
+
+bench: $(READY)  ## verify, measure, train and chart the ladder
+	$(BIN)/matmulbench run
+
+test: $(READY)
+	$(BIN)/pytest
+
+lint: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+asv: $(READY)  ## airspeed velocity, in an environment that it builds itself
+	$(BIN)/asv machine --yes
+	$(BIN)/asv run --show-stderr HEAD^!
+	$(BIN)/asv publish
+
+pytest-bench: $(READY)
+	$(BIN)/pytest benchmarks/pytest_suite --benchmark-only
+
+clean:
+	rm -rf .venv .asv runs
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@

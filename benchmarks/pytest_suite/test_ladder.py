@@ -1,0 +1,37 @@
+"""The ladder under pytest-benchmark: the same kernels and workloads as the package's own, grouped by workload."""
+
+import pytest
+
+from matmulbench.ladder import LADDER
+from matmulbench.ladder.plugins import load_kernel
+from matmulbench.measurement.cost import learn_cost
+from matmulbench.results.machine import library_versions
+from matmulbench.verification import check_result
+from matmulbench.verification.bounds import judge
+from matmulbench.workload import PRESETS, Workload
+
+LONGEST_S = 0.5
+ROUNDS_S = 0.005  # a kernel slower than this is timed in single, pedantic calls
+
+
+@pytest.mark.parametrize("kernel", [rung.name for rung in LADDER])
+@pytest.mark.parametrize("workload", PRESETS["quick"], ids=str)
+def test_matmul(benchmark, workload, kernel):
+    try:
+        function = load_kernel(kernel)
+    except ImportError as error:
+        pytest.skip(f"{kernel} is not to be had: {error}")
+    cost = learn_cost(function, workload, LONGEST_S, Workload.operands)
+    if cost.full_s > cost.call_s:
+        pytest.skip(f"{kernel} would take about {cost.full_s:.0f} s on {workload}")
+    a, b = workload.operands()
+    benchmark.group = str(workload)
+    if cost.call_s > ROUNDS_S:
+        c = benchmark.pedantic(function, (a, b), rounds=3)
+    else:
+        c = benchmark(function, a, b)
+    assert check_result(a, b, c) is None
+    benchmark.extra_info["residual"] = judge(a.numpy(), b.numpy(), c.numpy()).residual
+    benchmark.extra_info["versions"] = library_versions()
+    if benchmark.stats:
+        benchmark.extra_info["gflops"] = workload.flop / benchmark.stats.stats.median / 1e9

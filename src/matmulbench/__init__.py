@@ -1,0 +1,47 @@
+"""matmulbench: is a matmul right, how fast is it against the machine's roof, and what does it buy in training.
+
+Names are imported when first used, so that ``import matmulbench`` costs nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matmulbench.ladder.plugins import kernels, load_kernel
+    from matmulbench.measurement.api import measure
+    from matmulbench.results.folder import load_results
+    from matmulbench.training import plug, train, unplug
+    from matmulbench.verification import verify
+    from matmulbench.workload import Workload, workloads
+
+__all__ = [
+    "Workload",
+    "kernels",
+    "load_kernel",
+    "load_results",
+    "measure",
+    "plug",
+    "train",
+    "unplug",
+    "verify",
+    "workloads",
+]
+
+_WHERE = {
+    "kernels": "ladder.plugins",
+    "load_kernel": "ladder.plugins",
+    "measure": "measurement.api",
+    "load_results": "results.folder",
+    "plug": "training.plug",
+    "unplug": "training.plug",
+    "train": "training",
+    "verify": "verification",
+    "Workload": "workload",
+    "workloads": "workload",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_WHERE[name]}"), name)

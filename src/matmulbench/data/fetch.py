@@ -1,0 +1,90 @@
+"""Download MNIST into the cache, from whichever public mirror answers with the right bytes."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from matmulbench.data.errors import DataError
+from matmulbench.data.mnist import cache_folder
+
+MIRRORS = (
+    "https://ossci-datasets.s3.amazonaws.com/mnist/",
+    "https://storage.googleapis.com/cvdf-datasets/mnist/",
+    "https://raw.githubusercontent.com/fgnt/mnist/master/",
+)
+
+# sha256 of the files as every mirror serves them
+ARCHIVES = {
+    "train-images-idx3-ubyte.gz": "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
+    "train-labels-idx1-ubyte.gz": "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
+    "t10k-images-idx3-ubyte.gz": "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
+    "t10k-labels-idx1-ubyte.gz": "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
+}
+
+
+def fetch_mnist(
+    folder: Path | None = None,
+    progress: Any = None,
+    mirrors: tuple[str, ...] = MIRRORS,
+    timeout: float = 30.0,
+) -> Path:
+    """Download the four MNIST files and return the folder that has them.
+
+    A file that is there with the right checksum is not fetched again. A download comes under another name and
+    takes its own once its checksum is right, so that one cut short leaves nothing behind.
+
+    Parameters
+    ----------
+    folder
+        where to; by default the user's cache.
+    progress
+        a bar that hears of each file, with tqdm's ``total``, ``update``, ``reset`` and ``close``; None for silence.
+    mirrors
+        addresses to try in order, each twice.
+    timeout
+        seconds to wait for a mirror's answer.
+
+    Raises
+    ------
+    DataError
+        if no mirror serves a file; the message says which files to put where by hand.
+    """
+    import pooch
+
+    pooch.get_logger().setLevel("ERROR")  # what failed is told below
+    folder = folder or cache_folder()
+    downloader = pooch.HTTPDownloader(progressbar=progress or False, timeout=timeout)
+    for name, sha256 in ARCHIVES.items():
+        failures = []
+        for mirror in mirrors * 2:
+            try:
+                pooch.retrieve(
+                    f"{mirror}{name}", f"sha256:{sha256}", fname=name, path=folder, downloader=downloader
+                )
+                break
+            except (
+                OSError,
+                ValueError,
+            ) as error:  # requests' errors are OSErrors, a wrong checksum a ValueError
+                failures.append(f"{mirror}{name}: {_short(error)}")
+        else:
+            raise DataError(_by_hand(folder, failures[: len(mirrors)]))
+    return folder
+
+
+def _short(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    if "hash" in text.lower():
+        return "other content than expected (sha256 differs)"
+    return f"{type(error).__name__}: {text[:100]}"
+
+
+def _by_hand(folder: Path, failures: list[str]) -> str:
+    files = "".join(f"\n  {name}  sha256 {sha256}" for name, sha256 in ARCHIVES.items())
+    tried = "".join(f"\n  {failure}" for failure in failures)
+    return (
+        f"MNIST could not be downloaded. Tried:{tried}\nPut these files into {os.fspath(folder)}, "
+        f"or into a folder that you name with --data-dir or MATMULBENCH_DATA:{files}"
+    )

@@ -1,0 +1,136 @@
+"""The parent's side of measuring: children are asked, their answers become rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from matmulbench.isolation import Host
+from matmulbench.measurement.roof import Roof
+from matmulbench.measurement.statistics import CONFIDENCE, Interval, median_interval, ratio_interval
+from matmulbench.results.schema import MeasurementRow, Status
+from matmulbench.workload import Workload
+
+SILENCE_S = 60.0  # a call predicted to take this long is never made
+SAME = 0.02  # the smallest difference of interest
+_FALSE_ALARM = 0.01  # how often a verdict may be wrong, over all kernels of a workload
+
+
+@dataclass
+class Cell:
+    """One finished cell: its row, the raw seconds per call, and what else is worth keeping."""
+
+    row: MeasurementRow
+    samples: list[float]
+    extra: dict[str, Any]
+
+
+def measure_roof(host: Host, dtype: str) -> Roof:
+    """Measure the roof at the host's thread count.
+
+    Raises
+    ------
+    RuntimeError
+        if the child failed; the message says why.
+    """
+    outcome = host.call(
+        "matmulbench.measurement.roof:measure_roof", dtype, host.threads, silence_limit=SILENCE_S
+    )
+    if outcome.status != Status.OK:
+        raise RuntimeError(f"the roof could not be measured: {outcome.reason}")
+    return Roof(**outcome.value)
+
+
+def compile_seconds(host: Host, spec: str, dtype: str) -> float | None:
+    """Return what ``spec`` costs before its first result, in seconds; None where it does not run at all."""
+    target = "matmulbench.measurement.compilation:compile_seconds"
+    outcome = host.call(target, spec, dtype, silence_limit=SILENCE_S)
+    return outcome.value if outcome.status == Status.OK else None
+
+
+def measure_cells(
+    host: Host, workload: Workload, specs: list[str], baseline: str, budget_s: float, roof: Roof | None = None
+) -> Iterator[Cell]:
+    """Measure ``specs`` on ``workload`` in rounds paired with ``baseline``; yield a cell for each.
+
+    A kernel that kills or hangs its child costs its own cell alone: the others are measured again without it.
+    """
+    specs = list(dict.fromkeys([baseline, *specs]))
+    while specs:
+        current: list[str] = []
+        outcome = host.call(
+            "matmulbench.measurement.rounds:measure_workload",
+            *(workload, specs, baseline, budget_s),
+            silence_limit=SILENCE_S,
+            listen=lambda message, current=current: current.append(message[1]),  # type: ignore[misc]
+        )
+        if outcome.status == Status.OK:
+            looks = outcome.value["looks"]
+            for report in outcome.value["cells"]:
+                yield _cell(workload, host.threads, report, looks, len(specs) - 1, roof)
+            return
+        culprit = current[-1] if current else baseline
+        yield Cell(_row(workload, host.threads, culprit, outcome.status, outcome.reason), [], {})
+        specs = [spec for spec in specs if spec != culprit]
+
+
+def failed_cell(workload: Workload, threads: int, spec: str, status: str, reason: str | None) -> Cell:
+    """Return the cell of a kernel that is not measured at all: it has a status and a reason, and no figure."""
+    return Cell(_row(workload, threads, spec, status, reason), [], {})
+
+
+def _row(workload: Workload, threads: int, spec: str, status: str, reason: str | None) -> MeasurementRow:
+    w = workload
+    return MeasurementRow(
+        str(w), w.m, w.k, w.n, w.layout, w.dtype, threads, spec, status=str(status), reason=reason
+    )
+
+
+def _cell(
+    workload: Workload, threads: int, report: dict[str, Any], looks: int, comparisons: int, roof: Roof | None
+) -> Cell:
+    row = _row(workload, threads, report["kernel"], report["status"], report.get("reason"))
+    samples, paired = report.get("samples", []), report.get("paired", [])
+    extra = {key: report[key] for key in ("timed_on", "extra_bytes") if key in report}
+    if row.status != Status.OK:
+        return Cell(row, [], extra)
+    if not samples:
+        return Cell(
+            replace(row, status=str(Status.ERROR), reason="the baseline failed: no rounds"), [], extra
+        )
+    time = median_interval(samples)
+    row.extrapolated = report["extrapolated"]
+    row.min_s, row.samples = float(np.min(samples)), len(samples)
+    row.median_s, row.ci_low_s, row.ci_high_s = _figures(time)
+    speedup = ratio_interval(paired, samples, 1 - (1 - CONFIDENCE) / looks)
+    row.speedup, row.speedup_ci_low, row.speedup_ci_high = _figures(speedup)
+    cautious = ratio_interval(paired, samples, 1 - _FALSE_ALARM / looks / max(1, comparisons))
+    row.verdict = verdict(speedup, cautious)
+    row.gflops = workload.flop / time.median / 1e9
+    if roof:
+        row.roof_gflops = roof.gflops(workload)
+        row.roof_percent = 100 * row.gflops / row.roof_gflops
+    return Cell(row, samples, extra | {"baseline_samples": paired})
+
+
+def _figures(interval: Interval) -> tuple[float, float | None, float | None]:
+    """Return median, low and high; no ends where a single sample leaves them open, none below 0."""
+    if not np.isfinite(interval.high):
+        return interval.median, None, None
+    return interval.median, max(interval.low, 0.0), interval.high
+
+
+def verdict(speedup: Interval, cautious: Interval) -> str:
+    """Say ``same``, ``faster``, ``slower`` or ``unclear``.
+
+    ``speedup`` is the interval that the table shows; ``cautious`` the wider one, corrected for all comparisons of
+    the table, that has to exclude 1 before a difference is claimed.
+    """
+    if speedup.within(1 - SAME, 1 + SAME):
+        return "same"
+    if cautious.low > 1:
+        return "faster"
+    return "slower" if cautious.high < 1 else "unclear"

@@ -1,0 +1,148 @@
+"""What a call costs in time and memory, learnt from small sub-problems before the whole is dared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+import psutil
+
+from matmulbench.workload import Workload
+
+if TYPE_CHECKING:
+    import torch
+
+    from matmulbench.ladder import Kernel
+
+MakeOperands = Callable[[Workload], tuple["torch.Tensor", "torch.Tensor"]]
+
+_GROWTH = 4
+_ALLOCATOR_NOISE = 2**22
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What was learnt of a kernel on a workload.
+
+    Attributes
+    ----------
+    workload
+        the largest sub-problem whose call stays within the limit; the workload itself, where that does.
+    smaller
+        a quarter of it, along the same size; the two together tell a fixed cost from one that grows.
+    call_s
+        seconds of one call of ``workload``.
+    full_s
+        predicted seconds of one call of the whole.
+    extra_bytes
+        predicted memory that the whole takes beyond its operands.
+    """
+
+    workload: Workload
+    smaller: Workload
+    call_s: float
+    full_s: float
+    extra_bytes: int
+
+
+class NotEnoughMemoryError(MemoryError):
+    """A kernel would take more memory than the machine has free."""
+
+
+def sub_problems(whole: Workload) -> Iterator[tuple[Workload, Workload]]:
+    """Yield ever larger sub-problems of ``whole``, each with the one it grew from.
+
+    First k grows to its full size, then n, then m: the sub-problem that is timed in place of a slow whole should
+    have fewer rows and nothing else changed, if that is possible.
+    """
+    current = replace(whole, m=1, k=min(8, whole.k), n=min(2, whole.n))
+    yield current, current
+    for size in ("k", "n", "m"):
+        while getattr(current, size) < getattr(whole, size):
+            grown = replace(current, **{size: min(getattr(whole, size), _GROWTH * getattr(current, size))})
+            yield grown, current
+            current = grown
+
+
+def learn_cost(kernel: Kernel, whole: Workload, limit_s: float, operands: MakeOperands) -> Cost:
+    """Call ``kernel`` on ever larger sub-problems until a call would exceed ``limit_s`` seconds.
+
+    Raises
+    ------
+    NotEnoughMemoryError
+        if the whole is predicted to need more memory than is free; nothing of that size is tried.
+    """
+    reached = smaller = whole
+    seconds, extra = 0.0, 0
+    for problem, previous in sub_problems(whole):
+        growth = problem.flop / previous.flop
+        if seconds * growth > limit_s:
+            break
+        _refuse_beyond_free_memory(int(extra * growth), problem)
+        a, b = operands(problem)
+        if not seconds:
+            kernel(a, b)  # compiles, loads and initialises
+        expected = seconds * growth
+        seconds, extra = _watch(kernel, a, b)
+        if expected and seconds > 2 * expected:  # compiled for another layout, perhaps: a second call tells
+            seconds, extra = _watch(kernel, a, b)
+        reached, smaller = problem, previous
+    ratio = whole.flop / reached.flop
+    extra_bytes = int(extra * ratio)
+    _refuse_beyond_free_memory(extra_bytes, whole)
+    return Cost(reached, smaller, seconds, seconds * ratio, extra_bytes)
+
+
+def _watch(kernel: Kernel, a: torch.Tensor, b: torch.Tensor) -> tuple[float, int]:
+    """Return the seconds of one call, and the bytes that it took beside its operands."""
+    reset_peak_memory()
+    before = peak_memory()
+    start = perf_counter()
+    kernel(a, b)
+    seconds = perf_counter() - start
+    taken = peak_memory() - before
+    return seconds, taken if taken > _ALLOCATOR_NOISE else 0
+
+
+def extrapolate(cost: Cost, whole: Workload, smaller_s: float, reached_s: float) -> float:
+    """Predict seconds of one call of ``whole`` from a call of ``cost.smaller`` and one of ``cost.workload``.
+
+    Linear, with the fixed cost that the two reveal, along the one size in which they differ; proportional in the
+    sizes that have not begun to grow.
+    """
+    reached, smaller = cost.workload, cost.smaller
+    grown = next((size for size in ("m", "n", "k") if getattr(reached, size) != getattr(smaller, size)), "m")
+    x1, x2, x = (getattr(problem, grown) for problem in (smaller, reached, whole))
+    slope = (reached_s - smaller_s) / (x2 - x1) if x2 > x1 else reached_s / x2
+    # A slope beyond proportion would mean a negative fixed cost: noise.
+    slope = min(max(slope, 0.0), reached_s / x2)
+    others = whole.flop / reached.flop * x2 / x
+    return (reached_s + slope * (x - x2)) * others
+
+
+def _refuse_beyond_free_memory(needed: int, problem: Workload) -> None:
+    free = psutil.virtual_memory().available
+    if needed > free:
+        raise NotEnoughMemoryError(
+            f"{problem} would take {needed:,} bytes beside its operands, {free:,} are free"
+        )
+
+
+def reset_peak_memory() -> None:
+    """Let :func:`peak_memory` count from now (Linux; elsewhere the peak is the process's)."""
+    try:
+        with open("/proc/self/clear_refs", "w") as refs:
+            refs.write("5")
+    except OSError:
+        pass
+
+
+def peak_memory() -> int:
+    """Return the most bytes of memory that this process held since :func:`reset_peak_memory`."""
+    try:
+        with open("/proc/self/status") as status:
+            return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM"))
+    except (OSError, StopIteration):
+        return 0

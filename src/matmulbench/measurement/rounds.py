@@ -1,0 +1,208 @@
+"""Randomised complete rounds: every kernel of a workload once a round, in random order, paired with the baseline.
+
+This runs in a child (see :mod:`matmulbench.isolation`) whose threads are fixed. How many rounds are needed is looked
+up at a few moments fixed beforehand (after a sixteenth, an eighth, … of the rounds that the budget allows); each look
+has its share of the 5 % that an interval may err, so stopping early cannot spoil the coverage (Bonferroni).
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+from functools import cache
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from matmulbench.isolation import describe, say
+from matmulbench.ladder.plugins import load_kernel
+from matmulbench.measurement.clock import calls_per_block, time_block
+from matmulbench.measurement.cost import Cost, extrapolate, learn_cost
+from matmulbench.measurement.statistics import ratio_interval
+from matmulbench.verification import check_result
+from matmulbench.workload import Workload
+
+if TYPE_CHECKING:
+    import torch
+
+    from matmulbench.ladder import Kernel
+
+TARGET = 0.01  # half-width of a ratio's interval at which a kernel needs no more rounds
+LOOKS = 5
+MIN_ROUNDS = 3
+_TURN_S = (
+    0.02  # a kernel that takes longer a block sits out rounds, so that it takes no more time than the others
+)
+
+
+@dataclass
+class Contestant:
+    """One kernel in the rounds of one workload, and what has been seen of it."""
+
+    spec: str
+    kernel: Kernel
+    cost: Cost
+    calls: int = 1
+    every: int = 1
+    samples: list[float] = field(default_factory=list)  # seconds per call of the whole workload
+    paired: list[float] = field(default_factory=list)  # the baseline's sample of the same round
+    failure: dict[str, str] | None = None
+
+    @property
+    def extrapolated(self) -> bool:
+        """Whether a smaller problem stands in for the workload."""
+        return self.cost.full_s > self.cost.call_s * 1.001
+
+    @property
+    def block_s(self) -> float:
+        """Seconds that one turn takes."""
+        return self.cost.call_s * (1.25 if self.extrapolated else self.calls)
+
+    def report(self) -> dict[str, Any]:
+        """Return what the parent needs to make a row."""
+        return {
+            "kernel": self.spec,
+            "extrapolated": self.extrapolated,
+            "timed_on": str(self.cost.workload),
+            "samples": self.samples,
+            "paired": self.paired,
+            "extra_bytes": self.cost.extra_bytes,
+            **(self.failure or {"status": "ok"}),
+        }
+
+
+def measure_workload(
+    workload: Workload, specs: list[str], baseline: str, budget_s: float, seed: int = 0
+) -> dict[str, Any]:
+    """Measure every kernel of ``specs`` on ``workload`` for about ``budget_s`` seconds.
+
+    Returns
+    -------
+    dict
+        ``looks``: how many looks the confidence was shared among; ``cells``: what was seen of each kernel.
+    """
+    start = perf_counter()
+    order = random.Random(seed)
+    operands = cache(lambda problem: problem.operands(seed))
+    contestants, failed = _enter(workload, specs, budget_s, operands)
+    looks = 0
+    if any(contestant.spec == baseline for contestant in contestants):
+        left_s = max(budget_s - (perf_counter() - start), budget_s / 2)
+        looks = _hold_rounds(workload, contestants, baseline, left_s, order, operands)
+    return {"looks": looks, "cells": [contestant.report() for contestant in contestants] + failed}
+
+
+def _enter(
+    workload: Workload, specs: list[str], budget_s: float, operands: Any
+) -> tuple[list[Contestant], list[dict[str, Any]]]:
+    """Meet each kernel: load it, learn what it costs, calibrate its block."""
+    limit_s = budget_s / (4 * len(specs))
+    contestants, failed = [], []
+    for spec in specs:
+        say(("kernel", spec))
+        try:
+            kernel = load_kernel(spec)
+            contestant = Contestant(spec, kernel, learn_cost(kernel, workload, limit_s, operands))
+            if not contestant.extrapolated:
+                a, b = operands(workload)
+                trial = calls_per_block(contestant.cost.call_s)
+                contestant.calls = calls_per_block(time_block(kernel, a, b, trial)[0])
+        except Exception as error:
+            failed.append({"kernel": spec, **_failure(error)})
+        else:
+            contestants.append(contestant)
+    return contestants, failed
+
+
+def _hold_rounds(
+    workload: Workload,
+    contestants: list[Contestant],
+    baseline: str,
+    budget_s: float,
+    order: random.Random,
+    operands: Any,
+) -> int:
+    turn = max(_TURN_S, *(one.block_s for one in contestants if one.spec == baseline))
+    rounds = max(MIN_ROUNDS, int(budget_s / sum(min(one.block_s, turn) for one in contestants)))
+    for one in contestants:
+        one.every = max(1, min(round(one.block_s / turn), rounds // MIN_ROUNDS))
+    looks = sorted({rounds >> shift for shift in range(LOOKS) if rounds >> shift >= 12} | {rounds})
+    deadline = perf_counter() + 1.2 * budget_s
+    for number in range(1, rounds + 1):
+        turns = [
+            one
+            for one in contestants
+            if not one.failure and (one.spec == baseline or number % one.every == 0)
+        ]
+        order.shuffle(turns)
+        times = {one.spec: _turn(one, workload, operands) for one in turns}
+        if (base := times.get(baseline)) is None:
+            return len(looks)  # without a baseline there are no ratios
+        for one in turns:
+            if (seconds := times[one.spec]) is not None:
+                one.samples.append(seconds)
+                one.paired.append(base)
+        late = perf_counter() > deadline and number >= MIN_ROUNDS
+        if late or (number in looks and _settled(contestants, len(looks))):
+            break
+    return len(looks)
+
+
+def _turn(one: Contestant, workload: Workload, operands: Any) -> float | None:
+    """Time one block, or the two sub-problems that stand in for a slow whole; check one of the results."""
+    say(("kernel", one.spec))
+    try:
+        if not one.extrapolated:
+            return _checked_block(one, *operands(workload), one.calls)
+        smaller_s = _checked_block(one, *operands(one.cost.smaller), 1)
+        return extrapolate(
+            one.cost, workload, smaller_s, _checked_block(one, *operands(one.cost.workload), 1)
+        )
+    except Exception as error:
+        one.failure = _failure(error)
+        return None
+
+
+class WrongResultError(Exception):
+    """A result made inside the timed loop is wrong."""
+
+
+def _checked_block(one: Contestant, a: torch.Tensor, b: torch.Tensor, calls: int) -> float:
+    _stir(a)
+    _poison(a, b)
+    seconds, kept = time_block(one.kernel, a, b, calls)
+    # Checking costs more than a small block: a tenth of the time is spent on it, but never none.
+    if not one.samples or random.random() < 0.1:
+        finding = check_result(a, b, kept)
+        if finding:
+            raise WrongResultError(finding)
+    return seconds
+
+
+def _stir(a: torch.Tensor) -> None:
+    """Redraw one row of ``a`` behind torch's back, so that a result remembered from earlier is wrong."""
+    rows = a.numpy()
+    row = random.randrange(rows.shape[0])
+    rows[row] = np.random.default_rng().standard_normal(rows.shape[1], dtype=rows.dtype.type)
+
+
+def _poison(a: torch.Tensor, b: torch.Tensor) -> None:
+    """Leave NaN where the allocator will put the next result, so that a result never written shows."""
+    a.new_full((a.shape[0], b.shape[1]), float("nan"))
+
+
+def _failure(error: Exception) -> dict[str, str]:
+    if isinstance(error, WrongResultError):
+        return {"status": "failed-verification", "reason": f"inside the timed loop: {error}"}
+    outcome = describe(error)
+    return {"status": str(outcome.status), "reason": outcome.reason or ""}
+
+
+def _settled(contestants: list[Contestant], looks: int) -> bool:
+    confidence = 1 - 0.05 / looks
+    return all(
+        ratio_interval(one.paired, one.samples, confidence).relative_half_width <= TARGET
+        for one in contestants
+        if one.samples and not one.failure
+    )

@@ -1,0 +1,187 @@
+"""How every chart looks: fonts, the palette, and one colour, marker and line style per kernel throughout."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+from matmulbench.ladder import LADDER
+from matmulbench.report.view import in_order
+from matmulbench.report.wording import factor, rate, seconds
+
+INK, FAINT, GRID = "#222222", "#6b6b6b", "#dddddd"
+DOTS_PER_INCH = 150
+
+RC = {
+    "font.size": 9.0,
+    "axes.titlesize": 10.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": FAINT,
+    "axes.labelcolor": INK,
+    "axes.axisbelow": True,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "grid.color": GRID,
+    "grid.linewidth": 0.7,
+    "legend.frameon": False,
+    "hatch.linewidth": 0.6,
+    "figure.facecolor": "white",
+    "svg.hashsalt": "matmulbench",
+    # Text stays text: small files, and it can be searched and read aloud. Room is measured with DejaVu Sans, as wide
+    # as any font that a viewer may put in its place.
+    "svg.fonttype": "none",
+}
+
+# Okabe and Ito's palette, told apart by colour-blind readers; its yellow is darkened so that it shows on white.
+_COLOURS = ("#000000", "#E69F00", "#56B4E9", "#009E73", "#B8A800", "#0072B2", "#D55E00", "#CC79A7", "#7F7F7F")
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "p")
+_LINES: tuple[str | tuple[int, tuple[float, ...]], ...] = (
+    "-",
+    "--",
+    "-.",
+    ":",
+    (0, (5, 1, 1, 1, 1, 1)),
+    (0, (7, 2)),
+    (0, (3, 1, 1, 1)),
+)
+
+
+@dataclass(frozen=True)
+class Look:
+    """What marks a kernel; marker and line tell it apart in grey."""
+
+    colour: str
+    marker: str
+    line: str | tuple[int, tuple[float, ...]]
+
+
+def looks(kernels: Iterable[str]) -> dict[str, Look]:
+    """Return the look of each kernel: the ladder's are fixed, others take what follows."""
+    places = in_order([*(rung.name for rung in LADDER), *kernels])
+    return {
+        kernel: Look(_COLOURS[i % len(_COLOURS)], _MARKERS[i % len(_MARKERS)], _LINES[i % len(_LINES)])
+        for i, kernel in enumerate(places)
+    }
+
+
+@dataclass
+class Chart:
+    """A figure with its file name (no suffix), its title, and the text that stands for it where it cannot be seen."""
+
+    name: str
+    title: str
+    alt: str
+    figure: Figure
+
+    def save(self, folder: Path) -> None:
+        """Write SVG and PNG."""
+        self.figure.savefig(folder / f"{self.name}.svg", metadata={"Date": None, "Title": self.title})
+        self.figure.savefig(folder / f"{self.name}.png", dpi=DOTS_PER_INCH, metadata={"Title": self.title})
+
+
+def blank(
+    width: float, height: float, title: str, left: float, right: float, top: float = 0.5, bottom: float = 0.55
+) -> tuple[Figure, Axes]:
+    """Return a figure of one axes; sizes and margins in inches, so that labels have the room that they need."""
+    figure = Figure(figsize=(width, height))
+    axes = figure.add_axes(
+        (left / width, bottom / height, (width - left - right) / width, (height - top - bottom) / height)
+    )
+    figure.text(0.12 / width, 1 - 0.12 / height, title, va="top", ha="left", weight="bold", size=10.5)
+    return figure, axes
+
+
+def text_width(texts: Iterable[str], size: float = 9.0) -> float:
+    """Return about how many inches the longest text takes."""
+    return max((len(text) for text in texts), default=0) * size * 0.62 / 72
+
+
+def time_axis(axis: Axis) -> None:
+    """Make a logarithmic axis say ``1 µs``, ``10 µs``, ``1 ms``."""
+    _log_axis(axis, FuncFormatter(lambda value, _: _plain(seconds(value))))
+
+
+def factor_axis(axis: Axis) -> None:
+    """Make a logarithmic axis say ``1/100``, ``1×``, ``10×``."""
+    _log_axis(
+        axis, FuncFormatter(lambda value, _: _plain(factor(value)) if value >= 1 else f"1/{1 / value:,.0f}")
+    )
+
+
+def rate_axis(axis: Axis) -> None:
+    """Make a logarithmic axis say ``0.01``, ``1``, ``100``."""
+    _log_axis(axis, FuncFormatter(lambda value, _: _plain(rate(value))))
+
+
+def _log_axis(axis: Axis, formatter: FuncFormatter) -> None:
+    axis.set_major_locator(LogLocator(10, numticks=8))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(formatter)
+
+
+def _plain(text: str) -> str:
+    """Drop the zeros after the point: ``1.00 ms`` becomes ``1 ms``."""
+    number, space, unit = text.partition(" ")
+    sign = "×" if number.endswith("×") else ""
+    number = number.removesuffix("×")
+    return (number.rstrip("0").rstrip(".") if "." in number else number) + sign + space + unit
+
+
+def beside(
+    axes: Axes,
+    place: float,
+    inches: float,
+    text: str,
+    align: Literal["left", "right"] = "left",
+    colour: str = INK,
+) -> None:
+    """Write ``text`` right of the axes, level with ``place``: a column that no mark can overlap."""
+    axes.annotate(
+        text, (1, place), (72 * inches, 0), xycoords=("axes fraction", "data"), textcoords="offset points",
+        va="center_baseline", ha=align, color=colour, annotation_clip=False,
+    )  # fmt: skip
+
+
+def kernel_rows(axes: Axes, names: list[str]) -> None:
+    """Give each kernel a row, the first on top."""
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.set_yticks(range(len(names)), names)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="x")
+
+
+def legend_right(axes: Axes, handles: list[Line2D] | None = None) -> None:
+    """Put the legend right of the axes, where it covers nothing."""
+    axes.legend(
+        handles=handles, loc="upper left", bbox_to_anchor=(1.02, 1.0), borderaxespad=0, handlelength=2.6
+    )
+
+
+def legend_room(names: Iterable[str]) -> float:
+    """Return how many inches right of the axes such a legend takes."""
+    return text_width(names) + 0.75
+
+
+def legend_above(axes: Axes, left: float, columns: int) -> None:
+    """Put the legend above the axes, from ``left`` inches of their edge."""
+    width = axes.get_position().width * axes.figure.get_figwidth()  # type: ignore[union-attr]
+    axes.legend(
+        loc="lower left",
+        bbox_to_anchor=(-left / width, 1.0),
+        ncols=columns,
+        fontsize=8,
+        columnspacing=1.4,
+        borderaxespad=0.2,
+    )

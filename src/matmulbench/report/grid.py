@@ -1,0 +1,100 @@
+"""A table ready to be shown: texts with the values that they sort by. Terminal, page and README draw the same one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from rich import box
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.measure import Measurement
+from rich.table import Table
+from rich.text import Text
+
+# What a cell's tone looks like in a terminal; the page has a class of the same name for each.
+_TONES = {"": "", "good": "green", "bad": "red", "faint": "dim", "strong": "bold"}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One entry: its text, the value that it sorts by (the text, if None) and its tone."""
+
+    text: str
+    value: float | None = None
+    tone: str = ""
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of figures, names or prose; an ``optional`` one is left out where a terminal is too narrow."""
+
+    name: str
+    kind: Literal["figure", "name", "prose"] = "figure"
+    optional: bool = False
+
+
+@dataclass
+class Grid:
+    """A titled table; ``sections`` are the rows before which a line is drawn."""
+
+    title: str
+    columns: list[Column]
+    rows: list[list[Cell]] = field(default_factory=list)
+    note: str = ""
+    sections: set[int] = field(default_factory=set)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
+        """Draw for a terminal, without optional columns, from the right, until the others fit."""
+        drawn, table = self, self._rich()
+        while drawn._natural_width(table, console, options) > options.max_width and any(
+            column.optional for column in drawn.columns
+        ):
+            drawn = drawn._without_last_optional()
+            table = drawn._rich()
+        yield table
+
+    def _rich(self) -> Table:
+        table = Table(
+            title=self.title,
+            title_justify="left",
+            title_style="bold",
+            caption=self.note or None,
+            caption_justify="left",
+            box=box.SIMPLE_HEAD,
+            pad_edge=False,
+        )
+        for column in self.columns:
+            # Only prose may be folded; a folded figure is misread.
+            side: Literal["left", "right"] = "right" if column.kind == "figure" else "left"
+            table.add_column(column.name, justify=side, no_wrap=column.kind != "prose")
+        for i, row in enumerate(self.rows):
+            if i in self.sections:
+                table.add_section()
+            table.add_row(*(Text(cell.text, style=_TONES[cell.tone]) for cell in row))
+        return table
+
+    def _natural_width(self, table: Table, console: Console, options: ConsoleOptions) -> int:
+        """Return the width at which nothing is cut; prose may fold to a third of the terminal."""
+        unlimited = options.update(max_width=10_000)
+        prose = [i for i, column in enumerate(self.columns) if column.kind == "prose"]
+        spare = sum(max(0, self._width(i) - options.max_width // 3) for i in prose)
+        return Measurement.get(console, unlimited, table).maximum - spare
+
+    def _width(self, i: int) -> int:
+        return max(len(self.columns[i].name), *(len(row[i].text) for row in self.rows), 0)
+
+    def _without_last_optional(self) -> Grid:
+        last = max(i for i, column in enumerate(self.columns) if column.optional)
+        columns = self.columns[:last] + self.columns[last + 1 :]
+        return replace(self, columns=columns, rows=[row[:last] + row[last + 1 :] for row in self.rows])
+
+    def markdown(self) -> str:
+        """Return the rows as a Markdown table."""
+
+        def line(texts: list[str]) -> str:
+            return "| " + " | ".join(text.replace("|", "\\|") for text in texts) + " |"
+
+        rule = ["--:" if column.kind == "figure" else ":--" for column in self.columns]
+        lines = [[column.name for column in self.columns], rule]
+        return "\n".join(map(line, [*lines, *([cell.text for cell in row] for row in self.rows)]))

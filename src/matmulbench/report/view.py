@@ -1,0 +1,131 @@
+"""What tables, charts and page ask of a run: kernels in ladder order, one ladder at a time, the roofs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any
+
+from matmulbench.ladder import BASELINE, LADDER
+from matmulbench.report.wording import count, known
+from matmulbench.results.folder import Results
+from matmulbench.results.schema import Status
+from matmulbench.workload import Workload
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Row = dict[str, Any]
+
+_RANK = {rung.name: rank for rank, rung in enumerate(LADDER)}
+
+
+def baseline_of(results: Results) -> str:
+    """Return the kernel that the run's speedups are quoted against."""
+    return str(results.run["options"].get("baseline") or BASELINE)
+
+
+def in_order(kernels: Iterable[str]) -> list[str]:
+    """Return the kernels once each: the ladder's in its order, then others as they come."""
+    return sorted(dict.fromkeys(kernels), key=lambda kernel: _RANK.get(kernel, len(_RANK)))
+
+
+def short(kernel: str) -> str:
+    """Return a name that fits a label: ``path/to/mine.py:matmul`` becomes ``mine.py:matmul``."""
+    place, colon, function = kernel.rpartition(":")
+    return PurePath(place).name + colon + function if colon else kernel
+
+
+def has_figure(row: Row, column: str) -> bool:
+    """Say whether a row is ``ok`` and has a figure in ``column``."""
+    return row["status"] == Status.OK and known(row[column]) is not None
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """The rows of one workload, dtype and thread count, in ladder order."""
+
+    workload: str
+    dtype: str
+    threads: int
+    rows: list[Row]
+
+    @property
+    def title(self) -> str:
+        """The workload with what else names it."""
+        return f"{self.workload} · {self.dtype} · {count(self.threads, 'thread')}"
+
+    @property
+    def intensity(self) -> float:
+        """FLOP per byte of the product."""
+        return Workload.parse(self.workload, self.dtype).intensity
+
+    def row(self, kernel: str) -> Row | None:
+        """Return the row of ``kernel`` if it has a time."""
+        return next((row for row in self.timed if row["kernel"] == kernel), None)
+
+    @property
+    def timed(self) -> list[Row]:
+        """The rows with a time."""
+        return [row for row in self.rows if has_figure(row, "median_s")]
+
+
+def ladders(measurements: pd.DataFrame) -> list[Ladder]:
+    """Split a table of measurements into its ladders, in the order in which they were measured."""
+    found: dict[tuple[str, str, int], list[Row]] = {}
+    for row in records(measurements):
+        found.setdefault((row["workload"], row["dtype"], int(row["threads"])), []).append(row)
+    return [Ladder(*key, rows) for key, rows in found.items()]
+
+
+def tasks(training: pd.DataFrame) -> dict[tuple[str, int], list[Row]]:
+    """Split a table of trainings by task and thread count."""
+    found: dict[tuple[str, int], list[Row]] = {}
+    for row in records(training):
+        found.setdefault((row["task"], int(row["threads"])), []).append(row)
+    return found
+
+
+def task_title(task: str, threads: int) -> str:
+    """Return a task with its thread count."""
+    return f"{task} · {count(threads, 'thread')}"
+
+
+def records(frame: pd.DataFrame) -> list[Row]:
+    """Return the rows of a table as dictionaries, kernels in ladder order and otherwise as they stand."""
+    place = {kernel: i for i, kernel in enumerate(in_order(frame["kernel"]))}
+    rows: list[Row] = [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]
+    return sorted(rows, key=lambda row: place[row["kernel"]])
+
+
+def matmul_speedup(row: Row, reference: Row | None) -> float | None:
+    """Return by how much the products of a training step are faster than those of the ``reference`` row."""
+    if reference is None:
+        return None
+    times = [(known(each["step_s"]), known(each["matmul_share"])) for each in (reference, row)]
+    products = [step * share for step, share in times if step and share]
+    return products[0] / products[1] if len(products) == 2 else None
+
+
+def ceiling(reference: Row | None) -> float | None:
+    """Return the speedup of a step whose products cost nothing (Amdahl), against the ``reference`` row."""
+    share = known(reference["matmul_share"]) if reference else None
+    return 1 / (1 - share) if share is not None and share < 1 else None
+
+
+def training_entries(results: Results) -> Iterator[tuple[Row, Row]]:
+    """Yield each training row with its journal entry, which holds losses and products; the last entry counts."""
+    latest = {_training_key(e["row"]): e for e in results.journal if e["table"] == "training"}
+    for row in records(results.training):
+        yield row, latest[_training_key(row)]
+
+
+def _training_key(row: Row) -> tuple[str, str, int]:
+    return row["task"], row["kernel"], int(row["threads"])
+
+
+def roofs(results: Results) -> dict[tuple[str, int], Row]:
+    """Return the measured roofs by dtype and thread count."""
+    rows = [entry["row"] for entry in results.journal if entry["table"] == "roof"]
+    return {(row["dtype"], int(row["threads"])): row for row in rows}

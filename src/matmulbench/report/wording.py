@@ -1,0 +1,105 @@
+"""Figures as text: the same form in the terminal, on the page, in charts and in the README."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+NOTHING = "–"
+_UNITS = ((1e-9, "ns"), (1e-6, "µs"), (1e-3, "ms"), (1.0, "s"))
+_LONG = ((60.0, "min"), (3600.0, "h"), (86400.0, "d"))
+
+
+def known(value: Any) -> float | None:
+    """Return ``value`` as a finite number, or None where there is none (None, NaN, infinite)."""
+    if value is None or isinstance(value, str):
+        return None
+    number = float(value)
+    return number if math.isfinite(number) else None
+
+
+def digits(value: float, significant: int = 3) -> str:
+    """Return ``value`` with so many significant digits, thousands set apart, and no exponent."""
+    if value == 0:
+        return "0"
+    decimals = significant - 1 - math.floor(math.log10(abs(value)))
+    rounded = round(value, decimals)
+    # Rounding may carry into the next power of ten (9.996 -> 10.0), which then needs a decimal less.
+    decimals = significant - 1 - math.floor(math.log10(abs(rounded)))
+    return f"{rounded:,.{max(0, decimals)}f}"
+
+
+def _unit(value: float) -> tuple[float, str]:
+    """Pick the unit in which ``value`` seconds, rounded to three digits, are at least 1."""
+    if value >= 119.5:
+        return next((unit for unit in reversed(_LONG) if value >= 1.995 * unit[0]), _LONG[0])
+    return next((unit for unit in reversed(_UNITS) if value >= 0.9995 * unit[0]), _UNITS[0])
+
+
+def seconds(value: Any) -> str:
+    """Return a time with its SI unit: ``7.50 µs``, ``293 ms``, ``5.80 h``."""
+    number = known(value)
+    if number is None:
+        return NOTHING
+    scale, name = _unit(number)
+    return f"{digits(number / scale)} {name}"
+
+
+def seconds_interval(low: Any, high: Any) -> str:
+    """Return an interval of times: ``7.44–7.61 µs``."""
+    first, last = known(low), known(high)
+    if first is None or last is None:
+        return NOTHING
+    scale, name = _unit(last)
+    return f"{digits(first / scale)}–{digits(last / scale)} {name}"
+
+
+def factor(value: Any) -> str:
+    """Return a speedup: ``2.08×``, ``0.48×``; far below 1 as a fraction, ``1/39,100``, which can be read."""
+    number = known(value)
+    if number is None or number <= 0:
+        return NOTHING
+    if number < 0.0995:
+        return f"1/{digits(1 / number)}"
+    return f"{number:.2f}×" if number < 9.995 else f"{digits(number)}×"
+
+
+def factor_interval(low: Any, high: Any) -> str:
+    """Return an interval of speedups: ``2.05–2.12×``, ``1/39,800–1/38,700``."""
+    first, last = factor(low), factor(high)
+    if NOTHING in (first, last):
+        return NOTHING
+    both = first.endswith("×") and last.endswith("×")
+    return f"{first.removesuffix('×') if both else first}–{last}"
+
+
+def faster(value: Any) -> str:
+    """Return a speedup in words: ``2.08× faster``, ``39,100× slower``."""
+    number = known(value)
+    if number is None or number <= 0:
+        return NOTHING
+    if number < 1:
+        return f"{factor(1 / number)} slower"
+    return f"{factor(number)} faster" if number > 1 else "as fast"
+
+
+def rate(value: Any) -> str:
+    """Return GFLOP/s without its unit; a rate too low for three decimals keeps one digit."""
+    number = known(value)
+    if number is None:
+        return NOTHING
+    return f"{number:.3f}" if 0.0005 <= number < 1 else digits(number, 3 if number >= 1 else 1)
+
+
+def percent(value: Any, of: float = 1.0) -> str:
+    """Return a share as a percentage; ``of`` is what counts as the whole."""
+    number = known(value)
+    if number is None:
+        return NOTHING
+    share = 100 * number / of
+    return f"{share:.1f} %" if share >= 0.1 or share == 0 else f"{digits(share, 1)} %"
+
+
+def count(number: int, noun: str) -> str:
+    """Return a number with its noun: ``1 thread``, ``2 threads``."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"

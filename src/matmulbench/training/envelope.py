@@ -1,0 +1,84 @@
+"""How far a loss curve may stray from the float64 reference by rounding alone.
+
+Training magnifies rounding: once an activation lands on the other side of zero, two runs part, by how much no bound
+on a single product can tell. So the envelope is found by trying, as in Monte Carlo arithmetic (Parker, Pierce &
+Eggert, Computing in Science & Engineering 2(4), 2000): the training is run in the kernels' own dtype while each
+product is disturbed at random, :data:`DISTURBANCE` times as much as its rounding would. How far such runs stray from
+the float64 reference, times :data:`SAFETY`, is what a kernel's curve may stray. The rounding of an honest sum of k
+terms is about sqrt(k)·u of the result (Higham & Mary, SIAM J. Sci. Comput. 41, 2019; u: the unit roundoff).
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from matmulbench.training.learners import ReferenceLearner
+from matmulbench.training.problem import Problem
+
+DISTURBANCE = 32
+SAFETY = 4
+RUNS = 2
+_FLOOR = 64  # unit roundoffs of the largest loss: that of the loss's own sum, which no product disturbs
+
+Curve = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Envelope:
+    """The float64 reference's loss at each step (steps,), and how far a kernel's may be from it (steps,)."""
+
+    reference: Curve
+    width: Curve
+
+    def deviation(self, losses: list[float]) -> float:
+        """Return the largest distance of ``losses`` from the reference, as a share of its largest loss.
+
+        Steps beyond the reference's are not looked at.
+        """
+        n = min(len(losses), len(self.reference))
+        distance = np.abs(np.array(losses[:n]) - self.reference[:n])
+        return float(distance.max() / np.abs(self.reference).max()) if n else 0.0
+
+    def first_outside(self, losses: list[float]) -> int | None:
+        """Return the first step whose loss leaves the envelope (a NaN does), or None."""
+        n = min(len(losses), len(self.reference))
+        inside = np.abs(np.array(losses[:n]) - self.reference[:n]) <= self.width[:n]
+        return None if inside.all() else int(np.argmin(inside))
+
+
+def rounding_envelope(problem: Problem, steps: int, seconds: float = float("inf")) -> Envelope:
+    """Train the float64 reference and the disturbed runs for ``steps`` steps, fewer if ``seconds`` would not do."""
+    deadline = time.monotonic() + seconds
+    runs = [ReferenceLearner(problem.to(torch.float64), torch.matmul)]
+    runs += [ReferenceLearner(problem, _Disturbed(problem, seed)) for seed in range(RUNS)]
+    losses: list[list[float]] = []
+    while len(losses) < steps and (time.monotonic() < deadline or not losses):
+        losses.append([float(run.step(len(losses))) for run in runs])
+    curves = np.array(losses).T
+    reference, disturbed = curves[0], curves[1:]
+    strayed = np.maximum.accumulate(np.abs(disturbed - reference).max(axis=0))
+    floor = _FLOOR * _roundoff(problem) * np.abs(reference).max()
+    return Envelope(reference, SAFETY * strayed + floor)
+
+
+class _Disturbed:
+    """torch's product, each element off by a normal deviate of the size that the envelope's rule says."""
+
+    def __init__(self, problem: Problem, seed: int) -> None:
+        self.generator = torch.Generator().manual_seed(seed)
+        self.roundoff = _roundoff(problem)
+
+    def __call__(self, a: Tensor, b: Tensor) -> Tensor:
+        c = a @ b
+        size = DISTURBANCE * self.roundoff * a.shape[1] ** 0.5 * float(c.square().mean().sqrt())
+        return c.add_(torch.randn(c.shape, generator=self.generator, dtype=c.dtype), alpha=size)
+
+
+def _roundoff(problem: Problem) -> float:
+    return float(torch.finfo(problem.x_train.dtype).eps) / 2

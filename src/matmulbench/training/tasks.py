@@ -1,0 +1,123 @@
+"""The tasks: data, net, loss and schedule of each training, in one ordered table. Importing it is cheap."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from matmulbench.workload import BATCH, BREAST_CANCER_LAYERS, DTYPES, MNIST_LAYERS
+
+if TYPE_CHECKING:
+    from matmulbench.training.problem import Problem
+
+
+@dataclass(frozen=True)
+class Task:
+    """One training: what is learnt, by which net, and how.
+
+    Parameters
+    ----------
+    name, source
+        the task's name, and the data set that it learns from.
+    layers
+        the net's sizes, from the input to the output.
+    activation, output
+        the function after each hidden layer, and after the last (None: none).
+    loss
+        ``mse``, ``bce`` or ``cross-entropy``: the mean over the rows of a batch.
+    rate, epochs, batch
+        learning rate; how often each row is seen; rows of a batch (None: all, and a step is an epoch).
+    summed
+        whether the gradient is summed over the rows instead of averaged: the same as a rate that is larger by the
+        number of rows.
+    init
+        ``randn``: weights and biases standard normal; ``kaiming``: weights normal with variance 2 / n_in (He et al.,
+        ICCV 2015), biases zero.
+    dtype
+        ``float32`` or ``float64``.
+    """
+
+    name: str
+    source: str
+    layers: tuple[int, ...]
+    activation: str
+    output: str | None
+    loss: str
+    rate: float
+    epochs: int
+    batch: int | None = None
+    summed: bool = False
+    init: str = "kaiming"
+    dtype: str = "float32"
+
+
+TASKS = {
+    task.name: task
+    for task in (
+        Task(
+            "breast-cancer", "breast-cancer", BREAST_CANCER_LAYERS, "sigmoid", "sigmoid", "bce",
+            rate=0.001, epochs=100, summed=True, init="randn",
+        ),
+        Task("digits", "digits", MNIST_LAYERS, "relu", None, "cross-entropy", rate=0.05, epochs=20, batch=BATCH),
+        Task("mnist", "mnist", MNIST_LAYERS, "relu", None, "cross-entropy", rate=0.1, epochs=1, batch=BATCH),
+        Task("mnist-regression", "mnist", (*MNIST_LAYERS[:2], 1), "relu", None, "mse", rate=0.01, epochs=5),
+    )
+}  # fmt: skip
+"""The tasks by name, in the order of tables and charts."""
+
+OPTIONS = ("epochs", "batch_size", "hidden", "lr", "dtype")
+
+
+def find_task(name: str, **options: Any) -> Task:
+    """Return the task ``name``, changed by ``options``.
+
+    Parameters
+    ----------
+    options
+        ``epochs``, ``batch_size`` (rows), ``hidden`` (units of the hidden layer), ``lr`` (learning rate), ``dtype``;
+        None leaves what the task has.
+
+    Raises
+    ------
+    ValueError
+        if the name is unknown (the message names near matches), or an option is unknown or out of its range.
+    """
+    if name not in TASKS:
+        near = difflib.get_close_matches(name, TASKS, n=3, cutoff=0.4)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(TASKS)}"
+        raise ValueError(f"task {name!r} is unknown: {hint}")
+    task = TASKS[name]
+    for option, value in options.items():
+        if value is None:
+            continue
+        if option == "dtype":
+            if value not in DTYPES:
+                raise ValueError(f"dtype {value!r}: expected {' or '.join(DTYPES)}")
+            task = replace(task, dtype=value)
+        elif option not in OPTIONS:
+            raise ValueError(f"option {option!r} is unknown: known are {', '.join(OPTIONS)}")
+        elif not value > 0:
+            raise ValueError(f"{option} {value!r}: expected a number above 0")
+        elif option == "hidden":
+            task = replace(task, layers=(task.layers[0], value, task.layers[-1]))
+        else:
+            field = {"epochs": "epochs", "batch_size": "batch", "lr": "rate"}[option]
+            task = replace(task, **{field: value})
+    return task
+
+
+def load(task: str | Task, data_dir: str | None = None, seed: int = 0) -> Problem:
+    """Load a task's data, split and scaled, and draw its initial parameters and the order of its batches.
+
+    Raises
+    ------
+    ValueError
+        if the name is unknown, or a batch is larger than the data.
+    DataError
+        if MNIST is needed and not to be found in ``data_dir`` or where
+        :func:`~matmulbench.data.mnist` looks by default.
+    """
+    from matmulbench.training.problem import load_problem  # imports torch
+
+    return load_problem(find_task(task) if isinstance(task, str) else task, data_dir, seed)

@@ -1,0 +1,174 @@
+"""A case: one pair of operands that can be made again from its shape, layout, dtype, values and seed."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+Array = npt.NDArray[np.floating]
+
+# One letter per operand. torch has no negative strides, so there is none here.
+LAYOUT_LETTERS = {
+    "N": "contiguous",
+    "T": "a transposed view",
+    "R": "every second row of a larger matrix",
+    "C": "every second column of a larger matrix",
+    "O": "the inside of a larger matrix, at an offset",
+    "X": "one row expanded to all (stride 0)",
+    "Y": "one column expanded to all (stride 0)",
+}
+EXACT_LIMIT = {"float32": 2**24, "float64": 2**53}  # integers up to here are representable
+SPARSE = 4  # nonzero elements per row of a sparse left operand
+
+
+@dataclass(frozen=True)
+class Case:
+    """One product to judge: ``a`` (m, k) times ``b`` (k, n).
+
+    ``layout`` has a letter for each operand, of :data:`LAYOUT_LETTERS`; ``values`` is a name from :data:`VALUES`.
+    """
+
+    m: int
+    k: int
+    n: int
+    layout: str = "NN"
+    dtype: str = "float32"
+    values: str = "normal"
+    seed: int = 0
+
+    def __str__(self) -> str:
+        layout = "" if self.layout == "NN" else f":{self.layout}"
+        return f"{self.m}x{self.k}x{self.n}{layout} {self.dtype}, {self.values}, seed {self.seed}"
+
+    @property
+    def volume(self) -> int:
+        """Multiplications in the product."""
+        return self.m * self.k * self.n
+
+    @property
+    def exact(self) -> bool:
+        """Whether every summation order must give the same answer, bit for bit."""
+        return self.values in EXACT
+
+    def arrays(self) -> tuple[Array, Array]:
+        """Draw the values of ``a`` (m, k) and ``b`` (k, n)."""
+        rng = np.random.default_rng((self.seed, self.m, self.k, self.n))
+        a, b = VALUES[self.values](rng, self)
+        return a.astype(self.dtype), b.astype(self.dtype)
+
+    def operands(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Draw ``a`` (m, k) and ``b`` (k, n) in their layouts. What lies between their elements is NaN."""
+        a, b = self.arrays()
+        return arrange(a, self.layout[0]), arrange(b, self.layout[1])
+
+    def judge(self, spec: str) -> str | None:
+        """Multiply with the kernel ``spec``, here in this process: None if right, or what is wrong, in words."""
+        from matmulbench.ladder.plugins import load_kernel
+        from matmulbench.verification.subject import Subject, WrongError
+
+        try:
+            Subject(spec, load_kernel(spec), self.dtype).judge(self)
+        except WrongError as error:
+            return str(error)
+        return None
+
+
+def arrange(values: Array, letter: str) -> torch.Tensor:
+    """Lay ``values`` (rows, columns) out as ``letter`` of :data:`LAYOUT_LETTERS` says."""
+    rows, columns = values.shape
+
+    def surrounded(height: int, width: int) -> torch.Tensor:
+        return torch.full((height, width), math.nan, dtype=getattr(torch, values.dtype.name))
+
+    tensor = torch.from_numpy(np.ascontiguousarray(values))
+    match letter:
+        case "N":
+            return tensor
+        case "T":
+            return torch.from_numpy(np.ascontiguousarray(values.T)).t()
+        case "R":
+            view = surrounded(2 * rows, columns)[::2]
+        case "C":
+            view = surrounded(rows, 2 * columns)[:, ::2]
+        case "O":
+            view = surrounded(rows + 3, columns + 5)[1 : 1 + rows, 3 : 3 + columns]
+        case "X":
+            return tensor[:1].expand(rows, columns)
+        case "Y":
+            return tensor[:, :1].expand(rows, columns)
+        case _:
+            raise ValueError(f"layout {letter!r}: expected one of {', '.join(LAYOUT_LETTERS)}")
+    view.copy_(tensor)
+    return view
+
+
+# --- values -------------------------------------------------------------------------------------------
+
+
+def _normal(rng: np.random.Generator, case: Case) -> tuple[Array, Array]:
+    return rng.standard_normal((case.m, case.k)), rng.standard_normal((case.k, case.n))
+
+
+def _positive(rng: np.random.Generator, case: Case) -> tuple[Array, Array]:
+    # Nothing cancels: a bias grows with k.
+    return 1 + rng.random((case.m, case.k)), 1 + rng.random((case.k, case.n))
+
+
+def _scaled(rng: np.random.Generator, case: Case) -> tuple[Array, Array]:
+    # The componentwise bound knows no scale; an absolute tolerance, or Strassen, does.
+    a, b = _normal(rng, case)
+    rows, inner, columns = (2.0 ** rng.integers(-20, 21, size) for size in (case.m, case.k, case.n))
+    return a * rows[:, None] * inner, b / inner[:, None] * columns
+
+
+def _cancelling(rng: np.random.Generator, case: Case) -> tuple[Array, Array]:
+    # The second half of each sum takes the first half back, all but its last bits.
+    a, b = _normal(rng, case)
+    half = case.k // 2
+    a[:, half : 2 * half] = a[:, :half] * (1 + 2.0**-20)
+    b[half : 2 * half] = -b[:half]
+    return a, b
+
+
+def _integers_up_to(rng: np.random.Generator, case: Case, largest: int) -> tuple[Array, Array]:
+    def draw(*shape: int) -> Array:
+        return rng.integers(-largest, largest, shape, endpoint=True).astype(np.float64)
+
+    return draw(case.m, case.k), draw(case.k, case.n)
+
+
+def _integers(rng: np.random.Generator, case: Case) -> tuple[Array, Array]:
+    # k products of this size just fit: fewer bits in any accumulator, and something is lost.
+    return _integers_up_to(rng, case, max(1, math.isqrt(EXACT_LIMIT[case.dtype] // max(1, case.k))))
+
+
+def _small_integers(rng: np.random.Generator, case: Case) -> tuple[Array, Array]:
+    # Room for the larger intermediate sums of Strassen-type algorithms.
+    return _integers_up_to(rng, case, 3)
+
+
+def _sparse(rng: np.random.Generator, case: Case) -> tuple[Array, Array]:
+    # Few products, so that each may have many bits however large k is.
+    if case.layout[0] == "Y":  # one column for all of them: a row is all zero or not at all
+        return _integers(rng, case)
+    a, b = _integers_up_to(rng, case, math.isqrt(EXACT_LIMIT[case.dtype] // SPARSE))
+    if case.k > SPARSE:
+        position = rng.permuted(np.broadcast_to(np.arange(case.k), (case.m, case.k)), axis=1)
+        a[position >= SPARSE] = 0
+    return a, b
+
+
+VALUES = {
+    "normal": _normal,
+    "positive": _positive,
+    "scaled": _scaled,
+    "cancelling": _cancelling,
+    "integers": _integers,
+    "small-integers": _small_integers,
+    "sparse": _sparse,
+}
+EXACT = ("integers", "small-integers", "sparse")

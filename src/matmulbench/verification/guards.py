@@ -1,0 +1,88 @@
+"""Memory safety: operands that end, or begin, at memory which nobody may touch, and that nobody may write.
+
+A kernel that reads or writes one element beyond an operand dies of it, and its process is reported as crashed.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+
+from matmulbench.verification import bounds
+from matmulbench.verification.case import Array, Case
+from matmulbench.verification.subject import Subject
+
+_PROT_NONE, _PROT_READ = 0, 1  # POSIX
+_SIZES = (1, 2, 3, 5, 8, 9, 15, 17, 33, 65)
+
+
+def guarded(values: Array, letter: str, at_end: bool) -> torch.Tensor:
+    """Return ``values`` (rows, columns), not empty, as a read-only operand with an inaccessible page on either side.
+
+    ``letter`` is N, T or R of :data:`~matmulbench.verification.case.LAYOUT_LETTERS`. The operand's last element touches
+    the page behind it, or its first (not ``at_end``) the page before it.
+    """
+    rows, columns = values.shape
+    stored = np.ascontiguousarray(values.T if letter == "T" else values)
+    if letter == "R":
+        stored = np.full((2 * rows - 1, columns), np.nan, values.dtype)
+        stored[::2] = values
+    page = mmap.PAGESIZE
+    inside = -(-stored.nbytes // page) * page
+    memory = mmap.mmap(-1, inside + 2 * page)
+    offset = page + (inside - stored.nbytes if at_end else 0)
+    array = np.frombuffer(memory, values.dtype, stored.size, offset).reshape(stored.shape)
+    array[...] = stored
+    start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    _protect(start, page, _PROT_NONE)
+    _protect(start + page, inside, _PROT_READ)
+    _protect(start + page + inside, page, _PROT_NONE)
+    tensor = torch.from_numpy(array)
+    return {"N": tensor, "T": tensor.t(), "R": tensor[::2]}[letter]
+
+
+def _protect(start: int, length: int, protection: int) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.mprotect(ctypes.c_void_p(start), ctypes.c_size_t(length), protection):
+        error = ctypes.get_errno()
+        raise OSError(error, f"mprotect: {os.strerror(error)}")
+
+
+def cases(dtype: str) -> Iterator[Case]:
+    """Yield cases in order of cost: all small sizes against each other, in the layouts that training makes."""
+    sizes = [(m, k, n) for m in _SIZES for k in _SIZES for n in _SIZES]
+    for number, (m, k, n) in enumerate(sorted(sizes, key=lambda shape: shape[0] * shape[1] * shape[2])):
+        if number < 60 or number % 5 == 0:
+            for layout in ("NN", "TN", "NT", "RR")[: 4 if number < 60 else 3]:
+                yield Case(m, k, n, layout, dtype, "small-integers", seed=4)
+
+
+def check(subject: Subject, seconds: float) -> None:
+    """Multiply between guard pages.
+
+    Raises
+    ------
+    WrongError
+        for a wrong value; for a touch of what is not the operand's there is no return.
+    """
+    end = subject.clock() + seconds
+    for number, case in enumerate(cases(subject.dtype)):
+        now = subject.clock()
+        if number > 20 and (now > end or now + 2 * subject.predict(case.volume) > end):
+            return
+        a, b = case.arrays()
+        for at_end in (True, False):
+            side = "end" if at_end else "begin"
+            where = f"{case}, operands that {side} at an inaccessible page and are read-only"
+            subject.say(where)
+            left, right = (guarded(v, x, at_end) for v, x in zip((a, b), case.layout, strict=True))
+            result = subject.call(left, right, where)
+            judgement = bounds.judge_exact(a, b, result)
+            if judgement.verdict != "pass":
+                raise subject.wrong(where, judgement.detail)
+            subject.cases += 1

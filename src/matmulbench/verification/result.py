@@ -1,0 +1,107 @@
+r"""A cheap judge of one product of any size, for results that a timed loop or a training has made.
+
+Small products are compared with a float64 reference in full. Large ones are judged in full at some rows and columns (first,
+last, random) and by Freivalds' check (*Probabilistic machines can use less running time*, IFIP 1977): C·X = A·(B·X)
+for a few random columns X of ±1. Flipping the sign that meets the largest error of a row moves that row's sum by twice the
+error, so an error above the tolerance escapes one column with probability at most 1/2: one wrong row escapes all 12 with
+probability at most 1/4096.
+
+The tolerance of an element is min(8·k, 64·√k)·u·max‖a_i‖₂·max‖b_j‖₂. The first is the norm bound of
+:mod:`~matmulbench.verification.bounds`, which a Strassen-type kernel meets too; beyond k = 64 it says so little that the
+probabilistic bound takes over (Higham & Mary, SIAM J. Sci. Comput. 41, 2019, with λ = 64: still no tighter than the
+theory for every order of summation, up to k = 4096). A sum of n errors with random signs has √n of it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from matmulbench.verification.bounds import unit_roundoff
+
+if TYPE_CHECKING:
+    import torch
+
+Array = npt.NDArray[np.floating]
+Index = npt.NDArray[np.int64]
+
+FULL = 1 << 24  # multiplications up to which every element is compared
+COLUMNS = 12  # of Freivalds' check
+SAMPLE = 8  # rows (and columns) compared in full in a large product: so many first, last and random ones
+
+
+def check_result(a: torch.Tensor, b: torch.Tensor, c: torch.Tensor, seed: int = 0) -> str | None:
+    """Return None if ``c`` (m, n) is the product of ``a`` (m, k) and ``b`` (k, n), else what is wrong, in words.
+
+    Results that meet only the norm bound are right here: which kernels may do so, verification has decided.
+    Where an operand holds NaN or Inf, the result must not be finite. ``seed`` chooses what is sampled.
+    """
+    shape = (a.shape[0], b.shape[1])
+    if tuple(c.shape) != shape:
+        return f"the result has shape {tuple(c.shape)}, expected {shape}"
+    if c.dtype != a.dtype:
+        return f"the result is {c.dtype}, expected {a.dtype}"
+    left, right, result = (tensor.detach().numpy() for tensor in (a, b, c))
+    (m, k), n = left.shape, right.shape[1]
+    with np.errstate(all="ignore"):
+        if m * k * n <= FULL:
+            return _compare(left, right, result, np.arange(m), np.arange(n))
+        rng = np.random.default_rng(seed)
+        columns = np.arange(n) if k * n <= FULL else _sample(n, rng)
+        return _compare(left, right, result, _sample(m, rng), columns) or _freivalds(left, right, result, rng)
+
+
+def _sample(size: int, rng: np.random.Generator) -> Index:
+    ends = np.arange(min(size, SAMPLE))
+    return np.unique(np.concatenate([ends, size - 1 - ends, rng.integers(0, size, SAMPLE)]))
+
+
+def tolerance(k: int, dtype: np.dtype[np.floating]) -> float:
+    """Return the error allowed in an element, in units of the product of the largest row and column norms."""
+    return float(min(8 * k, 64 * np.sqrt(k)) * unit_roundoff(dtype))
+
+
+def _largest_norm(rows: Array) -> float:
+    norms = np.sqrt(np.einsum("ij,ij->i", rows, rows))
+    return float(norms[np.isfinite(norms)].max(initial=0))
+
+
+def _compare(left: Array, right: Array, result: Array, rows: Index, columns: Index) -> str | None:
+    """Compare the elements at ``rows`` and ``columns`` with a float64 product."""
+    a, b = left[rows].astype(np.float64), right[:, columns].astype(np.float64)
+    c = result[np.ix_(rows, columns)].astype(np.float64)
+    expected = a @ b
+    allowed = tolerance(a.shape[1], left.dtype) * _largest_norm(a) * _largest_norm(b.T)
+    right_here = np.abs(c - expected) <= allowed
+    right_here |= ~np.isfinite(expected.astype(left.dtype)) & ~np.isfinite(c)  # overflows where the dtype does
+    if right_here.all():
+        return None
+    i, j = (int(index[0]) for index in np.nonzero(~right_here))
+    wrong = np.count_nonzero(~right_here)
+    where = f"c[{rows[i]}, {columns[j]}]"
+    return f"{where} is {c[i, j]:.9g}, expected {expected[i, j]:.9g} ({wrong} of {c.size} elements looked at are wrong)"
+
+
+def _freivalds(left: Array, right: Array, result: Array, rng: np.random.Generator) -> str | None:
+    """Compare ``result`` times random signs with ``left`` times (``right`` times the same signs)."""
+    dtype = left.dtype
+    n = right.shape[1]
+    signs = rng.integers(0, 2, (n, COLUMNS)).astype(dtype) * 2 - 1
+    folded = right @ signs
+    difference = np.abs(result @ signs - left @ folded).max(axis=1)
+    norm_b = np.sqrt(np.einsum("ij,ij->j", right, right).max(initial=0))
+    norms = np.sqrt(np.einsum("ij,ij->i", left, left))
+    finite = np.isfinite(norms)
+    if not np.isfinite(folded).all() or not finite.any():
+        return None  # what is not finite spreads to every row: the sampled rows must do
+    allowed = tolerance(left.shape[1], dtype) * np.sqrt(n) * norms[finite].max() * norm_b
+    wrong = ~(difference <= allowed) & finite
+    if not wrong.any():
+        return None
+    i = int(np.nonzero(wrong)[0][0])
+    return (
+        f"row {i} fails Freivalds' check: off by {difference[i]:.3g}, where {allowed:.3g} is allowed "
+        f"({np.count_nonzero(wrong)} of {len(wrong)} rows are wrong)"
+    )

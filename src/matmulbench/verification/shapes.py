@@ -1,0 +1,128 @@
+"""Shapes and layouts: awkward sizes against each other, then a randomised search for the smallest that fails."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from random import Random
+
+from matmulbench.verification.case import LAYOUT_LETTERS, VALUES, Case
+from matmulbench.verification.subject import Subject, WrongError, attempt
+
+TINY = (0, 1, 2, 3)
+AWKWARD = (0, 1, 2, 3, 5, 7, 8, 9, 11, 13, 15, 16, 17, 31, 32, 33, 47, 63, 64, 65, 97, 100, 127, 128, 129)
+LAYOUTS = ("NN", "TN", "NT", "TT", "RN", "NR", "CN", "NC", "ON", "NO", "XN", "NX", "YN", "NY", "RC", "CT", "OO")
+
+
+def grid(dtype: str) -> Iterator[Case]:
+    """Yield small products of every layout, then every pair of awkward sizes in each pair of dimensions."""
+    small = sorted(itertools.product(TINY, repeat=3), key=lambda sizes: sizes[0] * sizes[1] * sizes[2])
+    for m, k, n in small:
+        yield Case(m, k, n, dtype=dtype, values="integers")
+    for layout in LAYOUTS:
+        for sizes in ((1, 1, 1), (2, 3, 4), (4, 1, 3), (5, 7, 3)):
+            yield Case(*sizes, layout, dtype, "integers")
+    layouts = itertools.cycle(LAYOUTS)
+    values = itertools.cycle(("integers", "small-integers", "normal", "sparse", "integers"))
+    pairs = {tuple(sizes) for pair in itertools.product(AWKWARD, repeat=2) for sizes in _with_third(*pair)}
+    for m, k, n in sorted(pairs, key=lambda sizes: (sizes[0] * sizes[1] * sizes[2], sizes)):
+        yield Case(m, k, n, next(layouts), dtype, next(values), seed=1)
+
+
+def _with_third(x: int, y: int) -> Iterator[tuple[int, int, int]]:
+    third = AWKWARD[(x * 7 + y) % len(AWKWARD)] or 1
+    for z in {1, 4, third}:
+        yield from ((x, y, z), (x, z, y), (z, x, y))
+
+
+def judge_all(subject: Subject, cases: Iterable[Case], seconds: float) -> None:
+    """Judge ``cases`` in order for about ``seconds``, leaving out those that would take too long.
+
+    Raises
+    ------
+    WrongError
+        for the smallest failing case that a short search finds below the first.
+    """
+    end = subject.clock() + seconds
+    for case in cases:
+        now = subject.clock()
+        if now > end:
+            return
+        if now + subject.predict(case.volume) > end:
+            continue
+        try:
+            subject.judge(case)
+        except WrongError as error:
+            raise smallest(subject, error) from None
+
+
+def search(subject: Subject, examples: int, seconds: float, largest: int = 140) -> None:
+    """Judge random cases, drawn by Hypothesis; of those that fail, the smallest is reported.
+
+    Raises
+    ------
+    WrongError
+        for the smallest failing case; or whatever the kernel itself raises there.
+    """
+    end = subject.clock() + seconds
+    if failing := _find(subject, Case(largest, largest, largest, dtype=subject.dtype), examples, end, False):
+        subject.judge(failing)
+
+
+def smallest(subject: Subject, error: WrongError, seconds: float = 1.0) -> WrongError:
+    """Return the finding for a case not larger than that of ``error`` that fails in the same way."""
+    case = error.case
+    if case is None or subject.predict(case.volume) > seconds / 4:
+        return error
+    failing = _find(subject, case, 200, subject.clock() + seconds, True)
+    if failing and failing.volume <= case.volume:
+        again = attempt(lambda: subject.judge(failing))
+        if isinstance(again, WrongError) and again.prop == error.prop:
+            return again
+    return error
+
+
+def _find(subject: Subject, limit: Case, examples: int, end: float, like: bool) -> Case | None:
+    """Return the smallest failing case found within ``limit``, of its layout and values if ``like``."""
+    # Imported here: a quarter of a second that a quick check does not spend.
+    from hypothesis import HealthCheck, Phase, find, settings
+    from hypothesis import strategies as st
+    from hypothesis.errors import HypothesisException
+
+    letters = st.sampled_from(list(LAYOUT_LETTERS))
+    layouts = st.sampled_from(list(dict.fromkeys(["NN", limit.layout]))) if like else st.tuples(letters, letters)
+    strategy = st.builds(
+        Case,
+        m=st.integers(0, limit.m),
+        k=st.integers(0, limit.k),
+        n=st.integers(0, limit.n),
+        layout=layouts.map("".join),
+        dtype=st.just(limit.dtype),
+        values=st.just(limit.values) if like else st.sampled_from(list(VALUES)),
+        seed=st.just(limit.seed) if like else st.integers(0, 9),
+    )
+    failing: list[Case] = []
+
+    def fails(case: Case) -> bool:
+        now = subject.clock()
+        if now + subject.predict(case.volume) > end:
+            return False
+        if attempt(lambda: subject.judge(case)) is None:
+            return False
+        failing.append(case)
+        return True
+
+    options = settings(
+        max_examples=examples,
+        deadline=None,
+        database=None,
+        derandomize=False,
+        phases=[Phase.generate, Phase.shrink],
+        suppress_health_check=list(HealthCheck),
+    )
+    try:
+        find(strategy, fails, settings=options, random=Random(0))
+    except HypothesisException:
+        pass  # none found, or one that comes and goes
+    return min(failing, key=lambda case: (case.volume, case.m + case.k + case.n), default=None)

@@ -1,0 +1,190 @@
+"""The kernel under examination: every call of it is watched, every result of it judged."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from matmulbench import isolation
+from matmulbench.ladder import Kernel
+from matmulbench.verification import bounds
+from matmulbench.verification.case import Array, Case
+
+_KEPT = 4  # results kept alive, to see whether a later call changes them
+_POISON = 3  # blocks of each size that are filled with NaN and freed before a call
+_SLOW_FIRST_CALL = 0.02  # a first call longer than this has compiled something
+
+
+class WrongError(Exception):
+    """A kernel is wrong: the property that it fails, in which case, how, and how to see it again."""
+
+    def __init__(self, prop: str, where: str, detail: str, repeat: str, case: Case | None = None) -> None:
+        super().__init__(f"{prop}: {where}: {detail}. Repeat: {repeat}" if repeat else f"{prop}: {where}: {detail}")
+        self.prop, self.where, self.detail, self.repeat, self.case = prop, where, detail, repeat, case
+
+
+@dataclass
+class Subject:
+    """A kernel with its name and dtype, and what has been seen of it so far."""
+
+    spec: str
+    kernel: Kernel
+    dtype: str
+    cases: int = 0
+    residual: float = 0.0
+    normwise: str | None = None
+    notes: set[str] = field(default_factory=set)
+    prop: str = "exactness"
+    compiling: float = 0.0
+    _seen_layouts: set[str] = field(default_factory=set)
+    _largest: tuple[int, float] = (1, 1e-5)
+    _kept: deque[tuple[torch.Tensor, Array]] = field(default_factory=lambda: deque(maxlen=_KEPT))
+
+    def clock(self) -> float:
+        """Return the time in seconds, less what the kernel has spent on compiling itself."""
+        return time.perf_counter() - self.compiling
+
+    def predict(self, volume: int) -> float:
+        """Return the seconds that a product of ``volume`` multiplications should take, by the largest so far."""
+        largest, seconds = self._largest
+        return seconds * max(1.0, volume / max(1, largest))
+
+    def repeat(self, case: Case | None = None) -> str:
+        """Return a line of Python that shows a finding again."""
+        if case is None:
+            return f"`from matmulbench.verification import probe; print(probe({self.prop!r}, {self.spec!r}, {self.dtype!r}))`"
+        arguments = f"{case.m}, {case.k}, {case.n}, {case.layout!r}, {case.dtype!r}, {case.values!r}, {case.seed}"
+        return f"`from matmulbench.verification import Case; print(Case({arguments}).judge({self.spec!r}))`"
+
+    def wrong(self, where: str, detail: str, case: Case | None = None, prop: str | None = None) -> WrongError:
+        """Return the error that says how this kernel is wrong."""
+        return WrongError(prop or self.prop, where, detail, self.repeat(case), case)
+
+    def say(self, where: str) -> None:
+        """Tell the parent what comes next, in case it is the last."""
+        isolation.say((self.prop, where))
+
+    def judge(self, case: Case) -> bounds.Judgement:
+        """Multiply ``case`` and judge the result.
+
+        Raises
+        ------
+        WrongError
+            if the kernel mistreats its operands, or the result is wrong in form or value.
+        """
+        self.say(str(case))
+        a, b = case.operands()
+        before = time.perf_counter()
+        result = self.call(a, b, str(case), case)
+        self._learn(case, time.perf_counter() - before)
+        judgement = (bounds.judge_exact if case.exact else bounds.judge)(*(t.numpy() for t in (a, b)), result)
+        self.cases += 1
+        self.residual = max(self.residual, judgement.residual)
+        # Small integers leave room for any algebraic algorithm: there is no excuse for these.
+        if judgement.verdict == "fail" or (judgement.verdict == "normwise" and case.values == "small-integers"):
+            prop = "exactness" if case.exact else "rounding"
+            raise self.wrong(str(case), judgement.detail, case, prop)
+        if judgement.verdict == "normwise" and not self.normwise:
+            self.normwise = f"only the norm bound holds, as for Strassen-type algorithms: {case}: {judgement.detail}"
+        return judgement
+
+    def _learn(self, case: Case, seconds: float) -> None:
+        if case.layout not in self._seen_layouts:
+            self._seen_layouts.add(case.layout)
+            if seconds > _SLOW_FIRST_CALL:
+                self.compiling += seconds
+                return
+        if case.volume >= self._largest[0]:
+            self._largest = (case.volume, seconds)
+
+    def call(self, a: torch.Tensor, b: torch.Tensor, where: str, case: Case | None = None) -> Array:
+        """Return the kernel's product of ``a`` and ``b`` as it stands when the kernel returns.
+
+        Raises
+        ------
+        WrongError
+            if an operand, or an earlier result, has changed, or the result is no fresh, plain tensor of the right
+            shape and dtype.
+        """
+        before = [_fingerprint(operand) for operand in (a, b)]
+        _poison(a.shape[0], b.shape[1], a.dtype)
+        c = self.kernel(a, b)
+        form = self._form(a, b, c)
+        result = c.detach().clone().numpy() if not form else np.empty(0)
+        for name, operand, kept in zip("ab", (a, b), before, strict=True):
+            if _fingerprint(operand) != kept:
+                raise self.wrong(where, f"operand {name} is not what it was before the call", case, "operands")
+        if form:
+            raise self.wrong(where, form, case, "result")
+        self.settle(where)
+        self._kept.append((c, result))
+        return result
+
+    def settle(self, where: str) -> None:
+        """Check that no earlier result has changed since it was returned."""
+        for earlier, as_returned in self._kept:
+            if not _same_bits(earlier.detach().numpy(), as_returned):
+                raise self.wrong(where, "a result returned earlier has changed since", None, "result")
+
+    def _form(self, a: torch.Tensor, b: torch.Tensor, c: object) -> str | None:
+        """Return what is wrong with the form of the result."""
+        shape = (a.shape[0], b.shape[1])
+        if type(c) is not torch.Tensor:
+            return f"the result is a {type(c).__name__}, expected a torch.Tensor"
+        if tuple(c.shape) != shape:
+            return f"the result has shape {tuple(c.shape)}, expected {shape}"
+        if c.dtype != a.dtype:
+            return f"the result is {c.dtype}, expected {a.dtype}"
+        if c.device != a.device or c.layout != torch.strided:
+            return f"the result is {c.layout} on {c.device}, expected torch.strided on {a.device}"
+        if c.requires_grad:
+            return "the result requires a gradient, its operands do not"
+        if c.numel() and any(stride == 0 and size > 1 for stride, size in zip(c.stride(), c.shape, strict=True)):
+            return "elements of the result share memory (stride 0)"
+        memory = c.untyped_storage()
+        if not c.numel():
+            return None
+        for name, other in (("operand a", a), ("operand b", b), *(("an earlier result", kept) for kept, _ in self._kept)):
+            if _overlap(memory, other.untyped_storage()):
+                return f"the result shares memory with {name}"
+        return None
+
+
+def attempt(judge: Callable[[], object]) -> Exception | None:
+    """Return the exception with which a kernel fails, if it does."""
+    try:
+        judge()
+    except Exception as error:
+        return error
+    return None
+
+
+def _overlap(x: torch.UntypedStorage, y: torch.UntypedStorage) -> bool:
+    return x.data_ptr() < y.data_ptr() + y.nbytes() and y.data_ptr() < x.data_ptr() + x.nbytes()
+
+
+def _same_bits(x: Array, y: Array) -> bool:
+    return x.tobytes() == y.tobytes()
+
+
+def _fingerprint(operand: torch.Tensor) -> tuple[object, ...]:
+    """Return all that a kernel must leave alone: form, place, and every byte of the memory behind the view."""
+    storage = operand.untyped_storage()
+    content = torch.empty(0, dtype=torch.uint8).set_(storage).numpy()  # type: ignore[no-untyped-call]
+    content = content.tobytes() if content.size < 1 << 20 else hash(content.tobytes())
+    return (content, tuple(operand.shape), operand.stride(), operand.data_ptr(), operand.requires_grad)
+
+
+def _poison(m: int, n: int, dtype: torch.dtype) -> None:
+    """Leave NaN in the memory that the kernel will probably be given for its result."""
+    with suppress(MemoryError, RuntimeError):
+        blocks: list[object] = [torch.full((m, n), math.nan, dtype=dtype) for _ in range(_POISON)]
+        blocks += [np.full((m, n), math.nan, dtype=str(dtype).removeprefix("torch.")) for _ in range(_POISON)]
+        del blocks

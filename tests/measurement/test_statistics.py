@@ -1,0 +1,76 @@
+"""Intervals mean what they say: coverage is counted, not asserted from theory."""
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from matmulbench.measurement.cells import verdict
+from matmulbench.measurement.rounds import LOOKS, TARGET
+from matmulbench.measurement.statistics import Interval, autocorrelation_time, median_interval, ratio_interval
+
+Floats = npt.NDArray[np.float64]
+
+
+def noise(rng: np.random.Generator, n: int, correlation: float) -> Floats:
+    """Heavy-tailed (Student, 2 degrees of freedom), autocorrelated noise with median 0."""
+    shocks = rng.standard_t(2, n + 50)
+    values = np.zeros(n + 50)
+    for i in range(1, n + 50):
+        values[i] = correlation * values[i - 1] + shocks[i]
+    return values[50:]
+
+
+@pytest.mark.parametrize(("n", "correlation"), [(5, 0.0), (25, 0.0), (25, 0.5), (100, 0.5), (400, 0.8)])
+def test_coverage_under_heavy_tails_and_autocorrelation(n: int, correlation: float) -> None:
+    rng = np.random.default_rng(1)
+    intervals = [median_interval(noise(rng, n, correlation)) for _ in range(400)]
+    covered = np.mean([interval.low <= 0 <= interval.high for interval in intervals])
+    assert covered >= 0.92
+
+
+def test_stopping_early_does_not_spoil_the_coverage() -> None:
+    """The rule of the rounds, on noise of a size that stops it at different looks in different trials."""
+    rng = np.random.default_rng(2)
+    confidence = 1 - 0.05 / LOOKS
+    covered, stopped = [], []
+    for _ in range(300):
+        ratios = 1 + 0.02 * noise(rng, 192, 0.3)
+        for n in (192 >> shift for shift in reversed(range(LOOKS))):
+            interval = median_interval(ratios[:n], confidence)
+            if interval.relative_half_width <= TARGET:
+                break
+        covered.append(interval.low <= 1 <= interval.high)
+        stopped.append(n)
+    assert len(set(stopped)) >= 3, "the trials should stop at different looks"
+    assert np.mean(covered) >= 0.95
+
+
+def test_independent_samples_count_in_full_and_repeated_ones_do_not() -> None:
+    rng = np.random.default_rng(3)
+    fresh = rng.standard_normal(2000)
+    assert autocorrelation_time(fresh) < 1.3
+    assert autocorrelation_time(np.repeat(fresh, 10)) == pytest.approx(10, rel=0.3)
+
+
+def test_pairing_removes_the_drift_that_both_share() -> None:
+    drift = np.linspace(1, 2, 60)
+    assert ratio_interval(2 * drift, drift) == Interval(2, 2, 2)
+
+
+def test_one_sample_has_no_interval() -> None:
+    assert median_interval([3.0]) == Interval(3.0, -np.inf, np.inf)
+
+
+@pytest.mark.parametrize(
+    ("shown", "cautious", "expected"),
+    [
+        ((0.99, 1.01), (0.98, 1.02), "same"),
+        ((1.001, 1.01), (1.0005, 1.02), "same"),
+        ((1.05, 1.10), (1.03, 1.12), "faster"),
+        ((0.80, 0.90), (0.70, 0.95), "slower"),
+        ((1.01, 1.10), (0.99, 1.12), "unclear"),
+        ((0.90, 1.10), (0.80, 1.20), "unclear"),
+    ],
+)
+def test_verdicts(shown: tuple[float, float], cautious: tuple[float, float], expected: str) -> None:
+    assert verdict(Interval(1.0, *shown), Interval(1.0, *cautious)) == expected

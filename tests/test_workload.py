@@ -1,0 +1,62 @@
+"""Workloads: text form, presets derived from layer sizes, operands with their layouts."""
+
+import pytest
+
+from matmulbench.errors import UsageError
+from matmulbench.workload import PRESETS, Workload, layer_products, workloads
+
+
+@pytest.mark.parametrize("text", ["5x784x10", "784x50000x50:TN", "64x10x50:NT"])
+def test_text_form_survives_a_round_trip(text: str) -> None:
+    assert str(Workload.parse(text)) == text
+
+
+@pytest.mark.parametrize("text", ["5x784", "5x784x10:XX", "0x784x10", "5*784*10", "", "-5x784x10", "5x784x10:"])
+def test_malformed_text_names_the_form_expected(text: str) -> None:
+    with pytest.raises(UsageError, match="expected MxKxN or MxKxN:LAYOUT"):
+        Workload.parse(text)
+
+
+def test_a_size_that_contains_a_zero_digit_is_fine() -> None:
+    assert Workload.parse("50x100x10").m == 50
+
+
+def test_full_layer_products_are_those_of_the_article() -> None:
+    products = {str(product) for product in layer_products(50_000, (784, 50, 10))}
+    assert products == {
+        "50000x784x50",
+        "50000x50x10",
+        "784x50000x50:TN",
+        "50x50000x10:TN",
+        "50000x10x50:NT",
+    }
+
+
+def test_the_standard_preset_has_no_duplicates() -> None:
+    standard = workloads("standard")
+    assert len(set(standard)) == len(standard)
+    assert set(PRESETS["quick"]) <= set(standard)
+
+
+def test_an_unknown_preset_is_answered_with_a_near_match() -> None:
+    with pytest.raises(UsageError, match="preset 'quik' is unknown: did you mean quick"):
+        workloads("quik")
+
+
+def test_counts() -> None:
+    product = Workload(5, 784, 10)
+    assert product.flop == 2 * 5 * 784 * 10
+    assert product.bytes == 4 * (5 * 784 + 784 * 10 + 5 * 10)
+
+
+@pytest.mark.parametrize(("layout", "a_is_view", "b_is_view"), [("NN", 0, 0), ("TN", 1, 0), ("NT", 0, 1)])
+def test_layouts_are_transposed_views(layout: str, a_is_view: bool, b_is_view: bool) -> None:
+    a, b = Workload(4, 5, 6, layout, "float64").operands()
+    assert (a.shape, b.shape) == ((4, 5), (5, 6))
+    assert (a.is_contiguous(), b.is_contiguous()) == (not a_is_view, not b_is_view)
+
+
+def test_operands_follow_the_seed() -> None:
+    product = Workload(2, 3, 4)
+    assert product.operands(1)[0].equal(product.operands(1)[0])
+    assert not product.operands(1)[0].equal(product.operands(2)[0])
