@@ -97,7 +97,8 @@ def training(task: str, kernel: str, threads: int) -> tuple[TrainingRow, dict[st
     rest = base * (1 / SHARE[task] - 1)
     speedup = (base + rest) / (matmul + rest)
     step = matmul + rest
-    losses = [[i, 2.3 * math.exp(-i / 120) + 0.1 + 0.01 * math.sin(i)] for i in range(0, 400, 4)]
+    steps = list(range(0, 400, 4))
+    losses = [2.3 * math.exp(-i / 120) + 0.1 + 0.01 * math.sin(i) for i in steps]
     parts = [
         ("forward", 1, 0.4),
         ("forward", 2, 0.1),
@@ -112,7 +113,13 @@ def training(task: str, kernel: str, threads: int) -> tuple[TrainingRow, dict[st
         final_loss=0.1824, loss_deviation=1.2e-7, train_accuracy=0.987, test_accuracy=0.9611,
     )  # fmt: skip
     products = [{"layer": layer, "which": which, "seconds": matmul * share} for which, layer, share in parts]
-    return row, {"losses": losses, "products": products, "rest_s": rest, "ceiling": 1 / (1 - SHARE[task])}
+    return row, {
+        "loss_steps": steps,
+        "losses": losses,
+        "products": products,
+        "rest_s": rest,
+        "ceiling": 1 / (1 - SHARE[task]),
+    }
 
 
 def add_failures(folder: RunFolder, workloads: list[Workload]) -> None:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from matmulbench.report.grid import Grid
+from matmulbench.errors import unknown
+from matmulbench.ladder import BASELINE
+from matmulbench.report.grid import Cell, Column, Grid
+from matmulbench.report.tables import measurement_table, training_table, verification_table
+from matmulbench.report.wording import known
+from matmulbench.results.schema import columns
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -16,22 +21,55 @@ FORMATS = ("table", "csv", "json")
 _UNLIMITED = 10_000
 
 
-def show(frame: pd.DataFrame, grid: Grid, format: str = "table") -> None:
-    """Print ``frame`` as CSV or JSON (a list of rows), or its ``grid`` for the eye.
+def show(rows: pd.DataFrame | list[dict[str, Any]], format: str = "table", baseline: str = BASELINE) -> None:  # noqa: A002  # the option's name
+    """Print rows as a table for the eye, as CSV, or as JSON (a list of objects).
 
     Raises
     ------
-    ValueError
+    UsageError
         if ``format`` is none of :data:`FORMATS`.
     """
+    import pandas as pd
+
+    frame = pd.DataFrame(rows)
     if format == "csv":
         sys.stdout.write(frame.to_csv(index=False))
     elif format == "json":
-        sys.stdout.write(frame.to_json(orient="records", indent=2, double_precision=15) + "\n")
+        sys.stdout.write(
+            frame.to_json(orient="records", indent=2, double_precision=15, force_ascii=False) + "\n"
+        )
     elif format == "table":
-        print_grids(grid)
+        print_grids(as_grid(frame, baseline))
     else:
-        raise ValueError(f"format {format!r} is unknown; expected {', '.join(FORMATS)}")
+        raise unknown("format", format, FORMATS)
+
+
+def as_grid(frame: pd.DataFrame, baseline: str = BASELINE) -> Grid:
+    """Return the table that fits the columns: one of the three result tables, or all columns as they are."""
+    names = list(frame.columns)
+    if names == columns("verification"):
+        return verification_table(frame)
+    if names == columns("measurements"):
+        return measurement_table(frame, baseline)
+    if names == columns("training"):
+        return training_table(frame, baseline)
+    rows = [[_plain(value) for value in row] for row in frame.itertuples(index=False)]
+    kinds = ["figure" if frame[name].dtype.kind in "if" else "name" for name in names]
+    return Grid(
+        "",
+        [
+            Column(name, "prose" if i == len(names) - 1 else kind)
+            for i, (name, kind) in enumerate(zip(names, kinds, strict=True))
+        ],
+        rows,
+    )  # type: ignore[arg-type]
+
+
+def _plain(value: Any) -> Cell:
+    if isinstance(value, str | bool):
+        return Cell(str(value))
+    number = known(value)
+    return Cell("") if number is None else Cell(f"{number:g}", number)
 
 
 def print_grids(*grids: Grid) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from matmulbench.errors import UsageError, unknown
 from matmulbench.ladder import BASELINE
 from matmulbench.report.grid import Cell, Column, Grid
 from matmulbench.report.view import (
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 EXTRAPOLATED = "≈ extrapolated from fewer rows"
+_RESIDUAL = "residual: the largest error, in units of k·u·(|A||B|)"
 _TONE = {"faster": "good", "slower": "", "same": "", "unclear": "faint"}
 
 
@@ -45,15 +47,15 @@ def ladder_table(results: Results, workload: str | None = None) -> Grid:
 
     Raises
     ------
-    ValueError
+    UsageError
         if the run did not measure that workload, or none.
     """
     table = results.measurements
     measured = list(dict.fromkeys(table["workload"]))
     if not measured:
-        raise ValueError("the run measured no workload")
+        raise UsageError("the run measured no workload")
     if workload is not None and workload not in measured:
-        raise ValueError(f"workload {workload!r} was not measured; there are {', '.join(measured)}")
+        raise unknown("workload", workload, measured)
     return measurement_table(table[table["workload"] == (workload or measured[0])], baseline_of(results))
 
 
@@ -173,7 +175,7 @@ def verification_table(verification: pd.DataFrame) -> Grid:
         Column("cases"),
         Column("finding", "prose"),
     ]
-    grid = Grid("Verification", columns, note="residual: largest error in units of k·u·(|A||B|)")
+    grid = Grid("Verification", columns, note=_RESIDUAL)
     for row in records(verification):
         fine = row["status"] == Status.OK
         residual, cases = known(row["residual"]), known(row["cases"])
@@ -191,6 +193,34 @@ def verification_table(verification: pd.DataFrame) -> Grid:
             ]
         )
     return grid
+
+
+def verification_matrix(verification: pd.DataFrame) -> Grid:
+    """Return the verdicts side by side: a line per kernel, a column per dtype."""
+    rows = {(row["kernel"], row["dtype"]): row for row in records(verification)}
+    dtypes = sorted({dtype for _, dtype in rows})
+    columns = [
+        Column("kernel", "name"),
+        *(Column(dtype, "name") for dtype in dtypes),
+        Column("finding", "prose"),
+    ]
+    grid = Grid("Verification", columns, note=_RESIDUAL)
+    for kernel in in_order(kernel for kernel, _ in rows):
+        mine = [rows.get((kernel, dtype)) for dtype in dtypes]
+        findings = [row["finding"] for row in mine if row and isinstance(row["finding"], str)]
+        cells = [_verified(row) for row in mine]
+        grid.rows.append([Cell(short(kernel)), *cells, Cell("; ".join(dict.fromkeys(findings)))])
+    return grid
+
+
+def _verified(row: Row | None) -> Cell:
+    if row is None:
+        return Cell("not tried", tone="faint")
+    fine = row["status"] == Status.OK
+    verdict = row["verdict"] if isinstance(row["verdict"], str) else row["status"]
+    residual = known(row["residual"])
+    text = f"{'✓' if fine else '✗'} {verdict}" + ("" if residual is None else f", residual {residual:.2g}")
+    return Cell(text, residual, "good" if fine else "bad")
 
 
 def training_table(training: pd.DataFrame, baseline: str = BASELINE) -> Grid:

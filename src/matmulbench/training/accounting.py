@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import gc
-import random
 import time
+from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -16,21 +16,21 @@ from matmulbench import isolation
 from matmulbench.data import DataError
 from matmulbench.ladder import Kernel
 from matmulbench.ladder.plugins import load_kernel
-from matmulbench.measurement.statistics import median_interval, ratio_interval
+from matmulbench.measurement.statistics import Interval, median_interval, ratio_interval
 from matmulbench.results.schema import Status, TrainingRow
+from matmulbench.training.competition import compete, share_out
 from matmulbench.training.contestant import Contestant, Stopwatch
-from matmulbench.training.cost import predict_seconds, share_out
+from matmulbench.training.cost import predict_seconds
 from matmulbench.training.envelope import Envelope, rounding_envelope
-from matmulbench.training.learners import ModuleLearner, ReferenceLearner
+from matmulbench.training.learners import Learner, ModuleLearner, ReferenceLearner
 from matmulbench.training.problem import Problem
 from matmulbench.training.tasks import find_task, load
-from matmulbench.workload import Workload, layer_products
+from matmulbench.workload import Workload
 
 TORCH_NN = "torch.nn"
-_REFERENCE_SHARE = 0.3  # of the budget, at most, for the float64 reference and its envelope
-_TURNS = 60  # wished for each kernel, for an interval of a few percent
-_PRECISE = 0.01  # half-width of the speedup's interval at which the clock may stop
+_REFERENCE_SHARE = 0.3  # of the time left, at most, for the float64 reference and its envelope
 _POINTS = 500  # of a loss curve, at most, in the results
+_AGREE = 0.1  # predicted and measured speedup should, within this
 
 Result = tuple[dict[str, Any], dict[str, Any]]
 
@@ -79,31 +79,33 @@ def train_task(
     except DataError as error:
         isolation.say(("data-error", str(error)))
         raise
-    return _Training(problem, specs, baseline, budget_s, deadline, seed).results()
+    return _Training(problem, specs, baseline, deadline, seed).results()
 
 
 class _Training:
-    """All kernels in one problem: cost foretold, reference trained, turns taken, rows made."""
+    """All kernels in one problem: costs foretold, the reference trained, turns taken, rows made."""
 
-    def __init__(
-        self, problem: Problem, specs: list[str], baseline: str, budget_s: float, deadline: float, seed: int
-    ) -> None:
-        self.problem, self.specs, self.baseline = problem, specs, baseline
-        self.deadline, self.random = deadline, random.Random(seed)
+    def __init__(self, problem: Problem, specs: list[str], baseline: str, deadline: float, seed: int) -> None:
+        self.problem, self.baseline, self.deadline, self.seed = problem, baseline, deadline, seed
         self.rows = {spec: self._row(spec) for spec in [*specs, TORCH_NN]}
         self.extras: dict[str, dict[str, Any]] = {spec: {} for spec in self.rows}
-        self.products = layer_products(problem.rows, problem.task.layers, problem.task.dtype)
+        self.products = products_in_order(problem)
         self.kernels: dict[str, Kernel] = {}
         self.foretold: dict[str, list[float]] = {}  # seconds of each product of a step
         for spec in specs:
             self._attempt(spec, self._foretell)
+        isolation.say(("kernel", "float64 reference"))
         self.rest = self._time_rest()
-        self.envelope = rounding_envelope(problem, problem.steps, _REFERENCE_SHARE * budget_s)
+        self.envelope = rounding_envelope(problem, problem.steps, _REFERENCE_SHARE * self._left)
+
+    @property
+    def _left(self) -> float:
+        return max(0.0, self.deadline - time.monotonic())
 
     def _row(self, spec: str) -> TrainingRow:
         return TrainingRow(self.problem.task.name, spec, torch.get_num_threads())
 
-    def _attempt(self, spec: str, action: Any, *args: Any) -> bool:
+    def _attempt(self, spec: str, action: Callable[..., None], *args: Any) -> bool:
         """Do something with a kernel; if it fails, so does its row, and only that."""
         isolation.say(("kernel", spec))
         try:
@@ -120,7 +122,7 @@ class _Training:
 
     def _foretell(self, spec: str) -> None:
         kernel = load_kernel(spec)
-        self.foretold[spec] = [predict_seconds(kernel, product) for product in self.products]
+        self.foretold[spec] = [predict_seconds(kernel, product) for _, _, product in self.products]
         self.kernels[spec] = kernel
 
     def _time_rest(self) -> float:
@@ -135,29 +137,44 @@ class _Training:
             rests.append(time.perf_counter() - start - sum(stopwatch.seconds))
         return min(rests)
 
-    # --- the turns ---------------------------------------------------------------------------------------
+    def results(self) -> list[Result]:
+        """Train all and return their rows."""
+        contestants = self._contestants()
+        wishes = [contestant.wish for contestant in contestants]
+        grants = {c.name: grant for c, grant in zip(contestants, share_out(self._left, wishes), strict=True)}
+        slow = [c for c in contestants if c.kernel and 2 * c.turn_estimate > grants[c.name]]
+        compete(
+            [c for c in contestants if c not in slow],
+            self.baseline,
+            self.deadline - sum(grants[c.name] for c in slow),
+            lambda contestant, number: self._attempt(contestant.name, self._turn, contestant, number),
+            self.seed,
+        )
+        for contestant in contestants:
+            spec = contestant.name
+            if self.rows[spec].status == Status.OK and contestant.step_samples:
+                self._attempt(spec, self._account, contestant)
+            elif self.rows[spec].status == Status.OK:
+                self._attempt(spec, self._few_rows, contestant.turn_estimate, grants[spec])
+        self._compare({c.name: c for c in contestants})
+        return [(asdict(row), self.extras[spec]) for spec, row in self.rows.items()]
 
     def _contestants(self) -> list[Contestant]:
-        steps = self.problem.steps
-        estimates = {spec: sum(self.foretold[spec]) + self.rest for spec in self.kernels}
-        estimates[TORCH_NN] = self.rest + sum(
-            predict_seconds(torch.matmul, product) for product in self.products
-        )
-        wishes = [steps * s + _TURNS * max(s, 2e-3) for s in estimates.values()]
-        grants = share_out(max(0.0, self.deadline - time.monotonic()), wishes)
-        found = []
-        for (spec, estimate), grant in zip(estimates.items(), grants, strict=True):
-            if 2 * estimate <= grant or spec in (self.baseline, TORCH_NN):
-                kernel = self.kernels.get(spec)
-                found.append(Contestant(spec, kernel, self._begin(spec), steps, estimate, grant))
-            else:
-                self._attempt(spec, self._few_rows, estimate, grant)
-        return found
+        def contestant(spec: str, begin: Callable[[], Learner], seconds: list[float]) -> Contestant:
+            return Contestant(
+                spec, self.kernels.get(spec), begin, self.problem.steps, self.rest + sum(seconds)
+            )
 
-    def _begin(self, spec: str) -> Any:
-        if spec == TORCH_NN:
-            return lambda: ModuleLearner(self.problem)
-        return lambda: ReferenceLearner(self.problem, self.kernels[spec])
+        found = [
+            contestant(spec, partial(ReferenceLearner, self.problem, kernel), self.foretold[spec])
+            for spec, kernel in self.kernels.items()
+        ]
+        seconds = [predict_seconds(torch.matmul, product) for _, _, product in self.products]
+        return [*found, contestant(TORCH_NN, partial(ModuleLearner, self.problem), seconds)]
+
+    @staticmethod
+    def _turn(_: str, contestant: Contestant, number: int) -> None:
+        contestant.turn(number)
 
     def _few_rows(self, spec: str, estimate: float, grant: float) -> None:
         """Account for a kernel too slow for two steps: learn from fewer rows, and foretell the step."""
@@ -180,48 +197,7 @@ class _Training:
             row.reason += "; too slow even for one row: its losses were not compared"
         if self.rows[spec].status == Status.OK:
             row.step_s = estimate
-            self._describe(spec, self.foretold[spec], estimate)
-
-    def _take_turns(self, contestants: list[Contestant]) -> list[Contestant]:
-        """Let all train, a turn each a round in random order, until time is up or the speedups are known."""
-        playing, number = list(contestants), 0
-        gc.collect()
-        gc.disable()  # its pauses would hit some kernel's turn
-        while playing and time.monotonic() < self.deadline:
-            self.random.shuffle(playing)
-            for contestant in list(playing):
-                late = time.monotonic() + contestant.turn_estimate > self.deadline
-                if (late and contestant.losses) or not self._attempt(contestant.name, self._turn, contestant, number):
-                    playing.remove(contestant)
-                elif not contestant.finished and not contestant.affordable:
-                    playing.remove(contestant)
-            number += 1
-            if number % 20 == 0 and self._precise(playing):
-                break
-        gc.enable()
-        return [c for c in contestants if self.rows[c.name].status == Status.OK]
-
-    @staticmethod
-    def _turn(_: str, contestant: Contestant, number: int) -> None:
-        contestant.turn(number)
-
-    def _precise(self, playing: list[Contestant]) -> bool:
-        return all(
-            c.finished
-            and len(c.step_samples) >= _TURNS // 2
-            and median_interval(list(c.step_samples.values())).relative_half_width < _PRECISE
-            for c in playing
-        )
-
-    # --- the rows ----------------------------------------------------------------------------------------
-
-    def results(self) -> list[Result]:
-        """Train all and return their rows."""
-        contestants = {c.name: c for c in self._take_turns(self._contestants())}
-        for contestant in contestants.values():
-            self._attempt(contestant.name, self._account, contestant)
-        self._compare(contestants)
-        return [(asdict(row), self.extras[spec]) for spec, row in self.rows.items()]
+            self._describe(spec, self.foretold[spec], self.rest)
 
     def _account(self, spec: str, contestant: Contestant) -> None:
         """Make a contestant's row, but for what the baseline is needed for."""
@@ -231,20 +207,22 @@ class _Training:
             return
         samples = list(contestant.step_samples.values())
         interval = median_interval(samples)
-        row.step_s, row.step_ci_low_s, row.step_ci_high_s = interval.median, interval.low, interval.high
+        row.step_s = interval.median
+        row.step_ci_low_s, row.step_ci_high_s = _ends(interval)
         row.steps = len(contestant.losses)
-        row.extrapolated = not contestant.finished
+        row.extrapolated = not contestant.learnt
         if contestant.learnt:
             row.train_accuracy, row.test_accuracy = self.problem.accuracies(contestant.learnt.predict)
         else:
             row.reason = f"{row.steps} of {self.problem.steps} steps, as many as the time allowed"
         self.extras[spec]["step_samples"] = samples
         if contestant.product_samples:
-            self._describe(spec, np.median(contestant.product_samples, axis=0).tolist(), interval.median)
+            seconds = np.median(contestant.product_samples, axis=0).tolist()
+            self._describe(spec, seconds, float(np.median(contestant.rest_samples)))
 
     def _check(self, spec: str, losses: list[float], envelope: Envelope) -> None:
         """Compare the losses with the reference's; outside the envelope, no figure is left."""
-        thin = slice(None, None, -(-len(losses) // _POINTS) or 1)
+        thin = slice(None, None, max(1, -(-len(losses) // _POINTS)))
         self.extras[spec] |= {
             "loss_steps": list(range(len(losses)))[thin],
             "losses": losses[thin],
@@ -262,48 +240,60 @@ class _Training:
                 f"{envelope.reference[step]:.6g}, and rounding explains ±{envelope.width[step]:.2g}",
             )
 
-    def _describe(self, spec: str, seconds: list[float], step_s: float) -> None:
-        """Note where a step's time went."""
-        rest = max(0.0, step_s - sum(seconds))
-        self.rows[spec].matmul_share = 1 - rest / step_s
+    def _describe(self, spec: str, seconds: list[float], rest: float) -> None:
+        """Note where a step's time goes."""
+        step = sum(seconds) + rest
+        self.rows[spec].matmul_share = 1 - rest / step
         self.extras[spec] |= {
             "products": [
                 {"layer": layer, "which": which, "workload": str(product), "seconds": s}
-                for (layer, which, product), s in zip(_in_order(self.problem), seconds, strict=True)
+                for (layer, which, product), s in zip(self.products, seconds, strict=True)
             ],
             "rest_s": rest,
-            "ceiling": step_s / rest if rest else None,
+            "ceiling": step / rest,
         }
 
     def _compare(self, contestants: dict[str, Contestant]) -> None:
         """Predict each speedup from the products' times (Amdahl's law) and set it beside the measured one."""
-        base = self.rows.get(self.baseline)
-        if not base or base.step_s is None:
-            return
+        base = self.extras.get(self.baseline, {})
         for spec, row in self.rows.items():
             extra = self.extras[spec]
-            if row.status != Status.OK:
+            if row.status != Status.OK or "rest_s" not in base:
                 continue
-            if "products" in extra and "rest_s" in self.extras[self.baseline]:
-                products = sum(product["seconds"] for product in extra["products"])
-                row.predicted_speedup = base.step_s / (self.extras[self.baseline]["rest_s"] + products)
-            if spec in contestants and self.baseline in contestants:
-                ours, theirs = contestants[spec].step_samples, contestants[self.baseline].step_samples
-                rounds = sorted(ours.keys() & theirs.keys())
-                if rounds:
-                    ratio = ratio_interval([theirs[r] for r in rounds], [ours[r] for r in rounds])
-                    row.measured_speedup = ratio.median
-                    row.measured_ci_low, row.measured_ci_high = ratio.low, ratio.high
+            if "rest_s" in extra:
+                row.predicted_speedup = (base["rest_s"] + _sum(base)) / (base["rest_s"] + _sum(extra))
+            if spec not in contestants or self.baseline not in contestants:
+                continue
+            ours, theirs = contestants[spec].step_samples, contestants[self.baseline].step_samples
+            if rounds := sorted(ours.keys() & theirs.keys()):
+                ratio = ratio_interval([theirs[r] for r in rounds], [ours[r] for r in rounds])
+                row.measured_speedup = ratio.median
+                row.measured_ci_low, row.measured_ci_high = _ends(ratio)
+            if row.predicted_speedup and row.measured_speedup and not row.extrapolated:
+                moved = row.predicted_speedup / row.measured_speedup - 1
+                if abs(moved) > _AGREE:
+                    row.reason = (
+                        f"predicted and measured speedup differ by {moved:+.0%}: the rest of a step takes "
+                        f"{extra['rest_s'] * 1e6:.3g} µs, with {self.baseline} {base['rest_s'] * 1e6:.3g} µs"
+                    )
 
 
-def _in_order(problem: Problem) -> list[tuple[int, str, Workload]]:
+def _sum(extra: dict[str, Any]) -> float:
+    return float(sum(product["seconds"] for product in extra["products"]))
+
+
+def _ends(interval: Interval) -> tuple[float | None, float | None]:
+    """Return an interval's ends; None where one sample could not tell."""
+    return (interval.low, interval.high) if np.isfinite(interval.low) else (None, None)
+
+
+def products_in_order(problem: Problem) -> list[tuple[int, str, Workload]]:
     """List a step's products in the order in which back-propagation asks for them: layer, which, workload."""
     rows, dtype = problem.rows, problem.task.dtype
     pairs = list(enumerate(pairwise(problem.task.layers), 1))
-    forward = [(i, "forward", Workload(rows, n_in, n_out, dtype=dtype)) for i, (n_in, n_out) in pairs]
-    backward = []
+    products = [(i, "forward", Workload(rows, n_in, n_out, dtype=dtype)) for i, (n_in, n_out) in pairs]
     for i, (n_in, n_out) in reversed(pairs):
-        backward.append((i, "weight-gradient", Workload(n_in, rows, n_out, "TN", dtype)))
+        products.append((i, "weight-gradient", Workload(n_out, rows, n_in, "TN", dtype)))
         if i > 1:
-            backward.append((i, "input-gradient", Workload(rows, n_out, n_in, "NT", dtype)))
-    return forward + backward
+            products.append((i, "input-gradient", Workload(rows, n_out, n_in, "NT", dtype)))
+    return products

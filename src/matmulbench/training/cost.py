@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from dataclasses import replace
 
@@ -39,15 +38,3 @@ def _time(kernel: Kernel, workload: Workload) -> float:
     start = time.perf_counter()
     kernel(a, b)
     return time.perf_counter() - start
-
-
-def share_out(budget: float, wishes: list[float]) -> list[float]:
-    """Grant each wish in full where it is no more than its equal share of what the smaller wishes leave.
-
-    Returns the grants, in the order of ``wishes``; their sum is at most ``budget`` (seconds, like all of these).
-    """
-    grants = [math.nan] * len(wishes)
-    for left, i in zip(range(len(wishes), 0, -1), sorted(range(len(wishes)), key=wishes.__getitem__), strict=True):
-        grants[i] = min(wishes[i], budget / left)
-        budget -= grants[i]
-    return grants

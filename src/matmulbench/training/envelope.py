@@ -60,10 +60,15 @@ def rounding_envelope(problem: Problem, steps: int, seconds: float = float("inf"
     losses: list[list[float]] = []
     while len(losses) < steps and (time.monotonic() < deadline or not losses):
         losses.append([float(run.step(len(losses))) for run in runs])
-    curves = np.array(losses).T
+        if not np.isfinite(
+            losses[-1]
+        ).all():  # a schedule that diverges: from here on nothing can be compared
+            losses.pop()
+            break
+    curves = np.array(losses).reshape(-1, len(runs)).T
     reference, disturbed = curves[0], curves[1:]
     strayed = np.maximum.accumulate(np.abs(disturbed - reference).max(axis=0))
-    floor = _FLOOR * _roundoff(problem) * np.abs(reference).max()
+    floor = _FLOOR * _roundoff(problem) * np.abs(reference).max(initial=0)
     return Envelope(reference, SAFETY * strayed + floor)
 
 

@@ -8,7 +8,7 @@ step against its gradient.
 
 In letters, for a linear layer y = x W + b, where G is the gradient with respect to y:
 
-    dL/dW = xᵀ G        dL/db = the sum of G over the rows        dL/dx = G Wᵀ
+    dL/dW = xᵀ G = (Gᵀ x)ᵀ        dL/db = the sum of G over the rows        dL/dx = G Wᵀ
 
 so that a layer costs three matrix products a step, and the first layer, whose input needs no gradient, two
 (Rumelhart, Hinton & Williams, Nature 323, 1986; Goodfellow et al., *Deep Learning*, 6.5).
@@ -62,7 +62,8 @@ class Linear:
         return self.matmul(x, self.weight).add_(self.bias)
 
     def backward(self, gradient: Tensor) -> Tensor | None:
-        self.weight_gradient = self.matmul(self.x.t(), gradient)
+        # The same product as xᵀ G, turned over: BLAS libraries are quicker at a wide result than at a tall one.
+        self.weight_gradient = self.matmul(gradient.t(), self.x).t()
         self.bias_gradient = gradient.sum(0)
         return None if self.first else self.matmul(gradient, self.weight.t())
 

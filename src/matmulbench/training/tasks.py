@@ -61,7 +61,7 @@ TASKS = {
         ),
         Task("digits", "digits", MNIST_LAYERS, "relu", None, "cross-entropy", rate=0.05, epochs=20, batch=BATCH),
         Task("mnist", "mnist", MNIST_LAYERS, "relu", None, "cross-entropy", rate=0.1, epochs=1, batch=BATCH),
-        Task("mnist-regression", "mnist", (*MNIST_LAYERS[:2], 1), "relu", None, "mse", rate=0.01, epochs=5),
+        Task("mnist-regression", "mnist", (*MNIST_LAYERS[:2], 1), "relu", None, "mse", rate=0.003, epochs=5),
     )
 }  # fmt: skip
 """The tasks by name, in the order of tables and charts."""

@@ -9,13 +9,22 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from matmulbench.verification.api import verify, verify_kernel
+    from matmulbench.verification.api import agreement, verify, verify_kernel
     from matmulbench.verification.case import Case
+    from matmulbench.verification.examination import probe
+    from matmulbench.verification.memory import refusal
     from matmulbench.verification.result import check_result
 
-__all__ = ["Case", "check_result", "verify", "verify_kernel"]
-
-_HOMES = {"Case": "case", "check_result": "result", "verify": "api", "verify_kernel": "api"}
+_HOMES = {
+    "Case": "case",
+    "agreement": "api",
+    "check_result": "result",
+    "probe": "examination",
+    "refusal": "memory",
+    "verify": "api",
+    "verify_kernel": "api",
+}
+__all__ = ["Case", "agreement", "check_result", "probe", "refusal", "verify", "verify_kernel"]
 
 
 def __getattr__(name: str) -> Any:

@@ -7,15 +7,20 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Effort:
-    """Seconds for the cases (more than a slow kernel needs for the few it gets), and examples for the search."""
+    """What one kernel and dtype may take.
+
+    ``seconds`` are shared among the properties; a slow kernel gets fewer and smaller cases for them. ``examples`` is how
+    many random cases the search draws. A child that is silent for ``silence_limit`` seconds is ended.
+    """
 
     seconds: float
     examples: int
+    every_combination: bool = False
     silence_limit: float = 20.0
 
 
 EFFORTS = {
-    "quick": Effort(0.8, 0),
-    "default": Effort(2.5, 200),
-    "thorough": Effort(60.0, 10_000, 60.0),
+    "quick": Effort(0.8, 20),
+    "default": Effort(3.0, 200),
+    "thorough": Effort(300.0, 10_000, True, 60.0),
 }

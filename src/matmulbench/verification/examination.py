@@ -6,50 +6,75 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from matmulbench.ladder.plugins import load_kernel
-from matmulbench.verification import rounding, shapes
+from matmulbench.verification import guards, honesty, ieee, large, rounding, shapes
 from matmulbench.verification.case import Case
 from matmulbench.verification.effort import EFFORTS, Effort
+from matmulbench.verification.state import difference, process_state
 from matmulbench.verification.subject import Subject, WrongError
 
 
 @dataclass
 class Report:
-    """What the examination found: ``finding`` in words where ``verdict`` is not pass."""
+    """What the examination found: ``finding`` in words where ``verdict`` is not pass, or where there is a note."""
 
     verdict: str
     residual: float
     cases: int
     finding: str | None = None
+    prop: str | None = None
     case: Case | None = None
 
 
-def _shapes(subject: Subject, effort: Effort) -> None:
-    shapes.judge_all(subject, shapes.grid(subject.dtype), 0.25 * effort.seconds)
+Property = Callable[[Subject, Effort, float], None]
 
 
-def _search(subject: Subject, effort: Effort) -> None:
-    shapes.search(subject, effort.examples, 0.15 * effort.seconds)
+def _exactness(subject: Subject, effort: Effort, seconds: float) -> None:
+    shapes.judge_all(subject, shapes.grid(subject.dtype, effort.every_combination), seconds)
 
 
-def _rounding(subject: Subject, effort: Effort) -> None:
-    shapes.judge_all(subject, rounding.cases(subject.dtype), 0.2 * effort.seconds)
+def _rounding(subject: Subject, effort: Effort, seconds: float) -> None:
+    shapes.judge_all(subject, rounding.cases(subject.dtype), seconds)
 
 
-PROPERTIES: dict[str, Callable[[Subject, Effort], None]] = {
-    "exactness": _shapes,
-    "rounding": _rounding,
-    "search": _search,
+def _search(subject: Subject, effort: Effort, seconds: float) -> None:
+    shapes.search(subject, effort.examples, seconds)
+
+
+# Each property with its share of the time.
+PROPERTIES: dict[str, tuple[float, Property]] = {
+    "exactness": (0.25, _exactness),
+    "earlier calls": (0.05, lambda subject, _, seconds: honesty.check_earlier_calls(subject, seconds)),
+    "addresses": (0.01, lambda subject, _, seconds: honesty.check_addresses(subject, seconds)),
+    "rounding": (0.12, _rounding),
+    "IEEE": (0.1, lambda subject, _, seconds: ieee.check(subject, seconds)),
+    "watched": (0.12, lambda subject, _, seconds: honesty.check_watched(subject, seconds)),
+    "race": (0.08, lambda subject, _, seconds: honesty.check_repetition(subject, seconds)),
+    "search": (0.12, _search),
+    "memory safety": (0.1, lambda subject, _, seconds: guards.check(subject, seconds)),
+    "large sizes": (0.25, lambda subject, _, seconds: large.check(subject, seconds)),
 }
 
 
-def examine(spec: str, dtype: str, effort: str = "default") -> Report:
-    """Examine the kernel ``spec`` for ``dtype``. What the kernel raises is raised here."""
+def examine(spec: str, dtype: str, effort: str = "default", only: str | None = None) -> Report:
+    """Examine the kernel ``spec`` for ``dtype``, on all properties or on one. What the kernel raises is raised here."""
+    before = process_state()
     subject = Subject(spec, load_kernel(spec), dtype)
-    for name, examine_property in PROPERTIES.items():
+    cost = EFFORTS[effort]
+    for name, (share, check) in PROPERTIES.items():
+        if only not in (None, name):
+            continue
         subject.prop = name
         try:
-            examine_property(subject, EFFORTS[effort])
+            check(subject, cost, share * cost.seconds)
+            subject.settle("after the last call")
+            if changed := difference(before, process_state()):
+                raise subject.wrong("after its calls", changed, prop="state")
         except WrongError as error:
-            return Report("fail", subject.residual, subject.cases, str(error), error.case)
-    verdict = "normwise" if subject.normwise else "pass"
-    return Report(verdict, subject.residual, subject.cases, subject.normwise)
+            return Report("fail", subject.residual, subject.cases, str(error), error.prop, error.case)
+    finding = "; ".join(filter(None, [subject.normwise, *sorted(subject.notes)])) or None
+    return Report("normwise" if subject.normwise else "pass", subject.residual, subject.cases, finding)
+
+
+def probe(prop: str, spec: str, dtype: str) -> str | None:
+    """Examine one property of the kernel ``spec``, here in this process: what is found, in words, or None."""
+    return examine(spec, dtype, only=prop if prop in PROPERTIES else None).finding

@@ -8,13 +8,14 @@ from __future__ import annotations
 import _thread
 import gc
 import itertools
-import sys
-import threading
+import queue
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from matmulbench.verification.case import Array, Case
@@ -26,18 +27,24 @@ _MIN_CALLS, _MAX_CALLS = 250, 3000
 
 # A timed loop as a benchmark writes it, compiled under other files' names: a kernel that looks up the stack sees them.
 _TIMED_LOOP = """
-def {name}(kernel, pairs, calls, perf_counter, results):
+def {name}(kernel, pairs, calls, perf_counter, results, ended):
+    error = None
     start = perf_counter()
-    for i in range(calls):
-        a, b = pairs[i % len(pairs)]
-        results.append(kernel(a, b))
-    return perf_counter() - start
+    try:
+        for i in range(calls):
+            a, b = pairs[i % len(pairs)]
+            results.append(kernel(a, b))
+    except BaseException as raised:
+        error = raised
+    ended.put((perf_counter() - start, error))
 """
 _DECOYS = (
     ("matmulbench/measurement/clock.py", "time_block"),
     ("matmulbench/training/loop.py", "step"),
     ("<timeit-src>", "inner"),
 )
+
+Operands = tuple[torch.Tensor, torch.Tensor]
 
 
 def check_earlier_calls(subject: Subject, seconds: float) -> None:
@@ -101,26 +108,15 @@ def check_watched(subject: Subject, seconds: float) -> None:
     pairs = [case.operands() for case in cases]
     expected = np.stack([_product(a.numpy(), b.numpy()) for a, b in pairs])
     per_call = subject.predict(60)
-    for number, (context, decoy, apart) in enumerate(_circumstances()):
-        share = (end - subject.clock()) / (len(_circumstances()) - number)
+    for number, (name, context, decoy, apart) in enumerate(_CIRCUMSTANCES):
+        share = (end - subject.clock()) / (len(_CIRCUMSTANCES) - number)
         calls = int(min(_MAX_CALLS, max(_MIN_CALLS if number == 0 else 40, share / max(per_call, 1e-7))))
-        where = f"{calls} calls in a timed loop in {decoy[0]}{', in another thread' if apart else ''}{context[0]}"
+        where = f"{calls} calls of 3x4x5 in a timed loop, {name}"
         subject.say(where)
-        results, elapsed = _run_loop(subject, pairs, calls, context[1], decoy, apart)
+        results, elapsed = _run_loop(subject, pairs, calls, context, decoy, apart)
         per_call = elapsed / calls
         _judge_all(subject, results, expected, where)
     _check_larger_loop(subject, end)
-
-
-def _circumstances() -> list[tuple[tuple[str, Callable[[], AbstractContextManager[object]]], tuple[str, str], bool]]:
-    quiet = (", garbage collection off", _gc_off)
-    return [
-        (quiet, _DECOYS[0], True),
-        (quiet, _DECOYS[0], False),
-        (("", nullcontext), _DECOYS[1], True),
-        ((", under torch.no_grad", torch.no_grad), _DECOYS[1], False),
-        ((", in inference mode", torch.inference_mode), _DECOYS[2], True),
-    ]
 
 
 def _check_larger_loop(subject: Subject, end: float) -> None:
@@ -140,7 +136,7 @@ def _check_larger_loop(subject: Subject, end: float) -> None:
 
 def _run_loop(
     subject: Subject,
-    pairs: list[tuple[torch.Tensor, torch.Tensor]],
+    pairs: list[Operands],
     calls: int,
     context: Callable[[], AbstractContextManager[object]],
     decoy: tuple[str, str],
@@ -148,25 +144,75 @@ def _run_loop(
 ) -> tuple[list[torch.Tensor], float]:
     """Return the results of ``calls`` calls and the seconds taken; ``apart`` leaves no frame of ours on the stack."""
     file, name = decoy
-    module = {"__name__": file.removesuffix(".py").replace("/", ".")}
+    module: dict[str, Any] = {"__name__": file.removesuffix(".py").replace("/", ".")}
     exec(compile(_TIMED_LOOP.format(name=name), file, "exec"), module)  # the text is the constant above
-    loop: Callable[..., float] = module[name]  # type: ignore[assignment]
     results: list[torch.Tensor] = []
-    arguments = (subject.kernel, pairs, calls, time.perf_counter, results)
+    ended: queue.SimpleQueue[tuple[float, BaseException | None]] = queue.SimpleQueue()
+    arguments = (subject.kernel, pairs, calls, time.perf_counter, results, ended)
     with context():
-        if not apart:
-            return results, loop(*arguments)
-        done, raised = threading.Lock(), []
-        done.acquire()
-        # sys.unraisablehook is told what ends a thread of this kind; its last act releases the lock.
-        before = time.perf_counter()
-        hook, sys.unraisablehook = sys.unraisablehook, lambda event: raised.append(event.exc_value)
-        try:
-            _thread.start_new_thread(_Then(loop, done), arguments)
-            while not done.acquire(timeout=1):
-                pass
-        finally:
-            sys.unraisablehook = hook
-        if raised and raised[0]:
-            raise raised[0]
-        return results, time.perf_counter() - before
+        if apart:
+            _thread.start_new_thread(module[name], arguments)
+        else:
+            module[name](*arguments)
+        elapsed, error = ended.get()
+    if error:
+        raise error
+    return results, elapsed
+
+
+@contextmanager
+def _gc_off() -> Iterator[None]:
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+def _judge_all(subject: Subject, results: list[torch.Tensor], expected: Array, where: str) -> None:
+    """Compare the result of call i with ``expected[i % len]``, all at once."""
+    wanted = expected[np.arange(len(results)) % len(expected)]
+    if any(type(result) is not torch.Tensor or result.shape != wanted.shape[1:] for result in results):
+        raise subject.wrong(where, "a result has another type or shape than it had before")
+    got = torch.stack(results).numpy()
+    right = got == wanted
+    if not right.all():
+        call, i, j = (int(index[0]) for index in np.nonzero(~right))
+        detail = f"in call {call + 1} c[{i}, {j}] is {got[call, i, j]:.9g}, expected {wanted[call, i, j]:.9g}"
+        raise subject.wrong(where, detail)
+    subject.cases += len(results)
+
+
+def _product(a: Array, b: Array) -> npt.NDArray[np.int64]:
+    return a.astype(np.int64) @ b.astype(np.int64)
+
+
+def _exact(subject: Subject, a: torch.Tensor, b: torch.Tensor, where: str) -> None:
+    subject.say(where)
+    expected = _product(a.numpy(), b.numpy())
+    result = subject.call(a, b, where)
+    subject.cases += 1
+    wrong = ~(result == expected)
+    if wrong.any():
+        i, j = (int(index[0]) for index in np.nonzero(wrong))
+        raise subject.wrong(where, f"c[{i}, {j}] is {result[i, j]:.9g}, expected exactly {expected[i, j]}")
+
+
+def _moved(operand: torch.Tensor, offset: int) -> torch.Tensor:
+    memory = torch.full((operand.numel() + offset,), torch.nan, dtype=operand.dtype)
+    view = memory[offset:].view(operand.shape)
+    view.copy_(operand)
+    return view
+
+
+# What is said of it, the context, the loop's file and name, and whether in a thread with no frame of ours below.
+_CIRCUMSTANCES: tuple[tuple[str, Callable[[], AbstractContextManager[object]], tuple[str, str], bool], ...] = (
+    ("garbage collection off, in a thread of its own", _gc_off, _DECOYS[0], True),
+    ("garbage collection off", _gc_off, _DECOYS[0], False),
+    ("in a training's step", nullcontext, _DECOYS[1], True),
+    ("under torch.no_grad", torch.no_grad, _DECOYS[1], False),
+    ("in inference mode", torch.inference_mode, _DECOYS[2], False),
+    ("in timeit", nullcontext, _DECOYS[2], True),
+)

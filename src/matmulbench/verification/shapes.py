@@ -15,8 +15,11 @@ AWKWARD = (0, 1, 2, 3, 5, 7, 8, 9, 11, 13, 15, 16, 17, 31, 32, 33, 47, 63, 64, 6
 LAYOUTS = ("NN", "TN", "NT", "TT", "RN", "NR", "CN", "NC", "ON", "NO", "XN", "NX", "YN", "NY", "RC", "CT", "OO")
 
 
-def grid(dtype: str) -> Iterator[Case]:
-    """Yield small products of every layout, then every pair of awkward sizes in each pair of dimensions."""
+def grid(dtype: str, every_combination: bool = False) -> Iterator[Case]:
+    """Yield small products of every layout, then every pair of awkward sizes in each pair of dimensions.
+
+    With ``every_combination``, each size is set against all pairs of the others.
+    """
     small = sorted(itertools.product(TINY, repeat=3), key=lambda sizes: sizes[0] * sizes[1] * sizes[2])
     for m, k, n in small:
         yield Case(m, k, n, dtype=dtype, values="integers")
@@ -26,6 +29,8 @@ def grid(dtype: str) -> Iterator[Case]:
     layouts = itertools.cycle(LAYOUTS)
     values = itertools.cycle(("integers", "small-integers", "normal", "sparse", "integers"))
     pairs = {tuple(sizes) for pair in itertools.product(AWKWARD, repeat=2) for sizes in _with_third(*pair)}
+    if every_combination:
+        pairs |= set(itertools.product(AWKWARD, repeat=3))
     for m, k, n in sorted(pairs, key=lambda sizes: (sizes[0] * sizes[1] * sizes[2], sizes)):
         yield Case(m, k, n, next(layouts), dtype, next(values), seed=1)
 

@@ -83,7 +83,7 @@ class Subject:
         a, b = case.operands()
         before = time.perf_counter()
         result = self.call(a, b, str(case), case)
-        self._learn(case, time.perf_counter() - before)
+        self.learn(case, time.perf_counter() - before)
         judgement = (bounds.judge_exact if case.exact else bounds.judge)(*(t.numpy() for t in (a, b)), result)
         self.cases += 1
         self.residual = max(self.residual, judgement.residual)
@@ -95,7 +95,8 @@ class Subject:
             self.normwise = f"only the norm bound holds, as for Strassen-type algorithms: {case}: {judgement.detail}"
         return judgement
 
-    def _learn(self, case: Case, seconds: float) -> None:
+    def learn(self, case: Case, seconds: float) -> None:
+        """Take note of how long a case took, for :meth:`predict`."""
         if case.layout not in self._seen_layouts:
             self._seen_layouts.add(case.layout)
             if seconds > _SLOW_FIRST_CALL:

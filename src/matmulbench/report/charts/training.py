@@ -227,7 +227,7 @@ def _fills(number: int) -> list[tuple[str, str]]:
 
 
 def _losses(mine: list[tuple[Row, Row]], title: str, name: str) -> Iterator[Chart]:
-    curves = [(row, _steps(entry["losses"])) for row, entry in mine if entry.get("losses")]
+    curves = [(row, points) for row, entry in mine if (points := _points(entry))]
     if not curves:
         return
     full = f"Training loss, {title}"
@@ -253,7 +253,10 @@ def _losses(mine: list[tuple[Row, Row]], title: str, name: str) -> Iterator[Char
     )
 
 
-def _steps(losses: list[Any]) -> list[tuple[float, float]]:
-    """Return (step, loss) pairs, also where only losses were kept; a loss that is not finite ends no chart."""
-    pairs = [tuple(each) if isinstance(each, list) else (i, each) for i, each in enumerate(losses)]
-    return [(float(step), loss) for step, value in pairs if (loss := known(value)) is not None]
+def _points(entry: Row) -> list[tuple[float, float]]:
+    """Return (step, loss); a loss that is not finite is left out."""
+    losses = entry.get("losses") or []
+    steps = entry.get("loss_steps") or range(len(losses))
+    return [
+        (step, loss) for step, value in zip(steps, losses, strict=True) if (loss := known(value)) is not None
+    ]

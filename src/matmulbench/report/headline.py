@@ -1,0 +1,50 @@
+"""The run in a few sentences: the climb, the winner, and what it buys."""
+
+from __future__ import annotations
+
+from matmulbench.report.view import baseline_of, ceiling, has_figure, ladders, short, task_title, tasks
+from matmulbench.report.wording import factor, faster, seconds
+from matmulbench.results.folder import Results
+from matmulbench.results.schema import Status
+
+
+def headline(results: Results) -> list[str]:
+    """Return what the run says, sentence by sentence, the most general first."""
+    return [*_climb(results), *_bought(results), *_refused(results)]
+
+
+def _climb(results: Results) -> list[str]:
+    found = [ladder for ladder in ladders(results.measurements) if len(ladder.timed) > 1]
+    if not found:
+        return []
+    rows = found[0].timed
+    slowest, best = max(rows, key=lambda row: row["median_s"]), min(rows, key=lambda row: row["median_s"])
+    return [
+        f"On {found[0].title}, {short(best['kernel'])} takes {seconds(best['median_s'])}: "
+        f"{faster(slowest['median_s'] / best['median_s'])} than {short(slowest['kernel'])} "
+        f"({seconds(slowest['median_s'])}{', extrapolated' if slowest['extrapolated'] else ''})."
+    ]
+
+
+def _bought(results: Results) -> list[str]:
+    baseline = baseline_of(results)
+    sentences = []
+    for (task, threads), every in tasks(results.training).items():
+        rows = {row["kernel"]: row for row in every if has_figure(row, "measured_speedup")}
+        others = [row for kernel, row in rows.items() if kernel != baseline]
+        if baseline not in rows or not others:
+            continue
+        best = max(others, key=lambda row: row["measured_speedup"])
+        limit = ceiling(rows[baseline])
+        most = f"; products that cost nothing would make it {factor(limit)}" if limit else ""
+        sentences.append(
+            f"A training step of {task_title(task, threads)} becomes {factor(best['measured_speedup'])} as fast as with "
+            f"{short(baseline)} by the best other kernel, {short(best['kernel'])}{most}."
+        )
+    return sentences
+
+
+def _refused(results: Results) -> list[str]:
+    wrong = results.verification[results.verification["status"] == Status.FAILED_VERIFICATION]
+    names = [short(kernel) for kernel in dict.fromkeys(wrong["kernel"])]
+    return [f"Refused as wrong, and not timed: {', '.join(names)}."] if names else []

@@ -1,0 +1,60 @@
+"""Write a run's ladder into a README, between two marks, so that its figures are never typed by hand."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from matmulbench.errors import UsageError
+from matmulbench.report.tables import ladder_table
+from matmulbench.results.folder import Results
+
+BEGIN, END = "<!-- matmulbench:begin -->", "<!-- matmulbench:end -->"
+
+
+def splice(readme: Path, results: Results) -> bool:
+    """Put the ladder and its chart between the marks of ``readme``.
+
+    Returns
+    -------
+    bool
+        whether the file changed.
+
+    Raises
+    ------
+    UsageError
+        if the file cannot be read or lacks the marks.
+    """
+    try:
+        text = readme.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"file {readme}: {error.strerror}") from None
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise UsageError(f"file {readme}: expected a line {BEGIN} and, below it, a line {END}")
+    spliced = f"{before}{BEGIN}\n{_block(readme, results)}\n{END}{after}"
+    if spliced == text:
+        return False
+    readme.write_text(spliced, encoding="utf-8")
+    return True
+
+
+def _block(readme: Path, results: Results) -> str:
+    folder = Path(os.path.relpath(results.path.resolve(), readme.resolve().parent)).as_posix()
+    grid = ladder_table(results)
+    chart = f"{folder}/charts/ladder-{results.measurements['workload'].iloc[0].replace(':', '-')}.svg"
+    machine, versions = results.run["machine"], results.run["versions"]
+    return "\n".join(
+        [
+            f"![Time of one product, {grid.title}]({chart})",
+            "",
+            f"{grid.title}, on {machine['cores']} cores of {machine['cpu']}; torch {versions['torch']}, "
+            f"numpy {versions['numpy']}.",
+            "",
+            grid.markdown(),
+            "",
+            *([grid.note + ".", ""] if grid.note else []),
+            f"Made by `matmulbench report {folder} --splice {readme.name}`.",
+        ]
+    )
