@@ -26,10 +26,8 @@ def test_matmul(benchmark, workload, kernel):
         pytest.skip(f"{kernel} would take about {cost.full_s:.0f} s on {workload}")
     a, b = workload.operands()
     benchmark.group = str(workload)
-    if cost.call_s > ROUNDS_S:
-        c = benchmark.pedantic(function, (a, b), rounds=3)
-    else:
-        c = benchmark(function, a, b)
+    slow = cost.call_s > ROUNDS_S
+    c = benchmark.pedantic(function, (a, b), rounds=3) if slow else benchmark(function, a, b)
     assert check_result(a, b, c) is None
     benchmark.extra_info["residual"] = judge(a.numpy(), b.numpy(), c.numpy()).residual
     benchmark.extra_info["versions"] = library_versions()

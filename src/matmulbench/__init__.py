@@ -10,8 +10,9 @@ if TYPE_CHECKING:
     from matmulbench.ladder.plugins import kernels, load_kernel
     from matmulbench.measurement.api import measure
     from matmulbench.results.folder import load_results
-    from matmulbench.training import plug, train, unplug
-    from matmulbench.verification import verify
+    from matmulbench.training.api import train
+    from matmulbench.training.plug import plug, unplug
+    from matmulbench.verification.api import verify
     from matmulbench.workload import Workload, workloads
 
 __all__ = [
@@ -34,8 +35,8 @@ _WHERE = {
     "load_results": "results.folder",
     "plug": "training.plug",
     "unplug": "training.plug",
-    "train": "training",
-    "verify": "verification",
+    "train": "training.api",
+    "verify": "verification.api",
     "Workload": "workload",
     "workloads": "workload",
 }

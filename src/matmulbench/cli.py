@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -28,13 +28,9 @@ app = typer.Typer(
 )
 
 _SPEC = "a name from `matmulbench list`, package.module:function or path/to/file.py:function"
-Kernels = Annotated[
-    list[str] | None, typer.Argument(metavar="[KERNEL]...", help=f"{_SPEC}; all, if none is named")
-]
+Kernels = Annotated[list[str] | None, typer.Argument(metavar="[KERNEL]...", help=f"{_SPEC}; all, if none is named")]
 KernelOptions = Annotated[list[str] | None, typer.Option("--kernel", help=f"{_SPEC}; repeatable")]
-Workloads = Annotated[
-    list[str] | None, typer.Option("--workload", help="such as 784x50000x50:TN; repeatable")
-]
+Workloads = Annotated[list[str] | None, typer.Option("--workload", help="such as 784x50000x50:TN; repeatable")]
 Threads = Annotated[str, typer.Option(help="thread counts, such as 1 or 1,2")]
 Baseline = Annotated[str, typer.Option(help="the kernel that speedups are quoted against")]
 Dtype = Annotated[str, typer.Option(help="float32 or float64")]
@@ -68,9 +64,7 @@ def _options(
 def run(
     preset: Annotated[str, typer.Option(help="quick (30 s), standard (3 min) or full (20 min)")] = "standard",
     kernel: KernelOptions = None,
-    out: Annotated[
-        Path | None, typer.Option(help="folder for the results; runs/DATE-TIME, if not named")
-    ] = None,
+    out: Annotated[Path | None, typer.Option(help="folder for the results; runs/DATE-TIME, if not named")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="go on with the run that --out holds")] = False,
     workload: Workloads = None,
     threads: Threads = "1",
@@ -82,7 +76,8 @@ def run(
 
     Example: matmulbench run --preset quick --kernel torch --kernel my.py:matmul
     """
-    from matmulbench.report import tables
+    from matmulbench.report.output import print_grids
+    from matmulbench.report.tables import ladder_table, training_table
     from matmulbench.results.folder import load_results
     from matmulbench.run import Plan, execute
     from matmulbench.workload import Workload, workloads
@@ -103,13 +98,10 @@ def run(
         with _progress(plan) as progress:
             page = execute(plan, folder, resume, progress)
     except KeyboardInterrupt:
-        typer.echo(
-            f"\ninterrupted; what was finished is in {folder}: go on with --out {folder} --resume", err=True
-        )
+        typer.echo(f"\ninterrupted; what was finished is in {folder}: go on with --out {folder} --resume", err=True)
         raise typer.Exit(INTERRUPTED) from None
     results = load_results(folder)
-    for table in (tables.ladder_table(results), tables.training_table(results.training)):
-        _console().print(table)
+    print_grids(ladder_table(results), training_table(results.training, baseline))
     typer.echo(f"report: {page}")
     failed = (results.verification["status"] != "ok").any() or (results.measurements["status"] != "ok").any()
     raise typer.Exit(1 if failed else 0)
@@ -124,18 +116,17 @@ def list_(format: Format = "table") -> None:
     from matmulbench.workload import PRESETS
 
     rows = [{"kind": "kernel", **row} for row in availability()]
-    for workload in PRESETS["standard"]:
-        rows.append({"kind": "workload", "name": str(workload), "about": f"{workload.flop:,} FLOP"})
-    rows += [{"kind": "task", "name": name, "about": task.about} for name, task in TASKS.items()]
+    rows += [{"kind": "workload", "name": str(one), "about": f"{one.flop:,} FLOP"} for one in PRESETS["standard"]]
+    for name, task in TASKS.items():
+        net = "-".join(map(str, task.layers))
+        rows += [{"kind": "task", "name": name, "about": f"{net} on {task.source}, {task.loss}"}]
     show(rows, format)
 
 
 @app.command()
 def verify(
     kernel: Kernels = None,
-    dtype: Annotated[
-        list[str] | None, typer.Option(help="float32 or float64; repeatable; both, if not named")
-    ] = None,
+    dtype: Annotated[list[str] | None, typer.Option(help="float32 or float64; repeatable; both, if not named")] = None,
     format: Format = "table",
 ) -> None:
     """Say of each kernel whether it is right; exit 1 where one is not.
@@ -143,7 +134,7 @@ def verify(
     Example: matmulbench verify my.py:matmul
     """
     from matmulbench.report.output import show
-    from matmulbench.verification import verify as verify_kernels
+    from matmulbench.verification.api import verify as verify_kernels
     from matmulbench.workload import DTYPES
 
     frame = verify_kernels(_known(kernel), dtypes=[_dtype(one) for one in dtype or DTYPES])
@@ -183,9 +174,7 @@ def measure(
 @app.command()
 def train(
     kernel: Kernels = None,
-    task: Annotated[
-        str, typer.Option(help="breast-cancer, digits, mnist or mnist-regression")
-    ] = "breast-cancer",
+    task: Annotated[str, typer.Option(help="breast-cancer, digits, mnist or mnist-regression")] = "breast-cancer",
     seed: int = 0,
     threads: Threads = "1",
     baseline: Baseline = "torch",
@@ -198,7 +187,7 @@ def train(
     Example: matmulbench train torch numpy --task digits
     """
     from matmulbench.report.output import show
-    from matmulbench.training import train as train_kernels
+    from matmulbench.training.api import train as train_kernels
 
     frame = train_kernels(
         task,
@@ -216,9 +205,7 @@ def train(
 @app.command()
 def report(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="a run's folder")],
-    splice: Annotated[
-        Path | None, typer.Option(help="write the table into this file, between its marks")
-    ] = None,
+    splice: Annotated[Path | None, typer.Option(help="write the table into this file, between its marks")] = None,
 ) -> None:
     """Write charts and report.html of a run; with --splice, its table into a README."""
     from matmulbench.report import write_report
@@ -275,10 +262,11 @@ def _progress(plan: Plan) -> Iterator[Progress]:
     """Show what is being done and about how long is left; plain lines where there is no terminal."""
     from time import monotonic
 
+    from rich.console import Console
     from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TextColumn
     from rich.text import Text
 
-    console = _console(stderr=True)
+    console = Console(stderr=True)
     if not console.is_terminal:
         yield lambda text, seconds: _tell(text)
         return
@@ -308,15 +296,5 @@ def _thread_counts(text: str) -> tuple[int, ...]:
     counts = text.split(",")
     most = len(os.sched_getaffinity(0))
     if not all(count.isdigit() and 1 <= int(count) <= most for count in counts):
-        raise UsageError(
-            f"threads {text!r}: expected counts from 1 to {most}, the cores of this machine, such as 1,2"
-        )
+        raise UsageError(f"threads {text!r}: expected counts from 1 to {most}, the cores of this machine, such as 1,2")
     return tuple(dict.fromkeys(map(int, counts)))
-
-
-def _console(stderr: bool = False) -> Any:
-    from rich.console import Console
-
-    console = Console(stderr=stderr, highlight=False)
-    # A pipe has no width; a table cut at 80 columns would lose its figures.
-    return console if console.is_terminal else Console(stderr=stderr, highlight=False, width=160)

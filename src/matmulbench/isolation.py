@@ -152,9 +152,7 @@ def _crash(wait_status: int) -> Outcome:
     if code >= 0:
         return Outcome(Status.CRASHED, reason=f"the process ended itself with exit code {code}")
     name = signal.Signals(-code).name
-    hint = {"SIGKILL": " (killed, probably for lack of memory)", "SIGSEGV": " (memory it does not own)"}.get(
-        name, ""
-    )
+    hint = {"SIGKILL": " (killed, probably for lack of memory)", "SIGSEGV": " (memory it does not own)"}.get(name, "")
     return Outcome(Status.CRASHED, reason=f"{name}{hint}")
 
 
@@ -232,6 +230,4 @@ def describe(error: BaseException) -> Outcome:
     where = f" ({os.path.basename(frames[-1].filename)}:{frames[-1].lineno})" if frames else ""
     if isinstance(error, ImportError):
         return Outcome(Status.UNAVAILABLE, reason=text)
-    return Outcome(
-        Status.OUT_OF_MEMORY if memory else Status.ERROR, reason=f"{type(error).__name__}: {text}{where}"
-    )
+    return Outcome(Status.OUT_OF_MEMORY if memory else Status.ERROR, reason=f"{type(error).__name__}: {text}{where}")

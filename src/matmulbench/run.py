@@ -39,6 +39,7 @@ EFFORTS = {
 }
 _VERIFY_S = {"quick": 1.0, "default": 3.0}  # a guess per kernel and dtype, for the progress bar alone
 _REPORT_S = 10.0
+TRAINING_DTYPE = "float32"
 
 Progress = Callable[[str, float], None]
 
@@ -100,9 +101,7 @@ class Plan:
         }
 
 
-def execute(
-    plan: Plan, folder: Path, resume: bool = False, progress: Progress = lambda text, seconds: None
-) -> Path:
+def execute(plan: Plan, folder: Path, resume: bool = False, progress: Progress = lambda text, seconds: None) -> Path:
     """Carry out ``plan``, journalling into ``folder``; return the path of the report.
 
     Parameters
@@ -156,7 +155,7 @@ def _measure(plan: Plan, host: Host, results: RunFolder, progress: Progress, rig
             continue
         if dtype not in roofs:
             roofs[dtype] = cells.measure_roof(host, dtype)
-            results.add("roof", asdict(roofs[dtype]))
+            results.add("roof", roofs[dtype])
         refused = [spec for spec in todo if right[spec, dtype].status != Status.OK]
         for spec in refused:
             verified = right[spec, dtype]
@@ -166,9 +165,7 @@ def _measure(plan: Plan, host: Host, results: RunFolder, progress: Progress, rig
         for spec in sound:
             if (spec, dtype) not in compile_s:
                 compile_s[spec, dtype] = cells.compile_seconds(host, spec, dtype)
-        for cell in cells.measure_cells(
-            host, workload, sound, plan.baseline, plan.budget_s(workload), roofs[dtype]
-        ):
+        for cell in cells.measure_cells(host, workload, sound, plan.baseline, plan.budget_s(workload), roofs[dtype]):
             cell.row.compile_s = compile_s.get((cell.row.kernel, dtype))
             if cell.row.kernel in sound:
                 results.add("measurements", cell.row, cell.samples, **cell.extra)
@@ -178,21 +175,15 @@ def _train(plan: Plan, host: Host, results: RunFolder, progress: Progress, right
     for task in plan.effort.tasks:
         progress(f"train {task}", plan.effort.task_s)
         todo = [
-            spec
-            for spec in plan.specs
-            if not results.done("training", task=task, kernel=spec, threads=host.threads)
+            spec for spec in plan.specs if not results.done("training", task=task, kernel=spec, threads=host.threads)
         ]
         if not todo:
             continue
-        refused = [spec for spec in todo if (row := right.get((spec, "float32"))) and row.status != Status.OK]
-        for spec in refused:
-            verified = right[spec, "float32"]
-            results.add(
-                "training",
-                TrainingRow(task, spec, host.threads, str(verified.status), reason=verified.finding),
-            )
+        refused = {
+            spec: found for spec in todo if (found := right.get((spec, TRAINING_DTYPE))) and found.status != Status.OK
+        }
+        for spec, wrong in refused.items():
+            results.add("training", TrainingRow(task, spec, host.threads, wrong.status, reason=wrong.finding))
         sound = [spec for spec in todo if spec not in refused]
-        for row, extra in train_kernels(
-            host, task, sound, plan.baseline, plan.effort.task_s, plan.seed, plan.data_dir
-        ):
+        for row, extra in train_kernels(host, task, sound, plan.baseline, plan.effort.task_s, plan.seed, plan.data_dir):
             results.add("training", row, **extra)

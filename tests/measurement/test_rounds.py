@@ -13,7 +13,7 @@ from matmulbench.workload import Workload
 
 ROOF = Roof("float32", 1, fma_gflops=100.0, bandwidth_gbs=10.0, call_floor_s=3e-8)
 
-KERNELS = '''
+KERNELS = """
 import os, time, torch
 def right(a, b): return a @ b
 def delayed(a, b):
@@ -34,7 +34,7 @@ def turns_bad(a, b):
     _calls += 1
     if _calls > 40: os.abort()
     return a @ b
-'''
+"""
 
 
 @pytest.fixture(scope="module")
@@ -89,9 +89,7 @@ def test_a_delay_makes_a_kernel_slower(host: Host, own: str) -> None:
         ("absent", Status.ERROR, "no function 'absent'"),
     ],
 )
-def test_a_bad_kernel_costs_its_own_row_alone(
-    host: Host, own: str, function: str, status: str, reason: str
-) -> None:
+def test_a_bad_kernel_costs_its_own_row_alone(host: Host, own: str, function: str, status: str, reason: str) -> None:
     cells = measured(host, ["numpy", f"{own}:{function}"])
     bad = cells[function].row
     assert (bad.status, bad.median_s, bad.speedup) == (status, None, None)

@@ -1,8 +1,9 @@
-"""A run that never ran: every kernel, every status, extrapolated rows and two tasks, at realistic magnitudes."""
+"""A run that never ran: every kernel and status, extrapolated rows, two tasks, realistic magnitudes."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -84,8 +85,9 @@ def measurement(workload: Workload, kernel: str, threads: int = 1) -> Measuremen
     gflops = workload.flop / time / 1e9
     return MeasurementRow(
         str(workload), workload.m, workload.k, workload.n, workload.layout, workload.dtype, threads, kernel,
-        extrapolated=extrapolated, median_s=time, ci_low_s=time * (1 - spread), ci_high_s=time * (1 + spread * 1.4),
-        min_s=time * 0.98, samples=40, speedup=speedup, speedup_ci_low=speedup * (1 - spread),
+        extrapolated=extrapolated, median_s=time, ci_low_s=time * (1 - spread),
+        ci_high_s=time * (1 + spread * 1.4), min_s=time * 0.98, samples=40,
+        speedup=speedup, speedup_ci_low=speedup * (1 - spread),
         speedup_ci_high=speedup * (1 + spread), verdict=None if kernel == "torch" else verdict, gflops=gflops,
         roof_gflops=roof, roof_percent=100 * gflops / roof,
     )  # fmt: skip
@@ -146,10 +148,23 @@ def add_failures(folder: RunFolder, workloads: list[Workload]) -> None:
     )
 
 
+@pytest.fixture(name="make_run", scope="session")
+def make_run_fixture() -> Callable[..., Results]:
+    """Make a run of one's own."""
+    return make_run
+
+
 @pytest.fixture(scope="session")
 def standard(tmp_path_factory: pytest.TempPathFactory) -> Results:
     """The whole standard run, with failures."""
     return make_run(tmp_path_factory.mktemp("standard") / "run", PRESETS["standard"], failures=True)
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Results:
+    """Three workloads, one task and every kind of failure: enough for each chart to be drawn once."""
+    workloads = [Workload(5, 784, 10), Workload(64, 64, 64), Workload(256, 256, 256)]
+    return make_run(tmp_path_factory.mktemp("small") / "run", workloads, tasks=("digits",), failures=True)
 
 
 @pytest.fixture(scope="session")

@@ -27,4 +27,4 @@ def digits() -> Pair:
     from sklearn.datasets import load_digits  # here, for it takes two seconds
 
     x, y = load_digits(return_X_y=True)
-    return np.asarray(x, np.float32) / 16, np.asarray(y, np.int64)
+    return np.asarray(x / 16, np.float32), np.asarray(y, np.int64)

@@ -129,7 +129,7 @@ def _find(folder: Path, name: str) -> Path | None:
 
 
 def _scale(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    return images.reshape(len(images), -1).astype(np.float32) / 256
+    return images.reshape(len(images), -1).astype(np.float32) / np.float32(256)
 
 
 def _read_pickle(path: Path) -> Mnist:

@@ -29,7 +29,8 @@ def _reconstruct(array_type: Any, shape: Any, kind: Any) -> np.ndarray[Any, Any]
 def _dtype(code: Any, *_: Any) -> np.dtype[Any]:
     if code not in ("f4", "f8", "i4", "i8", "u1"):
         raise pickle.UnpicklingError(f"dtype {code!r}")
-    return np.dtype(code, copy=True)  # a copy, for the pickle goes on to set its byte order
+    kind: np.dtype[Any] = np.dtype(code, copy=True)  # a copy, for the pickle goes on to set its byte order
+    return kind
 
 
 _ALLOWED: dict[tuple[str, str], Any] = {

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 class Kernel(Protocol):
     """A matrix product on torch CPU tensors: ``a`` (m, k) times ``b`` (k, n) gives a fresh ``c`` (m, n)."""
 
-    def __call__(self, a: torch.Tensor, b: torch.Tensor, /) -> torch.Tensor: ...
+    def __call__(self, a: torch.Tensor, b: torch.Tensor, /) -> torch.Tensor:
+        """Multiply."""
+        ...
 
 
 @dataclass(frozen=True)

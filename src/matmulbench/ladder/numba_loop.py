@@ -13,7 +13,7 @@ from matmulbench.ladder.operands import sizes
 Array = npt.NDArray[np.floating]
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator]  # numba ships no types
+@numba.njit(cache=True)
 def _triple_loop(a: Array, b: Array, c: Array) -> None:
     m, k = a.shape
     n = b.shape[1]

@@ -27,9 +27,7 @@ def availability() -> list[dict[str, str]]:
     for name in kernels():
         try:
             load_kernel(name)
-        except (
-            Exception
-        ) as error:  # whatever an import may raise is the reason why this kernel is not to be had
+        except Exception as error:  # whatever an import may raise is the reason why this kernel is not to be had
             status = f"unavailable: {error}"
         else:
             status = "available"
@@ -60,9 +58,7 @@ def find_kernel(spec: str) -> str:
     if not colon:
         raise unknown("kernel", spec, kernels(), "Your own is named as path/to/file.py:function.")
     if not function.isidentifier():
-        raise UsageError(
-            f"kernel {spec!r}: {function!r} is no function name; expected path/to/file.py:function"
-        )
+        raise UsageError(f"kernel {spec!r}: {function!r} is no function name; expected path/to/file.py:function")
     if place.endswith(".py"):
         path = Path(place).expanduser()
         if not path.is_file():
@@ -88,12 +84,8 @@ def load_kernel(spec: str) -> Kernel:
     try:
         kernel: Kernel = getattr(module, function)
     except AttributeError:
-        offered = [
-            name for name, value in vars(module).items() if callable(value) and not name.startswith("_")
-        ]
-        raise AttributeError(
-            f"{spec}: no function {function!r}; there are {', '.join(offered) or 'none'}"
-        ) from None
+        offered = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
+        raise AttributeError(f"{spec}: no function {function!r}; there are {', '.join(offered) or 'none'}") from None
     if not callable(kernel):
         raise AttributeError(f"{spec}: {function!r} is a {type(kernel).__name__}, not a function")
     return kernel

@@ -1,0 +1,1 @@
+"""How fast: clock, rounds, statistics, roof and cost."""

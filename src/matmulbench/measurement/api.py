@@ -71,9 +71,7 @@ def measure(
                 progress(f"measure {workload} {dtype}, {count} thread{'s' * (count > 1)}")
                 sound = [spec for spec in specs if verified[spec, dtype].status == Status.OK]
                 refused = [verified[spec, dtype] for spec in specs if spec not in sound]
-                rows += [
-                    cells.failed_cell(workload, count, no.kernel, no.status, no.finding).row for no in refused
-                ]
+                rows += [cells.failed_cell(workload, count, no.kernel, no.status, no.finding).row for no in refused]
                 timed = cells.measure_cells(host, workload, sound, baseline, budget_s, roofs[dtype])
                 rows += [cell.row for cell in timed]
     return pd.DataFrame([asdict(row) for row in rows], columns=columns("measurements"))

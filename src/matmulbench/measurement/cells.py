@@ -36,9 +36,7 @@ def measure_roof(host: Host, dtype: str) -> Roof:
     RuntimeError
         if the child failed; the message says why.
     """
-    outcome = host.call(
-        "matmulbench.measurement.roof:measure_roof", dtype, host.threads, silence_limit=SILENCE_S
-    )
+    outcome = host.call("matmulbench.measurement.roof:measure_roof", dtype, host.threads, silence_limit=SILENCE_S)
     if outcome.status != Status.OK:
         raise RuntimeError(f"the roof could not be measured: {outcome.reason}")
     return Roof(**outcome.value)
@@ -84,9 +82,7 @@ def failed_cell(workload: Workload, threads: int, spec: str, status: str, reason
 
 def _row(workload: Workload, threads: int, spec: str, status: str, reason: str | None) -> MeasurementRow:
     w = workload
-    return MeasurementRow(
-        str(w), w.m, w.k, w.n, w.layout, w.dtype, threads, spec, status=str(status), reason=reason
-    )
+    return MeasurementRow(str(w), w.m, w.k, w.n, w.layout, w.dtype, threads, spec, status=str(status), reason=reason)
 
 
 def _cell(
@@ -94,13 +90,11 @@ def _cell(
 ) -> Cell:
     row = _row(workload, threads, report["kernel"], report["status"], report.get("reason"))
     samples, paired = report.get("samples", []), report.get("paired", [])
-    extra = {key: report[key] for key in ("timed_on", "extra_bytes") if key in report}
+    extra: dict[str, Any] = {key: report[key] for key in ("timed_on", "extra_bytes") if key in report}
     if row.status != Status.OK:
         return Cell(row, [], extra)
     if not samples:
-        return Cell(
-            replace(row, status=str(Status.ERROR), reason="the baseline failed: no rounds"), [], extra
-        )
+        return Cell(replace(row, status=str(Status.ERROR), reason="the baseline failed: no rounds"), [], extra)
     time = median_interval(samples)
     row.extrapolated = report["extrapolated"]
     row.min_s, row.samples = float(np.min(samples)), len(samples)

@@ -14,7 +14,7 @@ from matmulbench.workload import Workload
 def compile_seconds(spec: str, dtype: str) -> float:
     """Return by how many seconds the first call of ``spec`` exceeds the second, in a process that never saw it."""
     with tempfile.TemporaryDirectory() as empty:
-        numba.config.CACHE_DIR = empty
+        numba.config.CACHE_DIR = empty  # type: ignore[attr-defined]  # set by numba at run time
         kernel = load_kernel(spec)
         a, b = Workload(8, 8, 8, dtype=dtype).operands()
 

@@ -114,7 +114,7 @@ def extrapolate(cost: Cost, whole: Workload, smaller_s: float, reached_s: float)
     """
     reached, smaller = cost.workload, cost.smaller
     grown = next((size for size in ("m", "n", "k") if getattr(reached, size) != getattr(smaller, size)), "m")
-    x1, x2, x = (getattr(problem, grown) for problem in (smaller, reached, whole))
+    x1, x2, x = (int(getattr(problem, grown)) for problem in (smaller, reached, whole))
     slope = (reached_s - smaller_s) / (x2 - x1) if x2 > x1 else reached_s / x2
     # A slope beyond proportion would mean a negative fixed cost: noise.
     slope = min(max(slope, 0.0), reached_s / x2)
@@ -125,9 +125,7 @@ def extrapolate(cost: Cost, whole: Workload, smaller_s: float, reached_s: float)
 def _refuse_beyond_free_memory(needed: int, problem: Workload) -> None:
     free = psutil.virtual_memory().available
     if needed > free:
-        raise NotEnoughMemoryError(
-            f"{problem} would take {needed:,} bytes beside its operands, {free:,} are free"
-        )
+        raise NotEnoughMemoryError(f"{problem} would take {needed:,} bytes beside its operands, {free:,} are free")
 
 
 def reset_peak_memory() -> None:

@@ -23,7 +23,7 @@ def vector_bits() -> int:
     return 128
 
 
-@intrinsic  # type: ignore[untyped-decorator]  # numba ships no types
+@intrinsic
 def _fma_loop(typing_context: Any, iterations: Any, x: Any) -> Any:
     """Run ``iterations`` times :data:`CHAINS` vector FMAs; return a sum of all, so that none can be dropped."""
     lanes = vector_bits() // x.bitwidth
@@ -32,7 +32,8 @@ def _fma_loop(typing_context: Any, iterations: Any, x: Any) -> Any:
         count, scalar = args
         vector = ir.VectorType(scalar.type, lanes)
         name = f"llvm.fma.v{lanes}f{x.bitwidth}"
-        fma = cgutils.get_or_insert_function(builder.module, ir.FunctionType(vector, [vector] * 3), name)
+        signature_of_fma = ir.FunctionType(vector, [vector] * 3)
+        fma = cgutils.get_or_insert_function(builder.module, signature_of_fma, name)  # type: ignore[no-untyped-call]
         splat = ir.Constant(vector, ir.Undefined)
         for lane in range(lanes):
             splat = builder.insert_element(splat, scalar, ir.Constant(_I64, lane))
@@ -65,12 +66,12 @@ def _fma_loop(typing_context: Any, iterations: Any, x: Any) -> Any:
     return x(types.int64, x), codegen
 
 
-@numba.njit(parallel=True, cache=True)  # type: ignore[untyped-decorator]  # numba ships no types
+@numba.njit(parallel=True, cache=True)
 def run_fma(threads: int, iterations: int, x: Any) -> Any:
     """Run the loop once on each of ``threads`` threads; the sum is of no interest."""
     total = x
     for _ in numba.prange(threads):
-        total += _fma_loop(iterations, x)
+        total += _fma_loop(iterations, x)  # type: ignore[call-arg]  # numba supplies the context
     return total
 
 

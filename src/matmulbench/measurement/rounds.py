@@ -18,7 +18,7 @@ import numpy as np
 from matmulbench.isolation import describe, say
 from matmulbench.ladder.plugins import load_kernel
 from matmulbench.measurement.clock import calls_per_block, time_block
-from matmulbench.measurement.cost import Cost, extrapolate, learn_cost
+from matmulbench.measurement.cost import Cost, MakeOperands, extrapolate, learn_cost
 from matmulbench.measurement.statistics import ratio_interval
 from matmulbench.verification import check_result
 from matmulbench.workload import Workload
@@ -31,9 +31,7 @@ if TYPE_CHECKING:
 TARGET = 0.01  # half-width of a ratio's interval at which a kernel needs no more rounds
 LOOKS = 5
 MIN_ROUNDS = 3
-_TURN_S = (
-    0.02  # a kernel that takes longer a block sits out rounds, so that it takes no more time than the others
-)
+_TURN_S = 0.02  # a kernel that takes longer a block sits out rounds, so that it takes no more time than the others
 
 
 @dataclass
@@ -94,7 +92,7 @@ def measure_workload(
 
 
 def _enter(
-    workload: Workload, specs: list[str], budget_s: float, operands: Any
+    workload: Workload, specs: list[str], budget_s: float, operands: MakeOperands
 ) -> tuple[list[Contestant], list[dict[str, Any]]]:
     """Meet each kernel: load it, learn what it costs, calibrate its block."""
     limit_s = budget_s / (4 * len(specs))
@@ -121,7 +119,7 @@ def _hold_rounds(
     baseline: str,
     budget_s: float,
     order: random.Random,
-    operands: Any,
+    operands: MakeOperands,
 ) -> int:
     turn = max(_TURN_S, *(one.block_s for one in contestants if one.spec == baseline))
     rounds = max(MIN_ROUNDS, int(budget_s / sum(min(one.block_s, turn) for one in contestants)))
@@ -130,11 +128,7 @@ def _hold_rounds(
     looks = sorted({rounds >> shift for shift in range(LOOKS) if rounds >> shift >= 12} | {rounds})
     deadline = perf_counter() + 1.2 * budget_s
     for number in range(1, rounds + 1):
-        turns = [
-            one
-            for one in contestants
-            if not one.failure and (one.spec == baseline or number % one.every == 0)
-        ]
+        turns = [one for one in contestants if not one.failure and (one.spec == baseline or number % one.every == 0)]
         order.shuffle(turns)
         times = {one.spec: _turn(one, workload, operands) for one in turns}
         if (base := times.get(baseline)) is None:
@@ -149,16 +143,15 @@ def _hold_rounds(
     return len(looks)
 
 
-def _turn(one: Contestant, workload: Workload, operands: Any) -> float | None:
+def _turn(one: Contestant, workload: Workload, operands: MakeOperands) -> float | None:
     """Time one block, or the two sub-problems that stand in for a slow whole; check one of the results."""
     say(("kernel", one.spec))
     try:
         if not one.extrapolated:
-            return _checked_block(one, *operands(workload), one.calls)
-        smaller_s = _checked_block(one, *operands(one.cost.smaller), 1)
-        return extrapolate(
-            one.cost, workload, smaller_s, _checked_block(one, *operands(one.cost.workload), 1)
-        )
+            return _checked_block(one, operands(workload), one.calls)
+        smaller_s = _checked_block(one, operands(one.cost.smaller), 1)
+        reached_s = _checked_block(one, operands(one.cost.workload), 1)
+        return extrapolate(one.cost, workload, smaller_s, reached_s)
     except Exception as error:
         one.failure = _failure(error)
         return None
@@ -168,7 +161,8 @@ class WrongResultError(Exception):
     """A result made inside the timed loop is wrong."""
 
 
-def _checked_block(one: Contestant, a: torch.Tensor, b: torch.Tensor, calls: int) -> float:
+def _checked_block(one: Contestant, operands: tuple[torch.Tensor, torch.Tensor], calls: int) -> float:
+    a, b = operands
     _stir(a)
     _poison(a, b)
     seconds, kept = time_block(one.kernel, a, b, calls)

@@ -68,15 +68,11 @@ def median_interval(samples: npt.ArrayLike, confidence: float = CONFIDENCE) -> I
     below = max(0, int(np.floor(rank * n / effective)) - 1)
     low, high = float(ordered[below]), float(ordered[n - 1 - below])
     if rank == 0:
-        reach = float(
-            stats.t.ppf((1 + confidence) / 2, effective - 1) * values.std(ddof=1) / np.sqrt(effective)
-        )
+        reach = float(stats.t.ppf((1 + confidence) / 2, effective - 1) * values.std(ddof=1) / np.sqrt(effective))
         low, high = min(low, median - reach), max(high, median + reach)
     return Interval(median, low, high)
 
 
-def ratio_interval(
-    baseline: npt.ArrayLike, kernel: npt.ArrayLike, confidence: float = CONFIDENCE
-) -> Interval:
+def ratio_interval(baseline: npt.ArrayLike, kernel: npt.ArrayLike, confidence: float = CONFIDENCE) -> Interval:
     """Return the speedup: the median over rounds of baseline time / kernel time, paired round by round."""
     return median_interval(np.asarray(baseline, float) / np.asarray(kernel, float), confidence)

@@ -1,4 +1,4 @@
-"""A table ready to be shown: texts with the values that they sort by. Terminal, page and README draw the same one."""
+"""A table ready to be shown, by terminal, page or README: texts with the values that they sort by."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from rich.text import Text
 
 # What a cell's tone looks like in a terminal; the page has a class of the same name for each.
 _TONES = {"": "", "good": "green", "bad": "red", "faint": "dim", "strong": "bold"}
+_FOLDED = 14  # characters; prose in a narrower column is no pleasure
 
 
 @dataclass(frozen=True)
@@ -27,11 +28,14 @@ class Cell:
 
 @dataclass(frozen=True)
 class Column:
-    """One column of figures, names or prose; an ``optional`` one is left out where a terminal is too narrow."""
+    """One column of figures, names or prose.
+
+    Where a terminal is too narrow, those with the highest ``optional`` are left out first; 0 always stays.
+    """
 
     name: str
     kind: Literal["figure", "name", "prose"] = "figure"
-    optional: bool = False
+    optional: int = 0
 
 
 @dataclass
@@ -45,12 +49,12 @@ class Grid:
     sections: set[int] = field(default_factory=set)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
-        """Draw for a terminal, without optional columns, from the right, until the others fit."""
+        """Draw for a terminal, without those optional columns for which it is too narrow."""
         drawn, table = self, self._rich()
         while drawn._natural_width(table, console, options) > options.max_width and any(
             column.optional for column in drawn.columns
         ):
-            drawn = drawn._without_last_optional()
+            drawn = drawn._without_least()
             table = drawn._rich()
         yield table
 
@@ -63,6 +67,7 @@ class Grid:
             caption_justify="left",
             box=box.SIMPLE_HEAD,
             pad_edge=False,
+            collapse_padding=True,
         )
         for column in self.columns:
             # Only prose may be folded; a folded figure is misread.
@@ -75,17 +80,17 @@ class Grid:
         return table
 
     def _natural_width(self, table: Table, console: Console, options: ConsoleOptions) -> int:
-        """Return the width at which nothing is cut; prose may fold to a third of the terminal."""
+        """Return the width at which nothing is cut and prose is folded as far as it can bear."""
         unlimited = options.update(max_width=10_000)
         prose = [i for i, column in enumerate(self.columns) if column.kind == "prose"]
-        spare = sum(max(0, self._width(i) - options.max_width // 3) for i in prose)
+        spare = sum(max(0, self._width(i) - _FOLDED) for i in prose)
         return Measurement.get(console, unlimited, table).maximum - spare
 
     def _width(self, i: int) -> int:
         return max(len(self.columns[i].name), *(len(row[i].text) for row in self.rows), 0)
 
-    def _without_last_optional(self) -> Grid:
-        last = max(i for i, column in enumerate(self.columns) if column.optional)
+    def _without_least(self) -> Grid:
+        last = max(range(len(self.columns)), key=lambda i: self.columns[i].optional)
         columns = self.columns[:last] + self.columns[last + 1 :]
         return replace(self, columns=columns, rows=[row[:last] + row[last + 1 :] for row in self.rows])
 

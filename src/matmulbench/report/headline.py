@@ -37,9 +37,10 @@ def _bought(results: Results) -> list[str]:
         best = max(others, key=lambda row: row["measured_speedup"])
         limit = ceiling(rows[baseline])
         most = f"; products that cost nothing would make it {factor(limit)}" if limit else ""
+        gain = factor(best["measured_speedup"])
         sentences.append(
-            f"A training step of {task_title(task, threads)} becomes {factor(best['measured_speedup'])} as fast as with "
-            f"{short(baseline)} by the best other kernel, {short(best['kernel'])}{most}."
+            f"A training step of {task_title(task, threads)} is {gain} as fast as with {short(baseline)} "
+            f"when its products go through {short(best['kernel'])}, the best other kernel{most}."
         )
     return sentences
 

@@ -54,15 +54,8 @@ def as_grid(frame: pd.DataFrame, baseline: str = BASELINE) -> Grid:
     if names == columns("training"):
         return training_table(frame, baseline)
     rows = [[_plain(value) for value in row] for row in frame.itertuples(index=False)]
-    kinds = ["figure" if frame[name].dtype.kind in "if" else "name" for name in names]
-    return Grid(
-        "",
-        [
-            Column(name, "prose" if i == len(names) - 1 else kind)
-            for i, (name, kind) in enumerate(zip(names, kinds, strict=True))
-        ],
-        rows,
-    )  # type: ignore[arg-type]
+    heads = [Column(name, "figure" if frame[name].dtype.kind in "if" else "prose") for name in names]
+    return Grid("", heads, rows)
 
 
 def _plain(value: Any) -> Cell:

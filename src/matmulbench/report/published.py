@@ -1,4 +1,4 @@
-"""Ladders that others published, to be read beside ours and not against it: other machines, other settings."""
+"""Ladders that others published, to be read beside ours, not against it: other machines, other settings."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ LADDERS = (
     ),
 )
 CAVEAT = (
-    "The sources name neither machine nor thread count; torch takes all cores unless it is told otherwise, ours the "
-    "threads that are named. Theirs are means of %timeit, ours medians of interleaved rounds. Compare the steps of a "
-    "ladder, not its times."
+    "The sources name neither machine nor thread count; torch takes all cores unless it is told otherwise, "
+    "ours takes the threads that are named. Theirs are notebook timings, ours medians of interleaved rounds. "
+    "Compare the steps of a ladder, not its times"
 )
 
 
@@ -61,7 +61,7 @@ def published_table(results: Results) -> Grid:
             Column("product", "name"),
             Column("kernel", "name"),
             Column("theirs"),
-            Column("step", optional=True),
+            Column("step", optional=1),
             Column("ours"),
             Column("threads here"),
         ],
@@ -75,16 +75,20 @@ def published_table(results: Results) -> Grid:
         before: float | None = None
         for kernel, time in published.times.items():
             row = ladder.row(kernel) if ladder else None
+            mine = (
+                Cell(seconds(row["median_s"]), row["median_s"], "strong")
+                if row
+                else Cell(NOTHING, tone="faint")
+            )
+            step = f"{before / time:,.0f}× faster" if before and before / time > 1.5 else NOTHING
             grid.rows.append(
                 [
                     Cell(published.source),
                     Cell(published.workload),
                     Cell(kernel),
                     Cell(seconds(time), time),
-                    Cell(f"{before / time:,.0f}× faster" if before and before / time > 1.5 else NOTHING),
-                    Cell(seconds(row["median_s"]), row["median_s"], "strong")
-                    if row
-                    else Cell("not measured", tone="faint"),
+                    Cell(step),
+                    mine,
                     Cell(str(ladder.threads), ladder.threads) if row and ladder else Cell(NOTHING),
                 ]
             )

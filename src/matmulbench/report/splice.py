@@ -7,6 +7,7 @@ from pathlib import Path
 
 from matmulbench.errors import UsageError
 from matmulbench.report.tables import ladder_table
+from matmulbench.report.view import chart_name, ladders
 from matmulbench.results.folder import Results
 
 BEGIN, END = "<!-- matmulbench:begin -->", "<!-- matmulbench:end -->"
@@ -43,11 +44,15 @@ def splice(readme: Path, results: Results) -> bool:
 def _block(readme: Path, results: Results) -> str:
     folder = Path(os.path.relpath(results.path.resolve(), readme.resolve().parent)).as_posix()
     grid = ladder_table(results)
-    chart = f"{folder}/charts/ladder-{results.measurements['workload'].iloc[0].replace(':', '-')}.svg"
+    found = [ladder for ladder in ladders(results.measurements) if ladder.timed]
+    pictures = [
+        f"![Time of one product, {each.title}]({folder}/charts/{chart_name(each, found)}.svg)"
+        for each in found[:1]
+    ]
     machine, versions = results.run["machine"], results.run["versions"]
     return "\n".join(
         [
-            f"![Time of one product, {grid.title}]({chart})",
+            *pictures,
             "",
             f"{grid.title}, on {machine['cores']} cores of {machine['cpu']}; torch {versions['torch']}, "
             f"numpy {versions['numpy']}.",

@@ -79,6 +79,16 @@ def ladders(measurements: pd.DataFrame) -> list[Ladder]:
     return [Ladder(*key, rows) for key, rows in found.items()]
 
 
+def chart_name(ladder: Ladder, among: list[Ladder]) -> str:
+    """Name the file of a ladder's chart: short where nothing else could be meant."""
+    parts = ["ladder", ladder.workload.replace(":", "-")]
+    if ladder.dtype != "float32":
+        parts.append(ladder.dtype)
+    if len({other.threads for other in among}) > 1:
+        parts.append(f"t{ladder.threads}")
+    return "-".join(parts)
+
+
 def tasks(training: pd.DataFrame) -> dict[tuple[str, int], list[Row]]:
     """Split a table of trainings by task and thread count."""
     found: dict[tuple[str, int], list[Row]] = {}
@@ -115,7 +125,7 @@ def ceiling(reference: Row | None) -> float | None:
 
 
 def training_entries(results: Results) -> Iterator[tuple[Row, Row]]:
-    """Yield each training row with its journal entry, which holds losses and products; the last entry counts."""
+    """Yield each training row with its journal entry (the last one), which holds losses and products."""
     latest = {_training_key(e["row"]): e for e in results.journal if e["table"] == "training"}
     for row in records(results.training):
         yield row, latest[_training_key(row)]

@@ -14,10 +14,11 @@ from filelock import FileLock, Timeout
 
 from matmulbench.errors import UsageError
 from matmulbench.results.machine import describe_machine, library_versions
-from matmulbench.results.schema import KEYS, SCHEMA_VERSION, TABLES, Row, columns
+from matmulbench.results.schema import KEYS, SCHEMA_VERSION, TABLES, columns
 
 if TYPE_CHECKING:
     import pandas as pd
+    from _typeshed import DataclassInstance
 
 RUN, JOURNAL = "run.json", "journal.jsonl"
 
@@ -56,9 +57,7 @@ class RunFolder:
             self._lock = FileLock(path / ".lock")
             self._lock.acquire(timeout=0)
         except Timeout:
-            raise FolderError(
-                f"folder {path}: another run is writing there; wait, or name another --out"
-            ) from None
+            raise FolderError(f"folder {path}: another run is writing there; wait, or name another --out") from None
         except OSError as error:
             raise FolderError(f"folder {path}: {error.strerror}; name another with --out") from None
         try:
@@ -88,9 +87,7 @@ class RunFolder:
                     changed = [k for k in self.run[field] if earlier[field].get(k) != self.run[field][k]]
                     raise FolderError(
                         f"folder {self.path}: cannot resume, {field} differ: "
-                        + ", ".join(
-                            f"{k} was {earlier[field].get(k)!r}, is {self.run[field][k]!r}" for k in changed
-                        )
+                        + ", ".join(f"{k} was {earlier[field].get(k)!r}, is {self.run[field][k]!r}" for k in changed)
                     )
             self.run["start"] = earlier["start"]
             for entry in read_journal(self.path):
@@ -117,14 +114,12 @@ class RunFolder:
             for table in TABLES:
                 results.tables[table].to_csv(self.path / f"{table}.csv", index=False)
         except OSError as error:
-            raise FolderError(
-                f"folder {self.path}: {error.strerror}; {JOURNAL} has all that was finished"
-            ) from None
+            raise FolderError(f"folder {self.path}: {error.strerror}; {JOURNAL} has all that was finished") from None
         finally:
             self._lock.release()
 
-    def add(self, table: str, row: Row, samples: list[float] | None = None, **extra: Any) -> None:
-        """Journal a finished cell: its row, the raw samples behind it and whatever else describes it."""
+    def add(self, table: str, row: DataclassInstance, samples: list[float] | None = None, **extra: Any) -> None:
+        """Journal a finished cell, or the roof: its row, the raw samples behind it and whatever else describes it."""
         entry = {"table": table, "row": asdict(row), "samples": samples or [], **extra}
         self._remember(entry)
         self._append(json.dumps(entry).encode() + b"\n")
@@ -196,9 +191,7 @@ def load_results(path: Path | str) -> Results:
     for entry in journal:
         if entry["table"] in rows:
             rows[entry["table"]][_key(entry["table"], entry["row"])] = entry["row"]
-    tables = {
-        table: pd.DataFrame(list(found.values()), columns=columns(table)) for table, found in rows.items()
-    }
+    tables = {table: pd.DataFrame(list(found.values()), columns=columns(table)) for table, found in rows.items()}
     return Results(path, run, tables, journal)
 
 

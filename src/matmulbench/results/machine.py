@@ -21,9 +21,7 @@ def describe_machine() -> dict[str, Any]:
         "architecture": platform.machine(),
         "cores": len(os.sched_getaffinity(0)),
         "vector_extensions": [
-            flag
-            for flag in ("sse4_2", "avx2", "fma", "avx512f", "asimd", "sve")
-            if flag in cpu.get("flags", [])
+            flag for flag in ("sse4_2", "avx2", "fma", "avx512f", "asimd", "sve") if flag in cpu.get("flags", [])
         ],
         "l2_cache": cpu.get("l2_cache_size"),
         "l3_cache": cpu.get("l3_cache_size"),

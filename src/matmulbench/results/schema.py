@@ -22,7 +22,7 @@ class Status(StrEnum):
 
 @dataclass
 class VerificationRow:
-    """Is a kernel right, for one dtype. ``residual`` is in units of k·u·(\\|A\\|\\|B\\|)."""
+    r"""Is a kernel right, for one dtype. ``residual`` is in units of k·u·(\|A\|\|B\|)."""
 
     kernel: str
     dtype: str

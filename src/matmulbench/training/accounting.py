@@ -30,6 +30,8 @@ from matmulbench.workload import Workload
 TORCH_NN = "torch.nn"
 _REFERENCE_SHARE = 0.3  # of the time left, at most, for the float64 reference and its envelope
 _POINTS = 500  # of a loss curve, at most, in the results
+_SLOWEST_SHARE = 0.25  # of the time left, at most, for one kernel to learn from one row
+_FEW = 256  # rows, at most, that a kernel too slow for the whole batch learns from
 _AGREE = 0.1  # predicted and measured speedup should, within this
 
 Result = tuple[dict[str, Any], dict[str, Any]]
@@ -143,6 +145,9 @@ class _Training:
         wishes = [contestant.wish for contestant in contestants]
         grants = {c.name: grant for c, grant in zip(contestants, share_out(self._left, wishes), strict=True)}
         slow = [c for c in contestants if c.kernel and 2 * c.turn_estimate > grants[c.name]]
+        for c in slow:  # two steps of a single row, if that is not too much to ask
+            one_row = 2.2 * c.turn_estimate / self.problem.rows
+            grants[c.name] = max(grants[c.name], min(one_row, _SLOWEST_SHARE * self._left))
         compete(
             [c for c in contestants if c not in slow],
             self.baseline,
@@ -154,6 +159,8 @@ class _Training:
             spec = contestant.name
             if self.rows[spec].status == Status.OK and contestant.step_samples:
                 self._attempt(spec, self._account, contestant)
+            elif self.rows[spec].status == Status.OK and not contestant.kernel:
+                self.rows[spec].reason = "no time was left for a step"
             elif self.rows[spec].status == Status.OK:
                 self._attempt(spec, self._few_rows, contestant.turn_estimate, grants[spec])
         self._compare({c.name: c for c in contestants})
@@ -161,9 +168,7 @@ class _Training:
 
     def _contestants(self) -> list[Contestant]:
         def contestant(spec: str, begin: Callable[[], Learner], seconds: list[float]) -> Contestant:
-            return Contestant(
-                spec, self.kernels.get(spec), begin, self.problem.steps, self.rest + sum(seconds)
-            )
+            return Contestant(spec, self.kernels.get(spec), begin, self.problem.steps, self.rest + sum(seconds))
 
         found = [
             contestant(spec, partial(ReferenceLearner, self.problem, kernel), self.foretold[spec])
@@ -179,7 +184,7 @@ class _Training:
     def _few_rows(self, spec: str, estimate: float, grant: float) -> None:
         """Account for a kernel too slow for two steps: learn from fewer rows, and foretell the step."""
         row = self.rows[spec]
-        rows = int(self.problem.rows * grant / (2 * estimate))
+        rows = min(_FEW, int(self.problem.rows * grant / (2 * estimate)))
         row.extrapolated, row.steps = True, 0
         row.reason = f"a step takes about {estimate:.3g} s: foretold from smaller products"
         if rows:
@@ -283,8 +288,8 @@ def _sum(extra: dict[str, Any]) -> float:
 
 
 def _ends(interval: Interval) -> tuple[float | None, float | None]:
-    """Return an interval's ends; None where one sample could not tell."""
-    return (interval.low, interval.high) if np.isfinite(interval.low) else (None, None)
+    """Return an interval's ends, in which no time is negative; None where one sample could not tell."""
+    return (max(0.0, interval.low), interval.high) if np.isfinite(interval.low) else (None, None)
 
 
 def products_in_order(problem: Problem) -> list[tuple[int, str, Workload]]:

@@ -11,15 +11,18 @@ from collections.abc import Callable, Sequence
 from matmulbench.training.contestant import Contestant
 
 
+# Of the time left, what is shared out at once. The smallest wishes are granted first each time, so that a kernel that
+# is nearly done still comes to its end when slower ones took longer than foretold.
+_SHARED = 0.6
+
+
 def share_out(budget: float, wishes: Sequence[float]) -> list[float]:
     """Grant each wish in full where it is no more than an equal share of what the smaller wishes leave.
 
     Returns the grants in the order of ``wishes``; their sum is at most ``budget`` (all in seconds).
     """
     grants = [math.nan] * len(wishes)
-    for left, i in zip(
-        range(len(wishes), 0, -1), sorted(range(len(wishes)), key=wishes.__getitem__), strict=True
-    ):
+    for left, i in zip(range(len(wishes), 0, -1), sorted(range(len(wishes)), key=wishes.__getitem__), strict=True):
         grants[i] = min(wishes[i], budget / left)
         budget -= grants[i]
     return grants
@@ -50,11 +53,11 @@ def compete(
     try:
         while (left := deadline - time.monotonic()) > 0:
             wishes = [contestant.wish for contestant in healthy]
-            for contestant, grant in zip(healthy, share_out(left, wishes), strict=True):
+            for contestant, grant in zip(healthy, share_out(_SHARED * left, wishes), strict=True):
                 contestant.allowance = contestant.spent + grant
             began = number
             while any(contestant.affordable for contestant in healthy):
-                playing = [c for c in healthy if c.affordable or (c.name == baseline and c.learnt)]
+                playing = [c for c in healthy if c.affordable or c.name == baseline]
                 generator.shuffle(playing)
                 for contestant in playing:
                     if time.monotonic() + contestant.turn_estimate > deadline:

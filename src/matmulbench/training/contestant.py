@@ -15,6 +15,7 @@ from matmulbench.training.learners import Learner
 # Seconds; long enough that the clock's resolution and what the last kernel left in the caches hardly count.
 _TURN = 2e-3
 _TURNS = 60  # timed, for an interval of a few percent
+_MARGIN = 1.5  # for turns that take longer than foretold
 _PRECISE = 0.01  # half-width of the interval, as a share of the time, that is good enough
 
 
@@ -65,6 +66,7 @@ class Contestant:
         self.turn_steps = max(1, min(schedule, int(_TURN / step_estimate)))
         self.turn_estimate = step_estimate * self.turn_steps
         self.spent = self.allowance = 0.0  # seconds
+        self.turns = 0
         self.learner = begin()
         self.at = 0  # the next step
         self.losses: list[float] = []
@@ -83,7 +85,7 @@ class Contestant:
             missing_turns += _TURNS
         elif median_interval(list(self.step_samples.values())).relative_half_width > _PRECISE:
             missing_turns += _TURNS // 2
-        return missing_turns * self.turn_estimate
+        return _MARGIN * missing_turns * self.turn_estimate
 
     @property
     def affordable(self) -> bool:

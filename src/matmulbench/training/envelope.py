@@ -60,9 +60,7 @@ def rounding_envelope(problem: Problem, steps: int, seconds: float = float("inf"
     losses: list[list[float]] = []
     while len(losses) < steps and (time.monotonic() < deadline or not losses):
         losses.append([float(run.step(len(losses))) for run in runs])
-        if not np.isfinite(
-            losses[-1]
-        ).all():  # a schedule that diverges: from here on nothing can be compared
+        if not np.isfinite(losses[-1]).all():  # a schedule that diverges: from here on nothing can be compared
             losses.pop()
             break
     curves = np.array(losses).reshape(-1, len(runs)).T

@@ -1,4 +1,6 @@
-"""The contestants of a training: the reference net with some kernel, and what one would write with ``torch.nn``."""
+"""What takes part in a training: the reference net with some kernel, and what one would write with ``torch.nn``."""
+
+# ruff: noqa: D102  # the protocol says what each method does
 
 from __future__ import annotations
 
@@ -49,11 +51,16 @@ class ReferenceLearner:
         return mlp.build(learnt, task.activation, task.output, task.loss, torch.matmul).forward(x)
 
 
+_ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "sigmoid": nn.Sigmoid}
+_LOSSES: dict[str, type[nn.Module]] = {
+    "mse": nn.MSELoss,
+    "bce": nn.BCELoss,
+    "cross-entropy": nn.CrossEntropyLoss,
+}
+
+
 class ModuleLearner:
     """The same net, from the same parameters, with ``torch.nn``, autograd and ``torch.optim.SGD``."""
-
-    activations = {"relu": nn.ReLU, "sigmoid": nn.Sigmoid}
-    losses = {"mse": nn.MSELoss, "bce": nn.BCELoss, "cross-entropy": nn.CrossEntropyLoss}
 
     def __init__(self, problem: Problem) -> None:
         task = problem.task
@@ -61,16 +68,16 @@ class ModuleLearner:
         layers: list[nn.Module] = []
         for i, (weight, bias) in enumerate(problem.parameters):
             if i:
-                layers.append(self.activations[task.activation]())
-            linear = nn.Linear(*weight.shape, dtype=weight.dtype)
+                layers.append(_ACTIVATIONS[task.activation]())
+            linear = nn.Linear(len(weight), len(bias), dtype=weight.dtype)
             with torch.no_grad():
                 linear.weight.copy_(weight.t())  # nn.Linear keeps it as (n_out, n_in)
                 linear.bias.copy_(bias)
             layers.append(linear)
         if task.output:
-            layers.append(self.activations[task.output]())
+            layers.append(_ACTIVATIONS[task.output]())
         self.model = nn.Sequential(*layers)
-        self.loss = self.losses[task.loss]()
+        self.loss = _LOSSES[task.loss]()
         self.optimizer = torch.optim.SGD(self.model.parameters(), problem.rate)
 
     def step(self, step: int) -> Tensor:

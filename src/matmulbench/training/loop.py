@@ -51,7 +51,8 @@ def train_kernels(
     """
     find_task(task, **options)
     everyone = list(dict.fromkeys(specs if baseline in specs else [baseline, *specs]))
-    left, lost = list(everyone), {}
+    left = list(everyone)
+    lost: dict[str, tuple[TrainingRow, dict[str, Any]]] = {}
     while True:
         said: dict[str, str] = {}
 

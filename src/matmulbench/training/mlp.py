@@ -17,12 +17,13 @@ Rows are samples: x is (rows, n_in), W is (n_in, n_out), b is (n_out,). A produc
 holds, so what follows it works **in place**: at 50,000 rows each temporary saved is 10 MB that need not be touched.
 """
 
+# ruff: noqa: D102  # Layer and Loss say what each method does
+
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Protocol
 
-import torch
 from torch import Tensor
 
 from matmulbench.ladder import Kernel
@@ -72,14 +73,7 @@ class Linear:
         self.bias.sub_(self.bias_gradient, alpha=rate)
 
 
-class Activation:
-    """A function of each element by itself: it has no parameters."""
-
-    def update(self, rate: float) -> None:
-        pass
-
-
-class ReLU(Activation):
+class ReLU:
     """y = max(x, 0); its slope is 1 where y is positive, else 0."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -90,8 +84,11 @@ class ReLU(Activation):
         # The sign of y is that slope, and the layer above is done with y.
         return gradient.mul_(self.y.sign_())
 
+    def update(self, rate: float) -> None:
+        """Do nothing: there are no parameters."""
 
-class Sigmoid(Activation):
+
+class Sigmoid:
     """y = 1 / (1 + exp(-x)); its slope is y (1 - y)."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -100,6 +97,9 @@ class Sigmoid(Activation):
 
     def backward(self, gradient: Tensor) -> Tensor:
         return gradient.mul_(self.y).mul_(1 - self.y)
+
+    def update(self, rate: float) -> None:
+        """Do nothing: there are no parameters."""
 
 
 class Loss(Protocol):
@@ -187,8 +187,8 @@ class MLP:
         return loss
 
 
-ACTIVATIONS = {"relu": ReLU, "sigmoid": Sigmoid}
-LOSSES = {"mse": MSE, "bce": BCE, "cross-entropy": CrossEntropy}
+ACTIVATIONS: dict[str, type[ReLU | Sigmoid]] = {"relu": ReLU, "sigmoid": Sigmoid}
+LOSSES: dict[str, type[MSE | BCE | CrossEntropy]] = {"mse": MSE, "bce": BCE, "cross-entropy": CrossEntropy}
 
 
 def build(

@@ -70,9 +70,7 @@ class Problem:
     def first_rows(self, rows: int) -> Problem:
         """Return the problem whose one batch is the first ``rows`` rows of this one's first batch."""
         x, y = self.batch(0)
-        return replace(
-            self, task=replace(self.task, batch=None), x_train=x[:rows], y_train=y[:rows], orders=[]
-        )
+        return replace(self, task=replace(self.task, batch=None), x_train=x[:rows], y_train=y[:rows], orders=[])
 
     def accuracies(self, predict: Callable[[Tensor], Tensor]) -> tuple[float | None, float | None]:
         """Return the shares of the train and test rows that ``predict`` gets right; None for a regression."""
@@ -99,9 +97,7 @@ def load_problem(task: Task, data_dir: str | None, seed: int) -> Problem:
     parameters = [
         _draw(task, n_in, n_out, generator) for n_in, n_out in zip(task.layers, task.layers[1:], strict=False)
     ]
-    orders = (
-        [torch.randperm(len(x_train), generator=generator) for _ in range(task.epochs)] if task.batch else []
-    )
+    orders = [torch.randperm(len(x_train), generator=generator) for _ in range(task.epochs)] if task.batch else []
     return Problem(task, x_train.to(dtype), y_train, x_test.to(dtype), y_test, parameters, orders)
 
 

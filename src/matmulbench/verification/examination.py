@@ -10,7 +10,7 @@ from matmulbench.verification import guards, honesty, ieee, large, rounding, sha
 from matmulbench.verification.case import Case
 from matmulbench.verification.effort import EFFORTS, Effort
 from matmulbench.verification.state import difference, process_state
-from matmulbench.verification.subject import Subject, WrongError
+from matmulbench.verification.subject import Subject, WrongError, attempt
 
 
 @dataclass
@@ -78,3 +78,19 @@ def examine(spec: str, dtype: str, effort: str = "default", only: str | None = N
 def probe(prop: str, spec: str, dtype: str) -> str | None:
     """Examine one property of the kernel ``spec``, here in this process: what is found, in words, or None."""
     return examine(spec, dtype, only=prop if prop in PROPERTIES else None).finding
+
+
+def confirm(spec: str, case: Case, times: int = 20) -> tuple[str, str] | None:
+    """Judge ``case`` alone, in a process without a past: None if it is wrong each time, else property and detail."""
+    subject = Subject(spec, load_kernel(spec), case.dtype)
+    wrong = [
+        attempt(lambda: subject.judge(case)) is not None for _ in range(times if case.volume < 1 << 20 else 2)
+    ]
+    if all(wrong):
+        return None
+    if any(wrong):
+        return "race", f"an error that moves: {case} is wrong {sum(wrong)} times of {len(wrong)}"
+    return (
+        "earlier calls",
+        f"{case} is right {len(wrong)} times of {len(wrong)} in a process that has done nothing else",
+    )

@@ -208,7 +208,9 @@ def _moved(operand: torch.Tensor, offset: int) -> torch.Tensor:
 
 
 # What is said of it, the context, the loop's file and name, and whether in a thread with no frame of ours below.
-_CIRCUMSTANCES: tuple[tuple[str, Callable[[], AbstractContextManager[object]], tuple[str, str], bool], ...] = (
+_CIRCUMSTANCES: tuple[
+    tuple[str, Callable[[], AbstractContextManager[object]], tuple[str, str], bool], ...
+] = (
     ("garbage collection off, in a thread of its own", _gc_off, _DECOYS[0], True),
     ("garbage collection off", _gc_off, _DECOYS[0], False),
     ("in a training's step", nullcontext, _DECOYS[1], True),

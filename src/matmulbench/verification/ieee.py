@@ -141,4 +141,6 @@ def check(subject: Subject, seconds: float) -> None:
                 right |= ~np.isfinite(result) & (~np.isfinite(expected) | spread)
             if not right.all():
                 i, j = (int(index[0]) for index in np.nonzero(~right))
-                raise subject.wrong(where, f"c[{i}, {j}] is {result[i, j]:.9g}, expected {expected[i, j]:.9g}")
+                raise subject.wrong(
+                    where, f"c[{i}, {j}] is {result[i, j]:.9g}, expected {expected[i, j]:.9g}"
+                )

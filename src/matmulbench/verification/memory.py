@@ -81,5 +81,3 @@ def _status(field: str) -> int:
             if line.startswith(field):
                 return int(line.split()[1]) * 1024
     raise OSError(f"no {field} in /proc/self/status")
-
-

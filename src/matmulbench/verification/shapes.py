@@ -12,7 +12,25 @@ from matmulbench.verification.subject import Subject, WrongError, attempt
 
 TINY = (0, 1, 2, 3)
 AWKWARD = (0, 1, 2, 3, 5, 7, 8, 9, 11, 13, 15, 16, 17, 31, 32, 33, 47, 63, 64, 65, 97, 100, 127, 128, 129)
-LAYOUTS = ("NN", "TN", "NT", "TT", "RN", "NR", "CN", "NC", "ON", "NO", "XN", "NX", "YN", "NY", "RC", "CT", "OO")
+LAYOUTS = (
+    "NN",
+    "TN",
+    "NT",
+    "TT",
+    "RN",
+    "NR",
+    "CN",
+    "NC",
+    "ON",
+    "NO",
+    "XN",
+    "NX",
+    "YN",
+    "NY",
+    "RC",
+    "CT",
+    "OO",
+)
 
 
 def grid(dtype: str, every_combination: bool = False) -> Iterator[Case]:
@@ -96,7 +114,9 @@ def _find(subject: Subject, limit: Case, examples: int, end: float, like: bool) 
     from hypothesis.errors import HypothesisException
 
     letters = st.sampled_from(list(LAYOUT_LETTERS))
-    layouts = st.sampled_from(list(dict.fromkeys(["NN", limit.layout]))) if like else st.tuples(letters, letters)
+    layouts = (
+        st.sampled_from(list(dict.fromkeys(["NN", limit.layout]))) if like else st.tuples(letters, letters)
+    )
     strategy = st.builds(
         Case,
         m=st.integers(0, limit.m),

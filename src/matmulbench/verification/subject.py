@@ -26,7 +26,9 @@ class WrongError(Exception):
     """A kernel is wrong: the property that it fails, in which case, how, and how to see it again."""
 
     def __init__(self, prop: str, where: str, detail: str, repeat: str, case: Case | None = None) -> None:
-        super().__init__(f"{prop}: {where}: {detail}. Repeat: {repeat}" if repeat else f"{prop}: {where}: {detail}")
+        super().__init__(
+            f"{prop}: {where}: {detail}. Repeat: {repeat}" if repeat else f"{prop}: {where}: {detail}"
+        )
         self.prop, self.where, self.detail, self.repeat, self.case = prop, where, detail, repeat, case
 
 
@@ -60,7 +62,9 @@ class Subject:
         """Return a line of Python that shows a finding again."""
         if case is None:
             return f"`from matmulbench.verification import probe; print(probe({self.prop!r}, {self.spec!r}, {self.dtype!r}))`"
-        arguments = f"{case.m}, {case.k}, {case.n}, {case.layout!r}, {case.dtype!r}, {case.values!r}, {case.seed}"
+        arguments = (
+            f"{case.m}, {case.k}, {case.n}, {case.layout!r}, {case.dtype!r}, {case.values!r}, {case.seed}"
+        )
         return f"`from matmulbench.verification import Case; print(Case({arguments}).judge({self.spec!r}))`"
 
     def wrong(self, where: str, detail: str, case: Case | None = None, prop: str | None = None) -> WrongError:
@@ -88,11 +92,15 @@ class Subject:
         self.cases += 1
         self.residual = max(self.residual, judgement.residual)
         # Small integers leave room for any algebraic algorithm: there is no excuse for these.
-        if judgement.verdict == "fail" or (judgement.verdict == "normwise" and case.values == "small-integers"):
+        if judgement.verdict == "fail" or (
+            judgement.verdict == "normwise" and case.values == "small-integers"
+        ):
             prop = "exactness" if case.exact else "rounding"
             raise self.wrong(str(case), judgement.detail, case, prop)
         if judgement.verdict == "normwise" and not self.normwise:
-            self.normwise = f"only the norm bound holds, as for Strassen-type algorithms: {case}: {judgement.detail}"
+            self.normwise = (
+                f"only the norm bound holds, as for Strassen-type algorithms: {case}: {judgement.detail}"
+            )
         return judgement
 
     def learn(self, case: Case, seconds: float) -> None:
@@ -121,7 +129,9 @@ class Subject:
         result = c.detach().clone().numpy() if not form else np.empty(0)
         for name, operand, kept in zip("ab", (a, b), before, strict=True):
             if _fingerprint(operand) != kept:
-                raise self.wrong(where, f"operand {name} is not what it was before the call", case, "operands")
+                raise self.wrong(
+                    where, f"operand {name} is not what it was before the call", case, "operands"
+                )
         if form:
             raise self.wrong(where, form, case, "result")
         self.settle(where)
@@ -147,12 +157,18 @@ class Subject:
             return f"the result is {c.layout} on {c.device}, expected torch.strided on {a.device}"
         if c.requires_grad:
             return "the result requires a gradient, its operands do not"
-        if c.numel() and any(stride == 0 and size > 1 for stride, size in zip(c.stride(), c.shape, strict=True)):
+        if c.numel() and any(
+            stride == 0 and size > 1 for stride, size in zip(c.stride(), c.shape, strict=True)
+        ):
             return "elements of the result share memory (stride 0)"
         memory = c.untyped_storage()
         if not c.numel():
             return None
-        for name, other in (("operand a", a), ("operand b", b), *(("an earlier result", kept) for kept, _ in self._kept)):
+        for name, other in (
+            ("operand a", a),
+            ("operand b", b),
+            *(("an earlier result", kept) for kept, _ in self._kept),
+        ):
             if _overlap(memory, other.untyped_storage()):
                 return f"the result shares memory with {name}"
         return None

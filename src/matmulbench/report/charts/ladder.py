@@ -17,7 +17,7 @@ from matmulbench.report.charts.style import (
     text_width,
     time_axis,
 )
-from matmulbench.report.view import Ladder, Row, baseline_of, has_figure, ladders, short
+from matmulbench.report.view import Ladder, Row, baseline_of, chart_name, has_figure, ladders, short
 from matmulbench.report.wording import faster, known, seconds
 from matmulbench.results.folder import Results
 
@@ -25,19 +25,8 @@ from matmulbench.results.folder import Results
 def draw(results: Results) -> Iterator[Chart]:
     """Draw a chart for every workload on which some kernel has a time."""
     found = [ladder for ladder in ladders(results.measurements) if ladder.timed]
-    several_threads = len({ladder.threads for ladder in found}) > 1
     for ladder in found:
-        yield _chart(ladder, baseline_of(results), _name(ladder, several_threads))
-
-
-def _name(ladder: Ladder, several_threads: bool) -> str:
-    """Name the file: short where nothing else could be meant."""
-    parts = ["ladder", ladder.workload.replace(":", "-")]
-    if ladder.dtype != "float32":
-        parts.append(ladder.dtype)
-    if several_threads:
-        parts.append(f"t{ladder.threads}")
-    return "-".join(parts)
+        yield _chart(ladder, baseline_of(results), chart_name(ladder, found))
 
 
 def _chart(ladder: Ladder, baseline: str, name: str) -> Chart:
@@ -74,7 +63,7 @@ def _bar(axes: Axes, place: int, row: Row, colour: str) -> None:
     )  # fmt: skip
     low, high = known(row["ci_low_s"]), known(row["ci_high_s"])
     if low is not None and high is not None:
-        axes.plot([low, high], [place, place], color=INK, linewidth=1.2, marker="|", markersize=7)
+        axes.plot([low, high], [place, place], color=INK, linewidth=1.2, marker="|", markersize=6)
 
 
 def _remark(row: Row, baseline: str) -> str:

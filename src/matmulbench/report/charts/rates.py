@@ -27,7 +27,7 @@ _WIDTH, _HEIGHT = 7.6, 4.6
 
 
 def draw(results: Results) -> Iterator[Chart]:
-    """Draw a chart of sizes and a roofline for each dtype and thread count, and one of threads if there are several."""
+    """Draw sizes and roofline for each dtype and thread count, and threads if there are several counts."""
     groups: dict[tuple[str, int], list[Ladder]] = {}
     for ladder in ladders(results.measurements):
         groups.setdefault((ladder.dtype, ladder.threads), []).append(ladder)
@@ -85,7 +85,7 @@ def _sizes(group: list[Ladder], roof: Row | None, setting: str, suffix: str) -> 
     _finish(axes, handles, any(row["extrapolated"] for _, ladder in squares for row in ladder.timed))
     best = max((row for row in squares[-1][1].timed), key=lambda row: row["gflops"])
     alt = (
-        f"GFLOP/s against size for square products from {squares[0][0]} to {squares[-1][0]}, a line per kernel. "
+        f"GFLOP/s against size for square products, {squares[0][0]} to {squares[-1][0]}, a line per kernel. "
         f"At {squares[-1][0]} the fastest is {short(best['kernel'])} with {rate(best['gflops'])} GFLOP/s."
     )
     yield Chart(f"gflops-by-size{suffix}", title, alt, figure)
@@ -129,15 +129,15 @@ def _roofline(group: list[Ladder], roof: Row | None, setting: str, suffix: str) 
     _finish(axes, handles, any(row["extrapolated"] for _, row in points))
     best_row = max((row for _, row in points), key=lambda row: row["gflops"])
     alt = (
-        f"Every kernel and workload as a point, rate against intensity, under a bandwidth roof of {rate(bandwidth)} GB/s "
-        f"and an FMA peak of {rate(peak)} GFLOP/s. The highest is {short(best_row['kernel'])} on {best_row['workload']} "
-        f"with {rate(best_row['gflops'])} GFLOP/s."
+        f"Rate against intensity, a point per kernel and workload; bandwidth {rate(bandwidth)} GB/s, "
+        f"FMA peak of {rate(peak)} GFLOP/s. The highest is {short(best_row['kernel'])} on "
+        f"{best_row['workload']} with {rate(best_row['gflops'])} GFLOP/s."
     )
     yield Chart(f"roofline{suffix}", title, alt, figure)
 
 
 def _threads(groups: dict[tuple[str, int], list[Ladder]]) -> Iterator[Chart]:
-    """Draw the rate on the largest product against threads."""
+    """Draw what more threads bring on the largest product."""
     by_workload: dict[tuple[str, str], list[Ladder]] = {}
     for group in groups.values():
         for ladder in group:
@@ -149,29 +149,32 @@ def _threads(groups: dict[tuple[str, int], list[Ladder]]) -> Iterator[Chart]:
     largest = max(several, key=lambda found: Workload.parse(found[0].workload).flop)
     largest.sort(key=lambda ladder: ladder.threads)
     kernels = in_order(row["kernel"] for ladder in largest for row in ladder.timed)
-    title = f"Rate against threads, {largest[0].workload} · {largest[0].dtype}"
-    figure, axes = blank(_WIDTH, 4.2, title, 0.75, _legend_room(kernels))
+    fewest = largest[0]
+    title = f"Speedup by more threads, {fewest.workload} · {fewest.dtype}"
+    figure, axes = blank(_WIDTH, 4.2, title, 0.75, _legend_room([*kernels, "ideal"]))
+    counts = [ladder.threads for ladder in largest]
+    ideal = [threads / counts[0] for threads in counts]
+    line = axes.plot(counts, ideal, color=INK, linewidth=1, label="ideal")[0]
     look = looks(kernels)
+    handles = []
     for kernel in kernels:
-        points = [(ladder.threads, row) for ladder in largest if (row := ladder.row(kernel))]
+        if not (base := fewest.row(kernel)):
+            continue
+        rows = [(ladder.threads, row) for ladder in largest if (row := ladder.row(kernel))]
         style = look[kernel]
         axes.plot(
-            *zip(*((t, row["gflops"]) for t, row in points), strict=True),
-            color=style.colour,
-            linestyle=style.line,
-        )
-        for threads, row in points:
-            _point(axes, threads, row, style)
-    counts = [ladder.threads for ladder in largest]
-    axes.set_xscale("log", base=2)
-    axes.set_yscale("log")
-    axes.set_xticks(counts, [str(threads) for threads in counts])
-    axes.minorticks_off()
-    rate_axis(axes.yaxis)
+            [threads for threads, _ in rows],
+            [base["median_s"] / row["median_s"] for _, row in rows],
+            color=style.colour, linestyle=style.line, marker=style.marker, markersize=5.5,
+        )  # fmt: skip
+        handles.append(_handle(kernel, style, style.line))
+    axes.set_xticks(counts)
+    axes.set_ylim(bottom=0)
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}×")
     axes.set_xlabel("threads")
-    axes.set_ylabel("GFLOP/s, log scale")
-    _finish(axes, [_handle(kernel, look[kernel], look[kernel].line) for kernel in kernels], False)
-    alt = f"GFLOP/s of each kernel on {largest[0].workload} with {', '.join(map(str, counts))} threads."
+    axes.set_ylabel(f"speedup over {count(counts[0], 'thread')}")
+    _finish(axes, [line, *handles], False)
+    alt = f"Speedup of each kernel over {count(counts[0], 'thread')} on {fewest.workload}, {counts} threads."
     yield Chart("threads", title, alt, figure)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
@@ -20,7 +20,7 @@ from matmulbench.report.wording import factor, rate, seconds
 INK, FAINT, GRID = "#222222", "#6b6b6b", "#dddddd"
 DOTS_PER_INCH = 150
 
-RC = {
+RC: dict[Any, Any] = {  # matplotlib's own type lists every parameter there is
     "font.size": 9.0,
     "axes.titlesize": 10.5,
     "axes.titleweight": "bold",
@@ -39,12 +39,12 @@ RC = {
     "hatch.linewidth": 0.6,
     "figure.facecolor": "white",
     "svg.hashsalt": "matmulbench",
-    # Text stays text: small files, and it can be searched and read aloud. Room is measured with DejaVu Sans, as wide
+    # Text stays text: small files that can be searched. Room is measured with DejaVu Sans, which is as wide
     # as any font that a viewer may put in its place.
     "svg.fonttype": "none",
 }
 
-# Okabe and Ito's palette, told apart by colour-blind readers; its yellow is darkened so that it shows on white.
+# Okabe and Ito's palette, which colour-blind readers tell apart; its yellow is darkened to show on white.
 _COLOURS = ("#000000", "#E69F00", "#56B4E9", "#009E73", "#B8A800", "#0072B2", "#D55E00", "#CC79A7", "#7F7F7F")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "p")
 _LINES: tuple[str | tuple[int, tuple[float, ...]], ...] = (
@@ -78,7 +78,7 @@ def looks(kernels: Iterable[str]) -> dict[str, Look]:
 
 @dataclass
 class Chart:
-    """A figure with its file name (no suffix), its title, and the text that stands for it where it cannot be seen."""
+    """A figure, its file name without suffix, its title, and a text for those who cannot see it."""
 
     name: str
     title: str
@@ -94,7 +94,7 @@ class Chart:
 def blank(
     width: float, height: float, title: str, left: float, right: float, top: float = 0.5, bottom: float = 0.55
 ) -> tuple[Figure, Axes]:
-    """Return a figure of one axes; sizes and margins in inches, so that labels have the room that they need."""
+    """Return a figure of one axes; sizes and margins in inches, so that labels have room."""
     figure = Figure(figsize=(width, height))
     axes = figure.add_axes(
         (left / width, bottom / height, (width - left - right) / width, (height - top - bottom) / height)
@@ -110,14 +110,21 @@ def text_width(texts: Iterable[str], size: float = 9.0) -> float:
 
 def time_axis(axis: Axis) -> None:
     """Make a logarithmic axis say ``1 µs``, ``10 µs``, ``1 ms``."""
-    _log_axis(axis, FuncFormatter(lambda value, _: _plain(seconds(value))))
+
+    def text(value: float, _: int | None) -> str:
+        # A power of ten is no round number of minutes or hours.
+        return f"{value:,.0f} s" if value >= 1 else _plain(seconds(value))
+
+    _log_axis(axis, FuncFormatter(text), ticks=5)
 
 
 def factor_axis(axis: Axis) -> None:
     """Make a logarithmic axis say ``1/100``, ``1×``, ``10×``."""
-    _log_axis(
-        axis, FuncFormatter(lambda value, _: _plain(factor(value)) if value >= 1 else f"1/{1 / value:,.0f}")
-    )
+
+    def text(value: float, _: int | None) -> str:
+        return _plain(factor(value)) if value >= 1 else f"1/{1 / value:,.0f}"
+
+    _log_axis(axis, FuncFormatter(text), ticks=4)
 
 
 def rate_axis(axis: Axis) -> None:
@@ -125,8 +132,8 @@ def rate_axis(axis: Axis) -> None:
     _log_axis(axis, FuncFormatter(lambda value, _: _plain(rate(value))))
 
 
-def _log_axis(axis: Axis, formatter: FuncFormatter) -> None:
-    axis.set_major_locator(LogLocator(10, numticks=8))
+def _log_axis(axis: Axis, formatter: FuncFormatter, ticks: int = 8) -> None:
+    axis.set_major_locator(LogLocator(10, numticks=ticks))
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(formatter)
 

@@ -83,13 +83,13 @@ def _end_to_end(rows: list[Row], baseline: str, title: str, name: str) -> Iterat
     texts = [f"{factor(product)} → {factor(step)}" for _, product, step in shown]
     limit = ceiling(reference)
     every = [value for _, *both in shown for value in both] + ([limit] if limit else [])
-    left, right, gap = text_width(names) + 0.2, text_width(texts) + 0.3, 0.35
+    left, right, gap = text_width(names) + 0.2, text_width(texts) + 0.3, 0.4
     # Slow rungs would press all that matters to a user, the neighbourhood of 1, into a line: it gets a panel.
     zoomed = min(every) < _NEAR
-    widths = [3.0, 2.6] if zoomed else [4.2]
+    widths = [3.4, 2.5] if zoomed else [4.2]
     full = f"What a faster product buys a step, {title}"
     width = left + sum(widths) + gap * zoomed + right
-    figure, axes = blank(width, 1.6 + 0.3 * len(names), full, left, width - left - widths[0], top=0.85)
+    figure, axes = blank(width, 1.45 + 0.28 * len(names), full, left, width - left - widths[0], top=0.75)
     panels = [axes]
     if zoomed:
         place = axes.get_position()
@@ -121,7 +121,7 @@ def _end_to_end(rows: list[Row], baseline: str, title: str, name: str) -> Iterat
         axes.plot([], [], color=FAINT, linestyle=(0, (4, 3)), label=label)
     legend_above(axes, left, 3)
     pairs = "; ".join(f"{kernel} {text}" for kernel, text in zip(names, texts, strict=True))
-    alt = f"Speedup of the products alone → of the whole training step, {title}, against {short(baseline)}: {pairs}."
+    alt = f"Speedup of the products → of the whole step, {title}, against {short(baseline)}: {pairs}."
     yield Chart(f"end-to-end-{name}", full, alt, figure)
 
 
@@ -165,10 +165,16 @@ def _predicted(rows: list[Row], baseline: str, title: str, name: str) -> Iterato
         axes.plot(ratio, place, style.marker, color=style.colour, markerfacecolor=fill, markersize=6.5)
         beside(axes, place, column, predicted[place], "right")
         beside(axes, place, 2 * column, measured[place], "right")
-    for end, text in enumerate(("predicted", "measured"), start=1):
-        beside(axes, -0.95, end * column, text, "right", FAINT)
+    for number, text in enumerate(("predicted", "measured"), start=1):
+        beside(axes, -0.95, number * column, text, "right", FAINT)
     kernel_rows(axes, names)
-    reach = 1.15 * max(0.05, *(abs(ratio - 1) for ratio in ratios))
+    ends = [
+        end / row["predicted_speedup"]
+        for row in rows
+        for column in ("measured_ci_low", "measured_ci_high")
+        if (end := known(row[column])) is not None
+    ]
+    reach = 1.1 * max(0.05, *(abs(ratio - 1) for ratio in [*ratios, *ends]))
     axes.set_xlim(max(0, 1 - reach), 1 + reach)
     hollow = "; hollow: extrapolated" if any(row["extrapolated"] for row in rows) else ""
     axes.set_xlabel(f"measured / predicted speedup, with 95 % interval{hollow}")
@@ -205,7 +211,8 @@ def _parts(mine: list[tuple[Row, Row]], title: str, name: str) -> Iterator[Chart
         for part, (colour, hatch) in zip([*products, "rest"], [*_fills(len(products)), _REST], strict=True):
             share = 100 * (rest if part == "rest" else parts.get(part, 0.0)) / total
             axes.barh(
-                place, share, left=start, height=0.7, color=colour, hatch=hatch, edgecolor="white", linewidth=0.5,
+                place, share, left=start, height=0.7,
+                color=colour, hatch=hatch, edgecolor="white", linewidth=0.5,
                 label=None if place else "all else" if part == "rest" else part,
             )  # fmt: skip
             start += share
@@ -215,9 +222,10 @@ def _parts(mine: list[tuple[Row, Row]], title: str, name: str) -> Iterator[Chart
     axes.set_xlabel("share of the step's time, %")
     axes.grid(False)
     legend_above(axes, 0, columns)
-    alt = f"Share of a step's time that goes to each product and to all else, {title}. " + "; ".join(
-        f"{kernel}: {percent(sum(parts.values()) / (sum(parts.values()) + rest))} of {seconds(row['step_s'])} in products"
-        for kernel, (row, parts, rest) in zip(names, shares, strict=True)
+    inside = [percent(sum(parts.values()) / (sum(parts.values()) + rest)) for _, parts, rest in shares]
+    alt = (
+        f"Share of a step's time that goes to each product and to all else, {title}. In products: "
+        + "; ".join(f"{kernel} {share}" for kernel, share in zip(names, inside, strict=True))
     )
     yield Chart(f"step-{name}", full, alt + ".", figure)
 
@@ -240,7 +248,8 @@ def _losses(mine: list[tuple[Row, Row]], title: str, name: str) -> Iterator[Char
         gap = max(1, len(points) // 5)
         axes.plot(
             steps, losses, color=style.colour, linestyle=style.line, marker=style.marker, markersize=5,
-            markevery=(place * gap // len(curves), gap), linewidth=1 + 2.5 * (1 - place / len(curves)), label=short(row["kernel"]),
+            markevery=(place * gap // len(curves), gap), linewidth=1 + 2.5 * (1 - place / len(curves)),
+            label=short(row["kernel"]),
         )  # fmt: skip
     axes.set_ylim(bottom=0)
     axes.grid()

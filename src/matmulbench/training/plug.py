@@ -1,0 +1,87 @@
+"""Any ``torch.nn`` model with its linear layers' products done by a kernel, forward and backward."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from matmulbench.ladder import Kernel
+
+
+class _Product(torch.autograd.Function):
+    """x Wᵀ + b, for x (rows, n_in), W (n_out, n_in) as ``nn.Linear`` keeps it, and b (n_out,) or None."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, kernel: Kernel) -> Tensor:
+        ctx.kernel = kernel
+        ctx.save_for_backward(x, weight)
+        # A kernel may go by way of numpy, which takes no tensor that asks for a gradient.
+        out = kernel(x.detach(), weight.detach().t())
+        return out if bias is None else out.add_(bias)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():
+            raise RuntimeError("a plugged layer can be differentiated once: its kernel records no graph")
+        x, weight = ctx.saved_tensors
+        kernel = ctx.kernel
+        needs_x, needs_weight, needs_bias, _ = ctx.needs_input_grad
+        return (
+            kernel(gradient, weight.detach()) if needs_x else None,
+            kernel(gradient.t(), x.detach()) if needs_weight else None,
+            gradient.sum(0) if needs_bias else None,
+            None,
+        )
+
+
+class PluggedLinear(nn.Linear):
+    """An ``nn.Linear`` whose three products, forward and backward, are done by ``kernel``."""
+
+    kernel: Any  # a Kernel; nn.Module would have it a tensor or a module
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return x Wᵀ + b for ``x`` (..., n_in), of any rank."""
+        rows = x if x.dim() == 2 else x.reshape(-1, self.in_features)
+        out: Tensor = _Product.apply(rows, self.weight, self.bias, self.kernel)  # type: ignore[no-untyped-call]
+        return out if x.dim() == 2 else out.reshape(*x.shape[:-1], self.out_features)
+
+
+def plug(model: nn.Module, kernel: Kernel) -> nn.Module:
+    """Return a copy of ``model`` in which every ``nn.Linear`` runs ``kernel``, forward and backward.
+
+    The copy has parameters of its own; those that layers share stay shared, and those that are frozen stay frozen.
+    Its ``state_dict`` has the keys and values of the model's. Subclasses of ``nn.Linear`` are left alone, for what
+    they do is theirs; so are products that are no ``nn.Linear`` (attention's, convolutions).
+
+    Parameters
+    ----------
+    model
+        any module; an ``nn.Linear`` itself, too.
+    kernel
+        takes ``a`` (m, k) and ``b`` (k, n), either of them perhaps a transposed view, and returns a fresh (m, n).
+
+    Examples
+    --------
+    >>> model = nn.Sequential(nn.Linear(784, 50), nn.ReLU(), nn.Linear(50, 10))
+    >>> plug(model, torch.matmul)(torch.zeros(64, 784)).shape
+    torch.Size([64, 10])
+    """
+    plugged = copy.deepcopy(model)
+    for module in plugged.modules():
+        if type(module) in (nn.Linear, PluggedLinear):
+            module.__class__ = PluggedLinear  # everything else about the layer stays: hooks, names, sharing
+            module.kernel = kernel  # type: ignore[assignment]  # nn.Module's attributes are untyped
+    return plugged
+
+
+def unplug(model: nn.Module) -> nn.Module:
+    """Return a copy of ``model`` with its plugged layers plain ``nn.Linear`` again."""
+    plain = copy.deepcopy(model)
+    for module in plain.modules():
+        if type(module) is PluggedLinear:
+            module.__class__ = nn.Linear  # type: ignore[assignment]
+            del module.kernel
+    return plain

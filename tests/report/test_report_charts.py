@@ -1,0 +1,122 @@
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from matplotlib import rc_context
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.transforms import Bbox
+
+from matmulbench.report.charts import ladder, rates, training, write_charts
+from matmulbench.report.charts.style import RC, looks
+from matmulbench.results.folder import Results
+from matmulbench.workload import PRESETS, Workload
+
+QUICK = {
+    "ladder-5x784x10", "ladder-64x784x50", "ladder-64x64x64", "ladder-256x256x256",
+    "gflops-by-size", "roofline",
+    "end-to-end-digits", "predicted-digits", "step-digits", "loss-digits",
+}  # fmt: skip
+
+
+def test_every_chart_is_written_as_svg_and_png(quick: Results, tmp_path: Path) -> None:
+    paths = write_charts(quick, tmp_path)
+    assert {path.name for path in paths} == {f"{name}.{kind}" for name in QUICK for kind in ("svg", "png")}
+    for path in paths:
+        if path.suffix == ".svg":
+            ElementTree.parse(path)
+        assert path.stat().st_size > 1000
+
+
+def test_the_same_results_give_the_same_svg(small: Results, tmp_path: Path) -> None:
+    first = [path.read_bytes() for path in write_charts(small, tmp_path / "a") if path.suffix == ".svg"]
+    assert first == [
+        path.read_bytes() for path in write_charts(small, tmp_path / "b") if path.suffix == ".svg"
+    ]
+
+
+def test_no_label_is_clipped_and_no_two_overlap(small: Results) -> None:
+    with rc_context(RC):
+        for chart in (chart for room in (ladder, rates, training) for chart in room.draw(small)):
+            figure = chart.figure
+            canvas = FigureCanvasAgg(figure)
+            canvas.draw()
+            renderer = canvas.get_renderer()
+            boxes: list[tuple[str, Bbox]] = [
+                (t.get_text(), t.get_window_extent(renderer)) for t in figure.texts
+            ]
+            for axes in figure.axes:
+                legend = axes.get_legend()
+                texts = [
+                    *axes.texts,
+                    axes.xaxis.label,
+                    axes.yaxis.label,
+                    *(legend.get_texts() if legend else []),
+                ]
+                for axis in (axes.xaxis, axes.yaxis):
+                    low, high = sorted(axis.get_view_interval())
+                    texts += [
+                        label
+                        for place, label in zip(axis.get_ticklocs(), axis.get_ticklabels(), strict=True)
+                        if low <= place <= high
+                    ]
+                boxes += [(t.get_text(), t.get_window_extent(renderer)) for t in texts if t.get_text()]
+            for text, box in boxes:
+                inside = box.x0 >= 0 and box.y0 >= 0 and box.x1 <= figure.bbox.x1 and box.y1 <= figure.bbox.y1
+                assert inside, (chart.name, text, box)
+            for i, (text, box) in enumerate(boxes):
+                for other, beside in boxes[i + 1 :]:
+                    assert not box.padded(-1).overlaps(beside.padded(-1)), (chart.name, text, other)
+
+
+def test_each_chart_has_a_text_that_stands_for_it(quick: Results) -> None:
+    with rc_context(RC):
+        charts = {chart.name: chart for room in (ladder, rates, training) for chart in room.draw(quick)}
+    assert "numpy 3.20 µs" in charts["ladder-5x784x10"].alt
+    assert "FMA peak of 112 GFLOP/s" in charts["roofline"].alt
+    assert all(chart.alt.endswith(".") for chart in charts.values())
+
+
+def test_a_run_of_one_kernel_and_one_square_has_a_ladder_alone(
+    make_run: Callable[..., Results], tmp_path: Path
+) -> None:
+    run = make_run(tmp_path / "run", [Workload(64, 64, 64)], tasks=(), kernels=("torch",), roof=False)
+    assert {path.stem for path in write_charts(run, tmp_path)} == {"ladder-64x64x64"}
+
+
+def test_an_empty_run_has_no_charts(make_run: Callable[..., Results], tmp_path: Path) -> None:
+    assert write_charts(make_run(tmp_path / "run", [], tasks=(), kernels=()), tmp_path) == []
+
+
+def test_a_run_in_which_nothing_worked_has_no_charts(
+    make_run: Callable[..., Results], tmp_path: Path
+) -> None:
+    run = make_run(tmp_path / "run", PRESETS["quick"], tasks=("digits",))
+    for table in ("measurements", "training"):
+        run.tables[table]["status"] = "crashed"
+    assert write_charts(run, tmp_path) == []
+
+
+def test_several_thread_counts_have_charts_of_their_own(
+    make_run: Callable[..., Results], tmp_path: Path
+) -> None:
+    run = make_run(
+        tmp_path / "run", [Workload(64, 64, 64)], tasks=(), threads=(1, 2), kernels=("numpy", "torch")
+    )
+    names = {path.stem for path in write_charts(run, tmp_path)}
+    assert names == {"ladder-64x64x64-t1", "ladder-64x64x64-t2", "roofline-t1", "roofline-t2", "threads"}
+
+
+def test_a_kernel_looks_the_same_in_every_chart() -> None:
+    assert looks(["torch"])["torch"] == looks(["numpy", "mine.py:matmul", "torch"])["torch"]
+    look = looks(["mine.py:matmul"])
+    assert len({(each.colour, each.marker) for each in look.values()}) == len(look)
+
+
+@pytest.mark.parametrize("module", ["tables", "output", "splice", ""])
+def test_only_the_charts_load_matplotlib_and_nothing_loads_torch(module: str) -> None:
+    name = ".".join(filter(None, ["matmulbench.report", module]))
+    code = f"import sys, {name}; sys.exit('matplotlib' in sys.modules or 'torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

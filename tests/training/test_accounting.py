@@ -1,0 +1,286 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from matmulbench.isolation import Host, Outcome
+from matmulbench.results.schema import Status
+from matmulbench.training import load, train_kernels
+from matmulbench.training.accounting import products_in_order, train_task
+from matmulbench.training.competition import share_out
+from matmulbench.training.contestant import Contestant, Stopwatch
+from matmulbench.training.cost import predict_seconds
+from matmulbench.training.envelope import rounding_envelope
+from matmulbench.training.learners import ModuleLearner, ReferenceLearner
+from matmulbench.workload import Workload
+
+SPOILT = Path(__file__).with_name("spoilt.py")
+
+
+def account(*specs, task="breast-cancer", baseline="torch", budget=3.0, **options):
+    found = train_task(task, list(specs), baseline, budget, 0, None, options)
+    return {row["kernel"]: (row, extra) for row, extra in found}
+
+
+@pytest.fixture(scope="module")
+def accounts():
+    return account("triple-loop", "row-slice", "einsum", "torch", budget=5.0)
+
+
+def test_rows_come_in_order_and_torch_nn_last(accounts):
+    assert list(accounts) == ["triple-loop", "row-slice", "einsum", "torch", "torch.nn"]
+    assert {row["status"] for row, _ in accounts.values()} == {"ok"}
+
+
+def test_a_fast_kernel_finishes_the_schedule(accounts):
+    for spec in ("torch", "einsum", "torch.nn"):
+        row, extra = accounts[spec]
+        assert (row["steps"], row["extrapolated"]) == (100, False)
+        assert row["step_ci_low_s"] <= row["step_s"] <= row["step_ci_high_s"]
+        assert row["loss_deviation"] < 1e-5
+        assert row["train_accuracy"] > 0.9
+        assert row["test_accuracy"] > 0.9
+        assert len(extra["losses"]) == len(extra["reference"]) == len(extra["loss_steps"]) == 100
+        assert extra["losses"][-1] == row["final_loss"]
+    assert accounts["torch"][0]["measured_speedup"] == 1
+    assert accounts["torch"][0]["predicted_speedup"] == 1
+
+
+def test_a_slow_kernel_is_flagged_and_its_losses_still_agree(accounts):
+    for spec in ("triple-loop", "row-slice"):
+        row, extra = accounts[spec]
+        assert row["extrapolated"]
+        assert 0 <= row["steps"] < 100
+        assert row["reason"]
+        assert row["train_accuracy"] is row["test_accuracy"] is None
+        assert row["predicted_speedup"] < 0.1
+        assert all(abs(a - b) <= 1e-5 * b for a, b in zip(extra["losses"], extra["reference"], strict=True))
+    assert accounts["triple-loop"][0]["measured_speedup"] is None  # no whole step was made
+
+
+def test_a_steps_parts_make_the_step(accounts):
+    row, extra = accounts["einsum"]
+    products = sum(product["seconds"] for product in extra["products"])
+    assert [(p["layer"], p["which"], p["workload"]) for p in extra["products"]] == [
+        (1, "forward", "455x30x14"),
+        (2, "forward", "455x14x1"),
+        (2, "weight-gradient", "1x455x14:TN"),
+        (2, "input-gradient", "455x1x14:NT"),
+        (1, "weight-gradient", "14x455x30:TN"),
+    ]
+    assert row["matmul_share"] == pytest.approx(products / (products + extra["rest_s"]))
+    assert extra["ceiling"] == pytest.approx(1 / (1 - row["matmul_share"]))
+    base = accounts["torch"][1]
+    base_products = sum(product["seconds"] for product in base["products"])
+    amdahl = (base["rest_s"] + base_products) / (base["rest_s"] + products)
+    assert row["predicted_speedup"] == pytest.approx(amdahl)
+
+
+def test_the_products_are_those_that_the_net_asks_for():
+    problem = load("digits")
+    asked = []
+
+    def matmul(a, b):
+        asked.append((a.shape[0], a.shape[1], b.shape[1]))
+        return a @ b
+
+    ReferenceLearner(problem, matmul).step(0)
+    assert asked == [(w.m, w.k, w.n) for _, _, w in products_in_order(problem)]
+
+
+@pytest.mark.parametrize("kernel", ["coarse", "off", "not_a_number"])
+def test_a_kernel_that_learns_differently_gets_no_figure(kernel):
+    spec = f"{SPOILT}:{kernel}"
+    row, extra = account(spec, "torch")[spec]
+    assert row["status"] == "failed-verification"
+    assert "it learns differently: at step" in row["reason"]
+    assert row["step_s"] is row["measured_speedup"] is row["predicted_speedup"] is row["final_loss"] is None
+    assert "products" not in extra
+
+
+@pytest.mark.parametrize(
+    ("kernel", "status", "reason"),
+    [
+        (f"{SPOILT}:raises", "error", "ArithmeticError: no luck today (spoilt.py"),
+        (f"{SPOILT}:late", "error", "ArithmeticError: too large for me (spoilt.py"),
+        (f"{SPOILT}:hungry", "out-of-memory", "allocate"),
+        ("no_such_module:matmul", "unavailable", "No module named 'no_such_module'"),
+    ],
+)
+def test_a_kernel_that_fails_costs_its_own_row(kernel, status, reason):
+    rows = account(kernel, "torch")
+    assert rows[kernel][0]["status"] == status
+    assert reason in rows[kernel][0]["reason"]
+    assert rows["torch"][0]["status"] == rows["torch.nn"][0]["status"] == "ok"
+
+
+def test_without_a_working_baseline_there_is_no_speedup():
+    baseline = f"{SPOILT}:raises"
+    row, _ = account(baseline, "torch", baseline=baseline)["torch"]
+    assert row["status"] == "ok"
+    assert row["step_s"] > 0
+    assert row["measured_speedup"] is row["predicted_speedup"] is None
+
+
+# --- the parent's side ----------------------------------------------------------------------------------
+
+
+def test_a_crash_costs_one_row_and_the_rest_is_run_again():
+    heard = []
+    spec = f"{SPOILT}:dies"
+    with Host() as host:
+        found = train_kernels(host, "breast-cancer", [spec, "numpy"], budget_s=2.0, on_progress=heard.append)
+    rows = {row.kernel: row for row, _ in found}
+    assert list(rows) == ["torch", spec, "numpy", "torch.nn"]
+    assert (rows[spec].status, rows[spec].threads) == (Status.CRASHED, 1)
+    assert rows[spec].reason == "SIGSEGV (memory it does not own)"
+    assert rows["torch"].status == rows["numpy"].status == Status.OK
+    assert {spec, "numpy"} <= set(heard)
+
+
+class Scripted:
+    """A host whose calls end as they are told to."""
+
+    threads = 3
+
+    def __init__(self, *endings):
+        self.endings = list(endings)
+        self.asked = []
+
+    def call(self, target, task, specs, *_, listen, **__):
+        self.asked.append(list(specs))
+        said, outcome = self.endings.pop(0)
+        for message in said:
+            listen(message)
+        return outcome
+
+
+def test_a_hang_is_its_kernels_and_each_is_tried_once():
+    host = Scripted(
+        ([("kernel", "a"), ("kernel", "b")], Outcome(Status.TIMEOUT, reason="no sign of life")),
+        ([("kernel", "a")], Outcome(Status.CRASHED, reason="SIGSEGV")),
+        ([], Outcome(Status.OK, [({"task": "digits", "kernel": "torch", "threads": 1}, {})])),
+    )
+    found = train_kernels(host, "digits", ["a", "b"])
+    assert host.asked == [["torch", "a", "b"], ["torch", "a"], ["torch"]]
+    assert [(row.kernel, row.status, row.threads) for row, _ in found] == [
+        ("torch", "ok", 3),
+        ("a", "crashed", 3),
+        ("b", "timeout", 3),
+    ]
+
+
+def test_what_is_no_kernels_fault_is_not_tried_again():
+    host = Scripted(([("kernel", "float64 reference")], Outcome(Status.CRASHED, reason="SIGBUS")))
+    found = train_kernels(host, "digits", ["torch"])
+    assert [(row.kernel, row.status, row.reason) for row, _ in found] == [("torch", "crashed", "SIGBUS")]
+
+
+def test_bad_names_are_refused_before_anything_runs():
+    with pytest.raises(ValueError, match="did you mean breast-cancer"):
+        train_kernels(Scripted(), "breast-cancr", ["torch"])
+
+
+# --- the parts ------------------------------------------------------------------------------------------
+
+
+def test_shares_go_to_the_small_wishes_first():
+    assert share_out(9, [1, 100, 2, 100]) == [1, 3, 2, 3]
+    assert share_out(10, [1, 2]) == [1, 2]
+    assert share_out(0, [5]) == [0]
+    assert share_out(5, []) == []
+
+
+def test_a_slow_kernels_cost_is_foretold_without_running_it():
+    macs = []
+
+    def matmul(a, b):
+        macs.append(a.shape[0] * a.shape[1] * b.shape[1])
+        end = clock() + macs[-1] * 1e-6
+        while clock() < end:
+            pass
+        return a @ b
+
+    from time import perf_counter as clock
+
+    workload = Workload(64, 784, 50)
+    seconds = predict_seconds(matmul, workload)
+    assert 0.5 < seconds / (workload.flop / 2 * 1e-6) < 2
+    assert sum(macs) < workload.flop / 2 / 10
+
+
+@pytest.mark.parametrize("layout", ["NN", "TN", "NT"])
+def test_costs_are_tried_in_the_workloads_own_layout(layout):
+    seen = set()
+
+    def matmul(a, b):
+        if min(*a.shape, *b.shape) > 1:
+            seen.add(("N" if a.is_contiguous() else "T") + ("N" if b.is_contiguous() else "T"))
+        assert a.shape[1] == b.shape[0]
+        return a @ b
+
+    predict_seconds(matmul, Workload(7, 9, 5, layout))
+    assert seen == {layout}
+
+
+def test_the_envelope_holds_honest_rounding_and_little_more():
+    problem = load("digits")
+    envelope = rounding_envelope(problem, 40)
+
+    def losses(kernel):
+        learner = ReferenceLearner(problem, kernel)
+        return [float(learner.step(step)) for step in range(40)]
+
+    def reversed_sum(a, b):
+        return a.flip(1) @ b.flip(0)
+
+    def coarse(a, b):
+        return a.bfloat16().float() @ b.bfloat16().float()
+
+    for honest in (torch.matmul, reversed_sum):
+        assert envelope.first_outside(losses(honest)) is None
+    assert envelope.first_outside(losses(coarse)) is not None
+    assert envelope.first_outside([float("nan")]) == 0
+    assert (envelope.width[1:] >= envelope.width[:-1]).all()
+
+
+def test_a_diverging_schedule_is_compared_as_far_as_it_is_finite():
+    from matmulbench.training.tasks import find_task
+
+    envelope = rounding_envelope(load(find_task("digits", lr=1e30)), 10)
+    assert len(envelope.reference) < 10
+    assert envelope.first_outside([float("nan")] * 10) in (None, *range(len(envelope.reference)))
+
+
+def test_a_contestant_scores_the_first_pass_alone_and_repeats_it_exactly():
+    problem = load("breast-cancer")
+    contestant = Contestant("torch", torch.matmul, lambda: ReferenceLearner(problem, torch.matmul), 100, 1e-4)
+    number = 0
+    while not contestant.learnt:
+        contestant.turn(number)
+        number += 1
+    first = list(contestant.losses)
+    assert len(first) == 100
+    again = [float(contestant.learner.step(step)) for step in range(100)]
+    assert again == first
+    contestant.turn(number)
+    assert contestant.losses == first
+    assert len(contestant.step_samples) + len(contestant.product_samples) == number + 1
+
+
+def test_the_stopwatch_notes_each_product_and_changes_none():
+    stopwatch = Stopwatch(torch.matmul)
+    a, b = torch.ones(2, 3), torch.ones(3, 4)
+    assert torch.equal(stopwatch(a, b), a @ b)
+    stopwatch(a, b)
+    assert len(stopwatch.seconds) == 2
+    assert min(stopwatch.seconds) > 0
+
+
+def test_torch_nn_has_its_own_parameters():
+    problem = load("breast-cancer")
+    before = [weight.clone() for weight, _ in problem.parameters]
+    learner = ModuleLearner(problem)
+    for step in range(3):
+        learner.step(step)
+    assert all(torch.equal(weight, old) for (weight, _), old in zip(problem.parameters, before, strict=True))

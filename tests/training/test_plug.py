@@ -1,0 +1,155 @@
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from matmulbench.ladder.numpy_matmul import matmul as numpy_matmul
+from matmulbench.ladder.row_slice import matmul as row_slice
+from matmulbench.training.plug import plug, unplug
+
+
+class Tied(nn.Module):
+    """One linear layer used twice, and a second whose weight is the first's."""
+
+    def __init__(self):
+        super().__init__()
+        self.one = nn.Linear(5, 5)
+        self.two = nn.Linear(5, 5, bias=False)
+        self.two.weight = self.one.weight
+
+    def forward(self, x):
+        return self.two(torch.relu(self.one(torch.relu(self.one(x)))))
+
+
+class Counting:
+    def __init__(self):
+        self.calls = []
+
+    def __call__(self, a, b):
+        assert not a.requires_grad
+        assert not b.requires_grad
+        self.calls.append((tuple(a.shape), tuple(b.shape)))
+        return a @ b
+
+
+def gradients(model, x):
+    x = x.clone().requires_grad_()
+    model.zero_grad()
+    out = model(x)
+    out.square().sum().backward()
+    return out.detach(), [x.grad, *(p.grad for p in model.parameters() if p.requires_grad)]
+
+
+@pytest.mark.parametrize("kernel", [numpy_matmul, row_slice])
+@pytest.mark.parametrize("shape", [(5,), (3, 5), (2, 3, 5), (2, 1, 3, 5), (0, 5)])
+@pytest.mark.parametrize(
+    "model",
+    [nn.Linear(5, 4), nn.Linear(5, 4, bias=False), nn.Sequential(nn.Linear(5, 6), nn.ReLU(), nn.Linear(6, 3)), Tied()],
+    ids=["linear", "no bias", "net", "shared"],
+)
+def test_forward_and_gradients_are_those_of_the_model(model, shape, kernel):
+    model = copy.deepcopy(model).double()
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0)).double()
+    want, want_gradients = gradients(model, x)
+    got, got_gradients = gradients(plug(model, kernel), x)
+    assert torch.allclose(got, want, rtol=1e-12, atol=1e-12)
+    assert len(got_gradients) == len(want_gradients)
+    for one, other in zip(got_gradients, want_gradients, strict=True):
+        assert torch.allclose(one, other, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_gradcheck(bias):
+    layer = plug(nn.Linear(4, 3, bias=bias).double(), numpy_matmul)
+    x = torch.randn(2, 5, 4, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(layer, (x,))
+    weight = layer.weight.detach().clone().requires_grad_()
+
+    def of_the_weight(weight):
+        return torch.func.functional_call(layer, {"weight": weight}, (x.detach(),))
+
+    assert torch.autograd.gradcheck(of_the_weight, (weight,))
+
+
+def test_frozen_weights_and_data_cost_no_product():
+    kernel = Counting()
+    model = nn.Sequential(nn.Linear(5, 4), nn.Linear(4, 3))
+    model[1].weight.requires_grad_(False)
+    plugged = plug(model, kernel)
+    plugged(torch.randn(2, 5)).sum().backward()
+    forward = [((2, 5), (5, 4)), ((2, 4), (4, 3))]
+    assert kernel.calls == [*forward, ((2, 3), (3, 4)), ((4, 2), (2, 5))]
+    assert plugged[1].weight.grad is None
+    assert plugged[1].bias.grad is not None
+
+
+def test_sharing_names_and_values_stay():
+    model = Tied()
+    plugged = plug(model, torch.matmul)
+    assert plugged.one.weight is plugged.two.weight
+    assert plugged.one.weight is not model.one.weight
+    assert list(plugged.state_dict()) == list(model.state_dict())
+    model.load_state_dict(plugged.state_dict())
+    assert all(torch.equal(a, b) for a, b in zip(plugged.parameters(), model.parameters(), strict=True))
+
+
+def test_unplug_gives_the_plain_model_and_changes_nothing_else():
+    model = nn.Sequential(nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 3))
+    kernel = Counting()
+    plugged = plug(model, kernel)
+    plain = unplug(plugged)
+    assert [type(m) for m in plain] == [type(m) for m in model]
+    assert vars(plain[0]).keys() == vars(model[0]).keys()
+    x = torch.randn(2, 5)
+    assert torch.equal(plain(x), model(x))
+    assert not kernel.calls
+    plugged(x)
+    assert len(kernel.calls) == 2
+
+
+def test_plugging_again_changes_the_kernel():
+    first, second = Counting(), Counting()
+    plug(plug(nn.Linear(5, 4), first), second)(torch.randn(2, 5))
+    assert (len(first.calls), len(second.calls)) == (0, 1)
+
+
+def test_hooks_and_training_mode_stay():
+    model = nn.Linear(5, 4).eval()
+    seen = []
+    model.register_forward_hook(lambda *_: seen.append(1))
+    plugged = plug(model, torch.matmul)
+    plugged(torch.randn(2, 5))
+    assert seen == [1]
+    assert not plugged.training
+
+
+def test_a_subclass_of_linear_keeps_its_own_forward():
+    class Doubled(nn.Linear):
+        def forward(self, x):
+            return 2 * super().forward(x)
+
+    kernel = Counting()
+    plug(Doubled(5, 4), kernel)(torch.randn(2, 5))
+    assert not kernel.calls
+
+
+def test_a_second_derivative_is_refused():
+    layer = plug(nn.Linear(4, 3), torch.matmul)
+    x = torch.randn(2, 4, requires_grad=True)
+    with pytest.raises(RuntimeError, match="can be differentiated once"):
+        torch.autograd.grad(layer(x).square().sum(), x, create_graph=True)
+
+
+def test_the_models_sgd_trains_it_like_the_plain_one():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 1)).double()
+    plugged = plug(model, numpy_matmul)
+    x, y = torch.randn(8, 5).double(), torch.randn(8, 1).double()
+    for net in (model, plugged):
+        optimizer = torch.optim.SGD(net.parameters(), 0.1)
+        for _ in range(5):
+            optimizer.zero_grad()
+            nn.functional.mse_loss(net(x), y).backward()
+            optimizer.step()
+    assert torch.allclose(model[0].weight, plugged[0].weight, rtol=1e-10)
