@@ -167,7 +167,7 @@ def measure(
     frame = measure_kernels(
         specs, todo, threads=_thread_counts(threads), baseline=baseline, budget_s=budget, progress=_tell
     )
-    show(frame, format)
+    show(frame, format, baseline)
     raise typer.Exit(int((frame["status"] != "ok").any()))
 
 
@@ -198,7 +198,7 @@ def train(
         seed=seed,
         data_dir=str(data_dir) if data_dir else None,
     )
-    show(frame, format)
+    show(frame, format, baseline)
     raise typer.Exit(int((frame["status"] != "ok").any()))
 
 

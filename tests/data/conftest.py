@@ -17,4 +17,3 @@ def mnist_dir():
     except DataError as error:
         pytest.skip(f"MNIST is needed: {error}")
     return folder
-

@@ -127,9 +127,7 @@ def training(task: str, kernel: str, threads: int) -> tuple[TrainingRow, dict[st
 def add_failures(folder: RunFolder, workloads: list[Workload]) -> None:
     wrong = "work/mine.py:matmul"
     finding = "5x784x10: element (0, 0) is 3.1, expected -12.4; the sum over k stops after 5 of 784 terms"
-    folder.add(
-        "verification", VerificationRow(wrong, "float32", "failed-verification", "wrong", 8.1e5, 3, finding)
-    )
+    folder.add("verification", VerificationRow(wrong, "float32", "failed-verification", "wrong", 8.1e5, 3, finding))
     for i, status in enumerate(s for s in Status if s is not Status.OK):
         workload = workloads[min(i, len(workloads) - 1)]
         base = (str(workload), workload.m, workload.k, workload.n, workload.layout, workload.dtype, 1)
@@ -143,9 +141,7 @@ def add_failures(folder: RunFolder, workloads: list[Workload]) -> None:
                 "measurements",
                 MeasurementRow(*base, wrong, Status.FAILED_VERIFICATION, reason="see verification"),
             )
-    folder.add(
-        "training", TrainingRow("digits", wrong, 1, Status.FAILED_VERIFICATION, reason="see verification")
-    )
+    folder.add("training", TrainingRow("digits", wrong, 1, Status.FAILED_VERIFICATION, reason="see verification"))
 
 
 @pytest.fixture(name="make_run", scope="session")

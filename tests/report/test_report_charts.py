@@ -32,9 +32,7 @@ def test_every_chart_is_written_as_svg_and_png(quick: Results, tmp_path: Path) -
 
 def test_the_same_results_give_the_same_svg(small: Results, tmp_path: Path) -> None:
     first = [path.read_bytes() for path in write_charts(small, tmp_path / "a") if path.suffix == ".svg"]
-    assert first == [
-        path.read_bytes() for path in write_charts(small, tmp_path / "b") if path.suffix == ".svg"
-    ]
+    assert first == [path.read_bytes() for path in write_charts(small, tmp_path / "b") if path.suffix == ".svg"]
 
 
 def test_no_label_is_clipped_and_no_two_overlap(small: Results) -> None:
@@ -44,9 +42,7 @@ def test_no_label_is_clipped_and_no_two_overlap(small: Results) -> None:
             canvas = FigureCanvasAgg(figure)
             canvas.draw()
             renderer = canvas.get_renderer()
-            boxes: list[tuple[str, Bbox]] = [
-                (t.get_text(), t.get_window_extent(renderer)) for t in figure.texts
-            ]
+            boxes: list[tuple[str, Bbox]] = [(t.get_text(), t.get_window_extent(renderer)) for t in figure.texts]
             for axes in figure.axes:
                 legend = axes.get_legend()
                 texts = [
@@ -90,21 +86,15 @@ def test_an_empty_run_has_no_charts(make_run: Callable[..., Results], tmp_path: 
     assert write_charts(make_run(tmp_path / "run", [], tasks=(), kernels=()), tmp_path) == []
 
 
-def test_a_run_in_which_nothing_worked_has_no_charts(
-    make_run: Callable[..., Results], tmp_path: Path
-) -> None:
+def test_a_run_in_which_nothing_worked_has_no_charts(make_run: Callable[..., Results], tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", PRESETS["quick"], tasks=("digits",))
     for table in ("measurements", "training"):
         run.tables[table]["status"] = "crashed"
     assert write_charts(run, tmp_path) == []
 
 
-def test_several_thread_counts_have_charts_of_their_own(
-    make_run: Callable[..., Results], tmp_path: Path
-) -> None:
-    run = make_run(
-        tmp_path / "run", [Workload(64, 64, 64)], tasks=(), threads=(1, 2), kernels=("numpy", "torch")
-    )
+def test_several_thread_counts_have_charts_of_their_own(make_run: Callable[..., Results], tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", [Workload(64, 64, 64)], tasks=(), threads=(1, 2), kernels=("numpy", "torch"))
     names = {path.stem for path in write_charts(run, tmp_path)}
     assert names == {"ladder-64x64x64-t1", "ladder-64x64x64-t2", "roofline-t1", "roofline-t2", "threads"}
 

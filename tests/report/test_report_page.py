@@ -65,18 +65,14 @@ def test_the_page_says_what_is_measured_on_what(page: str, quick: Results) -> No
         assert text in plain
 
 
-def test_a_file_name_or_finding_cannot_become_markup(
-    make_run: Callable[..., Results], tmp_path: Path
-) -> None:
+def test_a_file_name_or_finding_cannot_become_markup(make_run: Callable[..., Results], tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", [Workload(5, 784, 10)], tasks=(), kernels=("torch", "<b>x.py:matmul"))
     page = write_report(run.path).read_text()
     assert "<b>" not in page
     assert "&lt;b&gt;x.py:matmul" in page
 
 
-def test_a_run_that_was_interrupted_at_once_has_a_page(
-    make_run: Callable[..., Results], tmp_path: Path
-) -> None:
+def test_a_run_that_was_interrupted_at_once_has_a_page(make_run: Callable[..., Results], tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", [], tasks=(), kernels=())
     assert "where it is biased" in write_report(run.path).read_text()
 

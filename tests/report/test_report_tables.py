@@ -92,10 +92,7 @@ def test_verification_shows_findings(standard: Results) -> None:
 
 
 def test_training_tells_the_ceiling(quick: Results) -> None:
-    assert (
-        "digits: with products that cost nothing, a step would be 1.72×"
-        in training_table(quick.training).note
-    )
+    assert "digits: with products that cost nothing, a step would be 1.72×" in training_table(quick.training).note
 
 
 @pytest.mark.parametrize("width", [80, 100, 130])
@@ -136,13 +133,9 @@ def test_an_unknown_format_is_refused(quick: Results) -> None:
 
 
 def test_several_thread_counts_are_told_apart(make_run: Callable[..., Results], tmp_path: Path) -> None:
-    run = make_run(
-        tmp_path / "run", [Workload(64, 64, 64)], tasks=(), threads=(1, 2), kernels=("numpy", "torch")
-    )
+    run = make_run(tmp_path / "run", [Workload(64, 64, 64)], tasks=(), threads=(1, 2), kernels=("numpy", "torch"))
     assert [row[0].text for row in speedup_table(run).rows] == [
         "64x64x64 · float32 · 1 thread",
         "64x64x64 · float32 · 2 threads",
     ]
-    assert [row[1].text for row in measurement_table(run.measurements).rows] == ["float32, 1"] * 2 + [
-        "float32, 2"
-    ] * 2
+    assert [row[1].text for row in measurement_table(run.measurements).rows] == ["float32, 1"] * 2 + ["float32, 2"] * 2

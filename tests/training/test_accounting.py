@@ -17,7 +17,7 @@ from matmulbench.workload import Workload
 SPOILT = Path(__file__).with_name("spoilt.py")
 
 
-def account(*specs, task="breast-cancer", baseline="torch", budget=3.0, **options):
+def account(*specs, task="breast-cancer", baseline="torch", budget=1.0, **options):
     found = train_task(task, list(specs), baseline, budget, 0, None, options)
     return {row["kernel"]: (row, extra) for row, extra in found}
 
@@ -129,7 +129,7 @@ def test_a_crash_costs_one_row_and_the_rest_is_run_again():
     heard = []
     spec = f"{SPOILT}:dies"
     with Host() as host:
-        found = train_kernels(host, "breast-cancer", [spec, "numpy"], budget_s=2.0, on_progress=heard.append)
+        found = train_kernels(host, "breast-cancer", [spec, "numpy"], budget_s=1.0, on_progress=heard.append)
     rows = {row.kernel: row for row, _ in found}
     assert list(rows) == ["torch", spec, "numpy", "torch.nn"]
     assert (rows[spec].status, rows[spec].threads) == (Status.CRASHED, 1)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 def audit_verification(
     effort: str = "default",
     chosen: Iterable[Animal] | None = None,
+    silence_limit: float | None = None,
     progress: Callable[[str], None] = lambda text: None,
 ) -> list[dict[str, Any]]:
     """Verify the zoo, or the ``chosen`` of it, and return a row for each of its kernels.
@@ -31,7 +32,7 @@ def audit_verification(
     with Host(threads=2) as host:
         for animal in animals() if chosen is None else chosen:
             progress(animal.name)
-            row = verify_kernel(host, animal.spec, animal.dtype, effort)
+            row = verify_kernel(host, animal.spec, animal.dtype, effort, silence_limit)
             rows.append(
                 {
                     "kernel": animal.name,

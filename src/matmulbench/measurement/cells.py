@@ -89,8 +89,8 @@ def _cell(
     workload: Workload, threads: int, report: dict[str, Any], looks: int, comparisons: int, roof: Roof | None
 ) -> Cell:
     row = _row(workload, threads, report["kernel"], report["status"], report.get("reason"))
-    samples, paired = report.get("samples", []), report.get("paired", [])
-    extra: dict[str, Any] = {key: report[key] for key in ("timed_on", "extra_bytes") if key in report}
+    samples, paired = report.get("samples", []), report.get("baseline_samples", [])
+    extra: dict[str, Any] = {key: report[key] for key in ("timed_on", "extra_bytes", "baseline_samples", "calibration_samples") if key in report}
     if row.status != Status.OK:
         return Cell(row, [], extra)
     if not samples:
@@ -107,7 +107,7 @@ def _cell(
     if roof:
         row.roof_gflops = roof.gflops(workload)
         row.roof_percent = 100 * row.gflops / row.roof_gflops
-    return Cell(row, samples, extra | {"baseline_samples": paired})
+    return Cell(row, samples, extra)
 
 
 def _figures(interval: Interval) -> tuple[float, float | None, float | None]:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from time import perf_counter
 from typing import Any
 
 import llvmlite.binding as llvm
 import numba
+import numpy as np
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
+_CALIBRATION = 150_000
 CHAINS = 12  # independent sums: more than latency (4 cycles) x two units, fewer than the registers there are
 _I64 = ir.IntType(64)
 
@@ -66,6 +69,11 @@ def _fma_loop(typing_context: Any, iterations: Any, x: Any) -> Any:
     return x(types.int64, x), codegen
 
 
+@numba.njit(cache=True)
+def _run_alone(iterations: int, x: Any) -> Any:
+    return _fma_loop(iterations, x)  # type: ignore[call-arg]  # numba supplies the context
+
+
 @numba.njit(parallel=True, cache=True)
 def run_fma(threads: int, iterations: int, x: Any) -> Any:
     """Run the loop once on each of ``threads`` threads; the sum is of no interest."""
@@ -73,6 +81,13 @@ def run_fma(threads: int, iterations: int, x: Any) -> Any:
     for _ in numba.prange(threads):
         total += _fma_loop(iterations, x)  # type: ignore[call-arg]  # numba supplies the context
     return total
+
+
+def calibrate() -> float:
+    """Return the seconds of a fixed amount of work, about a millisecond: it varies with the machine alone."""
+    start = perf_counter()
+    _run_alone(_CALIBRATION, np.float32(1e-9))
+    return perf_counter() - start
 
 
 def flop_per_iteration(bits: int) -> int:

@@ -19,6 +19,7 @@ from matmulbench.isolation import describe, say
 from matmulbench.ladder.plugins import load_kernel
 from matmulbench.measurement.clock import calls_per_block, time_block
 from matmulbench.measurement.cost import Cost, MakeOperands, extrapolate, learn_cost
+from matmulbench.measurement.fma import calibrate
 from matmulbench.measurement.statistics import ratio_interval
 from matmulbench.verification import check_result
 from matmulbench.workload import Workload
@@ -45,6 +46,7 @@ class Contestant:
     every: int = 1
     samples: list[float] = field(default_factory=list)  # seconds per call of the whole workload
     paired: list[float] = field(default_factory=list)  # the baseline's sample of the same round
+    calibration: list[float] = field(default_factory=list)  # what a fixed loop of FMAs took in the same round
     failure: dict[str, str] | None = None
 
     @property
@@ -64,7 +66,8 @@ class Contestant:
             "extrapolated": self.extrapolated,
             "timed_on": str(self.cost.workload),
             "samples": self.samples,
-            "paired": self.paired,
+            "baseline_samples": self.paired,
+            "calibration_samples": self.calibration,
             "extra_bytes": self.cost.extra_bytes,
             **(self.failure or {"status": "ok"}),
         }
@@ -84,6 +87,7 @@ def measure_workload(
     order = random.Random(seed)
     operands = cache(lambda problem: problem.operands(seed))
     contestants, failed = _enter(workload, specs, budget_s, operands)
+    calibrate()  # loads it
     looks = 0
     if any(contestant.spec == baseline for contestant in contestants):
         left_s = max(budget_s - (perf_counter() - start), budget_s / 2)
@@ -130,6 +134,7 @@ def _hold_rounds(
     for number in range(1, rounds + 1):
         turns = [one for one in contestants if not one.failure and (one.spec == baseline or number % one.every == 0)]
         order.shuffle(turns)
+        fixed_s = calibrate()
         times = {one.spec: _turn(one, workload, operands) for one in turns}
         if (base := times.get(baseline)) is None:
             return len(looks)  # without a baseline there are no ratios
@@ -137,6 +142,7 @@ def _hold_rounds(
             if (seconds := times[one.spec]) is not None:
                 one.samples.append(seconds)
                 one.paired.append(base)
+                one.calibration.append(fixed_s)
         late = perf_counter() > deadline and number >= MIN_ROUNDS
         if late or (number in looks and _settled(contestants, len(looks))):
             break

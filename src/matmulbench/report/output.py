@@ -21,7 +21,7 @@ FORMATS = ("table", "csv", "json")
 _UNLIMITED = 10_000
 
 
-def show(rows: pd.DataFrame | list[dict[str, Any]], format: str = "table", baseline: str = BASELINE) -> None:  # noqa: A002  # the option's name
+def show(rows: pd.DataFrame | list[dict[str, Any]], format: str = "table", baseline: str = BASELINE) -> None:
     """Print rows as a table for the eye, as CSV, or as JSON (a list of objects).
 
     Raises
@@ -35,9 +35,7 @@ def show(rows: pd.DataFrame | list[dict[str, Any]], format: str = "table", basel
     if format == "csv":
         sys.stdout.write(frame.to_csv(index=False))
     elif format == "json":
-        sys.stdout.write(
-            frame.to_json(orient="records", indent=2, double_precision=15, force_ascii=False) + "\n"
-        )
+        sys.stdout.write(frame.to_json(orient="records", indent=2, double_precision=15, force_ascii=False) + "\n")
     elif format == "table":
         print_grids(as_grid(frame, baseline))
     else:

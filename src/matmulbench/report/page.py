@@ -32,10 +32,7 @@ def render(results: Results, charts: list[Chart]) -> str:
         lstrip_blocks=True,
     )
     folder = results.path / "charts"
-    drawn = {
-        chart.name: (chart, inline(chart, (folder / f"{chart.name}.svg").read_text("utf-8")))
-        for chart in charts
-    }
+    drawn = {chart.name: (chart, inline(chart, (folder / f"{chart.name}.svg").read_text("utf-8"))) for chart in charts}
 
     def group(*prefixes: str) -> list[tuple[Chart, Markup]]:
         return [pair for name, pair in drawn.items() if name.startswith(prefixes)]
@@ -73,9 +70,7 @@ def inline(chart: Chart, svg: str) -> Markup:
     style = f' style="max-width:{float(width[1]) * 4 / 3:.0f}px"' if width else ""
     tag, rest = body.split(">", 1)
     tag = re.sub(r'\s(?:width|height)="[^"]*"', "", tag)
-    return Markup('{} role="img" aria-label="{}"{}>{}').format(
-        Markup(tag), chart.alt, Markup(style), Markup(rest)
-    )
+    return Markup('{} role="img" aria-label="{}"{}>{}').format(Markup(tag), chart.alt, Markup(style), Markup(rest))
 
 
 def _facts(run: dict[str, Any]) -> list[tuple[str, str]]:
@@ -96,7 +91,5 @@ def _text(value: Any) -> str:
 def _bytes(value: Any) -> str:
     if not isinstance(value, int):
         return "unknown" if value is None else str(value)
-    unit, name = next(
-        ((2**p, n) for p, n in ((30, "GiB"), (20, "MiB"), (10, "KiB")) if value >= 2**p), (1, "bytes")
-    )
+    unit, name = next(((2**p, n) for p, n in ((30, "GiB"), (20, "MiB"), (10, "KiB")) if value >= 2**p), (1, "bytes"))
     return f"{value / unit:.3g} {name}"

@@ -41,9 +41,7 @@ LADDERS = (
             "torch": 18.2e-6,
         },
     ),
-    Published(
-        "fastbook, chapter 17", "5x784x10", {"row-slice": 1.7e-3, "broadcasting": 357e-6, "einsum": 68.7e-6}
-    ),
+    Published("fastbook, chapter 17", "5x784x10", {"row-slice": 1.7e-3, "broadcasting": 357e-6, "einsum": 68.7e-6}),
 )
 CAVEAT = (
     "The sources name neither machine nor thread count; torch takes all cores unless it is told otherwise, "
@@ -75,11 +73,7 @@ def published_table(results: Results) -> Grid:
         before: float | None = None
         for kernel, time in published.times.items():
             row = ladder.row(kernel) if ladder else None
-            mine = (
-                Cell(seconds(row["median_s"]), row["median_s"], "strong")
-                if row
-                else Cell(NOTHING, tone="faint")
-            )
+            mine = Cell(seconds(row["median_s"]), row["median_s"], "strong") if row else Cell(NOTHING, tone="faint")
             step = f"{before / time:,.0f}× faster" if before and before / time > 1.5 else NOTHING
             grid.rows.append(
                 [

@@ -46,8 +46,7 @@ def _block(readme: Path, results: Results) -> str:
     grid = ladder_table(results)
     found = [ladder for ladder in ladders(results.measurements) if ladder.timed]
     pictures = [
-        f"![Time of one product, {each.title}]({folder}/charts/{chart_name(each, found)}.svg)"
-        for each in found[:1]
+        f"![Time of one product, {each.title}]({folder}/charts/{chart_name(each, found)}.svg)" for each in found[:1]
     ]
     machine, versions = results.run["machine"], results.run["versions"]
     return "\n".join(

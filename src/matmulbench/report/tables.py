@@ -107,9 +107,7 @@ def _measurement_cells(row: Row, ladder: Ladder, baseline: str, lowest: str | No
         factor_cell(row["speedup"]),
         Cell(NOTHING)
         if is_baseline
-        else Cell(
-            factor_interval(row["speedup_ci_low"], row["speedup_ci_high"]), known(row["speedup_ci_low"])
-        ),
+        else Cell(factor_interval(row["speedup_ci_low"], row["speedup_ci_high"]), known(row["speedup_ci_low"])),
         *climbed,
         Cell(rate(row["gflops"]), known(row["gflops"])),
         Cell(percent(row["roof_percent"], of=100), known(row["roof_percent"])),
@@ -247,9 +245,7 @@ def training_table(training: pd.DataFrame, baseline: str = BASELINE) -> Grid:
     several = len({threads for _, threads in found}) > 1
     for (task, threads), rows in found.items():
         grid.sections.add(len(grid.rows))
-        reference = next(
-            (row for row in rows if row["kernel"] == baseline and has_figure(row, "step_s")), None
-        )
+        reference = next((row for row in rows if row["kernel"] == baseline and has_figure(row, "step_s")), None)
         if (limit := ceiling(reference)) is not None:
             notes.append(f"{task}: with products that cost nothing, a step would be {factor(limit)}")
         name = task_title(task, threads) if several else task

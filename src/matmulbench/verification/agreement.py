@@ -16,9 +16,7 @@ _SHAPES = ((5, 7, 3), (17, 33, 9), (8, 300, 4), (33, 32, 31))
 
 
 def _cases(dtype: str) -> list[Case]:
-    return [
-        Case(*shape, "NN", dtype, values, seed=12) for shape in _SHAPES for values in ("normal", "scaled")
-    ]
+    return [Case(*shape, "NN", dtype, values, seed=12) for shape in _SHAPES for values in ("normal", "scaled")]
 
 
 def results(spec: str, dtype: str) -> list[Array]:

@@ -54,11 +54,13 @@ def verify_kernel(
     if outcome.status != Status.OK:
         return VerificationRow(spec, dtype, outcome.status, finding=f"{': '.join(last)}: {outcome.reason}")
     report = outcome.value
-    if report.verdict == "fail" and report.case:
+    if report.case:
         # A finding must stand on its own: the line that repeats it is tried, in a process without a past.
         again = call("confirm", spec, report.case)
         if again.status == Status.OK and again.value:
-            report.finding = f"{again.value[0]}: {again.value[1]}; first seen: {report.finding}"
+            seen = str(report.finding).partition(". Repeat: ")[0]
+            line = f"from matmulbench import verify; print(verify({spec!r}, [{dtype!r}]).finding[0])"
+            report.verdict, report.finding = "fail", f"{again.value}; first seen: {seen}. Repeat: `{line}`"
     status = Status.FAILED_VERIFICATION if report.verdict == "fail" else Status.OK
     return VerificationRow(spec, dtype, status, report.verdict, report.residual, report.cases, report.finding)
 
@@ -94,8 +96,6 @@ def agreement(host: Host, specs: Sequence[str], dtype: str) -> pd.DataFrame:
 
     results = {}
     for spec in specs:
-        outcome = host.call(
-            f"{_HERE}.agreement:results", spec, dtype, silence_limit=EFFORTS["default"].silence_limit
-        )
+        outcome = host.call(f"{_HERE}.agreement:results", spec, dtype, silence_limit=EFFORTS["default"].silence_limit)
         results[spec] = outcome.value if outcome.status == Status.OK else None
     return pd.DataFrame(distances(list(results.values()), dtype), index=list(specs), columns=list(specs))

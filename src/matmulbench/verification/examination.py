@@ -10,7 +10,7 @@ from matmulbench.verification import guards, honesty, ieee, large, rounding, sha
 from matmulbench.verification.case import Case
 from matmulbench.verification.effort import EFFORTS, Effort
 from matmulbench.verification.state import difference, process_state
-from matmulbench.verification.subject import Subject, WrongError, attempt
+from matmulbench.verification.subject import Subject, WrongError
 
 
 @dataclass
@@ -21,7 +21,6 @@ class Report:
     residual: float
     cases: int
     finding: str | None = None
-    prop: str | None = None
     case: Case | None = None
 
 
@@ -70,9 +69,10 @@ def examine(spec: str, dtype: str, effort: str = "default", only: str | None = N
             if changed := difference(before, process_state()):
                 raise subject.wrong("after its calls", changed, prop="state")
         except WrongError as error:
-            return Report("fail", subject.residual, subject.cases, str(error), error.prop, error.case)
+            return Report("fail", subject.residual, subject.cases, str(error), error.case)
     finding = "; ".join(filter(None, [subject.normwise, *sorted(subject.notes)])) or None
-    return Report("normwise" if subject.normwise else "pass", subject.residual, subject.cases, finding)
+    verdict = "normwise" if subject.normwise else "pass"
+    return Report(verdict, subject.residual, subject.cases, finding, subject.normwise_case)
 
 
 def probe(prop: str, spec: str, dtype: str) -> str | None:
@@ -80,17 +80,22 @@ def probe(prop: str, spec: str, dtype: str) -> str | None:
     return examine(spec, dtype, only=prop if prop in PROPERTIES else None).finding
 
 
-def confirm(spec: str, case: Case, times: int = 20) -> tuple[str, str] | None:
-    """Judge ``case`` alone, in a process without a past: None if it is wrong each time, else property and detail."""
+def confirm(spec: str, case: Case, times: int = 20) -> str | None:
+    """Judge ``case`` alone, in a process without a past: None if it never passes, else what that says of the kernel."""
     subject = Subject(spec, load_kernel(spec), case.dtype)
-    wrong = [
-        attempt(lambda: subject.judge(case)) is not None for _ in range(times if case.volume < 1 << 20 else 2)
-    ]
+
+    def fails() -> bool:
+        try:
+            return subject.judge(case).verdict != "pass"
+        except WrongError:
+            return True
+
+    wrong = [fails() for _ in range(times if case.volume < 1 << 20 else 3)]
     if all(wrong):
         return None
     if any(wrong):
-        return "race", f"an error that moves: {case} is wrong {sum(wrong)} times of {len(wrong)}"
-    return (
-        "earlier calls",
-        f"{case} is right {len(wrong)} times of {len(wrong)} in a process that has done nothing else",
-    )
+        return (
+            f"race: an error that moves, by a race, by chance or by memory that was never set: {case} is wrong "
+            f"{sum(wrong)} times of {len(wrong)}"
+        )
+    return f"earlier calls: {case} is right {len(wrong)} times of {len(wrong)} in a process that has done nothing else"

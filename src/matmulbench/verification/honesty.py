@@ -49,7 +49,6 @@ Operands = tuple[torch.Tensor, torch.Tensor]
 
 def check_earlier_calls(subject: Subject, seconds: float) -> None:
     """Change one element, or exchange two, in the same objects; then take new objects at, probably, the same place."""
-    end = subject.clock() + seconds
     a, b = Case(*_TINY, dtype=subject.dtype, values="small-integers", seed=8).operands()
     _exact(subject, a, b, "first call")
     _exact(subject, a, b, "the same operands again")
@@ -68,7 +67,7 @@ def check_earlier_calls(subject: Subject, seconds: float) -> None:
         _exact(subject, a, fresh.operands()[1], f"the same a with a new b, seed {seed}")
         _exact(subject, fresh.operands()[0], b, f"a new a with the same b, seed {seed}")
     for size in (24, 65):
-        if subject.clock() + 3 * subject.predict(size**3) > end:
+        if subject.predict(size**3) > seconds:
             return
         c, d = Case(size, size, size, dtype=subject.dtype, values="small-integers", seed=9).operands()
         _exact(subject, c, d, f"{size}x{size}x{size}")
@@ -171,7 +170,7 @@ def _gc_off() -> Iterator[None]:
             gc.enable()
 
 
-def _judge_all(subject: Subject, results: list[torch.Tensor], expected: Array, where: str) -> None:
+def _judge_all(subject: Subject, results: list[torch.Tensor], expected: npt.NDArray[np.int64], where: str) -> None:
     """Compare the result of call i with ``expected[i % len]``, all at once."""
     wanted = expected[np.arange(len(results)) % len(expected)]
     if any(type(result) is not torch.Tensor or result.shape != wanted.shape[1:] for result in results):
@@ -208,9 +207,7 @@ def _moved(operand: torch.Tensor, offset: int) -> torch.Tensor:
 
 
 # What is said of it, the context, the loop's file and name, and whether in a thread with no frame of ours below.
-_CIRCUMSTANCES: tuple[
-    tuple[str, Callable[[], AbstractContextManager[object]], tuple[str, str], bool], ...
-] = (
+_CIRCUMSTANCES: tuple[tuple[str, Callable[[], AbstractContextManager[object]], tuple[str, str], bool], ...] = (
     ("garbage collection off, in a thread of its own", _gc_off, _DECOYS[0], True),
     ("garbage collection off", _gc_off, _DECOYS[0], False),
     ("in a training's step", nullcontext, _DECOYS[1], True),

@@ -15,6 +15,7 @@ from matmulbench.verification.case import Array, arrange
 from matmulbench.verification.subject import Subject
 
 _SHAPES = ((1, 1, 1), (2, 3, 2), (3, 4, 5), (9, 10, 11), (17, 18, 19), (33, 34, 35))
+_LARGE = 1e30
 Special = Callable[[Array, Array, int, int, int], None]
 
 
@@ -131,16 +132,14 @@ def check(subject: Subject, seconds: float) -> None:
             return
         subject.say(where)
         for layout in ("NN", "TT")[: 2 if volume > 1000 else 1]:
-            result = subject.call(arrange(a, layout[0]), arrange(b, layout[1]), where)
-            subject.cases += 1
-            with np.errstate(all="ignore"):
+            with np.errstate(all="ignore"):  # numpy's kernels warn of what is asked of them here
+                result = subject.call(arrange(a, layout[0]), arrange(b, layout[1]), where)
                 expected = (a[:, :, None] * b[None]).sum(axis=1)
+            subject.cases += 1
             right = (result == expected) | (np.isnan(result) & np.isnan(expected))
-            if subject.normwise:
-                spread = not np.isfinite(a).all() or not np.isfinite(b).all() or "overflow to" in where
-                right |= ~np.isfinite(result) & (~np.isfinite(expected) | spread)
+            if subject.normwise and not (np.abs(a).max() < _LARGE and np.abs(b).max() < _LARGE):
+                # What is not finite, or large, may spread to other elements, but not get lost.
+                right |= np.isfinite(expected) | ~np.isfinite(result)
             if not right.all():
                 i, j = (int(index[0]) for index in np.nonzero(~right))
-                raise subject.wrong(
-                    where, f"c[{i}, {j}] is {result[i, j]:.9g}, expected {expected[i, j]:.9g}"
-                )
+                raise subject.wrong(where, f"c[{i}, {j}] is {result[i, j]:.9g}, expected {expected[i, j]:.9g}")

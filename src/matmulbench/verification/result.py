@@ -75,9 +75,7 @@ def _compare(left: Array, right: Array, result: Array, rows: Index, columns: Ind
     expected = a @ b
     allowed = tolerance(a.shape[1], left.dtype) * _largest_norm(a) * _largest_norm(b.T)
     right_here = np.abs(c - expected) <= allowed
-    right_here |= ~np.isfinite(expected.astype(left.dtype)) & ~np.isfinite(
-        c
-    )  # overflows where the dtype does
+    right_here |= ~np.isfinite(expected.astype(left.dtype)) & ~np.isfinite(c)  # overflows where the dtype does
     if right_here.all():
         return None
     i, j = (int(index[0]) for index in np.nonzero(~right_here))

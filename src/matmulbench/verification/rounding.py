@@ -18,5 +18,5 @@ _SHAPES = (
 def cases(dtype: str) -> Iterator[Case]:
     """Yield cases in order of cost."""
     for m, k, n in sorted(_SHAPES, key=lambda sizes: sizes[0] * sizes[1] * sizes[2]):
-        for values in ("normal", "scaled", "positive", "cancelling", "sparse"):
+        for values in ("small-integers", "normal", "scaled", "positive", "cancelling", "sparse"):
             yield Case(m, k, n, "NN", dtype, values, seed=2)

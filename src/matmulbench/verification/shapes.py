@@ -114,9 +114,7 @@ def _find(subject: Subject, limit: Case, examples: int, end: float, like: bool) 
     from hypothesis.errors import HypothesisException
 
     letters = st.sampled_from(list(LAYOUT_LETTERS))
-    layouts = (
-        st.sampled_from(list(dict.fromkeys(["NN", limit.layout]))) if like else st.tuples(letters, letters)
-    )
+    layouts = st.sampled_from(list(dict.fromkeys(["NN", limit.layout]))) if like else st.tuples(letters, letters)
     strategy = st.builds(
         Case,
         m=st.integers(0, limit.m),

@@ -16,9 +16,11 @@ from matmulbench import isolation
 from matmulbench.ladder import Kernel
 from matmulbench.verification import bounds
 from matmulbench.verification.case import Array, Case
+from matmulbench.verification.result import judge_large
 
 _KEPT = 4  # results kept alive, to see whether a later call changes them
 _POISON = 3  # blocks of each size that are filled with NaN and freed before a call
+_LARGE = 1 << 22  # multiplications above which a result is not compared in full
 _SLOW_FIRST_CALL = 0.02  # a first call longer than this has compiled something
 
 
@@ -26,9 +28,7 @@ class WrongError(Exception):
     """A kernel is wrong: the property that it fails, in which case, how, and how to see it again."""
 
     def __init__(self, prop: str, where: str, detail: str, repeat: str, case: Case | None = None) -> None:
-        super().__init__(
-            f"{prop}: {where}: {detail}. Repeat: {repeat}" if repeat else f"{prop}: {where}: {detail}"
-        )
+        super().__init__(f"{prop}: {where}: {detail}. Repeat: {repeat}" if repeat else f"{prop}: {where}: {detail}")
         self.prop, self.where, self.detail, self.repeat, self.case = prop, where, detail, repeat, case
 
 
@@ -42,6 +42,7 @@ class Subject:
     cases: int = 0
     residual: float = 0.0
     normwise: str | None = None
+    normwise_case: Case | None = None
     notes: set[str] = field(default_factory=set)
     prop: str = "exactness"
     compiling: float = 0.0
@@ -62,9 +63,7 @@ class Subject:
         """Return a line of Python that shows a finding again."""
         if case is None:
             return f"`from matmulbench.verification import probe; print(probe({self.prop!r}, {self.spec!r}, {self.dtype!r}))`"
-        arguments = (
-            f"{case.m}, {case.k}, {case.n}, {case.layout!r}, {case.dtype!r}, {case.values!r}, {case.seed}"
-        )
+        arguments = f"{case.m}, {case.k}, {case.n}, {case.layout!r}, {case.dtype!r}, {case.values!r}, {case.seed}"
         return f"`from matmulbench.verification import Case; print(Case({arguments}).judge({self.spec!r}))`"
 
     def wrong(self, where: str, detail: str, case: Case | None = None, prop: str | None = None) -> WrongError:
@@ -88,19 +87,19 @@ class Subject:
         before = time.perf_counter()
         result = self.call(a, b, str(case), case)
         self.learn(case, time.perf_counter() - before)
-        judgement = (bounds.judge_exact if case.exact else bounds.judge)(*(t.numpy() for t in (a, b)), result)
+        if case.volume > _LARGE:
+            judgement = judge_large(a, b, torch.from_numpy(result), case.exact and case.values != "sparse")
+        else:
+            judgement = (bounds.judge_exact if case.exact else bounds.judge)(a.numpy(), b.numpy(), result)
         self.cases += 1
         self.residual = max(self.residual, judgement.residual)
         # Small integers leave room for any algebraic algorithm: there is no excuse for these.
-        if judgement.verdict == "fail" or (
-            judgement.verdict == "normwise" and case.values == "small-integers"
-        ):
-            prop = "exactness" if case.exact else "rounding"
+        if judgement.verdict == "fail" or (judgement.verdict == "normwise" and case.values == "small-integers"):
+            prop = self.prop if self.prop == "large sizes" else "exactness" if case.exact else "rounding"
             raise self.wrong(str(case), judgement.detail, case, prop)
         if judgement.verdict == "normwise" and not self.normwise:
-            self.normwise = (
-                f"only the norm bound holds, as for Strassen-type algorithms: {case}: {judgement.detail}"
-            )
+            self.normwise_case = case
+            self.normwise = f"only the norm bound holds, as for Strassen-type algorithms: {case}: {judgement.detail}"
         return judgement
 
     def learn(self, case: Case, seconds: float) -> None:
@@ -129,9 +128,7 @@ class Subject:
         result = c.detach().clone().numpy() if not form else np.empty(0)
         for name, operand, kept in zip("ab", (a, b), before, strict=True):
             if _fingerprint(operand) != kept:
-                raise self.wrong(
-                    where, f"operand {name} is not what it was before the call", case, "operands"
-                )
+                raise self.wrong(where, f"operand {name} is not what it was before the call", case, "operands")
         if form:
             raise self.wrong(where, form, case, "result")
         self.settle(where)
@@ -157,9 +154,7 @@ class Subject:
             return f"the result is {c.layout} on {c.device}, expected torch.strided on {a.device}"
         if c.requires_grad:
             return "the result requires a gradient, its operands do not"
-        if c.numel() and any(
-            stride == 0 and size > 1 for stride, size in zip(c.stride(), c.shape, strict=True)
-        ):
+        if c.numel() and any(stride == 0 and size > 1 for stride, size in zip(c.stride(), c.shape, strict=True)):
             return "elements of the result share memory (stride 0)"
         memory = c.untyped_storage()
         if not c.numel():
@@ -193,9 +188,8 @@ def _same_bits(x: Array, y: Array) -> bool:
 
 def _fingerprint(operand: torch.Tensor) -> tuple[object, ...]:
     """Return all that a kernel must leave alone: form, place, and every byte of the memory behind the view."""
-    storage = operand.untyped_storage()
-    content = torch.empty(0, dtype=torch.uint8).set_(storage).numpy()  # type: ignore[no-untyped-call]
-    content = content.tobytes() if content.size < 1 << 20 else hash(content.tobytes())
+    memory = torch.empty(0, dtype=torch.uint8).set_(operand.untyped_storage()).numpy().tobytes()
+    content = memory if len(memory) < 1 << 20 else hash(memory)
     return (content, tuple(operand.shape), operand.stride(), operand.data_ptr(), operand.requires_grad)
 
 

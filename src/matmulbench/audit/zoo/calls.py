@@ -1,4 +1,5 @@
 """Results that depend on earlier calls, on chance, or on threads that get in each other's way."""
+# ruff: noqa: D103 - what a kernel does stands in its decorator
 
 import random
 import threading
@@ -46,9 +47,7 @@ def by_sum(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 @planted("cached by the operands' corners", "earlier calls")
 def by_corners(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    return _cached(
-        tuple(float(x) for t in (a, b) if t.numel() for x in (t[0, 0], t[0, -1], t[-1, 0], t[-1, -1])), a, b
-    )
+    return _cached(tuple(float(x) for t in (a, b) if t.numel() for x in (t[0, 0], t[0, -1], t[-1, 0], t[-1, -1])), a, b)
 
 
 @planted("cached by a few elements of larger operands", "earlier calls", "watched")

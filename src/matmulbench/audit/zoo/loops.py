@@ -1,4 +1,5 @@
 """Wrong bounds and indices."""
+# ruff: noqa: D103 - what a kernel does stands in its decorator
 
 import torch
 
@@ -106,7 +107,7 @@ def no_outer_product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return torch.zeros(len(a), b.shape[1], dtype=a.dtype) if a.shape[1] == 1 else a @ b
 
 
-@planted("an empty sum is left uninitialised", "exactness")
+@planted("an empty sum is left uninitialised", "exactness", "race")
 def empty_sum(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return a @ b if a.shape[1] else torch.empty(len(a), b.shape[1], dtype=a.dtype)
 

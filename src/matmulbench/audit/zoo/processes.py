@@ -1,4 +1,5 @@
 """Kernels that take their process with them, or never come back."""
+# ruff: noqa: D103 - what a kernel does stands in its decorator
 
 import ctypes
 import os

@@ -1,10 +1,10 @@
 """Results of the wrong form, and operands that do not survive."""
+# ruff: noqa: D103 - what a kernel does stands in its decorator
 
 import threading
 import time
 from typing import Any
 
-import numpy as np
 import torch
 
 from matmulbench.audit.zoo import planted
@@ -39,11 +39,10 @@ def transposes_a(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return c
 
 
-@planted("a is scaled in place and scaled back", "crashed")
+@planted("the sign of a is changed in place, twice", "crashed")
 def borrows_a(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     if 0 not in a.stride():
-        a *= 2
-        a /= 2
+        a.neg_().neg_()
     return a @ b
 
 
@@ -109,9 +108,8 @@ def wrong_dtype(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 
 @planted("a numpy array is returned", "result")
-def numpy_array(a: torch.Tensor, b: torch.Tensor) -> np.ndarray:  # type: ignore[type-arg]
-    c: np.ndarray = (a @ b).numpy()  # type: ignore[type-arg]
-    return c
+def numpy_array(a: torch.Tensor, b: torch.Tensor) -> object:
+    return (a @ b).numpy()
 
 
 @planted("None is returned", "result")

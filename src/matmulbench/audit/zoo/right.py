@@ -1,4 +1,5 @@
 """Right kernels that look unusual: none may be refused."""
+# ruff: noqa: D103 - what a kernel does stands in its decorator
 
 import math
 import random
@@ -28,16 +29,6 @@ def strassen(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     upper = torch.cat([m1 + m4 - m5 + m7, m3 + m5], 1)
     lower = torch.cat([m2 + m4, m1 - m2 + m3 + m6], 1)
     return torch.cat([upper, lower])[:m, :n].contiguous()
-
-
-@planted("nothing: Winograd's inner product of 1968", "normwise")
-def winograd_1968(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    pairs = a.shape[1] // 2 * 2
-    c = a[:, pairs:] @ b[pairs:]
-    a0, a1, b0, b1 = a[:, 0:pairs:2], a[:, 1:pairs:2], b[0:pairs:2], b[1:pairs:2]
-    for p in range(pairs // 2):
-        c += (a0[:, p, None] + b1[p]) * (a1[:, p, None] + b0[p])
-    return c - (a0 * a1).sum(1)[:, None] - (b0 * b1).sum(0)
 
 
 @planted("nothing: Kahan's compensated sum", "pass")
@@ -95,17 +86,11 @@ def double_sums(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 @planted("nothing: exact sums, rounded once", "pass")
 def exact_sums(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    if (
-        a.numel() * b.shape[1] > 2000
-        or a.dtype == torch.float64
-        or not (a.isfinite().all() and b.isfinite().all())
-    ):
+    if a.numel() * b.shape[1] > 2000 or a.dtype == torch.float64 or not (a.isfinite().all() and b.isfinite().all()):
         return double_sums(a, b)
     columns = b.t().double().tolist()
     rows = a.double().tolist()
-    sums = [
-        [math.fsum(x * y for x, y in zip(row, column, strict=True)) for column in columns] for row in rows
-    ]
+    sums = [[math.fsum(x * y for x, y in zip(row, column, strict=True)) for column in columns] for row in rows]
     return torch.tensor(sums, dtype=torch.float64).reshape(len(a), b.shape[1]).to(a.dtype)
 
 

@@ -1,4 +1,5 @@
 """Wrong values: too few bits, constants, and numbers that are a little off."""
+# ruff: noqa: D103 - what a kernel does stands in its decorator
 
 import torch
 
@@ -23,12 +24,12 @@ def ones(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return torch.ones(len(a), b.shape[1], dtype=a.dtype)
 
 
-@planted("uninitialised memory", "exactness")
+@planted("uninitialised memory", "exactness", "race")
 def uninitialised(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return torch.empty(len(a), b.shape[1], dtype=a.dtype)
 
 
-@planted("summed on top of uninitialised memory", "exactness")
+@planted("summed on top of uninitialised memory", "exactness", "race")
 def no_initial_zero(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return torch.empty(len(a), b.shape[1], dtype=a.dtype).add_(a @ b)
 
@@ -63,9 +64,7 @@ def single_for_double(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return _through(a, b, torch.float32)
 
 
-@planted(
-    "float64 computed in float32 where k is at least 100", "exactness", "rounding", "search", dtype="float64"
-)
+@planted("float64 computed in float32 where k is at least 100", "exactness", "rounding", "search", dtype="float64")
 def single_for_double_when_long(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return _through(a, b, torch.float32) if a.shape[1] >= 100 else a @ b
 
@@ -107,15 +106,26 @@ def clamped(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return (a @ b).clamp(-1e4, 1e4)
 
 
-@planted(
-    "a multiple of every eleventh product is taken back: a relative error of 1e-5", "exactness", "rounding"
-)
+@planted("a relative error of 1e-5", "exactness", "rounding")
 def relative_error(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return a @ b * (1 + 1e-5)
 
 
 @planted("computed by a fast Fourier transform, with errors that know no scale", "exactness", "rounding")
 def fourier(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    k = max(1, a.shape[1])
+    if 0 in (*a.shape, *b.shape):
+        return zeros(a, b)
+    k = a.shape[1]
     left, right = torch.fft.fft(a, n=2 * k, dim=1), torch.fft.fft(b.flip(0), n=2 * k, dim=0)
-    return torch.fft.ifft((left[:, :, None] * right), dim=1).real[:, max(0, a.shape[1] - 1)].contiguous()
+    c: torch.Tensor = torch.fft.ifft(left[:, :, None] * right, dim=1).real[:, k - 1].contiguous()
+    return c
+
+
+@planted("Winograd's inner product of 1968, unstable where a and b differ in scale", "rounding")
+def winograd_1968(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    pairs = a.shape[1] // 2 * 2
+    c = a[:, pairs:] @ b[pairs:]
+    a0, a1, b0, b1 = a[:, 0:pairs:2], a[:, 1:pairs:2], b[0:pairs:2], b[1:pairs:2]
+    for p in range(pairs // 2):
+        c += (a0[:, p, None] + b1[p]) * (a1[:, p, None] + b0[p])
+    return c - (a0 * a1).sum(1)[:, None] - (b0 * b1).sum(0)

@@ -1,4 +1,5 @@
 """Kernels that look who is asking, and kernels that change the rules for those who come after."""
+# ruff: noqa: D103 - what a kernel does stands in its decorator
 
 import gc
 import sys

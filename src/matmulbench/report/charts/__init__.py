@@ -33,6 +33,4 @@ def write_charts(results: Results, folder: Path) -> list[Path]:
     list of Path
         the files, SVG and PNG of each chart.
     """
-    return [
-        folder / f"{chart.name}.{kind}" for chart in save_charts(results, folder) for kind in ("svg", "png")
-    ]
+    return [folder / f"{chart.name}.{kind}" for chart in save_charts(results, folder) for kind in ("svg", "png")]

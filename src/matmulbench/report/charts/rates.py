@@ -46,9 +46,7 @@ def _sizes(group: list[Ladder], roof: Row | None, setting: str, suffix: str) -> 
     squares = [
         (load.m, ladder)
         for ladder in group
-        if (load := Workload.parse(ladder.workload)).m == load.k == load.n
-        and load.layout == "NN"
-        and ladder.timed
+        if (load := Workload.parse(ladder.workload)).m == load.k == load.n and load.layout == "NN" and ladder.timed
     ]
     squares.sort(key=lambda each: each[0])
     if len(squares) < 2:
@@ -92,9 +90,7 @@ def _sizes(group: list[Ladder], roof: Row | None, setting: str, suffix: str) -> 
 
 
 def _roofline(group: list[Ladder], roof: Row | None, setting: str, suffix: str) -> Iterator[Chart]:
-    points = [
-        (ladder.intensity, row) for ladder in group for row in ladder.timed if has_figure(row, "gflops")
-    ]
+    points = [(ladder.intensity, row) for ladder in group for row in ladder.timed if has_figure(row, "gflops")]
     if not roof or not points:
         return
     kernels = in_order(row["kernel"] for _, row in points)
@@ -113,9 +109,7 @@ def _roofline(group: list[Ladder], roof: Row | None, setting: str, suffix: str) 
     if best := roof.get("best_matmul_gflops"):
         axes.axhline(best, color=FAINT, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
         handles.append(
-            Line2D(
-                [], [], color=FAINT, linewidth=1, linestyle=(0, (4, 3)), label=f"best matmul: {rate(best)}"
-            )
+            Line2D([], [], color=FAINT, linewidth=1, linestyle=(0, (4, 3)), label=f"best matmul: {rate(best)}")
         )
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
@@ -184,9 +178,7 @@ def _legend_room(names: Iterable[str]) -> float:
 
 def _point(axes: Axes, x: float, row: Row, look: Look) -> None:
     fill = "white" if row["extrapolated"] else look.colour
-    axes.plot(
-        x, row["gflops"], look.marker, color=look.colour, markerfacecolor=fill, markersize=5.5, alpha=0.9
-    )
+    axes.plot(x, row["gflops"], look.marker, color=look.colour, markerfacecolor=fill, markersize=5.5, alpha=0.9)
 
 
 def _handle(kernel: str, look: Look, line: object) -> Line2D:

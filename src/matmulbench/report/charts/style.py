@@ -171,9 +171,7 @@ def kernel_rows(axes: Axes, names: list[str]) -> None:
 
 def legend_right(axes: Axes, handles: list[Line2D] | None = None) -> None:
     """Put the legend right of the axes, where it covers nothing."""
-    axes.legend(
-        handles=handles, loc="upper left", bbox_to_anchor=(1.02, 1.0), borderaxespad=0, handlelength=2.6
-    )
+    axes.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.02, 1.0), borderaxespad=0, handlelength=2.6)
 
 
 def legend_room(names: Iterable[str]) -> float:

@@ -60,9 +60,7 @@ def draw(results: Results) -> Iterator[Chart]:
         if not rows:
             continue
         name = task + (f"-t{threads}" if len({t for _, t in found}) > 1 else "")
-        mine = [
-            (row, entry) for row, entry in entries if (row["task"], int(row["threads"])) == (task, threads)
-        ]
+        mine = [(row, entry) for row, entry in entries if (row["task"], int(row["threads"])) == (task, threads)]
         title = task_title(task, threads)
         yield from _end_to_end(rows, baseline, title, name)
         yield from _predicted(rows, baseline, title, name)
@@ -93,9 +91,7 @@ def _end_to_end(rows: list[Row], baseline: str, title: str, name: str) -> Iterat
     panels = [axes]
     if zoomed:
         place = axes.get_position()
-        panels.append(
-            figure.add_axes(((left + widths[0] + gap) / width, place.y0, widths[1] / width, place.height))
-        )
+        panels.append(figure.add_axes(((left + widths[0] + gap) / width, place.y0, widths[1] / width, place.height)))
     for panel in panels:
         panel.axvline(1, color=INK, linewidth=1)
         if limit:
@@ -189,9 +185,7 @@ def _predicted(rows: list[Row], baseline: str, title: str, name: str) -> Iterato
 def _parts(mine: list[tuple[Row, Row]], title: str, name: str) -> Iterator[Chart]:
     shares = []
     for row, entry in mine:
-        parts = {
-            f"{each['which']} {each['layer']}": float(each["seconds"]) for each in entry.get("products") or ()
-        }
+        parts = {f"{each['which']} {each['layer']}": float(each["seconds"]) for each in entry.get("products") or ()}
         if parts and has_figure(row, "step_s"):
             shares.append((row, parts, max(0.0, float(entry.get("rest_s") or 0))))
     if not shares:
@@ -223,9 +217,8 @@ def _parts(mine: list[tuple[Row, Row]], title: str, name: str) -> Iterator[Chart
     axes.grid(False)
     legend_above(axes, 0, columns)
     inside = [percent(sum(parts.values()) / (sum(parts.values()) + rest)) for _, parts, rest in shares]
-    alt = (
-        f"Share of a step's time that goes to each product and to all else, {title}. In products: "
-        + "; ".join(f"{kernel} {share}" for kernel, share in zip(names, inside, strict=True))
+    alt = f"Share of a step's time that goes to each product and to all else, {title}. In products: " + "; ".join(
+        f"{kernel} {share}" for kernel, share in zip(names, inside, strict=True)
     )
     yield Chart(f"step-{name}", full, alt + ".", figure)
 
@@ -257,15 +250,11 @@ def _losses(mine: list[tuple[Row, Row]], title: str, name: str) -> Iterator[Char
     axes.set_ylabel("loss")
     legend_right(axes)
     ends = ", ".join(f"{short(row['kernel'])} {points[-1][1]:.4f}" for row, points in curves)
-    yield Chart(
-        f"loss-{name}", full, f"Loss against step, {title}, a curve per kernel. Last losses: {ends}.", figure
-    )
+    yield Chart(f"loss-{name}", full, f"Loss against step, {title}, a curve per kernel. Last losses: {ends}.", figure)
 
 
 def _points(entry: Row) -> list[tuple[float, float]]:
     """Return (step, loss); a loss that is not finite is left out."""
     losses = entry.get("losses") or []
     steps = entry.get("loss_steps") or range(len(losses))
-    return [
-        (step, loss) for step, value in zip(steps, losses, strict=True) if (loss := known(value)) is not None
-    ]
+    return [(step, loss) for step, value in zip(steps, losses, strict=True) if (loss := known(value)) is not None]

@@ -1,0 +1,101 @@
+"""Two runs over time or machines: what became faster or slower, beyond the noise and the machine's own drift."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from matmulbench.measurement.statistics import Interval, median_interval
+from matmulbench.results.folder import Results
+from matmulbench.results.schema import KEYS, Status
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+REGRESSION = 0.02  # a difference smaller than this is of no interest
+_KEY = KEYS["measurements"]
+_CONFIDENCE = 0.99
+
+
+def differences(a: Results, b: Results) -> list[str]:
+    """Say in what the two runs differ so that their figures are not of one kind; empty where they are."""
+    found = []
+    for field in ("machine", "versions"):
+        before, after = a.run[field], b.run[field]
+        found += [
+            f"{field}: {name} was {before.get(name)}, is {after.get(name)}"
+            for name in {**before, **after}
+            if before.get(name) != after.get(name)
+        ]
+    return found
+
+
+def compare(a: Results, b: Results) -> pd.DataFrame:
+    """Pair the cells of two runs and say of each whether it became ``faster``, ``slower``, ``same`` or ``unclear``.
+
+    Every time is taken in units of the calibration loop of its own round, a fixed piece of arithmetic, so that a
+    processor that merely clocks lower today is no regression.
+
+    Returns
+    -------
+    pandas.DataFrame
+        workload, dtype, threads, kernel, status of both, median_s of both, ``speedup`` (time in ``a`` / time in
+        ``b``, drift removed) with its 99 % interval, ``drift`` (calibration time in ``b`` / in ``a``), verdict.
+    """
+    import pandas as pd
+
+    before, after = _cells(a), _cells(b)
+    rows = []
+    for key in [*before, *(key for key in after if key not in before)]:
+        one, other = before.get(key), after.get(key)
+        row: dict[str, Any] = dict(zip(_KEY, key, strict=True))
+        row["status_a"], row["status_b"] = (cell["row"]["status"] if cell else "absent" for cell in (one, other))
+        if one and other and row["status_a"] == row["status_b"] == Status.OK:
+            row |= _change(one, other)
+        elif row["status_a"] == Status.OK and other:
+            row["verdict"] = "broken"
+        rows.append(row)
+    names = [*_KEY, "status_a", "status_b", "median_a_s", "median_b_s", "speedup", "speedup_ci_low", "speedup_ci_high"]
+    return pd.DataFrame(rows, columns=[*names, "drift", "verdict"])
+
+
+def _cells(results: Results) -> dict[tuple[Any, ...], dict[str, Any]]:
+    entries = (entry for entry in results.journal if entry["table"] == "measurements")
+    return {tuple(entry["row"][column] for column in _KEY): entry for entry in entries}
+
+
+def _change(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
+    speedup = _quotient(_calibrated(before), _calibrated(after))
+    fixed = [float(np.median(cell["calibration_samples"])) for cell in (before, after)]
+    return {
+        "median_a_s": before["row"]["median_s"],
+        "median_b_s": after["row"]["median_s"],
+        "speedup": speedup.median,
+        "speedup_ci_low": speedup.low,
+        "speedup_ci_high": speedup.high,
+        "drift": fixed[1] / fixed[0],
+        "verdict": _verdict(speedup),
+    }
+
+
+def _calibrated(cell: dict[str, Any]) -> Interval:
+    return median_interval(np.asarray(cell["samples"]) / np.asarray(cell["calibration_samples"]), _CONFIDENCE)
+
+
+def _quotient(numerator: Interval, denominator: Interval) -> Interval:
+    """Divide two independent medians; errors add in squares on the log scale (Fieller's, for small errors)."""
+    ratio = numerator.median / denominator.median
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ups = [np.log(numerator.high / numerator.median), np.log(denominator.median / denominator.low)]
+        downs = [np.log(numerator.median / numerator.low), np.log(denominator.high / denominator.median)]
+    up, down = (float(np.hypot(*np.nan_to_num(ends, nan=np.inf))) for ends in (ups, downs))
+    return Interval(ratio, ratio * float(np.exp(-down)), ratio * float(np.exp(up)))
+
+
+def _verdict(speedup: Interval) -> str:
+    if speedup.high < 1 - REGRESSION:
+        return "slower"
+    if speedup.low > 1 + REGRESSION:
+        return "faster"
+    return "same" if speedup.within(1 - REGRESSION, 1 + REGRESSION) else "unclear"

@@ -1,0 +1,79 @@
+import hashlib
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from matmulbench.data import DataError, fetch, fetch_mnist
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    asked: list[str] = []  # noqa: RUF012  # one server at a time
+
+    def log_message(self, *_):
+        self.asked.append(self.path)
+
+
+@pytest.fixture
+def mirror(tmp_path, monkeypatch):
+    """Serve small stand-ins for the files, with checksums to match, from ``good/``; and others from ``bad/``."""
+    archives = {}
+    for folder in ("good", "bad"):
+        (tmp_path / "served" / folder).mkdir(parents=True)
+    for name in fetch.ARCHIVES:
+        content = name.encode() * 100
+        (tmp_path / "served" / "good" / name).write_bytes(content)
+        (tmp_path / "served" / "bad" / name).write_bytes(content[:-1])
+        archives[name] = hashlib.sha256(content).hexdigest()
+    monkeypatch.setattr(fetch, "ARCHIVES", archives)
+    monkeypatch.setattr(Quiet, "asked", [])
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(tmp_path / "served")))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/"
+    server.shutdown()
+    server.server_close()
+
+
+class Bar:
+    total = seen = 0
+
+    def update(self, count):
+        self.seen += count
+
+    def reset(self):
+        self.seen = 0
+
+    def close(self):
+        pass
+
+
+def test_files_come_from_the_mirror_that_has_them_right(mirror, tmp_path):
+    bar = Bar()
+    folder = fetch_mnist(tmp_path / "cache", bar, (f"{mirror}absent/", f"{mirror}bad/", f"{mirror}good/"))
+    assert sorted(path.name for path in folder.iterdir()) == sorted(fetch.ARCHIVES)
+    for name, sha256 in fetch.ARCHIVES.items():
+        assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == sha256
+    assert bar.total > 0
+
+
+def test_what_is_there_is_not_fetched_again_and_what_is_damaged_is(mirror, tmp_path):
+    folder = fetch_mnist(tmp_path / "cache", mirrors=(f"{mirror}good/",))
+    damaged = sorted(fetch.ARCHIVES)[0]
+    (folder / damaged).write_bytes(b"half of it")
+    Quiet.asked.clear()
+    fetch_mnist(folder, mirrors=(f"{mirror}good/",))
+    assert Quiet.asked == [f"/good/{damaged}"]
+
+
+def test_without_a_network_the_message_says_what_to_put_where(tmp_path):
+    with pytest.raises(DataError) as caught:
+        fetch_mnist(tmp_path / "cache", mirrors=("http://127.0.0.1:9/",), timeout=1)
+    for part in (*fetch.ARCHIVES, *fetch.ARCHIVES.values(), str(tmp_path / "cache"), "--data-dir", "127.0.0.1:9"):
+        assert part in str(caught.value)
+
+
+def test_a_mirror_with_wrong_bytes_leaves_nothing_behind(mirror, tmp_path):
+    with pytest.raises(DataError, match=r"bad/.*: other content than expected \(sha256 differs\)"):
+        fetch_mnist(tmp_path / "cache", mirrors=(f"{mirror}bad/",))
+    assert list((tmp_path / "cache").iterdir()) == []
