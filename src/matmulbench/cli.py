@@ -203,6 +203,61 @@ def train(
 
 
 @app.command()
+def compare(
+    before: Annotated[Path, typer.Argument(metavar="DIR_A", help="the earlier run's folder")],
+    after: Annotated[Path, typer.Argument(metavar="DIR_B", help="the later run's folder")],
+    format: Format = "table",
+) -> None:
+    """Say what became faster or slower from one run to another; exit 1 on a regression.
+
+    Example: matmulbench compare runs/monday runs/tuesday
+    """
+    from matmulbench.comparison import compare as compare_runs
+    from matmulbench.comparison import differences
+    from matmulbench.report.output import show
+    from matmulbench.results.folder import load_results
+
+    runs = load_results(before), load_results(after)
+    for difference in differences(*runs):
+        _tell(f"warning: the runs differ in more than time: {difference}")
+    frame = compare_runs(*runs)
+    show(frame, format)
+    raise typer.Exit(int(frame["verdict"].isin(["slower", "broken"]).any()))
+
+
+@app.command()
+def audit(
+    only: Annotated[str | None, typer.Option(help="verification or measurement; both, if not named")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="under 5 minutes; an hour without")] = False,
+    format: Format = "table",
+) -> None:
+    """Let the suite test itself: planted bugs, the same kernel twice, planted delays, known durations.
+
+    Example: matmulbench audit --quick
+    """
+    from dataclasses import asdict
+
+    from matmulbench.audit.measurement import audit_measurement
+    from matmulbench.audit.verification import audit_verification
+    from matmulbench.errors import unknown
+    from matmulbench.report.output import show
+
+    parts = ("verification", "measurement")
+    if only not in (None, *parts):
+        raise unknown("audit", only, parts)
+    passed = True
+    if only != "measurement":
+        rows = audit_verification(progress=_tell)
+        show(rows, format)
+        passed &= all(row["passed"] for row in rows)
+    if only != "verification":
+        rows = [asdict(check) for check in audit_measurement(quick, _tell)]
+        show(rows, format)
+        passed &= all(row["passed"] for row in rows)
+    raise typer.Exit(int(not passed))
+
+
+@app.command()
 def report(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="a run's folder")],
     splice: Annotated[Path | None, typer.Option(help="write the table into this file, between its marks")] = None,

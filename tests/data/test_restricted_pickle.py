@@ -71,7 +71,7 @@ def test_a_malicious_pickle_runs_nothing(tmp_path):
     ],
 )
 def test_whatever_else_is_refused(content):
-    with pytest.raises(DataError, match="^file: pickle: "):
+    with pytest.raises(DataError, match=r"^file: pickle: "):
         load_arrays(content, "file")
 
 

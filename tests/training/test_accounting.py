@@ -6,12 +6,12 @@ import torch
 from matmulbench.isolation import Host, Outcome
 from matmulbench.results.schema import Status
 from matmulbench.training import load, train_kernels
-from matmulbench.training.accounting import products_in_order, train_task
+from matmulbench.training.accounting import train_task
 from matmulbench.training.competition import share_out
 from matmulbench.training.contestant import Contestant, Stopwatch
 from matmulbench.training.cost import predict_seconds
 from matmulbench.training.envelope import rounding_envelope
-from matmulbench.training.learners import ModuleLearner, ReferenceLearner
+from matmulbench.training.learners import ReferenceLearner, TaskSubject
 from matmulbench.workload import Workload
 
 SPOILT = Path(__file__).with_name("spoilt.py")
@@ -85,7 +85,7 @@ def test_the_products_are_those_that_the_net_asks_for():
         return a @ b
 
     ReferenceLearner(problem, matmul).step(0)
-    assert asked == [(w.m, w.k, w.n) for _, _, w in products_in_order(problem)]
+    assert asked == [(w.m, w.k, w.n) for _, _, w in TaskSubject(problem).products()]
 
 
 @pytest.mark.parametrize("kernel", ["coarse", "off", "not_a_number"])
@@ -225,7 +225,7 @@ def test_costs_are_tried_in_the_workloads_own_layout(layout):
 
 def test_the_envelope_holds_honest_rounding_and_little_more():
     problem = load("digits")
-    envelope = rounding_envelope(problem, 40)
+    envelope = rounding_envelope(TaskSubject(problem), 40)
 
     def losses(kernel):
         learner = ReferenceLearner(problem, kernel)
@@ -247,7 +247,7 @@ def test_the_envelope_holds_honest_rounding_and_little_more():
 def test_a_diverging_schedule_is_compared_as_far_as_it_is_finite():
     from matmulbench.training.tasks import find_task
 
-    envelope = rounding_envelope(load(find_task("digits", lr=1e30)), 10)
+    envelope = rounding_envelope(TaskSubject(load(find_task("digits", lr=1e30))), 10)
     assert len(envelope.reference) < 10
     assert envelope.first_outside([float("nan")] * 10) in (None, *range(len(envelope.reference)))
 
@@ -280,7 +280,7 @@ def test_the_stopwatch_notes_each_product_and_changes_none():
 def test_torch_nn_has_its_own_parameters():
     problem = load("breast-cancer")
     before = [weight.clone() for weight, _ in problem.parameters]
-    learner = ModuleLearner(problem)
+    learner = TaskSubject(problem).begin_plain()
     for step in range(3):
         learner.step(step)
     assert all(torch.equal(weight, old) for (weight, _), old in zip(problem.parameters, before, strict=True))

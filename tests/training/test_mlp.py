@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import pytest
 import torch
 from torch import nn
@@ -9,10 +11,9 @@ ROWS = 7
 
 def parameters(*layers, seed=0):
     generator = torch.Generator().manual_seed(seed)
-    sizes = zip(layers, layers[1:], strict=False)
     return [
         (torch.randn(n_in, n_out, generator=generator).double(), torch.randn(n_out, generator=generator).double())
-        for n_in, n_out in sizes
+        for n_in, n_out in pairwise(layers)
     ]
 
 

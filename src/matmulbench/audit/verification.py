@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from matmulbench.isolation import Host
 from matmulbench.results.schema import Status, VerificationRow
 from matmulbench.verification import verify_kernel
+from matmulbench.workload import DTYPES
 
 if TYPE_CHECKING:
     from matmulbench.audit.zoo import Animal
@@ -24,7 +25,8 @@ def audit_verification(
     Returns
     -------
     list of dict
-        kernel, planted (what is wrong with it), expected (properties or statuses, one of which must be named), got, passed.
+        kernel, planted (what is wrong with it), expected (properties or statuses, one of which must be named), got,
+        passed.
     """
     from matmulbench.audit.zoo import animals
 
@@ -42,6 +44,45 @@ def audit_verification(
                     "passed": found(row) in animal.expected,
                 }
             )
+    return rows
+
+
+def audit_right_kernels(
+    count: int = 10_000, seconds: float = 30.0, progress: Callable[[str], None] = lambda text: None
+) -> list[dict[str, Any]]:
+    """Judge the ladder and the right kernels of the zoo on ``count`` random cases per dtype: none may fail.
+
+    Returns
+    -------
+    list of dict
+        kernel, dtype, cases, residual, verdict, finding, passed.
+    """
+    from matmulbench.audit.zoo import animals
+    from matmulbench.ladder import LADDER
+
+    right = [(animal.name, animal.spec) for animal in animals() if animal.expected in (("pass",), ("normwise",))]
+    rows = []
+    with Host(threads=2) as host:
+        for name, spec in [*((rung.name, rung.name) for rung in LADDER), *right]:
+            for dtype in DTYPES:
+                progress(f"{name} {dtype}")
+                outcome = host.call(
+                    "matmulbench.verification.examination:judge_randomised",
+                    *(spec, dtype, count, seconds),
+                    silence_limit=60.0,
+                )
+                report = outcome.value
+                rows.append(
+                    {
+                        "kernel": name,
+                        "dtype": dtype,
+                        "cases": report.cases if report else 0,
+                        "residual": report.residual if report else None,
+                        "verdict": report.verdict if report else outcome.status,
+                        "finding": report.finding if report else outcome.reason,
+                        "passed": bool(report) and report.verdict != "fail" and report.cases == count,
+                    }
+                )
     return rows
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from matmulbench.data.errors import DataError
-from matmulbench.data.mnist import cache_folder
+from matmulbench.data.mnist_files import cache_folder
 
 MIRRORS = (
     "https://ossci-datasets.s3.amazonaws.com/mnist/",
@@ -60,9 +60,7 @@ def fetch_mnist(
         failures = []
         for mirror in mirrors * 2:
             try:
-                pooch.retrieve(
-                    f"{mirror}{name}", f"sha256:{sha256}", fname=name, path=folder, downloader=downloader
-                )
+                pooch.retrieve(f"{mirror}{name}", f"sha256:{sha256}", fname=name, path=folder, downloader=downloader)
                 break
             except (
                 OSError,

@@ -37,18 +37,12 @@ def read_idx(path: Path, shape: tuple[int, ...], sha256: str | None = None) -> n
     size = header_size + math.prod(shape)
     content = read_bounded(path, size + 1)
     if len(content) < header_size:
-        raise DataError(
-            f"{path}: header: {len(content)} bytes; an IDX header has {header_size}: is it truncated?"
-        )
+        raise DataError(f"{path}: header: {len(content)} bytes; an IDX header has {header_size}: is it truncated?")
     header = np.frombuffer(content, np.uint8, 4)
     if header[:2].any() or header[2] != _UNSIGNED_BYTE:
-        raise DataError(
-            f"{path}: magic number: {content[:4].hex()}; an IDX file of bytes begins 0000080{len(shape)}"
-        )
+        raise DataError(f"{path}: magic number: {content[:4].hex()}; an IDX file of bytes begins 0000080{len(shape)}")
     if header[3] != len(shape):
-        raise DataError(
-            f"{path}: dimensions: {header[3]}, expected {len(shape)}: are images and labels swapped?"
-        )
+        raise DataError(f"{path}: dimensions: {header[3]}, expected {len(shape)}: are images and labels swapped?")
     found = tuple(int(size) for size in np.frombuffer(content, ">u4", len(shape), 4))
     if found != shape:
         raise DataError(f"{path}: shape: {found}, expected {shape}: is it another file of the set?")
@@ -56,9 +50,7 @@ def read_idx(path: Path, shape: tuple[int, ...], sha256: str | None = None) -> n
         what = "more" if len(content) > size else f"{len(content)}: is it truncated?"
         raise DataError(f"{path}: size: expected {size} bytes of content, there are {what}")
     if sha256 and (checksum := hashlib.sha256(content).hexdigest()) != sha256:
-        raise DataError(
-            f"{path}: sha256 of the unpacked content: {checksum}, expected {sha256}: is it corrupted?"
-        )
+        raise DataError(f"{path}: sha256 of the unpacked content: {checksum}, expected {sha256}: is it corrupted?")
     return np.frombuffer(content, np.uint8, offset=header_size).reshape(shape)
 
 

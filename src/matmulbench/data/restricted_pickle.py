@@ -46,9 +46,7 @@ class _Reader(pickle.Unpickler):
         try:
             return _ALLOWED[module, name]
         except KeyError:
-            raise pickle.UnpicklingError(
-                f"it asks for {module}.{name}, and only numpy arrays are let in"
-            ) from None
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}, and only numpy arrays are let in") from None
 
     def persistent_load(self, pid: Any) -> NoReturn:
         raise pickle.UnpicklingError("it asks for a persistent object")

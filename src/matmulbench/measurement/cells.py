@@ -50,9 +50,17 @@ def compile_seconds(host: Host, spec: str, dtype: str) -> float | None:
 
 
 def measure_cells(
-    host: Host, workload: Workload, specs: list[str], baseline: str, budget_s: float, roof: Roof | None = None
+    host: Host,
+    workload: Workload,
+    specs: list[str],
+    baseline: str,
+    budget_s: float,
+    roof: Roof | None = None,
+    limit_s: float | None = None,
 ) -> Iterator[Cell]:
     """Measure ``specs`` on ``workload`` in rounds paired with ``baseline``; yield a cell for each.
+
+    ``budget_s`` and ``limit_s`` are as :func:`~matmulbench.measurement.rounds.measure_workload` takes them.
 
     A kernel that kills or hangs its child costs its own cell alone: the others are measured again without it.
     """
@@ -61,7 +69,7 @@ def measure_cells(
         current: list[str] = []
         outcome = host.call(
             "matmulbench.measurement.rounds:measure_workload",
-            *(workload, specs, baseline, budget_s),
+            *(workload, specs, baseline, budget_s, limit_s),
             silence_limit=SILENCE_S,
             listen=lambda message, current=current: current.append(message[1]),  # type: ignore[misc]
         )
@@ -90,7 +98,11 @@ def _cell(
 ) -> Cell:
     row = _row(workload, threads, report["kernel"], report["status"], report.get("reason"))
     samples, paired = report.get("samples", []), report.get("baseline_samples", [])
-    extra: dict[str, Any] = {key: report[key] for key in ("timed_on", "extra_bytes", "baseline_samples", "calibration_samples") if key in report}
+    extra: dict[str, Any] = {
+        key: report[key]
+        for key in ("timed_on", "extra_bytes", "baseline_samples", "calibration_samples")
+        if key in report
+    }
     if row.status != Status.OK:
         return Cell(row, [], extra)
     if not samples:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import count
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -57,7 +58,11 @@ class Contestant:
     @property
     def block_s(self) -> float:
         """Seconds that one turn takes."""
-        return self.cost.call_s * (1.25 if self.extrapolated else self.calls)
+        return self.cost.call_s * self.calls * (1.25 if self.extrapolated else 1)
+
+    def is_due(self, number: int, late: bool) -> bool:
+        """Whether to take part in round ``number``; when it is ``late``, only to reach the least number of samples."""
+        return len(self.samples) < MIN_ROUNDS if late else (number - 1) % self.every == 0
 
     def report(self) -> dict[str, Any]:
         """Return what the parent needs to make a row."""
@@ -74,9 +79,12 @@ class Contestant:
 
 
 def measure_workload(
-    workload: Workload, specs: list[str], baseline: str, budget_s: float, seed: int = 0
+    workload: Workload, specs: list[str], baseline: str, budget_s: float, limit_s: float | None = None, seed: int = 0
 ) -> dict[str, Any]:
     """Measure every kernel of ``specs`` on ``workload`` for about ``budget_s`` seconds.
+
+    A kernel of which one call takes longer than ``limit_s``, a quarter of its share of the budget if not given, is
+    timed on a sub-problem.
 
     Returns
     -------
@@ -86,7 +94,7 @@ def measure_workload(
     start = perf_counter()
     order = random.Random(seed)
     operands = cache(lambda problem: problem.operands(seed))
-    contestants, failed = _enter(workload, specs, budget_s, operands)
+    contestants, failed = _enter(workload, specs, limit_s or budget_s / (4 * len(specs)), operands)
     calibrate()  # loads it
     looks = 0
     if any(contestant.spec == baseline for contestant in contestants):
@@ -96,20 +104,17 @@ def measure_workload(
 
 
 def _enter(
-    workload: Workload, specs: list[str], budget_s: float, operands: MakeOperands
+    workload: Workload, specs: list[str], limit_s: float, operands: MakeOperands
 ) -> tuple[list[Contestant], list[dict[str, Any]]]:
     """Meet each kernel: load it, learn what it costs, calibrate its block."""
-    limit_s = budget_s / (4 * len(specs))
     contestants, failed = [], []
     for spec in specs:
         say(("kernel", spec))
         try:
             kernel = load_kernel(spec)
             contestant = Contestant(spec, kernel, learn_cost(kernel, workload, limit_s, operands))
-            if not contestant.extrapolated:
-                a, b = operands(workload)
-                trial = calls_per_block(contestant.cost.call_s)
-                contestant.calls = calls_per_block(time_block(kernel, a, b, trial)[0])
+            trial = calls_per_block(contestant.cost.call_s)
+            contestant.calls = calls_per_block(time_block(kernel, *operands(contestant.cost.workload), trial)[0])
         except Exception as error:
             failed.append({"kernel": spec, **_failure(error)})
         else:
@@ -131,20 +136,22 @@ def _hold_rounds(
         one.every = max(1, min(round(one.block_s / turn), rounds // MIN_ROUNDS))
     looks = sorted({rounds >> shift for shift in range(LOOKS) if rounds >> shift >= 12} | {rounds})
     deadline = perf_counter() + 1.2 * budget_s
-    for number in range(1, rounds + 1):
-        turns = [one for one in contestants if not one.failure and (one.spec == baseline or number % one.every == 0)]
+    for number in count(1):
+        late = number > rounds or perf_counter() > deadline
+        running = [one for one in contestants if not one.failure]
+        turns = [one for one in running if one.spec == baseline or one.is_due(number, late)]
         order.shuffle(turns)
         fixed_s = calibrate()
         times = {one.spec: _turn(one, workload, operands) for one in turns}
         if (base := times.get(baseline)) is None:
-            return len(looks)  # without a baseline there are no ratios
+            break  # without a baseline there are no ratios
         for one in turns:
             if (seconds := times[one.spec]) is not None:
                 one.samples.append(seconds)
                 one.paired.append(base)
                 one.calibration.append(fixed_s)
-        late = perf_counter() > deadline and number >= MIN_ROUNDS
-        if late or (number in looks and _settled(contestants, len(looks))):
+        enough = all(len(one.samples) >= MIN_ROUNDS for one in contestants if not one.failure)
+        if enough and (late or (number in looks and _settled(contestants, len(looks)))):
             break
     return len(looks)
 
@@ -155,8 +162,8 @@ def _turn(one: Contestant, workload: Workload, operands: MakeOperands) -> float 
     try:
         if not one.extrapolated:
             return _checked_block(one, operands(workload), one.calls)
-        smaller_s = _checked_block(one, operands(one.cost.smaller), 1)
-        reached_s = _checked_block(one, operands(one.cost.workload), 1)
+        smaller_s = _checked_block(one, operands(one.cost.smaller), one.calls)
+        reached_s = _checked_block(one, operands(one.cost.workload), one.calls)
         return extrapolate(one.cost, workload, smaller_s, reached_s)
     except Exception as error:
         one.failure = _failure(error)

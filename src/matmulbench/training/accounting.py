@@ -6,14 +6,13 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import torch
 
 from matmulbench import isolation
-from matmulbench.data import DataError
+from matmulbench.errors import UsageError
 from matmulbench.ladder import Kernel
 from matmulbench.ladder.plugins import load_kernel
 from matmulbench.measurement.statistics import Interval, median_interval, ratio_interval
@@ -22,10 +21,9 @@ from matmulbench.training.competition import compete, share_out
 from matmulbench.training.contestant import Contestant, Stopwatch
 from matmulbench.training.cost import predict_seconds
 from matmulbench.training.envelope import Envelope, rounding_envelope
-from matmulbench.training.learners import Learner, ModuleLearner, ReferenceLearner
-from matmulbench.training.problem import Problem
+from matmulbench.training.learners import Learner, Subject, TaskSubject
+from matmulbench.training.own_model import load_model
 from matmulbench.training.tasks import find_task, load
-from matmulbench.workload import Workload
 
 TORCH_NN = "torch.nn"
 _REFERENCE_SHARE = 0.3  # of the time left, at most, for the float64 reference and its envelope
@@ -51,7 +49,8 @@ def train_task(
     Parameters
     ----------
     task_name, options
-        as :func:`~matmulbench.training.tasks.find_task` takes them.
+        as :func:`~matmulbench.training.tasks.find_task` takes them; or a model of one's own, as
+        :func:`~matmulbench.training.own_model.load_model` does.
     specs, baseline
         kernels, and that one of them that speedups are quoted against.
     budget_s
@@ -70,42 +69,43 @@ def train_task(
 
     Raises
     ------
-    ValueError
-        if task or option is unknown.
-    DataError
-        if the data cannot be read.
+    UsageError
+        if task, model or option cannot be used, or the data cannot be read.
     """
     deadline = time.monotonic() + budget_s
     try:
-        problem = load(find_task(task_name, **options), data_dir, seed)
-    except DataError as error:
-        isolation.say(("data-error", str(error)))
+        if ":" in task_name:
+            subject: Subject = load_model(task_name, **options)
+        else:
+            subject = TaskSubject(load(find_task(task_name, **options), data_dir, seed))
+    except UsageError as error:
+        isolation.say(("refused", str(error)))
         raise
-    return _Training(problem, specs, baseline, deadline, seed).results()
+    return _Training(subject, specs, baseline, deadline, seed).results()
 
 
 class _Training:
     """All kernels in one problem: costs foretold, the reference trained, turns taken, rows made."""
 
-    def __init__(self, problem: Problem, specs: list[str], baseline: str, deadline: float, seed: int) -> None:
-        self.problem, self.baseline, self.deadline, self.seed = problem, baseline, deadline, seed
+    def __init__(self, subject: Subject, specs: list[str], baseline: str, deadline: float, seed: int) -> None:
+        self.subject, self.baseline, self.deadline, self.seed = subject, baseline, deadline, seed
         self.rows = {spec: self._row(spec) for spec in [*specs, TORCH_NN]}
         self.extras: dict[str, dict[str, Any]] = {spec: {} for spec in self.rows}
-        self.products = products_in_order(problem)
+        self.products = subject.products()
         self.kernels: dict[str, Kernel] = {}
         self.foretold: dict[str, list[float]] = {}  # seconds of each product of a step
         for spec in specs:
             self._attempt(spec, self._foretell)
         isolation.say(("kernel", "float64 reference"))
         self.rest = self._time_rest()
-        self.envelope = rounding_envelope(problem, problem.steps, _REFERENCE_SHARE * self._left)
+        self.envelope = rounding_envelope(subject, subject.steps, _REFERENCE_SHARE * self._left)
 
     @property
     def _left(self) -> float:
         return max(0.0, self.deadline - time.monotonic())
 
     def _row(self, spec: str) -> TrainingRow:
-        return TrainingRow(self.problem.task.name, spec, torch.get_num_threads())
+        return TrainingRow(self.subject.name, spec, torch.get_num_threads())
 
     def _attempt(self, spec: str, action: Callable[..., None], *args: Any) -> bool:
         """Do something with a kernel; if it fails, so does its row, and only that."""
@@ -130,7 +130,7 @@ class _Training:
     def _time_rest(self) -> float:
         """Return the seconds of a step that no kernel changes."""
         stopwatch = Stopwatch(torch.matmul)
-        learner = ReferenceLearner(self.problem, stopwatch)
+        learner = self.subject.begin(stopwatch)
         rests = []
         for step in range(3):
             stopwatch.seconds.clear()
@@ -146,7 +146,7 @@ class _Training:
         grants = {c.name: grant for c, grant in zip(contestants, share_out(self._left, wishes), strict=True)}
         slow = [c for c in contestants if c.kernel and 2 * c.turn_estimate > grants[c.name]]
         for c in slow:  # two steps of a single row, if that is not too much to ask
-            one_row = 2.2 * c.turn_estimate / self.problem.rows
+            one_row = 2.2 * c.turn_estimate / self.subject.rows
             grants[c.name] = max(grants[c.name], min(one_row, _SLOWEST_SHARE * self._left))
         compete(
             [c for c in contestants if c not in slow],
@@ -168,14 +168,14 @@ class _Training:
 
     def _contestants(self) -> list[Contestant]:
         def contestant(spec: str, begin: Callable[[], Learner], seconds: list[float]) -> Contestant:
-            return Contestant(spec, self.kernels.get(spec), begin, self.problem.steps, self.rest + sum(seconds))
+            return Contestant(spec, self.kernels.get(spec), begin, self.subject.steps, self.rest + sum(seconds))
 
         found = [
-            contestant(spec, partial(ReferenceLearner, self.problem, kernel), self.foretold[spec])
+            contestant(spec, partial(self.subject.begin, kernel), self.foretold[spec])
             for spec, kernel in self.kernels.items()
         ]
         seconds = [predict_seconds(torch.matmul, product) for _, _, product in self.products]
-        return [*found, contestant(TORCH_NN, partial(ModuleLearner, self.problem), seconds)]
+        return [*found, contestant(TORCH_NN, self.subject.begin_plain, seconds)]
 
     @staticmethod
     def _turn(_: str, contestant: Contestant, number: int) -> None:
@@ -184,19 +184,19 @@ class _Training:
     def _few_rows(self, spec: str, estimate: float, grant: float) -> None:
         """Account for a kernel too slow for two steps: learn from fewer rows, and foretell the step."""
         row = self.rows[spec]
-        rows = min(_FEW, int(self.problem.rows * grant / (2 * estimate)))
+        rows = min(_FEW, int(self.subject.rows * grant / (2 * estimate)))
         row.extrapolated, row.steps = True, 0
         row.reason = f"a step takes about {estimate:.3g} s: foretold from smaller products"
         if rows:
-            few = self.problem.first_rows(rows)
+            few = self.subject.few(rows)
             envelope = rounding_envelope(few, 2)
-            learner = ReferenceLearner(few, self.kernels[spec])
+            learner = few.begin(self.kernels[spec])
             losses = []
             for step in range(2):
                 isolation.say(("kernel", spec))
                 losses.append(float(learner.step(step)))
             row.steps = 2
-            row.reason += f"; losses compared over {rows} of {self.problem.rows} rows"
+            row.reason += f"; losses compared over {rows} of {self.subject.rows} rows"
             self._check(spec, losses, envelope)
         else:
             row.reason += "; too slow even for one row: its losses were not compared"
@@ -217,9 +217,9 @@ class _Training:
         row.steps = len(contestant.losses)
         row.extrapolated = not contestant.learnt
         if contestant.learnt:
-            row.train_accuracy, row.test_accuracy = self.problem.accuracies(contestant.learnt.predict)
+            row.train_accuracy, row.test_accuracy = self.subject.accuracies(contestant.learnt)
         else:
-            row.reason = f"{row.steps} of {self.problem.steps} steps, as many as the time allowed"
+            row.reason = f"{row.steps} of {self.subject.steps} steps, as many as the time allowed"
         self.extras[spec]["step_samples"] = samples
         if contestant.product_samples:
             seconds = np.median(contestant.product_samples, axis=0).tolist()
@@ -290,15 +290,3 @@ def _sum(extra: dict[str, Any]) -> float:
 def _ends(interval: Interval) -> tuple[float | None, float | None]:
     """Return an interval's ends, in which no time is negative; None where one sample could not tell."""
     return (max(0.0, interval.low), interval.high) if np.isfinite(interval.low) else (None, None)
-
-
-def products_in_order(problem: Problem) -> list[tuple[int, str, Workload]]:
-    """List a step's products in the order in which back-propagation asks for them: layer, which, workload."""
-    rows, dtype = problem.rows, problem.task.dtype
-    pairs = list(enumerate(pairwise(problem.task.layers), 1))
-    products = [(i, "forward", Workload(rows, n_in, n_out, dtype=dtype)) for i, (n_in, n_out) in pairs]
-    for i, (n_in, n_out) in reversed(pairs):
-        products.append((i, "weight-gradient", Workload(n_out, rows, n_in, "TN", dtype)))
-        if i > 1:
-            products.append((i, "input-gradient", Workload(rows, n_out, n_in, "NT", dtype)))
-    return products

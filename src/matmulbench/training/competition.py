@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 
 from matmulbench.training.contestant import Contestant
 
-
 # Of the time left, what is shared out at once. The smallest wishes are granted first each time, so that a kernel that
 # is nearly done still comes to its end when slower ones took longer than foretold.
 _SHARED = 0.6

@@ -27,6 +27,7 @@ class Stopwatch:
         self.seconds: list[float] = []
 
     def __call__(self, a: Tensor, b: Tensor) -> Tensor:
+        """Multiply and note."""
         start = time.perf_counter()
         c = self.kernel(a, b)
         self.seconds.append(time.perf_counter() - start)

@@ -18,8 +18,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from matmulbench.training.learners import ReferenceLearner
-from matmulbench.training.problem import Problem
+from matmulbench.training.learners import Subject
 
 DISTURBANCE = 32
 SAFETY = 4
@@ -52,11 +51,10 @@ class Envelope:
         return None if inside.all() else int(np.argmin(inside))
 
 
-def rounding_envelope(problem: Problem, steps: int, seconds: float = float("inf")) -> Envelope:
+def rounding_envelope(subject: Subject, steps: int, seconds: float = float("inf")) -> Envelope:
     """Train the float64 reference and the disturbed runs for ``steps`` steps, fewer if ``seconds`` would not do."""
     deadline = time.monotonic() + seconds
-    runs = [ReferenceLearner(problem.to(torch.float64), torch.matmul)]
-    runs += [ReferenceLearner(problem, _Disturbed(problem, seed)) for seed in range(RUNS)]
+    runs = [subject.reference(), *(subject.begin(_Disturbed(subject.roundoff, seed)) for seed in range(RUNS))]
     losses: list[list[float]] = []
     while len(losses) < steps and (time.monotonic() < deadline or not losses):
         losses.append([float(run.step(len(losses))) for run in runs])
@@ -66,22 +64,18 @@ def rounding_envelope(problem: Problem, steps: int, seconds: float = float("inf"
     curves = np.array(losses).reshape(-1, len(runs)).T
     reference, disturbed = curves[0], curves[1:]
     strayed = np.maximum.accumulate(np.abs(disturbed - reference).max(axis=0))
-    floor = _FLOOR * _roundoff(problem) * np.abs(reference).max(initial=0)
+    floor = _FLOOR * subject.roundoff * np.abs(reference).max(initial=0)
     return Envelope(reference, SAFETY * strayed + floor)
 
 
 class _Disturbed:
     """torch's product, each element off by a normal deviate of the size that the envelope's rule says."""
 
-    def __init__(self, problem: Problem, seed: int) -> None:
+    def __init__(self, roundoff: float, seed: int) -> None:
         self.generator = torch.Generator().manual_seed(seed)
-        self.roundoff = _roundoff(problem)
+        self.roundoff = roundoff
 
     def __call__(self, a: Tensor, b: Tensor) -> Tensor:
         c = a @ b
         size = DISTURBANCE * self.roundoff * a.shape[1] ** 0.5 * float(c.square().mean().sqrt())
         return c.add_(torch.randn(c.shape, generator=self.generator, dtype=c.dtype), alpha=size)
-
-
-def _roundoff(problem: Problem) -> float:
-    return float(torch.finfo(problem.x_train.dtype).eps) / 2

@@ -1,9 +1,11 @@
 """What takes part in a training: the reference net with some kernel, and what one would write with ``torch.nn``."""
 
-# ruff: noqa: D102  # the protocol says what each method does
+# ruff: noqa: D102  # the protocols say what each method does
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from itertools import pairwise
 from typing import Protocol
 
 import torch
@@ -11,11 +13,16 @@ from torch import Tensor, nn
 
 from matmulbench.ladder import Kernel
 from matmulbench.training import mlp
+from matmulbench.training.plug import PluggedLinear
 from matmulbench.training.problem import Problem
+from matmulbench.workload import Workload
+
+Product = tuple[int, str, Workload]
+"""Layer, counted from 1; ``forward``, ``weight-gradient`` or ``input-gradient``; and the product itself."""
 
 
 class Learner(Protocol):
-    """Something that learns a problem, a step at a time."""
+    """Something that learns, a step at a time."""
 
     def step(self, step: int) -> Tensor:
         """Learn from the batch of ``step``; return its loss, one number."""
@@ -25,6 +32,44 @@ class Learner(Protocol):
 
     def predict(self, x: Tensor) -> Tensor:
         """Return the net's output for ``x``."""
+
+
+class Subject(Protocol):
+    """What is to be learnt, as accounting needs it; each learner begins from the same parameters."""
+
+    @property
+    def name(self) -> str:
+        """The task's name in the tables."""
+
+    @property
+    def rows(self) -> int:
+        """Rows of a batch."""
+
+    @property
+    def steps(self) -> int:
+        """Steps of the schedule."""
+
+    @property
+    def roundoff(self) -> float:
+        """Unit roundoff of the dtype in which kernels work."""
+
+    def products(self) -> list[Product]:
+        """List a step's products in the order in which they are asked for."""
+
+    def begin(self, kernel: Kernel) -> Learner:
+        """Make a learner that has its products done by ``kernel``."""
+
+    def begin_plain(self) -> Learner:
+        """Make a learner as one would write it with ``torch.nn``, autograd and SGD."""
+
+    def reference(self) -> Learner:
+        """Make a learner that works in float64 with torch's products."""
+
+    def few(self, rows: int) -> Subject:
+        """Return the same for the first ``rows`` rows of the first batch alone."""
+
+    def accuracies(self, learner: Learner) -> tuple[float | None, float | None]:
+        """Return the shares of train and test rows that ``learner`` gets right; None where that has no meaning."""
 
 
 class ReferenceLearner:
@@ -51,22 +96,84 @@ class ReferenceLearner:
         return mlp.build(learnt, task.activation, task.output, task.loss, torch.matmul).forward(x)
 
 
-_ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "sigmoid": nn.Sigmoid}
-_LOSSES: dict[str, type[nn.Module]] = {
-    "mse": nn.MSELoss,
-    "bce": nn.BCELoss,
-    "cross-entropy": nn.CrossEntropyLoss,
-}
-
-
 class ModuleLearner:
-    """The same net, from the same parameters, with ``torch.nn``, autograd and ``torch.optim.SGD``."""
+    """A ``torch.nn`` model with autograd and ``torch.optim.SGD``, plain or plugged.
+
+    ``batch`` gives x and y of a step, and ``loss`` takes prediction and y.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: Callable[[Tensor, Tensor], Tensor],
+        rate: float,
+        batch: Callable[[int], tuple[Tensor, Tensor]],
+    ) -> None:
+        self.model, self.loss, self.batch = model, loss, batch
+        self.optimizer = torch.optim.SGD(model.parameters(), rate)
+
+    def step(self, step: int) -> Tensor:
+        x, y = self.batch(step)
+        self.optimizer.zero_grad()
+        loss = self.loss(self.model(x), y)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        return loss.detach()
+
+    def use(self, kernel: Kernel) -> None:
+        for module in self.model.modules():
+            if isinstance(module, PluggedLinear):
+                module.kernel = kernel
+
+    def predict(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            out: Tensor = self.model(x)
+            return out
+
+
+_ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "sigmoid": nn.Sigmoid}
+_LOSSES: dict[str, type[nn.Module]] = {"mse": nn.MSELoss, "bce": nn.BCELoss, "cross-entropy": nn.CrossEntropyLoss}
+
+
+class TaskSubject:
+    """One of the built-in tasks."""
 
     def __init__(self, problem: Problem) -> None:
-        task = problem.task
         self.problem = problem
+
+    @property
+    def name(self) -> str:
+        return self.problem.task.name
+
+    @property
+    def rows(self) -> int:
+        return self.problem.rows
+
+    @property
+    def steps(self) -> int:
+        return self.problem.steps
+
+    @property
+    def roundoff(self) -> float:
+        return float(torch.finfo(self.problem.x_train.dtype).eps) / 2
+
+    def products(self) -> list[Product]:
+        task = self.problem.task
+        layers = list(enumerate(pairwise(task.layers), 1))
+        found = [(i, "forward", Workload(self.rows, n_in, n_out, dtype=task.dtype)) for i, (n_in, n_out) in layers]
+        for i, (n_in, n_out) in reversed(layers):
+            found.append((i, "weight-gradient", Workload(n_out, self.rows, n_in, "TN", task.dtype)))
+            if i > 1:
+                found.append((i, "input-gradient", Workload(self.rows, n_out, n_in, "NT", task.dtype)))
+        return found
+
+    def begin(self, kernel: Kernel) -> ReferenceLearner:
+        return ReferenceLearner(self.problem, kernel)
+
+    def begin_plain(self) -> ModuleLearner:
+        task = self.problem.task
         layers: list[nn.Module] = []
-        for i, (weight, bias) in enumerate(problem.parameters):
+        for i, (weight, bias) in enumerate(self.problem.parameters):
             if i:
                 layers.append(_ACTIVATIONS[task.activation]())
             linear = nn.Linear(len(weight), len(bias), dtype=weight.dtype)
@@ -76,22 +183,13 @@ class ModuleLearner:
             layers.append(linear)
         if task.output:
             layers.append(_ACTIVATIONS[task.output]())
-        self.model = nn.Sequential(*layers)
-        self.loss = _LOSSES[task.loss]()
-        self.optimizer = torch.optim.SGD(self.model.parameters(), problem.rate)
+        return ModuleLearner(nn.Sequential(*layers), _LOSSES[task.loss](), self.problem.rate, self.problem.batch)
 
-    def step(self, step: int) -> Tensor:
-        x, y = self.problem.batch(step)
-        self.optimizer.zero_grad()
-        loss: Tensor = self.loss(self.model(x), y)
-        loss.backward()  # type: ignore[no-untyped-call]
-        self.optimizer.step()
-        return loss.detach()
+    def reference(self) -> ReferenceLearner:
+        return ReferenceLearner(self.problem.to(torch.float64), torch.matmul)
 
-    def use(self, kernel: Kernel) -> None:
-        """Do nothing: its products are torch's own."""
+    def few(self, rows: int) -> TaskSubject:
+        return TaskSubject(self.problem.first_rows(rows))
 
-    def predict(self, x: Tensor) -> Tensor:
-        with torch.no_grad():
-            out: Tensor = self.model(x)
-            return out
+    def accuracies(self, learner: Learner) -> tuple[float | None, float | None]:
+        return self.problem.accuracies(learner.predict)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from matmulbench.data.errors import DataError
+from matmulbench.errors import UsageError
 from matmulbench.isolation import Host
 from matmulbench.results.schema import Status, TrainingRow
 from matmulbench.training.tasks import find_task
@@ -29,7 +29,8 @@ def train_kernels(
     Parameters
     ----------
     task, options
-        as :func:`~matmulbench.training.tasks.find_task` takes them.
+        as :func:`~matmulbench.training.tasks.find_task` takes them; or, with a colon in it, a model of one's own
+        and its ``lr``, as :func:`~matmulbench.training.own_model.load_model` does.
     specs, baseline
         kernels, and the one that speedups are quoted against, which takes part in any case.
     budget_s
@@ -39,17 +40,16 @@ def train_kernels(
 
     Returns
     -------
-    The rows of the baseline if it was not named, of each kernel in the order given, and of ``torch.nn``; with each, what
-    :func:`~matmulbench.training.accounting.train_task` returns beside it.
+    The rows of the baseline if it was not named, of each kernel in the order given, and of ``torch.nn``; with each,
+    what :func:`~matmulbench.training.accounting.train_task` returns beside it.
 
     Raises
     ------
-    ValueError
-        if task or option is unknown.
-    DataError
-        if the data cannot be read.
+    UsageError
+        if task, model or option cannot be used, or the data cannot be read.
     """
-    find_task(task, **options)
+    if ":" not in task:
+        find_task(task, **options)
     everyone = list(dict.fromkeys(specs if baseline in specs else [baseline, *specs]))
     left = list(everyone)
     lost: dict[str, tuple[TrainingRow, dict[str, Any]]] = {}
@@ -68,8 +68,8 @@ def train_kernels(
             silence_limit=max(_SILENCE, budget_s),
             listen=listen,
         )  # fmt: skip
-        if "data-error" in said:
-            raise DataError(said["data-error"])
+        if "refused" in said:
+            raise UsageError(said["refused"])
         if outcome.status is Status.OK:
             found = {row["kernel"]: (TrainingRow(**row), extra) for row, extra in outcome.value}
             break

@@ -16,10 +16,11 @@ class _Product(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, kernel: Kernel) -> Tensor:
+        # A kernel may go by way of numpy, which takes no tensor that asks for a gradient.
+        x, weight = x.detach(), weight.detach()
         ctx.kernel = kernel
         ctx.save_for_backward(x, weight)
-        # A kernel may go by way of numpy, which takes no tensor that asks for a gradient.
-        out = kernel(x.detach(), weight.detach().t())
+        out = kernel(x, weight.t())
         return out if bias is None else out.add_(bias)
 
     @staticmethod
@@ -30,8 +31,8 @@ class _Product(torch.autograd.Function):
         kernel = ctx.kernel
         needs_x, needs_weight, needs_bias, _ = ctx.needs_input_grad
         return (
-            kernel(gradient, weight.detach()) if needs_x else None,
-            kernel(gradient.t(), x.detach()) if needs_weight else None,
+            kernel(gradient, weight) if needs_x else None,
+            kernel(gradient.t(), x) if needs_weight else None,
             gradient.sum(0) if needs_bias else None,
             None,
         )

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from matmulbench import data
+from matmulbench.errors import UsageError
 from matmulbench.training.tasks import Task
 
 Split = tuple[Tensor, Tensor, Tensor, Tensor]
@@ -91,7 +92,7 @@ def load_problem(task: Task, data_dir: str | None, seed: int) -> Problem:
     dtype = getattr(torch, task.dtype)
     x_train, y_train, x_test, y_test = _SOURCES[task.source](data_dir, generator)
     if task.batch and task.batch > len(x_train):
-        raise ValueError(f"batch_size {task.batch}: the task {task.name} has {len(x_train)} rows to train on")
+        raise UsageError(f"batch_size {task.batch}: the task {task.name} has {len(x_train)} rows to train on")
     if task.loss != "cross-entropy":
         y_train, y_test = y_train.to(dtype).unsqueeze(1), y_test.to(dtype).unsqueeze(1)
     parameters = [

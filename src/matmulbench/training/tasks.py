@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from matmulbench.errors import UsageError, unknown
 from matmulbench.workload import BATCH, BREAST_CANCER_LAYERS, DTYPES, MNIST_LAYERS
 
 if TYPE_CHECKING:
@@ -80,25 +80,23 @@ def find_task(name: str, **options: Any) -> Task:
 
     Raises
     ------
-    ValueError
+    UsageError
         if the name is unknown (the message names near matches), or an option is unknown or out of its range.
     """
     if name not in TASKS:
-        near = difflib.get_close_matches(name, TASKS, n=3, cutoff=0.4)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(TASKS)}"
-        raise ValueError(f"task {name!r} is unknown: {hint}")
+        raise unknown("task", name, TASKS)
     task = TASKS[name]
     for option, value in options.items():
         if value is None:
             continue
         if option == "dtype":
             if value not in DTYPES:
-                raise ValueError(f"dtype {value!r}: expected {' or '.join(DTYPES)}")
+                raise UsageError(f"dtype {value!r}: expected {' or '.join(DTYPES)}")
             task = replace(task, dtype=value)
         elif option not in OPTIONS:
-            raise ValueError(f"option {option!r} is unknown: known are {', '.join(OPTIONS)}")
+            raise UsageError(f"option {option!r} is unknown: known are {', '.join(OPTIONS)}")
         elif not value > 0:
-            raise ValueError(f"{option} {value!r}: expected a number above 0")
+            raise UsageError(f"{option} {value!r}: expected a number above 0")
         elif option == "hidden":
             task = replace(task, layers=(task.layers[0], value, task.layers[-1]))
         else:
@@ -112,7 +110,7 @@ def load(task: str | Task, data_dir: str | None = None, seed: int = 0) -> Proble
 
     Raises
     ------
-    ValueError
+    UsageError
         if the name is unknown, or a batch is larger than the data.
     DataError
         if MNIST is needed and not to be found in ``data_dir`` or where

@@ -26,7 +26,7 @@ def results(spec: str, dtype: str) -> list[Array]:
 
 
 def distances(all_results: Sequence[list[Array] | None], dtype: str) -> npt.NDArray[np.float64]:
-    """Return the maximum difference between each two kernels, in units of k·u·(\\|A\\|\\|B\\|)."""
+    r"""Return the maximum difference between each two kernels, in units of k·u·(\|A\|\|B\|)."""
     square = np.full((len(all_results), len(all_results)), np.nan)
     for i, left in enumerate(all_results):
         for j, right in enumerate(all_results):

@@ -35,8 +35,8 @@ def verify_kernel(
     Returns
     -------
     VerificationRow
-        the status is ``ok`` where the verdict is pass or normwise; ``finding`` says what is wrong, where, and how to see
-        it again, or holds a note on a right kernel.
+        the status is ``ok`` where the verdict is pass or normwise; ``finding`` says what is wrong, where, and how to
+        see it again, or holds a note on a right kernel.
     """
     limit = silence_limit or EFFORTS[effort].silence_limit
     last: list[str] = ["import", spec]
@@ -86,7 +86,7 @@ def verify(
 
 
 def agreement(host: Host, specs: Sequence[str], dtype: str) -> pd.DataFrame:
-    """Return how far apart kernels are: a square of maximum differences, in units of k·u·(\\|A\\|\\|B\\|).
+    r"""Return how far apart kernels are: a square of maximum differences, in units of k·u·(\|A\|\|B\|).
 
     Two right kernels differ by at most 2, or by more where one is normwise. Kernels that do not come back have NaN.
     """

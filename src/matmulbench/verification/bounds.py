@@ -4,10 +4,10 @@ For any order of summation, and with or without fused multiply-add,
 
     \|ĉ − c\| ≤ γ_k·(\|A\|\|B\|) + k·η,    γ_k = k·u / (1 − k·u)
 
-with u the unit roundoff and η the smallest subnormal number (Higham, *Accuracy and Stability of Numerical Algorithms*,
-2nd ed., sections 3.1, 3.5 and 2.8). Products that are exactly zero round nothing, so that k is the largest number of
-products in a sum with both factors nonzero. Strassen-type algorithms do not satisfy this for each element, but satisfy a
-bound in a norm (Higham, ch. 23; Ballard et al., SIAM J. Matrix Anal. Appl. 37, 2016):
+with u the unit roundoff and η the smallest subnormal number (Higham, *Accuracy and Stability of Numerical
+Algorithms*, 2nd ed., sections 3.1, 3.5 and 2.8). Products that are exactly zero round nothing, so that k is the
+largest number of products in a sum with both factors nonzero. Strassen-type algorithms do not satisfy this for each
+element, but satisfy a bound in a norm (Higham, ch. 23; Ballard et al., SIAM J. Matrix Anal. Appl. 37, 2016):
 
     max \|ĉ − c\| ≤ 8·γ_k · max_i ‖a_i‖₂ · max_j ‖b_j‖₂
 

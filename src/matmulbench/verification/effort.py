@@ -9,8 +9,8 @@ from dataclasses import dataclass
 class Effort:
     """What one kernel and dtype may take.
 
-    ``seconds`` are shared among the properties; a slow kernel gets fewer and smaller cases for them. ``examples`` is how
-    many random cases the search draws. A child that is silent for ``silence_limit`` seconds is ended.
+    ``seconds`` are shared among the properties; a slow kernel gets fewer and smaller cases for them. ``examples`` is
+    how many random cases the search draws. A child that is silent for ``silence_limit`` seconds is ended.
     """
 
     seconds: float

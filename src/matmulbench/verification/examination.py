@@ -28,7 +28,7 @@ Property = Callable[[Subject, Effort, float], None]
 
 
 def _exactness(subject: Subject, effort: Effort, seconds: float) -> None:
-    shapes.judge_all(subject, shapes.grid(subject.dtype, effort.every_combination), seconds)
+    shapes.judge_all(subject, shapes.grid(subject.dtype, effort.every_combination), seconds, at_least=400)
 
 
 def _rounding(subject: Subject, effort: Effort, seconds: float) -> None:
@@ -73,6 +73,21 @@ def examine(spec: str, dtype: str, effort: str = "default", only: str | None = N
     finding = "; ".join(filter(None, [subject.normwise, *sorted(subject.notes)])) or None
     verdict = "normwise" if subject.normwise else "pass"
     return Report(verdict, subject.residual, subject.cases, finding, subject.normwise_case)
+
+
+def judge_randomised(spec: str, dtype: str, count: int, seconds: float) -> Report:
+    """Judge ``count`` random cases of any shape up to 140, layout and values; a slow kernel gets smaller ones.
+
+    All ``count`` are judged: ``seconds`` is what they may take if they are predicted well.
+    """
+    subject = Subject(spec, load_kernel(spec), dtype)
+    try:
+        for case in shapes.randomised(subject, count, seconds):
+            subject.judge(case)
+    except WrongError as error:
+        return Report("fail", subject.residual, subject.cases, str(error), error.case)
+    verdict = "normwise" if subject.normwise else "pass"
+    return Report(verdict, subject.residual, subject.cases, subject.normwise, subject.normwise_case)
 
 
 def probe(prop: str, spec: str, dtype: str) -> str | None:

@@ -101,7 +101,7 @@ def check_repetition(subject: Subject, seconds: float) -> None:
 
 
 def check_watched(subject: Subject, seconds: float) -> None:
-    """Multiply in loops that look like a benchmark's or a training's, keep all results, and check them after the clock."""
+    """Multiply in loops that look like a benchmark's or a training's, and check all results after the clock."""
     end = subject.clock() + seconds
     cases = [Case(*_TINY, dtype=subject.dtype, values="small-integers", seed=seed) for seed in range(7)]
     pairs = [case.operands() for case in cases]

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from matmulbench.verification.case import Array, arrange
+from matmulbench.verification.case import Array, Case, arrange
 from matmulbench.verification.subject import Subject
 
 _SHAPES = ((1, 1, 1), (2, 3, 2), (3, 4, 5), (9, 10, 11), (17, 18, 19), (33, 34, 35))
@@ -125,11 +125,16 @@ def check(subject: Subject, seconds: float) -> None:
         if one does not come out as a sum of products has it.
     """
     end = subject.clock() + seconds
+    seen: tuple[int, ...] = ()
     for number, (where, a, b) in enumerate(_probes(subject.dtype)):
         volume = a.size * b.shape[1]
         now = subject.clock()
         if number >= 2 * 3 * len(SPECIALS) and (now > end or now + 2 * subject.predict(volume) > end):
             return
+        (m, k), n = a.shape, b.shape[1]
+        if (m, k, n) != seen:
+            seen = (m, k, n)
+            subject.judge(Case(m, k, n, "NN", subject.dtype, "scaled", seed=5))  # normwise at this size?
         subject.say(where)
         for layout in ("NN", "TT")[: 2 if volume > 1000 else 1]:
             with np.errstate(all="ignore"):  # numpy's kernels warn of what is asked of them here

@@ -16,9 +16,9 @@ _CHUNK = 1 << 20  # products held at once, so that memory stays small
 
 
 def product(a: npt.NDArray[np.floating], b: npt.NDArray[np.floating]) -> tuple[Float, Float]:
-    """Return the product of ``a`` (m, k) and ``b`` (k, n) as the sum of two float64 arrays, value and rest.
+    r"""Return the product of ``a`` (m, k) and ``b`` (k, n) as the sum of two float64 arrays, value and rest.
 
-    Its error relative to \\|A\\|\\|B\\| is about k·2⁻⁵³ for float32 operands and k·2⁻¹⁰⁴ for float64 ones.
+    Its error relative to \|A\|\|B\| is about k·2⁻⁵³ for float32 operands and k·2⁻¹⁰⁴ for float64 ones.
     """
     if a.dtype == np.float32:
         return a.astype(np.float64) @ b.astype(np.float64), np.zeros((len(a), b.shape[1]))

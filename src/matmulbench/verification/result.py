@@ -1,15 +1,15 @@
 r"""A cheap judge of one product of any size, for results that a timed loop or a training has made.
 
-Small products are compared with a float64 reference in full. Large ones are judged in full at some rows and columns (first,
-last, random) and by Freivalds' check (*Probabilistic machines can use less running time*, IFIP 1977): C·X = A·(B·X)
-for a few random columns X of ±1. Flipping the sign that meets the largest error of a row moves that row's sum by twice the
-error, so an error above the tolerance escapes one column with probability at most 1/2: one wrong row escapes all 12 with
-probability at most 1/4096.
+Small products are compared with a float64 reference in full. Large ones are judged in full at some rows and columns
+(first, last, random) and by Freivalds' check (*Probabilistic machines can use less running time*, IFIP 1977):
+C·X = A·(B·X) for a few random columns X of ±1. Flipping the sign that meets the largest error of a row moves that row's
+sum by twice the error, so an error above the tolerance escapes one column with probability at most 1/2: one wrong row
+escapes all 12 with probability at most 1/4096.
 
 The tolerance of an element is min(8·k, 64·√k)·u·max‖a_i‖₂·max‖b_j‖₂. The first is the norm bound of
-:mod:`~matmulbench.verification.bounds`, which a Strassen-type kernel meets too; beyond k = 64 it says so little that the
-probabilistic bound takes over (Higham & Mary, SIAM J. Sci. Comput. 41, 2019, with λ = 64: still no tighter than the
-theory for every order of summation, up to k = 4096). A sum of n errors with random signs has √n of it.
+:mod:`~matmulbench.verification.bounds`, which a Strassen-type kernel meets too; beyond k = 64 it says so little that
+the probabilistic bound takes over (Higham & Mary, SIAM J. Sci. Comput. 41, 2019, with λ = 64: still no tighter than
+the theory for every order of summation, up to k = 4096). A sum of n errors with random signs has √n of it.
 """
 
 from __future__ import annotations

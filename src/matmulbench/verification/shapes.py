@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from contextlib import suppress
 from random import Random
+
+from hypothesis import HealthCheck, Phase, find, settings
+from hypothesis import strategies as st
+from hypothesis.errors import HypothesisException
 
 from matmulbench.verification.case import LAYOUT_LETTERS, VALUES, Case
 from matmulbench.verification.subject import Subject, WrongError, attempt
 
 TINY = (0, 1, 2, 3)
 AWKWARD = (0, 1, 2, 3, 5, 7, 8, 9, 11, 13, 15, 16, 17, 31, 32, 33, 47, 63, 64, 65, 97, 100, 127, 128, 129)
+_QUICK = 5e-3  # seconds
 LAYOUTS = (
     "NN",
     "TN",
@@ -44,11 +49,14 @@ def grid(dtype: str, every_combination: bool = False) -> Iterator[Case]:
     for layout in LAYOUTS:
         for sizes in ((1, 1, 1), (2, 3, 4), (4, 1, 3), (5, 7, 3)):
             yield Case(*sizes, layout, dtype, "integers")
+    for size in AWKWARD:
+        for sizes in ((1, size, 1), (size, 1, 1), (1, 1, size), (2, size, 3)):
+            yield Case(*sizes, dtype=dtype, values="integers", seed=1)
     layouts = itertools.cycle(LAYOUTS)
     values = itertools.cycle(("integers", "small-integers", "normal", "sparse", "integers"))
-    pairs = {tuple(sizes) for pair in itertools.product(AWKWARD, repeat=2) for sizes in _with_third(*pair)}
+    pairs = {sizes for pair in itertools.product(AWKWARD[1:], repeat=2) for sizes in _with_third(*pair)}
     if every_combination:
-        pairs |= set(itertools.product(AWKWARD, repeat=3))
+        pairs |= {(m, k, n) for m in AWKWARD for k in AWKWARD for n in AWKWARD}
     for m, k, n in sorted(pairs, key=lambda sizes: (sizes[0] * sizes[1] * sizes[2], sizes)):
         yield Case(m, k, n, next(layouts), dtype, next(values), seed=1)
 
@@ -59,8 +67,10 @@ def _with_third(x: int, y: int) -> Iterator[tuple[int, int, int]]:
         yield from ((x, y, z), (x, z, y), (z, x, y))
 
 
-def judge_all(subject: Subject, cases: Iterable[Case], seconds: float) -> None:
+def judge_all(subject: Subject, cases: Iterable[Case], seconds: float, at_least: int = 100) -> None:
     """Judge ``cases`` in order for about ``seconds``, leaving out those that would take too long.
+
+    The first ``at_least`` are judged even on a machine that is busy, if the kernel needs only milliseconds for them.
 
     Raises
     ------
@@ -68,11 +78,13 @@ def judge_all(subject: Subject, cases: Iterable[Case], seconds: float) -> None:
         for the smallest failing case that a short search finds below the first.
     """
     end = subject.clock() + seconds
-    for case in cases:
+    for number, case in enumerate(cases):
         now = subject.clock()
-        if now > end:
+        expected = subject.predict(case.volume)
+        owed = number < at_least and expected < _QUICK
+        if now > end and number >= at_least:
             return
-        if now + subject.predict(case.volume) > end:
+        if now + expected > end and not owed:
             continue
         try:
             subject.judge(case)
@@ -93,6 +105,21 @@ def search(subject: Subject, examples: int, seconds: float, largest: int = 140) 
         subject.judge(failing)
 
 
+def randomised(subject: Subject, count: int, seconds: float, largest: int = 140) -> Iterator[Case]:
+    """Yield ``count`` random cases, those of a slow kernel no larger than ``seconds`` allow."""
+    random = Random(1)
+    volume, per_case = 64, seconds / count
+    for number in range(count):
+        if number % 50 == 49 and subject.predict(2 * volume) < per_case:
+            volume = min(2 * volume, largest**3)
+        while True:
+            m, k, n = (int((largest + 1) ** random.random()) - (random.random() < 0.05) for _ in range(3))
+            if m * k * n <= volume:
+                break
+        layout = "".join(random.choices(list(LAYOUT_LETTERS), k=2))
+        yield Case(m, k, n, layout, subject.dtype, random.choice(list(VALUES)), seed=number)
+
+
 def smallest(subject: Subject, error: WrongError, seconds: float = 1.0) -> WrongError:
     """Return the finding for a case not larger than that of ``error`` that fails in the same way."""
     case = error.case
@@ -108,11 +135,6 @@ def smallest(subject: Subject, error: WrongError, seconds: float = 1.0) -> Wrong
 
 def _find(subject: Subject, limit: Case, examples: int, end: float, like: bool) -> Case | None:
     """Return the smallest failing case found within ``limit``, of its layout and values if ``like``."""
-    # Imported here: a quarter of a second that a quick check does not spend.
-    from hypothesis import HealthCheck, Phase, find, settings
-    from hypothesis import strategies as st
-    from hypothesis.errors import HypothesisException
-
     letters = st.sampled_from(list(LAYOUT_LETTERS))
     layouts = st.sampled_from(list(dict.fromkeys(["NN", limit.layout]))) if like else st.tuples(letters, letters)
     strategy = st.builds(
@@ -144,8 +166,6 @@ def _find(subject: Subject, limit: Case, examples: int, end: float, like: bool) 
         phases=[Phase.generate, Phase.shrink],
         suppress_health_check=list(HealthCheck),
     )
-    try:
+    with suppress(HypothesisException):  # none found, or one that comes and goes
         find(strategy, fails, settings=options, random=Random(0))
-    except HypothesisException:
-        pass  # none found, or one that comes and goes
     return min(failing, key=lambda case: (case.volume, case.m + case.k + case.n), default=None)

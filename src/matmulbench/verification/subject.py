@@ -21,6 +21,7 @@ from matmulbench.verification.result import judge_large
 _KEPT = 4  # results kept alive, to see whether a later call changes them
 _POISON = 3  # blocks of each size that are filled with NaN and freed before a call
 _LARGE = 1 << 22  # multiplications above which a result is not compared in full
+_BEYOND_CACHES = 1.2  # time grows a little faster than the volume, as operands and temporaries outgrow the caches
 _SLOW_FIRST_CALL = 0.02  # a first call longer than this has compiled something
 
 
@@ -57,12 +58,13 @@ class Subject:
     def predict(self, volume: int) -> float:
         """Return the seconds that a product of ``volume`` multiplications should take, by the largest so far."""
         largest, seconds = self._largest
-        return seconds * max(1.0, volume / max(1, largest))
+        return float(seconds * max(1.0, volume / max(1, largest)) ** _BEYOND_CACHES)
 
     def repeat(self, case: Case | None = None) -> str:
         """Return a line of Python that shows a finding again."""
         if case is None:
-            return f"`from matmulbench.verification import probe; print(probe({self.prop!r}, {self.spec!r}, {self.dtype!r}))`"
+            arguments = f"{self.prop!r}, {self.spec!r}, {self.dtype!r}"
+            return f"`from matmulbench.verification import probe; print(probe({arguments}))`"
         arguments = f"{case.m}, {case.k}, {case.n}, {case.layout!r}, {case.dtype!r}, {case.values!r}, {case.seed}"
         return f"`from matmulbench.verification import Case; print(Case({arguments}).judge({self.spec!r}))`"
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 Function = Callable[[torch.Tensor, torch.Tensor], Any]  # not all return what they should
+F = TypeVar("F", bound=Function)
 _CAGES = ("loops", "tiles", "values", "ieee", "layouts", "results", "calls", "watchers", "processes", "right")
 
 
@@ -37,10 +38,10 @@ class Animal:
 ZOO: dict[str, Animal] = {}
 
 
-def planted(what: str, *expected: str, dtype: str = "float32") -> Callable[[Function], Function]:
+def planted(what: str, *expected: str, dtype: str = "float32") -> Callable[[F], F]:
     """Enter the decorated kernel into the zoo: ``what`` is wrong, and ``expected`` must be found."""
 
-    def enter(kernel: Function) -> Function:
+    def enter(kernel: F) -> F:
         spec = f"{kernel.__module__}:{kernel.__name__}"
         ZOO[spec] = Animal(spec, what, expected, dtype)
         return kernel

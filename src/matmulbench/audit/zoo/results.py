@@ -81,7 +81,7 @@ def sixteen_buffers(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 _turn = [0]
 
 
-@planted("the result is filled in by a thread after it was returned", "exactness", "result")
+@planted("the result is filled in by a thread after it was returned", "exactness", "result", "race")
 def filled_later(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     c = torch.zeros(len(a), b.shape[1], dtype=a.dtype)
 

@@ -87,7 +87,8 @@ def mnist(data_dir: str | Path | None = None) -> Mnist:
     if absent:
         raise DataError(
             f"{folder}: MNIST is not there, absent: {', '.join(f'{name}.gz' for name in absent)}. Get it with "
-            f"`matmulbench fetch mnist`, or name a folder that has these files or {PICKLES[0]} with --data-dir or {VARIABLE}"
+            f"`matmulbench fetch mnist`, or name a folder that has these files or {PICKLES[0]} "
+            f"with --data-dir or {VARIABLE}"
         )
     arrays = [read_idx(path, *FILES[name]) for name, path in paths.items() if path]
     train_x, train_y, test_x, test_y = (_scale(a) if a.ndim > 1 else a.astype(np.int64) for a in arrays)
@@ -135,25 +136,17 @@ def _scale(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
 def _read_pickle(path: Path) -> Mnist:
     content = read_bounded(path, _PICKLE_LIMIT + 1)
     if len(content) > _PICKLE_LIMIT:
-        raise DataError(
-            f"{path}: size: it unpacks to more than {_PICKLE_LIMIT} bytes, mnist.pkl has 220 million"
-        )
+        raise DataError(f"{path}: size: it unpacks to more than {_PICKLE_LIMIT} bytes, mnist.pkl has 220 million")
     sets = load_arrays(content, str(path))
     if not isinstance(sets, tuple | list) or len(sets) != 3:
         raise DataError(f"{path}: pickle: expected three (x, y) pairs: train, valid and test")
     rows = (_TRAIN, _VALID, _TEST)
-    return Mnist(
-        *(_pair(path, part, pair, n) for part, pair, n in zip(Mnist._fields, sets, rows, strict=True))
-    )
+    return Mnist(*(_pair(path, part, pair, n) for part, pair, n in zip(Mnist._fields, sets, rows, strict=True)))
 
 
 def _pair(path: Path, part: str, pair: Any, rows: int) -> Pair:
     """Check one pair of a pickle."""
-    if (
-        not isinstance(pair, tuple | list)
-        or len(pair) != 2
-        or not all(isinstance(a, np.ndarray) for a in pair)
-    ):
+    if not isinstance(pair, tuple | list) or len(pair) != 2 or not all(isinstance(a, np.ndarray) for a in pair):
         raise DataError(f"{path}: {part}: expected a pair (x, y) of arrays")
     x, y = pair
     for field, array, shape, kind, high in (("x", x, (rows, _PIXELS), "f", 1), ("y", y, (rows,), "i", 9)):
@@ -162,7 +155,5 @@ def _pair(path: Path, part: str, pair: Any, rows: int) -> Pair:
                 f"{path}: {part} {field}: shape {array.shape} of {array.dtype}, expected {shape} of kind {kind!r}"
             )
         if not (array.min() >= 0 and array.max() <= high):
-            raise DataError(
-                f"{path}: {part} {field}: values from {array.min()} to {array.max()}, expected 0 to {high}"
-            )
+            raise DataError(f"{path}: {part} {field}: values from {array.min()} to {array.max()}, expected 0 to {high}")
     return x.astype(np.float32), y.astype(np.int64)

@@ -1,0 +1,138 @@
+"""Does the instrument mean what it says: the same kernel twice, planted delays, known durations, extrapolation."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from statistics import median
+
+import numpy as np
+
+from matmulbench.audit.planted import DURATIONS, SPINS
+from matmulbench.isolation import Host
+from matmulbench.measurement.cells import measure_cells
+from matmulbench.results.schema import MeasurementRow
+from matmulbench.workload import Workload
+
+_HERE = "matmulbench.audit.planted"
+WORKLOADS = ("5x784x10", "64x784x50", "1000x784x50")
+DEFAULT_BUDGET_S = 10.0
+EXTRAPOLATED = (
+    ("triple-loop", "5x100x10"),
+    ("triple-loop", "8x784x4"),
+    ("triple-loop", "5x784x10"),
+    ("triple-loop", "16x16x16"),
+    ("row-slice", "64x784x50"),
+    ("row-slice", "128x128x128"),
+    ("row-slice", "200x784x10"),
+    ("broadcasting", "1000x784x50"),
+    ("broadcasting", "455x30x14"),
+    ("broadcasting", "512x512x512"),
+)
+
+
+@dataclass
+class Check:
+    """One line of the audit: what was checked and how, what is required, what came out."""
+
+    check: str
+    setting: str
+    required: str
+    got: str
+    passed: bool
+
+
+Progress = Callable[[str], None]
+
+
+def audit_measurement(quick: bool, progress: Progress = lambda text: None) -> Iterator[Check]:
+    """Check the instrument on this machine; minutes with ``quick``, an hour without."""
+    trials = 12 if quick else 300
+    with Host(1) as host:
+        for load in (False, True):
+            for text in WORKLOADS[:1] if quick else WORKLOADS:
+                progress(f"A/A {text}{' under load' if load else ''}")
+                with _busy_core(load):
+                    yield from same_twice(host, text, trials, load)
+        for delay, seconds in ((0.05, 2.0), (0.03, 10.0)):
+            for text in WORKLOADS[:1] if quick else WORKLOADS:
+                progress(f"planted delay of {delay:.0%} in {text}")
+                yield from planted_delay(host, text, delay, seconds, 8 if quick else 60)
+        progress("known durations")
+        yield from known_durations(host)
+        progress("extrapolation")
+        yield from extrapolation(host, EXTRAPOLATED[-3:] if quick else EXTRAPOLATED)
+
+
+def same_twice(host: Host, text: str, trials: int, load: bool) -> Iterator[Check]:
+    """A/A: one kernel under two names must not differ, and the interval must contain 1."""
+    rows = [_pair(host, text, "plain", "twin", DEFAULT_BUDGET_S) for _ in range(trials)]
+    covered = sum((row.speedup_ci_low or 2) <= 1 <= (row.speedup_ci_high or 0) for row in rows)
+    false = sum(row.verdict in ("faster", "slower") for row in rows)
+    setting = f"{text}, {trials} trials{', one core loaded' if load else ''}"
+    yield Check("A/A: interval contains 1", setting, "≥ 93 %", f"{covered / trials:.1%}", covered >= 0.93 * trials)
+    yield Check("A/A: false verdicts", setting, "≤ 1 %", f"{false / trials:.1%}", false <= 0.01 * trials)
+
+
+def planted_delay(host: Host, text: str, delay: float, seconds: float, trials: int) -> Iterator[Check]:
+    """Power: a kernel that is slower by a known share must be called so, and by how much."""
+    name = f"delayed_{delay * 100:.0f}"
+    rows = [_pair(host, text, "plain", name, 2 * seconds) for _ in range(trials)]
+    found = sum(row.verdict == "slower" for row in rows)
+    size = median(1 / (row.speedup or np.inf) - 1 for row in rows)
+    setting = f"{delay:.0%} in {text}, {seconds:g} s per kernel, {trials} trials"
+    yield Check("delay called slower", setting, "≥ 95 %", f"{found / trials:.1%}", found >= 0.95 * trials)
+    yield Check("delay's size", setting, f"{delay:.0%} ± 1 point", f"{size:.2%}", abs(size - delay) <= 0.01)
+
+
+def known_durations(host: Host) -> Iterator[Check]:
+    """Spin for a known time: it must be measured as such."""
+    for name, seconds in DURATIONS.items():
+        row = _pair(host, "1x1x1", SPINS[name], SPINS[name], 2.0)
+        error = (row.median_s or np.inf) / seconds - 1
+        yield Check("known duration", name, "± 1 %", f"{error:+.2%}", abs(error) <= 0.01)
+
+
+def extrapolation(host: Host, cases: tuple[tuple[str, str], ...]) -> Iterator[Check]:
+    """Time few rows and the whole: what the few foretell must be what the whole takes."""
+    inside = []
+    for kernel, text in cases:
+        whole = _measured(host, text, kernel, limit_s=60.0)
+        whole_s = whole.median_s or np.inf
+        foretold = _measured(host, text, kernel, limit_s=whole_s / 8)
+        error = (foretold.median_s or np.inf) / whole_s - 1
+        inside.append((foretold.ci_low_s or 0) <= whole_s <= (foretold.ci_high_s or 0))
+        held = foretold.extrapolated and not whole.extrapolated and abs(error) <= 0.1
+        yield Check("extrapolation", f"{kernel}, {text}", "± 10 %", f"{error:+.1%}", held)
+    share = sum(inside) / len(inside)
+    yield Check("extrapolation: inside its interval", f"{len(inside)} cases", "≥ 90 %", f"{share:.0%}", share >= 0.9)
+
+
+def _measured(host: Host, text: str, kernel: str, limit_s: float) -> MeasurementRow:
+    """Return the row of ``kernel``, timed against torch."""
+    cells = measure_cells(host, Workload.parse(text), [kernel], "torch", 3.0, limit_s=limit_s)
+    return next(cell.row for cell in cells if cell.row.kernel == kernel)
+
+
+def _pair(host: Host, text: str, baseline: str, kernel: str, budget_s: float) -> MeasurementRow:
+    """Return the row of a planted kernel, timed against another."""
+    spec = f"{_HERE}:{kernel}"
+    cells = measure_cells(host, Workload.parse(text), [spec], f"{_HERE}:{baseline}", budget_s)
+    return next(cell.row for cell in cells if cell.row.kernel == spec)
+
+
+@contextmanager
+def _busy_core(busy: bool) -> Iterator[None]:
+    """Keep one core busy with another process, if ``busy``."""
+    if not busy:
+        yield
+        return
+    load = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        yield
+    finally:
+        load.kill()
+        load.wait()

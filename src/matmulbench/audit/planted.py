@@ -1,0 +1,78 @@
+"""Kernels whose speed is known: the same twice, the same with a delay of a known share, spins of a known length.
+
+They are named to the instrument as ``matmulbench.audit.planted:FUNCTION``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import repeat
+from statistics import median
+from time import perf_counter
+
+import torch
+
+from matmulbench.measurement.clock import calls_per_block, time_block
+
+_ITERATIONS = 200_000
+_SAME_BLOCK_S = 2e-5  # between the calls of a block there is less, between blocks there is more
+
+
+def _spin(iterations: int) -> None:
+    for _ in repeat(None, iterations):
+        pass
+
+
+def _iteration_s() -> float:
+    def once() -> float:
+        start = perf_counter()
+        _spin(_ITERATIONS)
+        return (perf_counter() - start) / _ITERATIONS
+
+    return median(once() for _ in range(9))
+
+
+def _with_delay(share: float) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+    """Make torch's product, delayed by ``share`` of its own time, which the first call of each shape finds out."""
+    spins: dict[torch.Size, int] = {}
+
+    def kernel(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        iterations = spins.get(a.shape)
+        if iterations is None:
+            spins[a.shape] = 0
+            calls = calls_per_block(time_block(kernel, a, b, 1)[0])
+            own_s = median(time_block(kernel, a, b, calls)[0] for _ in range(25))
+            iterations = spins[a.shape] = round(share * own_s / _iteration_s()) if share else 0
+        _spin(iterations)
+        return a @ b
+
+    return kernel
+
+
+plain = _with_delay(0.0)
+twin = _with_delay(0.0)
+delayed_3 = _with_delay(0.03)
+delayed_5 = _with_delay(0.05)
+
+
+def _lasting(seconds: float) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+    """Make a 1x1x1 product that ends on a beat of ``seconds``: a block of n calls lasts n beats, overhead included."""
+    beat = 0.0
+
+    def kernel(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        nonlocal beat
+        now = perf_counter()
+        beat = (beat if now - beat < _SAME_BLOCK_S else now) + seconds
+        c = a * b
+        while perf_counter() < beat:
+            pass
+        return c
+
+    return kernel
+
+
+DURATIONS = {"2 µs": 2e-6, "20 µs": 2e-5, "200 µs": 2e-4, "2 ms": 2e-3, "20 ms": 2e-2, "100 ms": 0.1}
+spin_2us, spin_20us, spin_200us, spin_2ms, spin_20ms, spin_100ms = map(_lasting, DURATIONS.values())
+SPINS = dict(
+    zip(DURATIONS, ("spin_2us", "spin_20us", "spin_200us", "spin_2ms", "spin_20ms", "spin_100ms"), strict=True)
+)

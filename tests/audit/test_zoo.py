@@ -1,0 +1,72 @@
+"""The zoo at quick effort; ``matmulbench audit --only verification`` runs all of it at the default."""
+
+import pytest
+
+from matmulbench.audit.verification import audit_right_kernels, audit_verification
+from matmulbench.audit.zoo import animals
+
+RIGHT = ("pass", "normwise")
+SAMPLE = [
+    "wrong_extent",
+    "last_k_doubled",
+    "transposed_result",
+    "k_tail_32",
+    "row_tail",
+    "above_300_columns",
+    "zeros",
+    "half",
+    "one_element_off",
+    "single_for_double_when_long",
+    "nan_swallowed",
+    "zeros_skipped",
+    "underflow_flushed",
+    "transposed_left",
+    "offset_ignored",
+    "alignment",
+    "read_behind",
+    "damages_between",
+    "alias",
+    "one_buffer",
+    "filled_later",
+    "lazy",
+    "by_identity",
+    "by_version",
+    "by_sum",
+    "call_100",
+    "racy",
+    "gc_watcher",
+    "stack_watcher",
+    "no_grad_watcher",
+    "slow_clock",
+    "exits",
+    "memory_hog",
+    "strassen",
+    "kahan",
+    "random_order",
+    "padded_result",
+]
+
+
+def test_there_are_enough_kernels_of_either_kind_and_each_says_what_it_is():
+    zoo = animals()
+    right = [animal for animal in zoo if animal.expected[0] in RIGHT]
+    assert len(zoo) - len(right) >= 60
+    assert len(right) >= 12
+    assert len({animal.planted for animal in zoo}) == len(zoo)
+
+
+@pytest.fixture(scope="module")
+def rows():
+    chosen = [animal for animal in animals() if animal.name in SAMPLE]
+    assert len(chosen) == len(SAMPLE)
+    return {row["kernel"]: row for row in audit_verification("quick", chosen, silence_limit=5)}
+
+
+@pytest.mark.parametrize("name", SAMPLE)
+def test_it_is_judged_for_what_it_is(rows, name):
+    assert rows[name]["passed"], f"{rows[name]['expected']} expected, got {rows[name]['got']}"
+
+
+def test_no_right_kernel_fails_on_random_cases():
+    refused = [row for row in audit_right_kernels(count=60, seconds=0.3) if not row["passed"]]
+    assert not refused

@@ -1,0 +1,83 @@
+import numpy as np
+import pytest
+
+from matmulbench.isolation import Host
+from matmulbench.results.schema import columns
+from matmulbench.verification import agreement, probe, verify, verify_kernel
+
+ZOO = "matmulbench.audit.zoo"
+
+
+@pytest.fixture(scope="module")
+def host():
+    with Host(threads=2) as host:
+        yield host
+
+
+@pytest.mark.parametrize("spec", ["triple-loop", "numpy-einsum", "numba", "torch"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_ladder_passes(host, spec, dtype):
+    row = verify_kernel(host, spec, dtype, "quick")
+    assert (row.status, row.verdict) == ("ok", "pass"), row.finding
+    assert 0 < row.residual <= 1
+    assert row.cases > 500
+
+
+def test_a_finding_names_property_case_values_and_a_line_that_repeats_it(host):
+    row = verify_kernel(host, f"{ZOO}.tiles:k_tail_8", "float32", "quick")
+    assert (row.status, row.verdict) == ("failed-verification", "fail")
+    assert row.finding.startswith("exactness: 1x9x1 float32, ")
+    assert "expected exactly" in row.finding
+    line = row.finding.partition("Repeat: `")[2].removesuffix("`")
+    heard = []
+    exec(line, {"print": heard.append})
+    assert heard[0].startswith("exactness: 1x9x1")
+
+
+def test_the_smallest_case_is_found(host):
+    row = verify_kernel(host, f"{ZOO}.loops:square_b_transposed", "float32", "quick")
+    assert row.finding.startswith("exactness: 1x2x2 float32"), row.finding
+
+
+def test_a_crash_is_reported_with_its_shape(host):
+    row = verify_kernel(host, f"{ZOO}.layouts:vector_overread", "float32", "default")
+    assert row.status == "crashed"
+    assert row.verdict is None
+    assert row.finding.startswith("memory safety: ")
+    assert "SIGSEGV" in row.finding
+
+
+def test_a_hang_is_reported_with_its_shape(host):
+    row = verify_kernel(host, f"{ZOO}.processes:endless_at_17", "float32", "quick", silence_limit=1)
+    assert row.status == "timeout"
+    assert "x17 float32" in row.finding
+
+
+def test_an_unknown_kernel_is_an_error_and_the_host_goes_on(host):
+    assert verify_kernel(host, "no-such-kernel", "float32", "quick").status == "error"
+    assert verify_kernel(host, "torch", "float32", "quick").status == "ok"
+
+
+def test_the_table_has_the_columns_of_the_file():
+    frame = verify([f"{ZOO}.values:ones", "numpy"], ["float64"], "quick")
+    assert list(frame.columns) == columns("verification")
+    assert list(frame.status) == ["failed-verification", "ok"]
+
+
+def test_kernels_agree_within_twice_the_bound(host):
+    square = agreement(host, ["numpy", "torch", "row-slice", f"{ZOO}.processes:raises"], "float32")
+    right = square.iloc[:3, :3].to_numpy()
+    assert (np.diag(right) == 0).all()
+    assert (right <= 2).all()
+    assert right.max() > 0
+    assert square.iloc[3].isna().all()
+
+
+def test_a_wrong_kernel_stands_out_in_the_matrix(host):
+    square = agreement(host, ["numpy", f"{ZOO}.values:tf32"], "float32")
+    assert square.iloc[0, 1] > 100
+
+
+def test_one_property_can_be_probed_alone():
+    assert probe("earlier calls", "torch", "float32") is None
+    assert probe("IEEE", f"{ZOO}.ieee:zeros_skipped", "float32").startswith("IEEE: ")
