@@ -15,7 +15,7 @@ SPOILT = Path(__file__).with_name("spoilt.py")
 def test_a_model_is_accounted_for_in_the_same_table():
     wrong = f"{SPOILT}:off"
     with Host() as host:
-        found = train_kernels(host, f"{FACTORIES}:good", ["torch", "numpy", wrong], budget_s=1.5)
+        found = train_kernels(host, f"{FACTORIES}:good", ["torch", "numpy", wrong], budget_s=4.0)
     rows = {row.kernel: row for row, _ in found}
     assert list(rows) == ["torch", "numpy", wrong, "torch.nn"]
     assert [row.status for row in rows.values()] == ["ok", "ok", "failed-verification", "ok"]

@@ -29,6 +29,7 @@ TORCH_NN = "torch.nn"
 _REFERENCE_SHARE = 0.3  # of the time left, at most, for the float64 reference and its envelope
 _POINTS = 500  # of a loss curve, at most, in the results
 _SLOWEST_SHARE = 0.25  # of the time left, at most, for one kernel to learn from one row
+_TO_COMPARE = 0.5  # seconds that may go into comparing a kernel's losses even when no time is left
 _FEW = 256  # rows, at most, that a kernel too slow for the whole batch learns from
 _AGREE = 0.1  # predicted and measured speedup should, within this
 
@@ -184,7 +185,7 @@ class _Training:
     def _few_rows(self, spec: str, estimate: float, grant: float) -> None:
         """Account for a kernel too slow for two steps: learn from fewer rows, and foretell the step."""
         row = self.rows[spec]
-        rows = min(_FEW, int(self.subject.rows * grant / (2 * estimate)))
+        rows = min(_FEW, self.subject.rows, int(self.subject.rows * max(grant, _TO_COMPARE) / (2 * estimate)))
         row.extrapolated, row.steps = True, 0
         row.reason = f"a step takes about {estimate:.3g} s: foretold from smaller products"
         if rows:

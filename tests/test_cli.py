@@ -1,0 +1,102 @@
+"""The command as a user types it: what is wrong is said in one line with exit code 2, and data alone is on stdout."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from matmulbench.cli import main
+
+
+@dataclass
+class Done:
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+Command = Callable[..., Done]
+
+
+@pytest.fixture
+def matmulbench(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """Run the command in this process: a new one would spend its time on imports."""
+
+    def run(*arguments: str) -> Done:
+        monkeypatch.setattr(sys, "argv", ["matmulbench", *arguments])
+        with pytest.raises(SystemExit) as left:
+            main()
+        return Done(int(left.value.code or 0), *capsys.readouterr())
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "--preset", "quik"], "preset 'quik' is unknown: did you mean quick?"),
+        (["run", "--kernel", "tripleloop"], "kernel 'tripleloop' is unknown: did you mean triple-loop?"),
+        (["measure", "--baseline", "torhc"], "kernel 'torhc' is unknown: did you mean torch?"),
+        (["measure", "--workload", "5x784"], "workload '5x784': expected MxKxN"),
+        (["measure", "--dtype", "float16"], "dtype 'float16' is unknown: did you mean"),
+        (["measure", "--threads", "1,999"], "threads '1,999': expected counts from 1 to"),
+        (["measure", "--budget", "0"], "budget 0: expected seconds above 0"),
+        (["train", "--task", "digit"], "task 'digit' is unknown: did you mean digits"),
+        (["verify", "nowhere.py:matmul"], "there is no file 'nowhere.py'"),
+        (["list", "--format", "xml"], "format 'xml' is unknown"),
+        (["compare", "nowhere", "nowhere"], "folder nowhere holds no run"),
+        (["report", "nowhere"], "folder nowhere holds no run"),
+        (["fetch", "mnst"], "data set 'mnst' is unknown: did you mean mnist?"),
+        (["audit", "--only", "speed"], "audit 'speed' is unknown"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(matmulbench: Command, arguments: list[str], message: str) -> None:
+    done = matmulbench(*arguments)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert done.stdout == ""
+
+
+def test_an_unknown_option_is_a_usage_error(matmulbench: Command) -> None:
+    assert matmulbench("run", "--presets", "quick").returncode == 2
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = "import sys, matmulbench.cli; print([m for m in ('torch', 'numba', 'numpy', 'pandas') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_every_verb_of_the_contract_has_help(matmulbench: Command) -> None:
+    text = matmulbench("--help").stdout
+    for verb in ("run", "list", "verify", "measure", "train", "compare", "report", "audit", "fetch"):
+        assert f" {verb} " in text
+
+
+def test_list_as_json_is_data_alone(matmulbench: Command) -> None:
+    rows = json.loads(matmulbench("list", "--format", "json").stdout)
+    assert {row["kind"] for row in rows} == {"kernel", "workload", "task"}
+
+
+def test_measure_as_csv_is_data_alone(matmulbench: Command) -> None:
+    done = matmulbench("measure", "numpy", "--workload", "8x8x8", "--budget", "0.2", "--format", "csv")
+    assert done.returncode == 0, done.stderr
+    head, *rows = done.stdout.splitlines()
+    assert head.startswith("workload,m,k,n,layout,dtype,threads,kernel,status,extrapolated,median_s")
+    assert [row.split(",")[7] for row in rows] == ["torch", "numpy"]
+
+
+def test_a_wrong_kernel_of_ones_own_is_refused_and_not_timed(matmulbench: Command, tmp_path: Path) -> None:
+    mine = tmp_path / "mine.py"
+    mine.write_text("def matmul(a, b):\n    return 1.001 * (a @ b)\n")
+    done = matmulbench("measure", f"{mine}:matmul", "--workload", "8x8x8", "--budget", "0.2", "--format", "json")
+    assert done.returncode == 1
+    rows = {row["kernel"].rpartition(":")[2]: row for row in json.loads(done.stdout)}
+    assert rows["matmul"]["status"] == "failed-verification"
+    assert rows["matmul"]["median_s"] is None
+    assert rows["torch"]["status"] == "ok"

@@ -1,0 +1,50 @@
+"""Two runs compared: drift of the machine is no regression, a slower kernel is."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from matmulbench.comparison import compare, differences
+from matmulbench.results.folder import Results, RunFolder, load_results
+from matmulbench.results.schema import MeasurementRow, Status
+
+
+def run(path: Path, seconds: float, clock: float = 1.0, status: str = Status.OK, rounds: int = 40) -> Results:
+    """A run in which one kernel takes ``seconds`` on a machine that is slower by ``clock``; 0.5 % noise."""
+    rng = np.random.default_rng(int(1e6 * seconds * clock))
+    calibration = 1e-3 * clock * np.exp(0.005 * rng.standard_normal(rounds))
+    samples = seconds * clock * np.exp(0.005 * rng.standard_normal(rounds))
+    row = MeasurementRow("5x784x10", 5, 784, 10, "NN", "float32", 1, "numpy", status=status)
+    row.median_s = float(np.median(samples))
+    with RunFolder(path, {"baseline": "torch"}) as folder:
+        folder.add("measurements", row, list(samples), calibration_samples=list(calibration))
+    return load_results(path)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "clock", "verdict"),
+    [(1.0, 1.0, "same"), (1.0, 1.3, "same"), (1.1, 1.0, "slower"), (1.1, 0.8, "slower"), (0.9, 1.3, "faster")],
+)
+def test_verdict(tmp_path: Path, seconds: float, clock: float, verdict: str) -> None:
+    frame = compare(run(tmp_path / "a", 1.0), run(tmp_path / "b", seconds, clock))
+    assert frame["verdict"].tolist() == [verdict]
+    assert frame["speedup"][0] == pytest.approx(1 / seconds, rel=0.01)
+    assert frame["drift"][0] == pytest.approx(clock, rel=0.01)
+
+
+def test_few_rounds_are_unclear(tmp_path: Path) -> None:
+    frame = compare(run(tmp_path / "a", 1.0, rounds=3), run(tmp_path / "b", 1.05, rounds=3))
+    assert frame["verdict"].tolist() == ["unclear"]
+
+
+def test_a_kernel_that_no_longer_works_is_broken(tmp_path: Path) -> None:
+    frame = compare(run(tmp_path / "a", 1.0), run(tmp_path / "b", 1.0, status=Status.CRASHED))
+    assert frame["verdict"].tolist() == ["broken"]
+
+
+def test_what_else_differs_is_said(tmp_path: Path) -> None:
+    a, b = run(tmp_path / "a", 1.0), run(tmp_path / "b", 1.0)
+    assert differences(a, b) == []
+    b.run["versions"]["numpy"] = "1.0"
+    assert "versions: numpy was" in differences(a, b)[0]

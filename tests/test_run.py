@@ -1,0 +1,93 @@
+"""The main job, end to end, on a small plan."""
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from matmulbench.results.folder import load_results
+from matmulbench.results.schema import TABLES, columns
+
+BROKEN = '''
+import torch
+def matmul(a, b):
+    """The article's loop as printed: k runs over the rows of a."""
+    ar, ac = a.shape
+    br, bc = b.shape
+    c = torch.zeros(ar, bc, dtype=a.dtype)
+    for i in range(ar):
+        for j in range(bc):
+            for k in range(ar):
+                c[i, j] += a[i, k] * b[k, j]
+    return c
+'''
+
+
+def command(out: Path, *more: str) -> list[str]:
+    start = [sys.executable, "-c", "from matmulbench.cli import main; main()", "run", "--preset", "quick"]
+    return [*start, "--out", str(out), *more]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    folder = tmp_path_factory.mktemp("run")
+    broken = folder / "broken.py"
+    broken.write_text(BROKEN)
+    kernels = ["--kernel", "numpy", "--kernel", f"{broken}:matmul"]
+    done = subprocess.run(command(folder / "out", *kernels), capture_output=True, text=True, check=False)
+    return folder / "out", done
+
+
+def test_the_folder_is_that_of_the_contract(finished: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    out, done = finished
+    assert "Traceback" not in done.stderr
+    assert f"report: {out}/report.html" in done.stdout
+    for table in TABLES:
+        assert (out / f"{table}.csv").read_text().splitlines()[0] == ",".join(columns(table))
+    assert (out / "report.html").stat().st_size > 10_000
+    assert (out / "charts" / "ladder-5x784x10.svg").exists()
+    run = json.loads((out / "run.json").read_text())
+    assert run["end"] >= run["start"]
+    assert str(out.parent) not in json.dumps(run["machine"])
+
+
+def test_the_articles_loop_is_refused_everywhere_and_the_rest_goes_on(
+    finished: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
+    out, done = finished
+    assert done.returncode == 1
+    results = load_results(out)
+    for frame in results.tables.values():
+        wrong = frame[frame["kernel"].str.endswith("broken.py:matmul")]
+        assert len(wrong)
+        assert not (wrong["status"] == "ok").any()
+        right = frame[frame["kernel"] == "numpy"]
+        assert (right["status"] == "ok").all()
+    assert results.measurements[results.measurements["status"] != "ok"]["median_s"].isna().all()
+
+
+def test_an_interrupted_run_keeps_what_it_had_and_resumes(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    arguments = ["--kernel", "numpy", "--workload", "8x8x8", "--workload", "16x16x16"]
+    run = subprocess.Popen(command(out, *arguments), stderr=subprocess.PIPE, text=True)
+    assert run.stderr
+    for line in run.stderr:
+        if "measure 16x16x16" in line:
+            run.send_signal(signal.SIGINT)
+            break
+    said = run.stderr.read()
+    assert run.wait() == 130
+    assert f"go on with --out {out} --resume" in said
+    kept = load_results(out)
+    assert set(kept.measurements["workload"]) == {"8x8x8"}
+    refused = subprocess.run(command(out, *arguments), capture_output=True, text=True, check=False)
+    assert (refused.returncode, "--resume" in refused.stderr) == (2, True)
+    done = subprocess.run(command(out, *arguments, "--resume"), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    resumed = load_results(out)
+    assert set(resumed.measurements["workload"]) == {"8x8x8", "16x16x16"}
+    cells = [(e["row"]["workload"], e["row"]["kernel"]) for e in resumed.journal if e["table"] == "measurements"]
+    assert len(cells) == len(set(cells)), "nothing is measured twice"
