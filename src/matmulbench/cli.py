@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -175,6 +175,12 @@ def measure(
 def train(
     kernel: Kernels = None,
     task: Annotated[str, typer.Option(help="breast-cancer, digits, mnist or mnist-regression")] = "breast-cancer",
+    model: Annotated[str | None, typer.Option(help="your own, as package.module:factory, in place of a task")] = None,
+    epochs: Annotated[int | None, typer.Option(help="passes over the data")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="rows of a batch")] = None,
+    hidden: Annotated[int | None, typer.Option(help="units of the hidden layer")] = None,
+    lr: Annotated[float | None, typer.Option(help="learning rate")] = None,
+    dtype: Annotated[str | None, typer.Option(help="float32 or float64")] = None,
     seed: int = 0,
     threads: Threads = "1",
     baseline: Baseline = "torch",
@@ -189,14 +195,16 @@ def train(
     from matmulbench.report.output import show
     from matmulbench.training.api import train as train_kernels
 
+    changes = {"epochs": epochs, "batch_size": batch_size, "hidden": hidden, "lr": lr, "dtype": dtype}
     frame = train_kernels(
-        task,
+        model or task,
         _known([*(kernel or _all_kernels()), baseline]),
         threads=_thread_counts(threads),
         baseline=baseline,
         budget_s=budget,
         seed=seed,
         data_dir=str(data_dir) if data_dir else None,
+        **{name: value for name, value in changes.items() if value is not None},
     )
     show(frame, format, baseline)
     raise typer.Exit(int((frame["status"] != "ok").any()))
@@ -280,7 +288,9 @@ def fetch(what: Annotated[str, typer.Argument(metavar="mnist")]) -> None:
 
     if what != "mnist":
         raise unknown("data set", what, ["mnist"])
-    typer.echo(f"mnist: {fetch_mnist()}")
+    with _download_bar() as bar:
+        folder = fetch_mnist(progress=bar)
+    typer.echo(f"mnist: {folder}")
 
 
 def _all_kernels() -> list[str]:
@@ -310,6 +320,45 @@ def _dtype(text: str) -> str:
 
 def _tell(text: str) -> None:
     typer.echo(text, err=True)
+
+
+class _Bar:
+    """A rich bar with the methods that pooch calls, which are those of tqdm."""
+
+    def __init__(self, progress: Any) -> None:
+        self._progress = progress
+        self._task = progress.add_task("mnist")
+
+    @property
+    def total(self) -> float | None:
+        """Bytes to come."""
+        total: float | None = self._progress.tasks[self._task].total
+        return total
+
+    @total.setter
+    def total(self, total: float) -> None:
+        self._progress.update(self._task, total=total)
+
+    def update(self, advance: float) -> None:
+        """Add bytes that have come."""
+        self._progress.advance(self._task, advance)
+
+    def reset(self) -> None:
+        """Begin again."""
+        self._progress.reset(self._task)
+
+    def close(self) -> None:
+        """Nothing to do: the bar is reused for the next file."""
+
+
+@contextmanager
+def _download_bar() -> Iterator[_Bar]:
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        yield _Bar(progress)
 
 
 @contextmanager

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from matmulbench.isolation import Host
 from matmulbench.ladder import BASELINE
-from matmulbench.results.schema import columns
+from matmulbench.results.schema import Status, TrainingRow, columns
 from matmulbench.training.loop import train_kernels
+from matmulbench.training.tasks import TASKS
+from matmulbench.verification import verify_kernel
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,10 +28,13 @@ def train(
     data_dir: str | None = None,
     **options: Any,
 ) -> pd.DataFrame:
-    """Train ``task`` with each of ``kernels``, step by step beside ``baseline``.
+    """Verify ``kernels``, then train ``task`` with each of them, step by step beside ``baseline``.
 
     Parameters
     ----------
+    task
+        a name, or ``package.module:factory`` for a model of one's own; see
+        :func:`~matmulbench.training.own_model.load_model`.
     kernels
         a name or ``path/to/file.py:function``, or several.
     threads
@@ -55,6 +60,14 @@ def train(
     rows = []
     for count in [threads] if isinstance(threads, int) else threads:
         with Host(count) as host:
-            found = train_kernels(host, task, specs, baseline, budget_s, seed, data_dir, **options)
-            rows += [asdict(row) for row, _ in found]
-    return pd.DataFrame(rows, columns=columns("training"))
+            dtype = options.get("dtype") or (TASKS[task].dtype if task in TASKS else "float32")
+            verified = [verify_kernel(host, spec, dtype, "quick") for spec in dict.fromkeys([baseline, *specs])]
+            sound = [row.kernel for row in verified if row.status == Status.OK]
+            rows += [
+                TrainingRow(task, row.kernel, count, row.status, reason=row.finding)
+                for row in verified
+                if row.kernel not in sound
+            ]
+            found = train_kernels(host, task, sound, baseline, budget_s, seed, data_dir, **options)
+            rows += [row for row, _ in found]
+    return pd.DataFrame([asdict(row) for row in rows], columns=columns("training"))

@@ -17,25 +17,7 @@ from matmulbench.verification.subject import Subject, WrongError, attempt
 TINY = (0, 1, 2, 3)
 AWKWARD = (0, 1, 2, 3, 5, 7, 8, 9, 11, 13, 15, 16, 17, 31, 32, 33, 47, 63, 64, 65, 97, 100, 127, 128, 129)
 _QUICK = 5e-3  # seconds
-LAYOUTS = (
-    "NN",
-    "TN",
-    "NT",
-    "TT",
-    "RN",
-    "NR",
-    "CN",
-    "NC",
-    "ON",
-    "NO",
-    "XN",
-    "NX",
-    "YN",
-    "NY",
-    "RC",
-    "CT",
-    "OO",
-)
+LAYOUTS = ("NN", "TN", "NT", "TT", "RN", "NR", "CN", "NC", "ON", "NO", "XN", "NX", "YN", "NY", "RC", "CT", "OO")
 
 
 def grid(dtype: str, every_combination: bool = False) -> Iterator[Case]:
@@ -101,8 +83,11 @@ def search(subject: Subject, examples: int, seconds: float, largest: int = 140) 
         for the smallest failing case; or whatever the kernel itself raises there.
     """
     end = subject.clock() + seconds
-    if failing := _find(subject, Case(largest, largest, largest, dtype=subject.dtype), examples, end, False):
-        subject.judge(failing)
+    limit = Case(largest, largest, largest, dtype=subject.dtype)
+    if found := _find(subject, limit, examples, end, like=False):
+        case, error = found
+        subject.judge(case)  # says so anew, in this case's words
+        raise error  # right this time: it comes and goes
 
 
 def randomised(subject: Subject, count: int, seconds: float, largest: int = 140) -> Iterator[Case]:
@@ -125,16 +110,16 @@ def smallest(subject: Subject, error: WrongError, seconds: float = 1.0) -> Wrong
     case = error.case
     if case is None or subject.predict(case.volume) > seconds / 4:
         return error
-    failing = _find(subject, case, 200, subject.clock() + seconds, True)
-    if failing and failing.volume <= case.volume:
-        again = attempt(lambda: subject.judge(failing))
+    found = _find(subject, case, 200, subject.clock() + seconds, like=True)
+    if found and found[0].volume <= case.volume:
+        again = attempt(lambda: subject.judge(found[0]))
         if isinstance(again, WrongError) and again.prop == error.prop:
             return again
     return error
 
 
-def _find(subject: Subject, limit: Case, examples: int, end: float, like: bool) -> Case | None:
-    """Return the smallest failing case found within ``limit``, of its layout and values if ``like``."""
+def _find(subject: Subject, limit: Case, examples: int, end: float, like: bool) -> tuple[Case, Exception] | None:
+    """Return the smallest failing case within ``limit``, of its layout and values if ``like``, and how it failed."""
     letters = st.sampled_from(list(LAYOUT_LETTERS))
     layouts = st.sampled_from(list(dict.fromkeys(["NN", limit.layout]))) if like else st.tuples(letters, letters)
     strategy = st.builds(
@@ -147,16 +132,16 @@ def _find(subject: Subject, limit: Case, examples: int, end: float, like: bool) 
         values=st.just(limit.values) if like else st.sampled_from(list(VALUES)),
         seed=st.just(limit.seed) if like else st.integers(0, 9),
     )
-    failing: list[Case] = []
+    failing: list[tuple[Case, Exception]] = []
 
     def fails(case: Case) -> bool:
         now = subject.clock()
         if now + subject.predict(case.volume) > end:
             return False
-        if attempt(lambda: subject.judge(case)) is None:
-            return False
-        failing.append(case)
-        return True
+        error = attempt(lambda: subject.judge(case))
+        if error:
+            failing.append((case, error))
+        return error is not None
 
     options = settings(
         max_examples=examples,
@@ -168,4 +153,4 @@ def _find(subject: Subject, limit: Case, examples: int, end: float, like: bool) 
     )
     with suppress(HypothesisException):  # none found, or one that comes and goes
         find(strategy, fails, settings=options, random=Random(0))
-    return min(failing, key=lambda case: (case.volume, case.m + case.k + case.n), default=None)
+    return min(failing, key=lambda found: (found[0].volume, found[0].m + found[0].k + found[0].n), default=None)
