@@ -72,6 +72,7 @@ def test_a_slow_kernel_is_spared_what_would_take_too_long():
         subject.learn(Case(1, 1000, 1), 0.5)
     judge_all(subject, [Case(100, 100, 100), Case(2, 2, 2)], 1.0)
     assert volumes == [8]
+    volumes.clear()
     subject = _subject(kernel)
     judge_all(subject, [Case(100, 100, 100), Case(2, 2, 2)], 1000.0)
     assert volumes == [10**6, 8]

@@ -41,7 +41,7 @@ def _with_delay(share: float) -> Callable[[torch.Tensor, torch.Tensor], torch.Te
         if iterations is None:
             spins[a.shape] = 0
             calls = calls_per_block(time_block(kernel, a, b, 1)[0])
-            own_s = median(time_block(kernel, a, b, calls)[0] for _ in range(25))
+            own_s = median(time_block(kernel, a, b, calls)[0] for _ in range(9))
             iterations = spins[a.shape] = round(share * own_s / _iteration_s()) if share else 0
         _spin(iterations)
         return a @ b
@@ -53,6 +53,7 @@ plain = _with_delay(0.0)
 twin = _with_delay(0.0)
 delayed_3 = _with_delay(0.03)
 delayed_5 = _with_delay(0.05)
+delayed_50 = _with_delay(0.5)
 
 
 def _lasting(seconds: float) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
