@@ -10,7 +10,7 @@ from matmulbench.isolation import Host
 from matmulbench.ladder import BASELINE
 from matmulbench.results.schema import Status, TrainingRow, columns
 from matmulbench.training.loop import train_kernels
-from matmulbench.training.tasks import TASKS
+from matmulbench.training.tasks import TASKS, find_task
 from matmulbench.verification import verify_kernel
 
 if TYPE_CHECKING:
@@ -56,11 +56,14 @@ def train(
     """
     import pandas as pd
 
+    own_model = ":" in task
+    if not own_model:
+        find_task(task, **options)  # what is wrong is said before anything is verified
     specs = [kernels] if isinstance(kernels, str) else list(kernels)
     rows = []
     for count in [threads] if isinstance(threads, int) else threads:
         with Host(count) as host:
-            dtype = options.get("dtype") or (TASKS[task].dtype if task in TASKS else "float32")
+            dtype = options.get("dtype") or ("float32" if own_model else TASKS[task].dtype)
             verified = [verify_kernel(host, spec, dtype, "quick") for spec in dict.fromkeys([baseline, *specs])]
             sound = [row.kernel for row in verified if row.status == Status.OK]
             rows += [
