@@ -96,21 +96,24 @@ def probe(prop: str, spec: str, dtype: str) -> str | None:
 
 
 def confirm(spec: str, case: Case, times: int = 20) -> str | None:
-    """Judge ``case`` alone, in a process without a past: None if it never passes, else what that says of the kernel."""
+    """Judge ``case`` alone, in a process without a past: None if it fails in one way, else what that says of it."""
     subject = Subject(spec, load_kernel(spec), case.dtype)
 
-    def fails() -> bool:
+    def failure() -> str | None:
         try:
-            return subject.judge(case).verdict != "pass"
-        except WrongError:
-            return True
+            return "normwise" if subject.judge(case).verdict != "pass" else None
+        except WrongError as error:
+            return error.detail
 
-    wrong = [fails() for _ in range(times if case.volume < 1 << 20 else 3)]
-    if all(wrong):
+    answers = [failure() for _ in range(times if case.volume < 1 << 20 else 3)]
+    wrong = [answer for answer in answers if answer]
+    if len(wrong) == len(answers) and len(set(wrong)) == 1:
         return None
-    if any(wrong):
+    if wrong:
         return (
             f"race: an error that moves, by a race, by chance or by memory that was never set: {case} is wrong "
-            f"{sum(wrong)} times of {len(wrong)}"
+            f"{len(wrong)} times of {len(answers)}, in {len(set(wrong))} ways"
         )
-    return f"earlier calls: {case} is right {len(wrong)} times of {len(wrong)} in a process that has done nothing else"
+    return (
+        f"earlier calls: {case} is right {len(answers)} times of {len(answers)} in a process that has done nothing else"
+    )

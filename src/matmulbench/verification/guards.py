@@ -73,7 +73,7 @@ def check(subject: Subject, seconds: float) -> None:
     end = subject.clock() + seconds
     for number, case in enumerate(cases(subject.dtype)):
         now = subject.clock()
-        if number > 20 and (now > end or now + 2 * subject.predict(case.volume) > end):
+        if number > 20 and (now > end or now + 2 * subject.predict(case.m, case.k, case.n) > end):
             return
         a, b = case.arrays()
         for at_end in (True, False):

@@ -67,7 +67,7 @@ def check_earlier_calls(subject: Subject, seconds: float) -> None:
         _exact(subject, a, fresh.operands()[1], f"the same a with a new b, seed {seed}")
         _exact(subject, fresh.operands()[0], b, f"a new a with the same b, seed {seed}")
     for size in (24, 65):
-        if subject.predict(size**3) > max(seconds, 0.3):
+        if subject.predict(size, size, size) > max(seconds, 0.3):
             return
         c, d = Case(size, size, size, dtype=subject.dtype, values="small-integers", seed=9).operands()
         _exact(subject, c, d, f"{size}x{size}x{size}")
@@ -90,11 +90,11 @@ def check_repetition(subject: Subject, seconds: float) -> None:
         case = Case(size, size + 1, size - 1, dtype=subject.dtype, values="small-integers", seed=11)
         a, b = case.operands()
         for _ in range(12):
-            if subject.clock() + subject.predict(case.volume) > end:
+            if subject.clock() + subject.predict(case.m, case.k, case.n) > end:
                 break
             _exact(subject, a, b, f"{case}, again and again")
     a, b = Case(40, 41, 42, dtype=subject.dtype, seed=11).operands()
-    if subject.clock() + 3 * subject.predict(40**3) < end:
+    if subject.clock() + 3 * subject.predict(40, 40, 40) < end:
         first, *others = (subject.call(a, b, "40x41x42 normal, repeated") for _ in range(3))
         if any(first.tobytes() != other.tobytes() for other in others):
             subject.notes.add("two calls with the same operands differ, within the bound")
@@ -106,7 +106,7 @@ def check_watched(subject: Subject, seconds: float) -> None:
     cases = [Case(*_TINY, dtype=subject.dtype, values="small-integers", seed=seed) for seed in range(7)]
     pairs = [case.operands() for case in cases]
     expected = np.stack([_product(a.numpy(), b.numpy()) for a, b in pairs])
-    per_call = subject.predict(60)
+    per_call = subject.predict(*_TINY)
     for number, (name, context, decoy, apart) in enumerate(_CIRCUMSTANCES):
         share = (end - subject.clock()) / (len(_CIRCUMSTANCES) - number)
         calls = int(min(_MAX_CALLS, max(_MIN_CALLS if number == 0 else 40, share / max(per_call, 1e-7))))
@@ -121,7 +121,7 @@ def check_watched(subject: Subject, seconds: float) -> None:
 def _check_larger_loop(subject: Subject, end: float) -> None:
     m, k, n = 64, 784, 50
     rounds = 12
-    if subject.clock() + rounds * subject.predict(m * k * n) > end:
+    if subject.clock() + rounds * subject.predict(m, k, n) > end:
         return
     pairs = [Case(m, k, n, dtype=subject.dtype, seed=seed).operands() for seed in range(3)]
     where = f"{rounds} calls of {m}x{k}x{n} in a timed loop, garbage collection off"

@@ -127,16 +127,15 @@ def check(subject: Subject, seconds: float) -> None:
     end = subject.clock() + seconds
     seen: tuple[int, ...] = ()
     for number, (where, a, b) in enumerate(_probes(subject.dtype)):
-        volume = a.size * b.shape[1]
-        now = subject.clock()
-        if number >= 2 * 3 * len(SPECIALS) and (now > end or now + 2 * subject.predict(volume) > end):
-            return
         (m, k), n = a.shape, b.shape[1]
+        now = subject.clock()
+        if number >= 2 * 3 * len(SPECIALS) and (now > end or now + 2 * subject.predict(m, k, n) > end):
+            return
         if (m, k, n) != seen:
             seen = (m, k, n)
             subject.judge(Case(m, k, n, "NN", subject.dtype, "scaled", seed=5))  # normwise at this size?
         subject.say(where)
-        for layout in ("NN", "TT")[: 2 if volume > 1000 else 1]:
+        for layout in ("NN", "TT")[: 2 if m * k * n > 1000 else 1]:
             with np.errstate(all="ignore"):  # numpy's kernels warn of what is asked of them here
                 result = subject.call(arrange(a, layout[0]), arrange(b, layout[1]), where)
                 expected = (a[:, :, None] * b[None]).sum(axis=1)

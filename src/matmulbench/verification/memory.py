@@ -32,7 +32,7 @@ class Appetite:
     def measure(cls, subject: Subject) -> Self | None:
         """Watch the largest product that takes no longer than a fraction of a second; None if none does."""
         for size in _SIZES:
-            if subject.predict(size**3) < _PATIENCE:
+            if subject.predict(size, size, size) < _PATIENCE:
                 return cls.of(subject.kernel, subject.dtype, size)
         return None
 

@@ -63,7 +63,7 @@ def judge_all(subject: Subject, cases: Iterable[Case], seconds: float, at_least:
     end = subject.clock() + seconds
     for number, case in enumerate(cases):
         now = subject.clock()
-        expected = subject.predict(case.volume)
+        expected = subject.predict(case.m, case.k, case.n)
         owed = number < at_least and expected < _QUICK
         if now > end and number >= at_least:
             return
@@ -96,7 +96,8 @@ def randomised(subject: Subject, count: int, seconds: float, largest: int = 140)
     random = Random(1)
     volume, per_case = 64, seconds / count
     for number in range(count):
-        if number % 50 == 49 and subject.predict(2 * volume) < per_case:
+        side = round((2 * volume) ** (1 / 3))
+        if number % 50 == 49 and subject.predict(side, side, side) < per_case:
             volume = min(2 * volume, largest**3)
         while True:
             m, k, n = (int((largest + 1) ** random.random()) - (random.random() < 0.05) for _ in range(3))
@@ -109,7 +110,7 @@ def randomised(subject: Subject, count: int, seconds: float, largest: int = 140)
 def smallest(subject: Subject, error: WrongError, seconds: float = 1.0) -> WrongError:
     """Return the finding for a case not larger than that of ``error`` that fails in the same way."""
     case = error.case
-    if case is None or subject.predict(case.volume) > seconds / 4:
+    if case is None or subject.predict(case.m, case.k, case.n) > seconds / 4:
         return error
     found = _find(subject, case, 200, subject.clock() + seconds, like=True)
     if found and found[0].volume <= case.volume:
@@ -137,7 +138,7 @@ def _find(subject: Subject, limit: Case, examples: int, end: float, like: bool) 
 
     def fails(case: Case) -> bool:
         now = subject.clock()
-        if now + subject.predict(case.volume) > end:
+        if now + subject.predict(case.m, case.k, case.n) > end:
             return False
         error = attempt(lambda: subject.judge(case))
         if error:

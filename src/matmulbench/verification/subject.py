@@ -49,18 +49,24 @@ class Subject:
     compiling: float = 0.0
     _seen_layouts: set[str] = field(default_factory=set)
     # The largest cases so far, volume and seconds: more than one, as any may have been held up.
-    _largest: deque[tuple[int, float]] = field(default_factory=lambda: deque([(1, 1e-5)], maxlen=4))
+    _largest: deque[tuple[Case, float]] = field(default_factory=lambda: deque([(Case(1, 1, 1), 1e-5)], maxlen=6))
     _kept: deque[tuple[torch.Tensor, Array]] = field(default_factory=lambda: deque(maxlen=_KEPT))
 
     def clock(self) -> float:
         """Return the time in seconds, less what the kernel has spent on compiling itself."""
         return time.perf_counter() - self.compiling
 
-    def predict(self, volume: int) -> float:
-        """Return the seconds that a product of ``volume`` multiplications should take, by the largest so far."""
-        return float(
-            min(seconds * max(1.0, volume / max(1, seen)) ** _BEYOND_CACHES for seen, seconds in self._largest)
-        )
+    def predict(self, m: int, k: int, n: int) -> float:
+        """Return the seconds that a product of this size should take, by the largest so far.
+
+        Multiplications count, and elements of the result: a kernel may spend its time on either.
+        """
+
+        def scaled(case: Case, seconds: float) -> float:
+            larger = max(1.0, m * k * n / max(1, case.volume), m * n / max(1, case.m * case.n))
+            return float(seconds * larger**_BEYOND_CACHES)
+
+        return min(scaled(case, seconds) for case, seconds in self._largest)
 
     def repeat(self, case: Case | None = None) -> str:
         """Return a line of Python that shows a finding again."""
@@ -113,8 +119,8 @@ class Subject:
             if seconds > _SLOW_FIRST_CALL:
                 self.compiling += seconds
                 return
-        if case.volume >= max(seen for seen, _ in self._largest):
-            self._largest.append((case.volume, seconds))
+        if any(case.volume >= seen.volume or case.m * case.n >= seen.m * seen.n for seen, _ in self._largest):
+            self._largest.append((case, seconds))
 
     def call(self, a: torch.Tensor, b: torch.Tensor, where: str, case: Case | None = None) -> Array:
         """Return the kernel's product of ``a`` and ``b`` as it stands when the kernel returns.

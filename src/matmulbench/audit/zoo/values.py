@@ -121,7 +121,7 @@ def fourier(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return c
 
 
-@planted("Winograd's inner product of 1968, unstable where a and b differ in scale", "rounding")
+@planted("Winograd's inner product of 1968, unstable where a and b differ in scale", "rounding", "exactness")
 def winograd_1968(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     pairs = a.shape[1] // 2 * 2
     c = a[:, pairs:] @ b[pairs:]
