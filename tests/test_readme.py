@@ -12,7 +12,8 @@ ROOT = Path(__file__).parents[1]
 
 def test_the_readme_shows_the_reference_run(tmp_path: Path) -> None:
     readme = Path(shutil.copy(ROOT / "README.md", tmp_path))
-    assert not splice(readme, load_results(ROOT / "results" / "reference")), "run the command that the README names"
+    (tmp_path / "results").symlink_to(ROOT / "results")
+    assert not splice(readme, load_results(tmp_path / "results" / "reference")), "run the command that it names"
 
 
 def test_the_reference_run_has_every_workload_of_the_standard_preset() -> None:
