@@ -150,6 +150,7 @@ def measure(
     baseline: Baseline = "torch",
     budget: Annotated[float, typer.Option(help="seconds for each workload")] = 10.0,
     dtype: Dtype = "float32",
+    cold: Annotated[bool, typer.Option("--cold", help="evict the operands from the caches before each call")] = False,
     format: Format = "table",
 ) -> None:
     """Time kernels against the baseline and the machine's roof.
@@ -165,7 +166,13 @@ def measure(
     specs = _known([*(kernel or _all_kernels()), baseline])
     todo = [Workload.parse(text, _dtype(dtype)) for text in workload or [str(FIRST)]]
     frame = measure_kernels(
-        specs, todo, threads=_thread_counts(threads), baseline=baseline, budget_s=budget, progress=_tell
+        specs,
+        todo,
+        threads=_thread_counts(threads),
+        baseline=baseline,
+        budget_s=budget,
+        cold=cold,
+        progress=_tell,
     )
     show(frame, format, baseline)
     raise typer.Exit(int((frame["status"] != "ok").any()))

@@ -11,6 +11,7 @@ from statistics import median
 
 import numpy as np
 
+from matmulbench.audit.front_ends import front_end_times
 from matmulbench.audit.planted import DURATIONS, SPINS
 from matmulbench.isolation import Host
 from matmulbench.measurement.cells import measure_cells
@@ -65,6 +66,9 @@ def audit_measurement(quick: bool, progress: Progress = lambda text: None) -> It
         yield from known_durations(host)
         progress("extrapolation")
         yield from extrapolation(host, EXTRAPOLATED[-3:] if quick else EXTRAPOLATED)
+        for text in WORKLOADS:
+            progress(f"front ends {text}")
+            yield from front_ends(host, text)
 
 
 def same_twice(host: Host, text: str, trials: int, load: bool) -> Iterator[Check]:
@@ -97,18 +101,29 @@ def known_durations(host: Host) -> Iterator[Check]:
 
 
 def extrapolation(host: Host, cases: tuple[tuple[str, str], ...]) -> Iterator[Check]:
-    """Time few rows and the whole: what the few foretell must be what the whole takes."""
+    """Time few rows and the whole: what the few foretell must be what the whole takes.
+
+    Both in units of torch's time in the same rounds, for minutes pass between the two and the machine's pace changes.
+    """
     inside = []
     for kernel, text in cases:
         whole = _measured(host, text, kernel, limit_s=60.0)
-        whole_s = whole.median_s or np.inf
-        foretold = _measured(host, text, kernel, limit_s=whole_s / 8)
-        error = (foretold.median_s or np.inf) / whole_s - 1
-        inside.append((foretold.ci_low_s or 0) <= whole_s <= (foretold.ci_high_s or 0))
+        foretold = _measured(host, text, kernel, limit_s=(whole.median_s or 0) / 8)
+        error = (whole.speedup or np.inf) / (foretold.speedup or np.nan) - 1
+        inside.append((foretold.speedup_ci_low or 1) <= (whole.speedup or 0) <= (foretold.speedup_ci_high or 0))
         held = foretold.extrapolated and not whole.extrapolated and abs(error) <= 0.1
         yield Check("extrapolation", f"{kernel}, {text}", "± 10 %", f"{error:+.1%}", held)
     share = sum(inside) / len(inside)
     yield Check("extrapolation: inside its interval", f"{len(inside)} cases", "≥ 90 %", f"{share:.0%}", share >= 0.9)
+
+
+def front_ends(host: Host, text: str) -> Iterator[Check]:
+    """Time one call with each front end: where the middle halves of the times meet, they agree."""
+    (_, ours), *others = front_end_times(host, text)
+    for name, theirs in others:
+        agree = ours[0] <= theirs[2] and theirs[0] <= ours[2]
+        drift = f"{theirs[1] / ours[1] - 1:+.1%}"
+        yield Check(f"{name} agrees", f"torch, {text}", "middle halves of the times meet", drift, agree)
 
 
 def _measured(host: Host, text: str, kernel: str, limit_s: float) -> MeasurementRow:

@@ -15,7 +15,7 @@ import torch
 from matmulbench.measurement.clock import calls_per_block, time_block
 
 _ITERATIONS = 200_000
-_SAME_BLOCK_S = 2e-5  # between the calls of a block there is less, between blocks there is more
+_SAME_BLOCK_S = 2e-4  # calls of a block follow at once, unless interrupted; between blocks there is more
 
 
 def _spin(iterations: int) -> None:
@@ -57,14 +57,19 @@ delayed_50 = _with_delay(0.5)
 
 
 def _lasting(seconds: float) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
-    """Make a 1x1x1 product that ends on a beat of ``seconds``: a block of n calls lasts n beats, overhead included."""
+    """Make a 1x1x1 product that ends on a beat of ``seconds``: a block of n calls lasts n beats, overhead included.
+
+    It multiplies once a block and hands out that result again: multiplying takes nearly as long as the shortest beat.
+    """
     beat = 0.0
+    c = torch.empty(0)
 
     def kernel(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-        nonlocal beat
+        nonlocal beat, c
         now = perf_counter()
-        beat = (beat if now - beat < _SAME_BLOCK_S else now) + seconds
-        c = a * b
+        if now - beat > _SAME_BLOCK_S:
+            beat, c = now, a * b
+        beat += seconds
         while perf_counter() < beat:
             pass
         return c

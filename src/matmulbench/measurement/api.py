@@ -24,6 +24,7 @@ def measure(
     threads: int | Iterable[int] = 1,
     baseline: str = BASELINE,
     budget_s: float = 10.0,
+    cold: bool = False,
     progress: Callable[[str], None] = lambda text: None,
 ) -> pd.DataFrame:
     """Verify ``kernels``, then time them on each of ``workloads``, paired with ``baseline``.
@@ -38,6 +39,8 @@ def measure(
         one thread count or several.
     budget_s
         seconds for each workload, shared by its kernels.
+    cold
+        evict the operands from the caches before each call.
     progress
         hears what is about to be done.
 
@@ -72,6 +75,9 @@ def measure(
                 sound = [spec for spec in specs if verified[spec, dtype].status == Status.OK]
                 refused = [verified[spec, dtype] for spec in specs if spec not in sound]
                 rows += [cells.failed_cell(workload, count, no.kernel, no.status, no.finding).row for no in refused]
-                timed = cells.measure_cells(host, workload, sound, baseline, budget_s, roofs[dtype])
-                rows += [cell.row for cell in timed]
+                timed = cells.measure_cells(host, workload, sound, baseline, budget_s, roofs[dtype], cold=cold)
+                cells_here = list(timed)
+                rows += [cell.row for cell in cells_here]
+                for warning in cells_here[0].extra.get("warnings", []) if cells_here else []:
+                    progress(f"warning: {warning}")
     return pd.DataFrame([asdict(row) for row in rows], columns=columns("measurements"))

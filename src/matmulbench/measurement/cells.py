@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from time import get_clock_info
 from typing import Any
 
 import numpy as np
 
 from matmulbench.isolation import Host
+from matmulbench.measurement.clock import BLOCK_S
 from matmulbench.measurement.roof import Roof
+from matmulbench.measurement.rounds import Settings
 from matmulbench.measurement.statistics import CONFIDENCE, Interval, median_interval, ratio_interval
 from matmulbench.results.schema import MeasurementRow, Status
 from matmulbench.workload import Workload
 
 SILENCE_S = 60.0  # a call predicted to take this long is never made
 SAME = 0.02  # the smallest difference of interest
+EXTRAPOLATION_ERROR = 0.05  # what the audit's extrapolations miss by, nine times of ten
 _FALSE_ALARM = 0.01  # how often a verdict may be wrong, over all kernels of a workload
 
 
@@ -57,10 +61,12 @@ def measure_cells(
     budget_s: float,
     roof: Roof | None = None,
     limit_s: float | None = None,
+    cold: bool = False,
 ) -> Iterator[Cell]:
     """Measure ``specs`` on ``workload`` in rounds paired with ``baseline``; yield a cell for each.
 
-    ``budget_s`` and ``limit_s`` are as :func:`~matmulbench.measurement.rounds.measure_workload` takes them.
+    ``budget_s`` is for all kernels together; for ``limit_s`` and ``cold`` see
+    :class:`~matmulbench.measurement.rounds.Settings`.
 
     A kernel that kills or hangs its child costs its own cell alone: the others are measured again without it.
     """
@@ -69,14 +75,18 @@ def measure_cells(
         current: list[str] = []
         outcome = host.call(
             "matmulbench.measurement.rounds:measure_workload",
-            *(workload, specs, baseline, budget_s, limit_s),
+            *(workload, specs, baseline, budget_s, Settings(host.threads, limit_s, cold)),
             silence_limit=SILENCE_S,
             listen=lambda message, current=current: current.append(message[1]),  # type: ignore[misc]
         )
         if outcome.status == Status.OK:
-            looks = outcome.value["looks"]
+            looks, warnings = outcome.value["looks"], outcome.value["warnings"]
             for report in outcome.value["cells"]:
-                yield _cell(workload, host.threads, report, looks, len(specs) - 1, roof)
+                cell = _cell(workload, host.threads, report, looks, len(specs) - 1, roof)
+                cell.extra["warnings"] = warnings
+                if cell.row.verdict == "unclear":
+                    cell.row.reason = _why_unclear(cell.row, warnings)
+                yield cell
             return
         culprit = current[-1] if current else baseline
         yield Cell(_row(workload, host.threads, culprit, outcome.status, outcome.reason), [], {})
@@ -107,13 +117,15 @@ def _cell(
         return Cell(row, [], extra)
     if not samples:
         return Cell(replace(row, status=str(Status.ERROR), reason="the baseline failed: no rounds"), [], extra)
-    time = median_interval(samples)
     row.extrapolated = report["extrapolated"]
+    # The samples know nothing of how far a line through two sub-problems may miss the whole.
+    model_error = EXTRAPOLATION_ERROR if row.extrapolated else 0.0
+    time = median_interval(samples).widened(model_error)
     row.min_s, row.samples = float(np.min(samples)), len(samples)
     row.median_s, row.ci_low_s, row.ci_high_s = _figures(time)
-    speedup = ratio_interval(paired, samples, 1 - (1 - CONFIDENCE) / looks)
+    speedup = ratio_interval(paired, samples, 1 - (1 - CONFIDENCE) / looks).widened(model_error)
     row.speedup, row.speedup_ci_low, row.speedup_ci_high = _figures(speedup)
-    cautious = ratio_interval(paired, samples, 1 - _FALSE_ALARM / looks / max(1, comparisons))
+    cautious = ratio_interval(paired, samples, 1 - _FALSE_ALARM / looks / max(1, comparisons)).widened(model_error)
     row.verdict = verdict(speedup, cautious)
     row.gflops = workload.flop / time.median / 1e9
     if roof:
@@ -127,6 +139,17 @@ def _figures(interval: Interval) -> tuple[float, float | None, float | None]:
     if not np.isfinite(interval.high):
         return interval.median, None, None
     return interval.median, max(interval.low, 0.0), interval.high
+
+
+def _why_unclear(row: MeasurementRow, warnings: list[str]) -> str:
+    """Say why no difference can be claimed, and what to do about it."""
+    if row.speedup_ci_low is None or row.speedup_ci_high is None:
+        return "one round; a larger --budget gives more"
+    width = f"ratio known to ±{(row.speedup_ci_high - row.speedup_ci_low) / 2:.1%} after {row.samples} rounds"
+    # A block should last a thousand ticks of the clock at least.
+    quantised = max(row.median_s or 0, BLOCK_S) < 1000 * get_clock_info("perf_counter").resolution
+    cause = "quantised timer" if quantised else "; ".join(warnings) or "the budget ended; a larger --budget narrows it"
+    return f"{width}; {cause}"
 
 
 def verdict(speedup: Interval, cautious: Interval) -> str:

@@ -19,13 +19,18 @@ _STREAM_BYTES = 2**28  # each array: far above any last cache
 
 @dataclass(frozen=True)
 class Roof:
-    """What bounds every kernel: GFLOP/s in registers, GB/s from memory, and seconds that any call costs."""
+    """What bounds every kernel: GFLOP/s in registers, GB/s from memory, and seconds that any call costs.
+
+    ``call_floor_s`` is an empty kernel's call, the harness's loop included; ``conversion_s`` is the way of two tensors
+    to numpy and of a result back, which the kernels that go by way of numpy pay in each call.
+    """
 
     dtype: str
     threads: int
     fma_gflops: float
     bandwidth_gbs: float
     call_floor_s: float
+    conversion_s: float = 0.0
 
     def gflops(self, workload: Workload) -> float:
         """Return min(FMA peak, bandwidth x intensity): the roofline model (Williams et al., CACM 2009)."""
@@ -34,7 +39,7 @@ class Roof:
 
 def measure_roof(dtype: str, threads: int) -> dict[str, Any]:
     """Measure the roof in this process, about a second; returns the fields of :class:`Roof`."""
-    return asdict(Roof(dtype, threads, _fma_gflops(dtype, threads), _bandwidth_gbs(dtype), _call_floor_s()))
+    return asdict(Roof(dtype, threads, _fma_gflops(dtype, threads), _bandwidth_gbs(dtype), *_call_costs_s()))
 
 
 def _fma_gflops(dtype: str, threads: int) -> float:
@@ -75,11 +80,18 @@ def _bandwidth_gbs(dtype: str) -> float:
     return max(rate(arrays, way) for arrays, way in ways)
 
 
-def _call_floor_s() -> float:
-    """Time a kernel that does nothing: the least that a call can cost in this harness."""
-    a = b = torch.empty(0, 0)
+def _call_costs_s() -> tuple[float, float]:
+    """Time a kernel that does nothing, and one that only goes to numpy and back."""
+    a = b = torch.empty(2, 2)
 
     def nothing(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         return a
 
-    return median(time_block(nothing, a, b, 20_000)[0] for _ in range(20))
+    def conversion(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        a.numpy()
+        return torch.from_numpy(b.numpy())
+
+    floor, there_and_back = (
+        median(time_block(way, a, b, 5_000)[0] for _ in range(20)) for way in (nothing, conversion)
+    )
+    return floor, there_and_back - floor

@@ -15,10 +15,12 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from matmulbench.isolation import describe, say
 from matmulbench.ladder.plugins import load_kernel
 from matmulbench.measurement.clock import calls_per_block, time_block
+from matmulbench.measurement.conditions import Conditions
 from matmulbench.measurement.cost import Cost, MakeOperands, extrapolate, learn_cost
 from matmulbench.measurement.fma import calibrate
 from matmulbench.measurement.statistics import ratio_interval
@@ -33,7 +35,29 @@ if TYPE_CHECKING:
 TARGET = 0.01  # half-width of a ratio's interval at which a kernel needs no more rounds
 LOOKS = 5
 MIN_ROUNDS = 3
+_EVICTING_BYTES = 2**27  # above any last cache
+_EVICTION_S = 0.02  # about what evicting costs
 _TURN_S = 0.02  # a kernel that takes longer a block sits out rounds, so that it takes no more time than the others
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to measure.
+
+    Attributes
+    ----------
+    threads
+        how many threads each pool should have.
+    limit_s
+        a kernel of which one call takes longer is timed on a sub-problem; a quarter of its share of the budget,
+        if not given.
+    cold
+        whether each call finds its operands in memory and not in a cache.
+    """
+
+    threads: int = 1
+    limit_s: float | None = None
+    cold: bool = False
 
 
 @dataclass
@@ -43,12 +67,14 @@ class Contestant:
     spec: str
     kernel: Kernel
     cost: Cost
+    call_s: float  # seconds of a call of what is timed, found in a trial block
     calls: int = 1
     every: int = 1
     samples: list[float] = field(default_factory=list)  # seconds per call of the whole workload
     paired: list[float] = field(default_factory=list)  # the baseline's sample of the same round
     calibration: list[float] = field(default_factory=list)  # what a fixed loop of FMAs took in the same round
     failure: dict[str, str] | None = None
+    cold: bool = False
 
     @property
     def extrapolated(self) -> bool:
@@ -58,7 +84,7 @@ class Contestant:
     @property
     def block_s(self) -> float:
         """Seconds that one turn takes."""
-        return self.cost.call_s * self.calls * (1.25 if self.extrapolated else 1)
+        return self.call_s * self.calls * (1.25 if self.extrapolated else 1) + (_EVICTION_S if self.cold else 0)
 
     def is_due(self, number: int, late: bool) -> bool:
         """Whether to take part in round ``number``; when it is ``late``, only to reach the least number of samples."""
@@ -79,28 +105,32 @@ class Contestant:
 
 
 def measure_workload(
-    workload: Workload, specs: list[str], baseline: str, budget_s: float, limit_s: float | None = None, seed: int = 0
+    workload: Workload, specs: list[str], baseline: str, budget_s: float, settings: Settings, seed: int = 0
 ) -> dict[str, Any]:
     """Measure every kernel of ``specs`` on ``workload`` for about ``budget_s`` seconds.
-
-    A kernel of which one call takes longer than ``limit_s``, a quarter of its share of the budget if not given, is
-    timed on a sub-problem.
 
     Returns
     -------
     dict
-        ``looks``: how many looks the confidence was shared among; ``cells``: what was seen of each kernel.
+        ``looks``: how many looks the confidence was shared among; ``cells``: what was seen of each kernel;
+        ``warnings``: what was amiss with the machine.
     """
     start = perf_counter()
+    limit_s = settings.limit_s or budget_s / (4 * len(specs))
     order = random.Random(seed)
     operands = cache(lambda problem: problem.operands(seed))
-    contestants, failed = _enter(workload, specs, limit_s or budget_s / (4 * len(specs)), operands)
+    contestants, failed = _enter(workload, specs, limit_s, operands)
     calibrate()  # loads it
+    conditions = Conditions(settings.threads)
     looks = 0
     if any(contestant.spec == baseline for contestant in contestants):
         left_s = max(budget_s - (perf_counter() - start), budget_s / 2)
+        if settings.cold:
+            _make_cold(contestants)
         looks = _hold_rounds(workload, contestants, baseline, left_s, order, operands)
-    return {"looks": looks, "cells": [contestant.report() for contestant in contestants] + failed}
+    steady = max((one.calibration for one in contestants), key=len, default=[])
+    reports = [contestant.report() for contestant in contestants] + failed
+    return {"looks": looks, "cells": reports, "warnings": conditions.warnings(steady)}
 
 
 def _enter(
@@ -112,9 +142,9 @@ def _enter(
         say(("kernel", spec))
         try:
             kernel = load_kernel(spec)
-            contestant = Contestant(spec, kernel, learn_cost(kernel, workload, limit_s, operands))
-            trial = calls_per_block(contestant.cost.call_s)
-            contestant.calls = calls_per_block(time_block(kernel, *operands(contestant.cost.workload), trial)[0])
+            cost = learn_cost(kernel, workload, limit_s, operands)
+            call_s, _ = time_block(kernel, *operands(cost.workload), calls_per_block(cost.call_s))
+            contestant = Contestant(spec, kernel, cost, call_s, calls_per_block(call_s))
         except Exception as error:
             failed.append({"kernel": spec, **_failure(error)})
         else:
@@ -178,6 +208,8 @@ def _checked_block(one: Contestant, operands: tuple[torch.Tensor, torch.Tensor],
     a, b = operands
     _stir(a)
     _poison(a, b)
+    if one.cold:
+        _evict()
     seconds, kept = time_block(one.kernel, a, b, calls)
     # Checking costs more than a small block: a tenth of the time is spent on it, but never none.
     if not one.samples or random.random() < 0.1:
@@ -197,6 +229,23 @@ def _stir(a: torch.Tensor) -> None:
 def _poison(a: torch.Tensor, b: torch.Tensor) -> None:
     """Leave NaN where the allocator will put the next result, so that a result never written shows."""
     a.new_full((a.shape[0], b.shape[1]), float("nan"))
+
+
+def _make_cold(contestants: list[Contestant]) -> None:
+    """Time single calls from now on: the second of a block would find its operands in the cache."""
+    _evict()  # makes what evicts
+    for one in contestants:
+        one.calls, one.cold = 1, True
+
+
+@cache
+def _ballast() -> npt.NDArray[np.int8]:
+    return np.zeros(_EVICTING_BYTES, np.int8)
+
+
+def _evict() -> None:
+    """Fill every cache with something else."""
+    _ballast()[::64] += 1
 
 
 def _failure(error: Exception) -> dict[str, str]:

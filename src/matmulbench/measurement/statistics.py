@@ -31,6 +31,10 @@ class Interval:
         """Half the interval's width as a share of the median."""
         return (self.high - self.low) / (2 * abs(self.median))
 
+    def widened(self, share: float) -> Interval:
+        """Return the interval with both ends moved outwards by ``share`` of themselves."""
+        return Interval(self.median, self.low / (1 + share), self.high * (1 + share))
+
     def within(self, low: float, high: float) -> bool:
         """Tell whether the whole interval lies between ``low`` and ``high``."""
         return low <= self.low and self.high <= high

@@ -1,0 +1,76 @@
+"""The conditions under which rounds were held: what else the machine was doing, and whether it kept its pace."""
+
+from __future__ import annotations
+
+import resource
+from typing import Any
+
+import numpy as np
+import psutil
+import threadpoolctl
+import torch
+
+_DRIFT = 0.03
+_STOLEN = 0.10
+_SPREAD = 0.05
+
+
+class Conditions:
+    """Watch this process and the machine from construction on; :meth:`warnings` says what was amiss."""
+
+    def __init__(self, threads: int) -> None:
+        self.threads = threads
+        self._busy_s, self._total_s = _machine_s()
+        self._own_s = _own_s()
+        self._swapped = psutil.swap_memory().sout
+
+    def warnings(self, calibration: list[float]) -> list[str]:
+        """Name each cause of noise that was seen, and what to do about it.
+
+        Parameters
+        ----------
+        calibration
+            seconds that the fixed loop took in each round, in time order.
+        """
+        found = [*self._pools()]
+        busy_s, total_s = _machine_s()
+        others_s = (busy_s - self._busy_s) - (_own_s() - self._own_s)
+        share = others_s / max(total_s - self._total_s, 1e-9) * (psutil.cpu_count() or 1)
+        if share > _STOLEN:
+            found.append(f"other load: other processes kept {share:.1f} cores busy; end them and measure again")
+        if psutil.swap_memory().sout > self._swapped:
+            found.append("swap: memory was written to disk; measure with smaller workloads or fewer programs open")
+        if len(calibration) >= 9:
+            third = len(calibration) // 3
+            first, last = float(np.median(calibration[:third])), float(np.median(calibration[-third:]))
+            if abs(last / first - 1) > _DRIFT:
+                how = "slower (throttling?)" if last > first else "faster"
+                found.append(
+                    f"frequency drift: fixed work ran {abs(last / first - 1):.0%} {how} at the end than at the start; "
+                    "ratios are paired and hold, compare times with care"
+                )
+            low, high = np.quantile(calibration, [0.1, 0.9])
+            if high / low - 1 > _SPREAD and share <= _STOLEN:
+                found.append(f"unsteady processor: fixed work varied by {high / low - 1:.0%}; a larger --budget helps")
+        return found
+
+    def _pools(self) -> list[str]:
+        counts = {pool["internal_api"]: pool["num_threads"] for pool in threadpoolctl.threadpool_info()}
+        counts["torch"] = torch.get_num_threads()
+        return [
+            f"threads: {pool} has {count} threads, not {self.threads}; report this as a bug"
+            for pool, count in counts.items()
+            if count != self.threads
+        ]
+
+
+def _machine_s() -> tuple[float, float]:
+    """Return the seconds that all cores were busy, and all that there were, since boot."""
+    times: Any = psutil.cpu_times()
+    idle = times.idle + getattr(times, "iowait", 0.0)
+    return sum(times) - idle - getattr(times, "guest", 0.0), sum(times)
+
+
+def _own_s() -> float:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
