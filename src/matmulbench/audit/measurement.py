@@ -118,12 +118,18 @@ def extrapolation(host: Host, cases: tuple[tuple[str, str], ...]) -> Iterator[Ch
 
 
 def front_ends(host: Host, text: str) -> Iterator[Check]:
-    """Time one call with each front end: where the middle halves of the times meet, they agree."""
+    """Time one call with each front end: where the spreads (Tukey's fences) of the times meet, they agree."""
     (_, ours), *others = front_end_times(host, text)
     for name, theirs in others:
-        agree = ours[0] <= theirs[2] and theirs[0] <= ours[2]
+        (our_low, our_high), (their_low, their_high) = _fences(*ours), _fences(*theirs)
+        agree = our_low <= theirs[1] <= our_high or their_low <= ours[1] <= their_high
         drift = f"{theirs[1] / ours[1] - 1:+.1%}"
-        yield Check(f"{name} agrees", f"torch, {text}", "middle halves of the times meet", drift, agree)
+        yield Check(f"{name} agrees", f"torch, {text}", "a median inside the other's spread", drift, agree)
+
+
+def _fences(low: float, middle: float, high: float) -> tuple[float, float]:
+    """Return one and a half interquartile ranges below the lower and above the upper quartile."""
+    return low - 1.5 * (high - low), high + 1.5 * (high - low)
 
 
 def _measured(host: Host, text: str, kernel: str, limit_s: float) -> MeasurementRow:
