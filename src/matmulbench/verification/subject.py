@@ -47,24 +47,33 @@ class Subject:
     notes: set[str] = field(default_factory=set)
     prop: str = "exactness"
     compiling: float = 0.0
+    _shortest: float = math.inf
+    _born: tuple[float, float] = field(default_factory=lambda: (time.perf_counter(), time.process_time()))
     _seen_layouts: set[str] = field(default_factory=set)
     # The largest cases so far, volume and seconds: more than one, as any may have been held up.
     _largest: deque[tuple[Case, float]] = field(default_factory=lambda: deque([(Case(1, 1, 1), 1e-5)], maxlen=6))
     _kept: deque[tuple[torch.Tensor, Array]] = field(default_factory=lambda: deque(maxlen=_KEPT))
 
     def clock(self) -> float:
-        """Return the time in seconds, less what the kernel has spent on compiling itself."""
-        return time.perf_counter() - self.compiling
+        """Return the seconds that this process has had, less what the kernel has spent on compiling itself.
+
+        That is its processor time, at most the time of day (threads count once), so that a busy machine costs no
+        coverage; and at least a third of the time of day, for kernels that wait.
+        """
+        wall, worked = time.perf_counter() - self._born[0], time.process_time() - self._born[1]
+        return max(min(worked, wall), wall / 3) - self.compiling
 
     def predict(self, m: int, k: int, n: int) -> float:
         """Return the seconds that a product of this size should take, by the largest so far.
 
-        Multiplications count, and elements of the result: a kernel may spend its time on either.
+        Multiplications count, and elements of the result: a kernel may spend its time on either. What the shortest
+        call took is taken for the cost of a call, of which a twentieth at most is work.
         """
+        call = min(self._shortest, *(seconds for _, seconds in self._largest))
 
         def scaled(case: Case, seconds: float) -> float:
             larger = max(1.0, m * k * n / max(1, case.volume), m * n / max(1, case.m * case.n))
-            return float(seconds * larger**_BEYOND_CACHES)
+            return float(call + max(seconds - call, call / 20) * larger**_BEYOND_CACHES)
 
         return min(scaled(case, seconds) for case, seconds in self._largest)
 
@@ -119,6 +128,7 @@ class Subject:
             if seconds > _SLOW_FIRST_CALL:
                 self.compiling += seconds
                 return
+        self._shortest = min(self._shortest, seconds)
         if any(case.volume >= seen.volume or case.m * case.n >= seen.m * seen.n for seen, _ in self._largest):
             self._largest.append((case, seconds))
 
