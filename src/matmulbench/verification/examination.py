@@ -32,7 +32,7 @@ def _exactness(subject: Subject, effort: Effort, seconds: float) -> None:
 
 
 def _rounding(subject: Subject, effort: Effort, seconds: float) -> None:
-    shapes.judge_all(subject, rounding.cases(subject.dtype), seconds)
+    shapes.judge_all(subject, rounding.cases(subject.dtype), seconds, rounding.AT_LEAST)
 
 
 def _search(subject: Subject, effort: Effort, seconds: float) -> None:
