@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,6 +39,7 @@ EFFORTS = {
 _VERIFY_S = {"quick": 1.0, "default": 3.0}  # a guess per kernel and dtype, for the progress bar alone
 _REPORT_S = 10.0
 TRAINING_DTYPE = "float32"
+VERIFICATION_THREADS = 2  # with one alone, a race would not show
 
 Progress = Callable[[str, float], None]
 
@@ -115,11 +115,10 @@ def execute(plan: Plan, folder: Path, resume: bool = False, progress: Progress =
         if the folder cannot be used; see :class:`RunFolder`.
     """
     with RunFolder(folder, plan.options(), resume) as results:
-        with ExitStack() as hosts:
-            for position, threads in enumerate(plan.threads):
-                host = hosts.enter_context(Host(threads))
-                if position == 0:
-                    right = _verify(plan, host, results, progress)
+        with Host(VERIFICATION_THREADS) as host:
+            right = _verify(plan, host, results, progress)
+        for threads in plan.threads:
+            with Host(threads) as host:
                 _measure(plan, host, results, progress, right)
                 _train(plan, host, results, progress, right)
         progress("report", _REPORT_S)
