@@ -98,6 +98,10 @@ class Host:
         self._pipe = ours
         return ours
 
+    def warm(self, *modules: str) -> None:
+        """Start the host and let it import ``modules``, without waiting for it."""
+        self._start().send((None, modules, 0))
+
     def call(
         self,
         target: str,
@@ -192,7 +196,10 @@ def _serve(descriptor: int) -> None:
         except (EOFError, ConnectionError):
             return
         # Imported here, once, so that every child forked hereafter has it already.
-        importlib.import_module(target.partition(":")[0])
+        for module in args if target is None else [target.partition(":")[0]]:
+            importlib.import_module(module)
+        if target is None:
+            continue
         gc.collect()
         gc.freeze()
         with warnings.catch_warnings():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,11 +33,11 @@ class Effort:
 
 
 EFFORTS = {
-    "quick": Effort(1.0, 1.0, 2.0, 3.0, "quick", ("breast-cancer",)),
+    "quick": Effort(0.7, 0.7, 1.2, 2.0, "quick", ("breast-cancer",)),
     "standard": Effort(2.5, 7.0, 16.0, 14.0, "default", ("breast-cancer", "digits")),
     "full": Effort(12.0, 30.0, 40.0, 60.0, "default", ("breast-cancer", "digits")),
 }
-_VERIFY_S = {"quick": 1.0, "default": 3.0}  # a guess per kernel and dtype, for the progress bar alone
+_VERIFY_S = {"quick": 1.0, "default": 2.7}  # a guess per kernel and dtype, for the progress bar alone
 _REPORT_S = 10.0
 TRAINING_DTYPE = "float32"
 VERIFICATION_THREADS = 2  # with one alone, a race would not show
@@ -115,10 +116,13 @@ def execute(plan: Plan, folder: Path, resume: bool = False, progress: Progress =
         if the folder cannot be used; see :class:`RunFolder`.
     """
     with RunFolder(folder, plan.options(), resume) as results:
-        with Host(VERIFICATION_THREADS) as host:
-            right = _verify(plan, host, results, progress)
-        for threads in plan.threads:
-            with Host(threads) as host:
+        with ExitStack() as hosts:
+            measuring = [hosts.enter_context(Host(threads)) for threads in plan.threads]
+            for host in measuring:
+                host.warm("matmulbench.measurement.rounds")  # while there is nothing to disturb
+            with Host(VERIFICATION_THREADS) as host:
+                right = _verify(plan, host, results, progress)
+            for host in measuring:
                 _measure(plan, host, results, progress, right)
                 _train(plan, host, results, progress, right)
         progress("report", _REPORT_S)

@@ -20,7 +20,7 @@ class Effort:
 
 
 EFFORTS = {
-    "quick": Effort(0.8, 20),
+    "quick": Effort(0.6, 20),
     "default": Effort(2.4, 200),
     "thorough": Effort(300.0, 10_000, True, 60.0),
 }
