@@ -28,7 +28,8 @@ def differences(a: Results, b: Results) -> list[str]:
             for name in {**before, **after}
             if before.get(name) != after.get(name)
         ]
-    return found
+    alone = len(set(_cells(a)) ^ set(_cells(b)))
+    return found + ([f"cells: {alone} stand in one of them only, and are left out"] if alone else [])
 
 
 def compare(a: Results, b: Results) -> pd.DataFrame:
@@ -47,13 +48,13 @@ def compare(a: Results, b: Results) -> pd.DataFrame:
 
     before, after = _cells(a), _cells(b)
     rows = []
-    for key in [*before, *(key for key in after if key not in before)]:
-        one, other = before.get(key), after.get(key)
+    for key in (key for key in before if key in after):
+        one, other = before[key], after[key]
         row: dict[str, Any] = dict(zip(_KEY, key, strict=True))
-        row["status_a"], row["status_b"] = (cell["row"]["status"] if cell else "absent" for cell in (one, other))
-        if one and other and row["status_a"] == row["status_b"] == Status.OK:
+        row["status_a"], row["status_b"] = one["row"]["status"], other["row"]["status"]
+        if row["status_a"] == row["status_b"] == Status.OK:
             row |= _change(one, other)
-        elif row["status_a"] == Status.OK and other:
+        elif row["status_a"] == Status.OK:
             row["verdict"] = "broken"
         rows.append(row)
     names = [*_KEY, "status_a", "status_b", "median_a_s", "median_b_s", "speedup", "speedup_ci_low", "speedup_ci_high"]
