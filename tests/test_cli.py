@@ -100,3 +100,10 @@ def test_a_wrong_kernel_of_ones_own_is_refused_and_not_timed(matmulbench: Comman
     assert rows["matmul"]["status"] == "failed-verification"
     assert rows["matmul"]["median_s"] is None
     assert rows["torch"]["status"] == "ok"
+
+
+def test_kernels_are_compared_with_each_other(matmulbench: Command) -> None:
+    done = matmulbench("verify", "torch", "einsum", "--agreement", "--dtype", "float32", "--format", "json")
+    first, second = json.loads(done.stdout)
+    assert first["torch"] == second["einsum"] == 0
+    assert 0 <= first["einsum"] <= 2

@@ -127,17 +127,28 @@ def list_(format: Format = "table") -> None:
 def verify(
     kernel: Kernels = None,
     dtype: Annotated[list[str] | None, typer.Option(help="float32 or float64; repeatable; both, if not named")] = None,
+    agreement: Annotated[
+        bool, typer.Option("--agreement", help="compare the kernels with each other instead, in units of the bound")
+    ] = False,
     format: Format = "table",
 ) -> None:
     """Say of each kernel whether it is right; exit 1 where one is not.
 
     Example: matmulbench verify my.py:matmul
     """
+    from matmulbench.isolation import Host
     from matmulbench.report.output import show
+    from matmulbench.verification import agreement as differences
     from matmulbench.verification.api import verify as verify_kernels
     from matmulbench.workload import DTYPES
 
-    frame = verify_kernels(_known(kernel), dtypes=[_dtype(one) for one in dtype or DTYPES])
+    specs, dtypes = _known(kernel), [_dtype(one) for one in dtype or DTYPES]
+    if agreement:
+        for one in dtypes:
+            with Host(1) as host:
+                show(differences(host, specs, one).rename_axis(f"kernel ({one})").reset_index(), format)
+        raise typer.Exit
+    frame = verify_kernels(specs, dtypes=dtypes)
     show(frame, format)
     raise typer.Exit(int((frame["status"] != "ok").any()))
 
