@@ -254,7 +254,7 @@ def compare(
 @app.command()
 def audit(
     only: Annotated[str | None, typer.Option(help="verification or measurement; both, if not named")] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="under 5 minutes; an hour without")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="few trials: minutes; hours without")] = False,
     format: Format = "table",
 ) -> None:
     """Let the suite test itself: planted bugs, the same kernel twice, planted delays, known durations.

@@ -1,22 +1,4 @@
-import os
-from pathlib import Path
-
 import pytest
-
-from matmulbench.data import DataError, mnist
-
-BESIDE = Path(__file__).parents[3] / "shared" / "data" / "mnist"
-
-
-@pytest.fixture(scope="session")
-def mnist_dir():
-    """Find MNIST's files, or skip."""
-    folder = os.environ.get("MATMULBENCH_DATA") or (str(BESIDE) if BESIDE.is_dir() else None)
-    try:
-        mnist(folder)
-    except DataError as error:
-        pytest.skip(f"MNIST is needed: {error}")
-    return folder
 
 
 @pytest.fixture(scope="session", autouse=True)

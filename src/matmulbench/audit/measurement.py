@@ -50,7 +50,7 @@ Progress = Callable[[str], None]
 
 
 def audit_measurement(quick: bool, progress: Progress = lambda text: None) -> Iterator[Check]:
-    """Check the instrument on this machine; minutes with ``quick``, an hour without."""
+    """Check the instrument on this machine; minutes with ``quick``, hours without."""
     trials = 12 if quick else 300
     with Host(1) as host:
         for load in (False, True):

@@ -5,7 +5,7 @@ import pytest
 
 from matmulbench.data import DataError, mnist
 
-BESIDE = Path(__file__).parents[3] / "shared" / "data" / "mnist"
+BESIDE = Path(__file__).parents[2] / "shared" / "data" / "mnist"
 
 
 @pytest.fixture(scope="session")
