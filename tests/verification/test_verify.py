@@ -14,7 +14,7 @@ def host():
         yield host
 
 
-@pytest.mark.parametrize("spec", ["triple-loop", "numpy-einsum", "numba", "torch"])
+@pytest.mark.parametrize("spec", ["triple-loop", "numpy-einsum", "numba", "numba-tiled", "torch"])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_the_ladder_passes(host, spec, dtype):
     row = verify_kernel(host, spec, dtype, "quick")

@@ -5,25 +5,17 @@ from __future__ import annotations
 from time import perf_counter
 from typing import Any
 
-import llvmlite.binding as llvm
 import numba
 import numpy as np
 from llvmlite import ir
-from numba.core import cgutils, types
+from numba.core import types
 from numba.extending import intrinsic
+
+from matmulbench.ladder.vectors import fma, splat, vector_bits
 
 _CALIBRATION = 150_000
 CHAINS = 12  # independent sums: more than latency (4 cycles) x two units, fewer than the registers there are
 _I64 = ir.IntType(64)
-
-
-def vector_bits() -> int:
-    """Return the width in bits of the widest vector that this processor multiplies."""
-    features = llvm.get_host_cpu_features()
-    for feature, bits in (("avx512f", 512), ("avx", 256)):
-        if features.get(feature):
-            return bits
-    return 128
 
 
 @intrinsic
@@ -34,12 +26,7 @@ def _fma_loop(typing_context: Any, iterations: Any, x: Any) -> Any:
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         count, scalar = args
         vector = ir.VectorType(scalar.type, lanes)
-        name = f"llvm.fma.v{lanes}f{x.bitwidth}"
-        signature_of_fma = ir.FunctionType(vector, [vector] * 3)
-        fma = cgutils.get_or_insert_function(builder.module, signature_of_fma, name)  # type: ignore[no-untyped-call]
-        splat = ir.Constant(vector, ir.Undefined)
-        for lane in range(lanes):
-            splat = builder.insert_element(splat, scalar, ir.Constant(_I64, lane))
+        factor = splat(builder, scalar, lanes)
         entry, loop, done = (
             builder.block,
             builder.append_basic_block("loop"),
@@ -49,7 +36,7 @@ def _fma_loop(typing_context: Any, iterations: Any, x: Any) -> Any:
         builder.position_at_end(loop)
         index = builder.phi(_I64)
         sums = [builder.phi(vector) for _ in range(CHAINS)]
-        grown = [builder.call(fma, (splat, splat, total)) for total in sums]
+        grown = [fma(builder, factor, factor, total) for total in sums]
         index.add_incoming(ir.Constant(_I64, 0), entry)
         following = builder.add(index, ir.Constant(_I64, 1))
         index.add_incoming(following, loop)

@@ -1,0 +1,107 @@
+"""``numba-tiled`` takes another path for another shape: each is met here, with every width of vectors."""
+
+import os
+import subprocess
+import sys
+
+import numba
+import pytest
+import torch
+
+from matmulbench.ladder import numba_tiled
+from matmulbench.ladder.numba_tiled import matmul
+
+SIZES = [1, 2, 5, 7, 8, 13, 16, 17, 31, 33, 50, 64, 65, 100, 130, 257, 300, 513]
+VIEWS = ["plain", "transposed", "strided", "window", "expanded"]
+
+
+def operand(rows, columns, dtype, view, generator):
+    def draw(rows, columns):
+        return torch.randn(rows, columns, dtype=dtype, generator=generator)
+
+    match view:
+        case "transposed":
+            return draw(columns, rows).t()
+        case "strided":
+            return draw(2 * rows, 3 * columns)[::2, 1::3]
+        case "window":
+            return draw(rows + 3, columns + 5)[2 : 2 + rows, 1 : 1 + columns]
+        case "expanded":
+            return draw(rows, 1).expand(rows, columns)
+    return draw(rows, columns)
+
+
+def assert_within_bound(a, b):
+    """Hold each element to k·u·(|A||B|), the classical bound (Higham, 2002, 3.5)."""
+    error = (matmul(a, b).double() - a.double() @ b.double()).abs()
+    k, u = a.shape[1], torch.finfo(a.dtype).eps / 2
+    assert bool((error <= 1.01 * (k + 1) * u * (a.double().abs() @ b.double().abs())).all()), (a.shape, b.shape)
+
+
+def meet_random_shapes(seed, count):
+    generator = torch.Generator().manual_seed(seed)
+
+    def pick(values):
+        return values[int(torch.randint(len(values), (1,), generator=generator))]
+
+    for _ in range(count):
+        m, k, n = pick(SIZES), pick(SIZES), pick(SIZES)
+        dtype = pick([torch.float32, torch.float64])
+        a, b = operand(m, k, dtype, pick(VIEWS), generator), operand(k, n, dtype, pick(VIEWS), generator)
+        assert_within_bound(a, b)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_random_shapes_and_strides(seed):
+    meet_random_shapes(seed, 500)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    ("m", "k", "n", "left", "right"),
+    [
+        (5, 784, 10, "plain", "plain"),  # in place, lanes masked
+        (300, 784, 50, "plain", "plain"),  # blocks, the last columns along k
+        (784, 600, 50, "transposed", "plain"),  # blocks, the last columns along m
+        (20, 784, 30, "plain", "transposed"),  # nothing but vectors along k
+        (400, 30, 1, "transposed", "plain"),  # one column, along m
+        (260, 2100, 150, "plain", "transposed"),  # packed panels, several blocks along k and m
+        (40, 300, 2000, "window", "window"),  # columns shared out
+    ],
+)
+def test_each_path(m, k, n, left, right, dtype, threads):
+    generator = torch.Generator().manual_seed(0)
+    before = numba.get_num_threads()
+    numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
+    try:
+        a, b = operand(m, k, dtype, left, generator), operand(k, n, dtype, right, generator)
+        assert_within_bound(a, b)
+        assert torch.equal(matmul(a, b), matmul(a, b))
+    finally:
+        numba.set_num_threads(before)
+
+
+@pytest.mark.parametrize("bits", [128, 256, 512])
+def test_every_width_of_vectors(bits):
+    # Narrower than the machine's is what another machine would have; LLVM makes a wider one of two.
+    code = "from test_numba_tiled import *; import sys; meet_random_shapes(1, 150); print(numba_tiled.VECTOR)"
+    environment = os.environ | {"MATMULBENCH_VECTOR_BITS": str(bits), "NUMBA_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, cwd=os.path.dirname(__file__), capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == [str(bits // 8)]
+
+
+def test_dtypes_that_are_not_its_own_are_refused_by_name():
+    with pytest.raises(TypeError, match=r"dtypes differ: a is torch.float32, b is torch.float64"):
+        matmul(torch.ones(2, 2), torch.ones(2, 2, dtype=torch.float64))
+    with pytest.raises(TypeError, match=r"dtype torch.int64; float32 or float64 is needed"):
+        matmul(torch.ones(2, 2, dtype=torch.int64), torch.ones(2, 2, dtype=torch.int64))
+
+
+def test_no_rows_or_columns_give_an_empty_product():
+    assert matmul(torch.ones(0, 3), torch.ones(3, 2)).shape == (0, 2)
+    assert matmul(torch.ones(2, 3), torch.ones(3, 0)).shape == (2, 0)
+    assert numba_tiled.VECTOR in (16, 32, 64)
