@@ -70,7 +70,9 @@ def test_one_sample_has_no_interval() -> None:
         ((0.80, 0.90), (0.70, 0.95), "slower"),
         ((1.01, 1.10), (0.99, 1.12), "unclear"),
         ((0.90, 1.10), (0.80, 1.20), "unclear"),
+        ((1.003, 1.025), (1.001, 1.03), "unclear"),  # a difference there is, but not one of interest
     ],
 )
 def test_verdicts(shown: tuple[float, float], cautious: tuple[float, float], expected: str) -> None:
-    assert verdict(Interval(1.0, *shown), Interval(1.0, *cautious)) == expected
+    middle = sum(shown) / 2
+    assert verdict(Interval(middle, *shown), Interval(middle, *cautious)) == expected

@@ -156,10 +156,10 @@ def verdict(speedup: Interval, cautious: Interval) -> str:
     """Say ``same``, ``faster``, ``slower`` or ``unclear``.
 
     ``speedup`` is the interval that the table shows; ``cautious`` the wider one, corrected for all comparisons of
-    the table, that has to exclude 1 before a difference is claimed.
+    the table, that has to exclude 1 before a difference is claimed. One below the smallest of interest never is.
     """
     if speedup.within(1 - SAME, 1 + SAME):
         return "same"
-    if cautious.low > 1:
+    if cautious.low > 1 and speedup.median >= 1 + SAME:
         return "faster"
-    return "slower" if cautious.high < 1 else "unclear"
+    return "slower" if cautious.high < 1 and speedup.median <= 1 - SAME else "unclear"
