@@ -11,23 +11,26 @@ from torch import Tensor, nn
 from matmulbench.ladder import Kernel
 
 
+def _forward(x: Tensor, weight: Tensor, bias: Tensor | None, kernel: Kernel) -> Tensor:
+    # A kernel may go by way of numpy, which takes no tensor that asks for a gradient.
+    out = kernel(x.detach(), weight.detach().t())
+    return out if bias is None else out.add_(bias)
+
+
 class _Product(torch.autograd.Function):
     """x Wᵀ + b, for x (rows, n_in), W (n_out, n_in) as ``nn.Linear`` keeps it, and b (n_out,) or None."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, kernel: Kernel) -> Tensor:
-        # A kernel may go by way of numpy, which takes no tensor that asks for a gradient.
-        x, weight = x.detach(), weight.detach()
         ctx.kernel = kernel
         ctx.save_for_backward(x, weight)
-        out = kernel(x, weight.t())
-        return out if bias is None else out.add_(bias)
+        return _forward(x, weight, bias, kernel)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled():
             raise RuntimeError("a plugged layer can be differentiated once: its kernel records no graph")
-        x, weight = ctx.saved_tensors
+        x, weight = (saved.detach() for saved in ctx.saved_tensors)
         kernel = ctx.kernel
         needs_x, needs_weight, needs_bias, _ = ctx.needs_input_grad
         return (
@@ -45,9 +48,12 @@ class PluggedLinear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return x Wᵀ + b for ``x`` (..., n_in), of any rank."""
-        rows = x if x.dim() == 2 else x.reshape(-1, self.in_features)
-        out: Tensor = _Product.apply(rows, self.weight, self.bias, self.kernel)  # type: ignore[no-untyped-call]
-        return out if x.dim() == 2 else out.reshape(*x.shape[:-1], self.out_features)
+        if x.dim() != 2:
+            return self.forward(x.reshape(-1, self.in_features)).reshape(*x.shape[:-1], self.out_features)
+        if torch.is_grad_enabled():
+            out: Tensor = _Product.apply(x, self.weight, self.bias, self.kernel)  # type: ignore[no-untyped-call]
+            return out
+        return _forward(x, self.weight, self.bias, self.kernel)
 
 
 def plug(model: nn.Module, kernel: Kernel) -> nn.Module:
