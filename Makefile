@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: bench test lint asv pytest-bench clean
+.PHONY: bench test lint docs asv pytest-bench clean
 
 bench: $(READY)  ## verify, measure, train and chart the ladder
 	$(BIN)/matmulbench run
@@ -15,6 +15,9 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+docs: $(READY)  ## the documentation, in docs/_build/html
+	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html
+
 asv: $(READY)  ## airspeed velocity, in an environment that it builds itself
 	$(BIN)/asv machine --yes
 	$(BIN)/asv run --show-stderr HEAD^!
@@ -24,7 +27,7 @@ pytest-bench: $(READY)
 	$(BIN)/pytest benchmarks/pytest_suite --benchmark-only
 
 clean:
-	rm -rf .venv .asv runs
+	rm -rf .venv .asv docs/_build runs
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

@@ -3,32 +3,41 @@
 There is no ``setup()``: asv would then time one call at a time, and a product of a few microseconds needs batches.
 Operands are made once per process instead, at the first call, which asv's warm-up takes outside the clock.
 
-Rates and ratios come from the package's own paired rounds, held once in ``setup_cache``: asv times kernels one after
-the other, which is no way to compare them on a noisy machine.
+Rates and ratios come from the package's own paired rounds and trainings, held once in a ``setup_cache``: asv times
+kernels one after the other, which is no way to compare them on a noisy machine.
 """
 
+import os
+from contextlib import suppress
 from functools import cache
 
 from asv_runner.benchmarks.mark import SkipNotImplemented
 
+from matmulbench.errors import UsageError
 from matmulbench.ladder import LADDER
+from matmulbench.ladder.plugins import load_kernel
+from matmulbench.measurement.cost import learn_cost
 from matmulbench.workload import PRESETS, Workload
 
-KERNELS = [rung.name for rung in LADDER]
+# Commits are compared: what takes part must not hang on what happens to be installed, so others' kernels are named.
+KERNELS = [rung.name for rung in LADDER] + os.environ.get("MATMULBENCH_KERNELS", "").split()
 WORKLOADS = [str(workload) for workload in PRESETS["quick"]]
-LONGEST_S = 0.5
+LONGEST_S = 1.0
+TASK = "breast-cancer"
+
+# asv's server imports this file once and forks it for each benchmark: what is heavy is loaded here, not hundreds of
+# times. Whoever cannot be loaded is skipped with the reason, later.
+for each in KERNELS:
+    with suppress(ImportError, UsageError):
+        load_kernel(each)
 
 
 @cache
 def prepared(workload, kernel):
-    # Imported here: the processes that only read the cache need no torch.
-    from matmulbench.ladder.plugins import load_kernel
-    from matmulbench.measurement.cost import learn_cost
-
     whole = Workload.parse(workload)
     try:
         function = load_kernel(kernel)
-    except ImportError as error:
+    except (ImportError, UsageError) as error:
         raise SkipNotImplemented(f"{kernel} is not to be had: {error}") from error
     cost = learn_cost(function, whole, LONGEST_S, Workload.operands)
     if cost.full_s > cost.call_s:
@@ -36,13 +45,22 @@ def prepared(workload, kernel):
     return function, *whole.operands()
 
 
+def figure(row, column):
+    """Return a row's figure, or skip with the reason why there is none."""
+    if row["status"] != "ok":
+        raise SkipNotImplemented(f"{row['kernel']}: {row['status']}: {row['reason']}")
+    if row[column] is None or row[column] != row[column]:
+        raise SkipNotImplemented(f"{row['kernel']} is too slow to be timed in pairs")
+    return row[column]
+
+
 class Calls:
     """Wall time and memory of single kernels, as asv takes them."""
 
     params = (WORKLOADS, KERNELS)
     param_names = ("workload", "kernel")
-    rounds = 1
-    repeat = (3, 30, 0.5)
+    rounds = 2  # commits that are compared take turns
+    repeat = (3, 15, 0.25)
     sample_time = 0.004
     warmup_time = 0.02
 
@@ -54,41 +72,36 @@ class Calls:
         function, a, b = prepared(workload, kernel)
         function(a, b)
 
+    time_matmul.pretty_name = "Time of one product"
+    peakmem_matmul.pretty_name = "Peak memory of a process that makes one product"
+
 
 class Rounds:
     """Rates and ratios of all kernels, paired with the baseline in randomised rounds."""
 
     params = (WORKLOADS, KERNELS)
     param_names = ("workload", "kernel")
-    timeout = 300
 
     def setup_cache(self):
         import matmulbench
 
         measured = matmulbench.measure(KERNELS, WORKLOADS, budget_s=4)
-        verified = matmulbench.verify(KERNELS, dtypes=["float32"], effort="quick")
-        figures = {(row.workload, row.kernel): row._asdict() for row in measured.itertuples()}
-        residuals = dict(zip(verified["kernel"], verified["residual"], strict=True))
-        return figures, residuals
+        return {(row["workload"], row["kernel"]): row for row in measured.to_dict("records")}
 
-    def _figure(self, cached, workload, kernel, column):
-        row = cached[0][workload, kernel]
-        if row["status"] != "ok":
-            raise SkipNotImplemented(f"{kernel}: {row['status']}: {row['reason']}")
-        return row[column]
+    setup_cache.timeout = 300
 
     def track_gflops(self, cached, workload, kernel):
-        return self._figure(cached, workload, kernel, "gflops")
+        return figure(cached[workload, kernel], "gflops")
 
     def track_roof_percent(self, cached, workload, kernel):
-        return self._figure(cached, workload, kernel, "roof_percent")
+        return figure(cached[workload, kernel], "roof_percent")
 
     def track_speedup(self, cached, workload, kernel):
-        return self._figure(cached, workload, kernel, "speedup")
+        return figure(cached[workload, kernel], "speedup")
 
-    track_gflops.unit = "GFLOP/s"
-    track_roof_percent.unit = "% of roof"
-    track_speedup.unit = "x torch"
+    track_gflops.unit, track_gflops.pretty_name = "GFLOP/s", "Rate of one product"
+    track_roof_percent.unit, track_roof_percent.pretty_name = "% of roof", "Share of the machine's roof"
+    track_speedup.unit, track_speedup.pretty_name = "x torch", "Speedup of one product against torch"
 
 
 class Verification:
@@ -96,10 +109,36 @@ class Verification:
 
     params = (KERNELS,)
     param_names = ("kernel",)
-    timeout = 300
-    setup_cache = Rounds.setup_cache
+
+    def setup_cache(self):
+        import matmulbench
+
+        verified = matmulbench.verify(KERNELS, dtypes=["float32"], effort="quick")
+        return {row["kernel"]: {**row, "reason": row["finding"]} for row in verified.to_dict("records")}
+
+    setup_cache.timeout = 300
 
     def track_residual(self, cached, kernel):
-        return cached[1][kernel]
+        return figure(cached[kernel], "residual")
 
-    track_residual.unit = "k·u·(|A||B|)"
+    track_residual.unit, track_residual.pretty_name = "k·u·(|A||B|)", "Largest rounding error, in units of its bound"
+
+
+class Training:
+    """What a kernel buys a training step, paired with the baseline's."""
+
+    params = ([TASK], KERNELS)
+    param_names = ("task", "kernel")
+
+    def setup_cache(self):
+        import matmulbench
+
+        trained = matmulbench.train(TASK, KERNELS, budget_s=12)
+        return {(row["task"], row["kernel"]): row for row in trained.to_dict("records")}
+
+    setup_cache.timeout = 300
+
+    def track_step_speedup(self, cached, task, kernel):
+        return figure(cached[task, kernel], "measured_speedup")
+
+    track_step_speedup.unit, track_step_speedup.pretty_name = "x torch", "Speedup of a training step against torch"

@@ -3,48 +3,87 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
-from matmulbench.errors import UsageError
-
-if TYPE_CHECKING:
-    from matmulbench.run import Plan, Progress
+from matmulbench.config import load_config
+from matmulbench.errors import UsageError, unknown
+from matmulbench.ladder.plugins import availability, kernels
+from matmulbench.options import (
+    Baseline,
+    DataDir,
+    Dtype,
+    Format,
+    KernelOptions,
+    Kernels,
+    Operands,
+    Preset,
+    Quiet,
+    Seed,
+    Task,
+    Threads,
+    Workloads,
+    among,
+    beside_ladder,
+    known_dtype,
+    known_kernels,
+    seconds,
+    thread_counts,
+)
+from matmulbench.progress import download, progress, tell
+from matmulbench.workload import DTYPES, FIRST, PRESETS, Workload, workloads
 
 USAGE_ERROR, INTERRUPTED = 2, 130
+AUDITS = ("verification", "measurement")
+CONFIGURED = ("run", "verify", "measure", "train")  # the verbs that take what a project's table may set
+
+
+class _Verbs(TyperGroup):
+    """Says in one line what a user can mend, and that a user interrupted; a traceback is for neither."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except UsageError as error:
+            tell(f"matmulbench: {error}")
+            raise typer.Exit(USAGE_ERROR) from None
+        except KeyboardInterrupt as interrupt:
+            after = "\n" if sys.stderr.isatty() else ""  # the terminal has written ^C
+            tell(f"{after}matmulbench: interrupted{interrupt}")
+            raise typer.Exit(INTERRUPTED) from None
+
 
 app = typer.Typer(
-    help="Plug in a matrix multiplication. Learn whether it is right, how fast it is against the machine's own "
-    "roof, and what it buys a real training run.",
+    cls=_Verbs,
+    help="""Plug in a matrix multiplication. Learn whether it is right, how fast it is against the machine's own
+roof, and what it buys a real training run.
+
+```console
+$ matmulbench run
+$ matmulbench verify my.py:matmul
+$ matmulbench measure my.py:matmul numpy --workload 64x784x50
+$ matmulbench train my.py:matmul --task digits
+```
+""",
+    epilog="""Where an option is not given, the environment decides (MATMULBENCH_THREADS, MATMULBENCH_DATA), then
+`[tool.matmulbench]` in the project's pyproject.toml (kernels, workloads, threads, baseline, data_dir), then the
+default.
+
+Exit codes: 0 all well, 1 a kernel failed or regressed, 2 usage, 130 interrupted.""",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
 
-_SPEC = "a name from `matmulbench list`, package.module:function or path/to/file.py:function"
-Kernels = Annotated[list[str] | None, typer.Argument(metavar="[KERNEL]...", help=f"{_SPEC}; all, if none is named")]
-KernelOptions = Annotated[list[str] | None, typer.Option("--kernel", help=f"{_SPEC}; repeatable")]
-Workloads = Annotated[list[str] | None, typer.Option("--workload", help="such as 784x50000x50:TN; repeatable")]
-Threads = Annotated[str, typer.Option(help="thread counts, such as 1 or 1,2")]
-Baseline = Annotated[str, typer.Option(help="the kernel that speedups are quoted against")]
-Dtype = Annotated[str, typer.Option(help="float32 or float64")]
-DataDir = Annotated[Path | None, typer.Option(envvar="MATMULBENCH_DATA", help="folder with the MNIST files")]
-Format = Annotated[str, typer.Option("--format", help="table, csv or json")]
-
 
 def main() -> None:
-    """Run the command; errors that a user can mend are one line and exit code 2."""
-    try:
-        app()
-    except UsageError as error:
-        typer.echo(f"matmulbench: {error}", err=True)
-        sys.exit(USAGE_ERROR)
+    """Run the command."""
+    app()
 
 
 def _show_version(wanted: bool) -> None:
@@ -55,68 +94,93 @@ def _show_version(wanted: bool) -> None:
 
 @app.callback()
 def _options(
-    version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True)] = False,
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
 ) -> None:
-    pass
+    if context.invoked_subcommand in CONFIGURED:
+        # What stands here is weaker than the environment and stronger than a default.
+        context.default_map = {context.invoked_subcommand: load_config()}
 
 
 @app.command()
 def run(
-    preset: Annotated[str, typer.Option(help="quick (30 s), standard (3 min) or full (20 min)")] = "standard",
+    preset: Preset = None,
     kernel: KernelOptions = None,
+    operands: Operands = None,
     out: Annotated[Path | None, typer.Option(help="folder for the results; runs/DATE-TIME, if not named")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="go on with the run that --out holds")] = False,
     workload: Workloads = None,
     threads: Threads = "1",
     baseline: Baseline = "torch",
     data_dir: DataDir = None,
-    seed: int = 0,
+    seed: Seed = 0,
+    quiet: Quiet = False,
 ) -> None:
     """Verify, measure, train and report: the main job.
 
-    Example: matmulbench run --preset quick --kernel torch --kernel my.py:matmul
+    ```console
+    $ matmulbench run
+    $ matmulbench run --kernel my.py:matmul
+    $ matmulbench run --out runs/monday --threads 1,2
+    $ matmulbench run --out runs/monday --threads 1,2 --resume
+    ```
     """
+    from matmulbench.report.headline import headline
     from matmulbench.report.output import print_grids
-    from matmulbench.report.tables import ladder_table, training_table
+    from matmulbench.report.tables import ladder_table, training_table, verification_matrix
     from matmulbench.results.folder import load_results
     from matmulbench.run import Plan, execute
-    from matmulbench.workload import Workload, workloads
 
-    specs = _known([*(kernel or _all_kernels()), baseline])
-    chosen = [Workload.parse(text) for text in workload] if workload else workloads(preset)
+    preset = preset or ("quick" if kernel else "standard")
+    baseline, *_ = known_kernels([baseline], operands)
+    specs = known_kernels([*beside_ladder(kernel or kernels()), baseline], operands)
+    standing = workloads(preset)
+    chosen = [Workload.parse(text) for text in workload] if workload else standing
     plan = Plan(
         preset,
         tuple(specs),
         baseline,
-        _thread_counts(threads),
+        thread_counts(threads),
         tuple(chosen),
         str(data_dir) if data_dir else None,
         seed,
     )
     folder = out or Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S")
     try:
-        with _progress(plan) as progress:
-            page = execute(plan, folder, resume, progress)
+        with progress(quiet, plan.seconds()) as say:
+            page = execute(plan, folder, resume, say)
     except KeyboardInterrupt:
-        typer.echo(f"\ninterrupted; what was finished is in {folder}: go on with --out {folder} --resume", err=True)
-        raise typer.Exit(INTERRUPTED) from None
+        raise KeyboardInterrupt(f"; what was finished is kept: go on with --out {folder} --resume") from None
     results = load_results(folder)
-    print_grids(ladder_table(results), training_table(results.training, baseline))
-    typer.echo(f"report: {page}")
+    print_grids(
+        verification_matrix(results.verification),
+        ladder_table(results),
+        training_table(results.training, baseline),
+    )
+    for line in ["", *headline(results), f"report: {page}"]:
+        typer.echo(line)
     failed = (results.verification["status"] != "ok").any() or (results.measurements["status"] != "ok").any()
     raise typer.Exit(1 if failed else 0)
 
 
 @app.command("list")
 def list_(format: Format = "table") -> None:
-    """Show the kernels with their availability, the workloads and the tasks."""
-    from matmulbench.ladder.plugins import availability
+    """Show the kernels with their availability, the workloads and the tasks; a project's own among them.
+
+    ```console
+    $ matmulbench list
+    $ matmulbench list --format json | jq '.[].name'
+    ```
+    """
     from matmulbench.report.output import show
     from matmulbench.training.tasks import TASKS
-    from matmulbench.workload import PRESETS
 
-    rows = [{"kind": "kernel", **row} for row in availability()]
-    rows += [{"kind": "workload", "name": str(one), "about": f"{one.flop:,} FLOP"} for one in PRESETS["standard"]]
+    own = load_config()
+    rows = [{"kind": "kernel", **row} for row in availability(own.get("kernel", []))]
+    products = dict.fromkeys([*PRESETS["standard"], *map(Workload.parse, own.get("workload", []))])
+    rows += [{"kind": "workload", "name": str(one), "about": f"{one.flop:,} FLOP"} for one in products]
     for name, task in TASKS.items():
         net = "-".join(map(str, task.layers))
         rows += [{"kind": "task", "name": name, "about": f"{net} on {task.source}, {task.loss}"}]
@@ -126,29 +190,40 @@ def list_(format: Format = "table") -> None:
 @app.command()
 def verify(
     kernel: Kernels = None,
-    dtype: Annotated[list[str] | None, typer.Option(help="float32 or float64; repeatable; both, if not named")] = None,
+    dtype: Annotated[
+        list[str] | None,
+        typer.Option(help="float32 or float64; repeatable; both, if not named", autocompletion=among(DTYPES)),
+    ] = None,
+    operands: Operands = None,
     agreement: Annotated[
         bool, typer.Option("--agreement", help="compare the kernels with each other instead, in units of the bound")
     ] = False,
     format: Format = "table",
+    quiet: Quiet = False,
 ) -> None:
     """Say of each kernel whether it is right; exit 1 where one is not.
 
-    Example: matmulbench verify my.py:matmul
+    ```console
+    $ matmulbench verify my.py:matmul
+    $ matmulbench verify --dtype float32 --format json
+    $ matmulbench verify numpy torch einsum --agreement
+    ```
     """
+    import pandas as pd
+
     from matmulbench.isolation import Host
     from matmulbench.report.output import show
     from matmulbench.verification import agreement as differences
     from matmulbench.verification.api import verify as verify_kernels
-    from matmulbench.workload import DTYPES
 
-    specs, dtypes = _known(kernel), [_dtype(one) for one in dtype or DTYPES]
+    specs, dtypes = known_kernels(kernel, operands), [known_dtype(one) for one in dtype or DTYPES]
     if agreement:
-        for one in dtypes:
-            with Host(1) as host:
-                show(differences(host, specs, one).rename_axis(f"kernel ({one})").reset_index(), format)
+        with Host(1) as host:
+            squares = {one: differences(host, specs, one) for one in dtypes}
+        show(pd.concat(squares, names=["dtype", "kernel"]).reset_index(), format)
         raise typer.Exit
-    frame = verify_kernels(specs, dtypes=dtypes)
+    with progress(quiet) as say:
+        frame = verify_kernels(specs, dtypes=dtypes, progress=say)
     show(frame, format)
     raise typer.Exit(int((frame["status"] != "ok").any()))
 
@@ -156,6 +231,7 @@ def verify(
 @app.command()
 def measure(
     kernel: Kernels = None,
+    operands: Operands = None,
     workload: Workloads = None,
     threads: Threads = "1",
     baseline: Baseline = "torch",
@@ -163,28 +239,27 @@ def measure(
     dtype: Dtype = "float32",
     cold: Annotated[bool, typer.Option("--cold", help="evict the operands from the caches before each call")] = False,
     format: Format = "table",
+    quiet: Quiet = False,
 ) -> None:
     """Time kernels against the baseline and the machine's roof.
 
-    Example: matmulbench measure numpy my.py:matmul --workload 64x784x50
+    ```console
+    $ matmulbench measure my.py:matmul numpy --workload 64x784x50
+    $ matmulbench measure torch --workload 512x512x512 --threads 1,2
+    $ matmulbench measure --budget 30 --format csv > ladder.csv
+    ```
     """
     from matmulbench.measurement.api import measure as measure_kernels
     from matmulbench.report.output import show
-    from matmulbench.workload import FIRST, Workload
 
-    if budget <= 0:
-        raise UsageError(f"budget {budget:g}: expected seconds above 0")
-    specs = _known([*(kernel or _all_kernels()), baseline])
-    todo = [Workload.parse(text, _dtype(dtype)) for text in workload or [str(FIRST)]]
-    frame = measure_kernels(
-        specs,
-        todo,
-        threads=_thread_counts(threads),
-        baseline=baseline,
-        budget_s=budget,
-        cold=cold,
-        progress=_tell,
-    )
+    baseline, *_ = known_kernels([baseline], operands)
+    specs = known_kernels([*(kernel or kernels()), baseline], operands)
+    todo = [Workload.parse(text, known_dtype(dtype)) for text in workload or [str(FIRST)]]
+    counts, budget_s = thread_counts(threads), seconds(budget)
+    with progress(quiet) as say:
+        frame = measure_kernels(
+            specs, todo, threads=counts, baseline=baseline, budget_s=budget_s, cold=cold, progress=say
+        )
     show(frame, format, baseline)
     raise typer.Exit(int((frame["status"] != "ok").any()))
 
@@ -192,38 +267,49 @@ def measure(
 @app.command()
 def train(
     kernel: Kernels = None,
-    task: Annotated[str, typer.Option(help="breast-cancer, digits, mnist or mnist-regression")] = "breast-cancer",
+    operands: Operands = None,
+    task: Task = "breast-cancer",
     model: Annotated[str | None, typer.Option(help="your own, as package.module:factory, in place of a task")] = None,
     epochs: Annotated[int | None, typer.Option(help="passes over the data")] = None,
     batch_size: Annotated[int | None, typer.Option(help="rows of a batch")] = None,
     hidden: Annotated[int | None, typer.Option(help="units of the hidden layer")] = None,
     lr: Annotated[float | None, typer.Option(help="learning rate")] = None,
-    dtype: Annotated[str | None, typer.Option(help="float32 or float64")] = None,
-    seed: int = 0,
+    dtype: Annotated[str | None, typer.Option(help="float32 or float64", autocompletion=among(DTYPES))] = None,
+    seed: Seed = 0,
     threads: Threads = "1",
     baseline: Baseline = "torch",
     budget: Annotated[float, typer.Option(help="seconds for the whole task")] = 30.0,
     data_dir: DataDir = None,
     format: Format = "table",
+    quiet: Quiet = False,
 ) -> None:
     """Train the same net with each kernel, and say what each buys.
 
-    Example: matmulbench train torch numpy --task digits
+    ```console
+    $ matmulbench train my.py:matmul numpy --task digits
+    $ matmulbench train numba --task mnist --data-dir data/mnist --epochs 3
+    $ matmulbench train numpy --model my_package.models:build --format json
+    ```
     """
     from matmulbench.report.output import show
     from matmulbench.training.api import train as train_kernels
 
     changes = {"epochs": epochs, "batch_size": batch_size, "hidden": hidden, "lr": lr, "dtype": dtype}
-    frame = train_kernels(
-        model or task,
-        _known([*(kernel or _all_kernels()), baseline]),
-        threads=_thread_counts(threads),
-        baseline=baseline,
-        budget_s=budget,
-        seed=seed,
-        data_dir=str(data_dir) if data_dir else None,
-        **{name: value for name, value in changes.items() if value is not None},
-    )
+    baseline, *_ = known_kernels([baseline], operands)
+    specs = known_kernels([*(kernel or kernels()), baseline], operands)
+    counts, budget_s = thread_counts(threads), seconds(budget)
+    with progress(quiet) as say:
+        frame = train_kernels(
+            model or task,
+            specs,
+            threads=counts,
+            baseline=baseline,
+            budget_s=budget_s,
+            seed=seed,
+            data_dir=str(data_dir) if data_dir else None,
+            progress=say,
+            **{name: value for name, value in changes.items() if value is not None},
+        )
     show(frame, format, baseline)
     raise typer.Exit(int((frame["status"] != "ok").any()))
 
@@ -236,7 +322,10 @@ def compare(
 ) -> None:
     """Say what became faster or slower from one run to another; exit 1 on a regression.
 
-    Example: matmulbench compare runs/monday runs/tuesday
+    ```console
+    $ matmulbench compare runs/monday runs/tuesday
+    $ matmulbench compare runs/monday runs/tuesday --format csv
+    ```
     """
     from matmulbench.comparison import compare as compare_runs
     from matmulbench.comparison import differences
@@ -245,7 +334,7 @@ def compare(
 
     runs = load_results(before), load_results(after)
     for difference in differences(*runs):
-        _tell(f"warning: the runs differ in more than time: {difference}")
+        tell(f"warning: the runs differ in more than time: {difference}")
     frame = compare_runs(*runs)
     show(frame, format)
     raise typer.Exit(int(frame["verdict"].isin(["slower", "broken"]).any()))
@@ -253,170 +342,127 @@ def compare(
 
 @app.command()
 def audit(
-    only: Annotated[str | None, typer.Option(help="verification or measurement; both, if not named")] = None,
+    only: Annotated[
+        str | None,
+        typer.Option(
+            help="verification or measurement; both, if not named",
+            autocompletion=among(AUDITS),
+        ),
+    ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="few trials: minutes; hours without")] = False,
     format: Format = "table",
+    quiet: Quiet = False,
 ) -> None:
     """Let the suite test itself: planted bugs, the same kernel twice, planted delays, known durations.
 
-    Example: matmulbench audit --quick
+    ```console
+    $ matmulbench audit --quick
+    $ matmulbench audit --only verification --format json
+    ```
     """
     from dataclasses import asdict
 
     from matmulbench.audit.measurement import audit_measurement
     from matmulbench.audit.verification import audit_verification
-    from matmulbench.errors import unknown
     from matmulbench.report.output import show
 
-    parts = ("verification", "measurement")
-    if only not in (None, *parts):
-        raise unknown("audit", only, parts)
-    passed = True
-    if only != "measurement":
-        rows = audit_verification(progress=_tell)
-        show(rows, format)
-        passed &= all(row["passed"] for row in rows)
-    if only != "verification":
-        rows = [asdict(check) for check in audit_measurement(quick, _tell)]
-        show(rows, format)
-        passed &= all(row["passed"] for row in rows)
-    raise typer.Exit(int(not passed))
+    if only and only not in AUDITS:
+        raise unknown("audit", only, AUDITS)
+    rows: list[dict[str, Any]] = []
+    with progress(quiet) as say:
+        if only != "measurement":
+            # One table for both parts: whoever pipes the data gets one document.
+            names = {"kernel": "check", "planted": "setting", "expected": "required"}
+            rows += [{names.get(k, k): v for k, v in row.items()} for row in audit_verification(progress=say)]
+        if only != "verification":
+            rows += [asdict(check) for check in audit_measurement(quick, say)]
+    show(rows, format)
+    raise typer.Exit(int(not all(row["passed"] for row in rows)))
 
 
 @app.command()
 def report(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="a run's folder")],
     splice: Annotated[Path | None, typer.Option(help="write the table into this file, between its marks")] = None,
+    beside: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--with",
+            help="pytest-benchmark's JSON file or asv's results folder, to be shown beside the run; repeatable",
+        ),
+    ] = None,
 ) -> None:
-    """Write charts and report.html of a run; with --splice, its table into a README."""
+    """Write charts and report.html of a run; with --splice, its table into a README.
+
+    ```console
+    $ matmulbench report runs/monday
+    $ matmulbench report runs/monday --with benchmark.json --with .asv/results
+    $ matmulbench report results/reference --splice README.md
+    ```
+    """
     from matmulbench.report import write_report
+    from matmulbench.report.output import print_grids
+    from matmulbench.report.side_by_side import side_by_side_table
     from matmulbench.report.splice import splice as splice_into
     from matmulbench.results.folder import load_results
+    from matmulbench.results.front_ends import read_front_end
 
-    typer.echo(f"report: {write_report(folder)}")
+    results, front_ends = load_results(folder), [read_front_end(path) for path in beside or []]
+    page = write_report(folder, front_ends)
+    if front_ends:
+        print_grids(side_by_side_table(results, front_ends))
+    typer.echo(f"report: {page}")
     if splice:
-        splice_into(splice, load_results(folder))
+        splice_into(splice, results)
+
+
+@app.command("verify-claims")
+def verify_claims(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="the run that the README shows")] = Path(
+        "results/reference"
+    ),
+    budget: Annotated[float, typer.Option(help="seconds of measuring")] = 60.0,
+    format: Format = "table",
+    quiet: Quiet = False,
+) -> None:
+    """Measure the README's speedups again here, and say which hold; exit 1 where one does not.
+
+    A claim **holds** where the interval found here overlaps the README's, widened by 10 %; else the kernel is **faster
+    here** or **slower here** against the baseline. An overlapping interval whose ends are a factor of 2 apart is
+    **unclear**, and denies nothing. Ratios differ from one processor to another: on a machine other than the README's
+    a claim that does not hold is news about the machine, no fault of the suite.
+
+    ```console
+    $ matmulbench verify-claims
+    $ matmulbench verify-claims runs/monday --budget 120 --format json
+    ```
+    """
+    from matmulbench.claims import verify_claims as measure_again
+    from matmulbench.report.output import show
+    from matmulbench.results.folder import load_results
+
+    results, budget_s = load_results(folder), seconds(budget)
+    with progress(quiet) as say:
+        frame = measure_again(results, budget_s, say)
+    show(frame, format)
+    raise typer.Exit(int((~frame["verdict"].isin(["holds", "unclear"])).any()))
 
 
 @app.command()
-def fetch(what: Annotated[str, typer.Argument(metavar="mnist")]) -> None:
-    """Download a data set with checksums into the cache."""
+def fetch(
+    what: Annotated[str, typer.Argument(metavar="mnist", help="the data set", autocompletion=among(["mnist"]))],
+    quiet: Quiet = False,
+) -> None:
+    """Download a data set with checksums into the cache.
+
+    ```console
+    $ matmulbench fetch mnist
+    ```
+    """
     from matmulbench.data import fetch_mnist
-    from matmulbench.errors import unknown
 
     if what != "mnist":
         raise unknown("data set", what, ["mnist"])
-    with _download_bar() as bar:
+    with download(what, quiet) as bar:
         folder = fetch_mnist(progress=bar)
     typer.echo(f"mnist: {folder}")
-
-
-def _all_kernels() -> list[str]:
-    from matmulbench.ladder.plugins import kernels
-
-    return kernels()
-
-
-def _known(specs: list[str] | None) -> list[str]:
-    """Return ``specs``, or all kernels, each known to exist, once."""
-    from matmulbench.ladder.plugins import find_kernel
-
-    chosen = list(dict.fromkeys(specs or _all_kernels()))
-    for spec in chosen:
-        find_kernel(spec)
-    return chosen
-
-
-def _dtype(text: str) -> str:
-    from matmulbench.errors import unknown
-    from matmulbench.workload import DTYPES
-
-    if text not in DTYPES:
-        raise unknown("dtype", text, DTYPES)
-    return text
-
-
-def _tell(text: str) -> None:
-    typer.echo(text, err=True)
-
-
-class _Bar:
-    """A rich bar with the methods that pooch calls, which are those of tqdm."""
-
-    def __init__(self, progress: Any) -> None:
-        self._progress = progress
-        self._task = progress.add_task("mnist")
-
-    @property
-    def total(self) -> float | None:
-        """Bytes to come."""
-        total: float | None = self._progress.tasks[self._task].total
-        return total
-
-    @total.setter
-    def total(self, total: float) -> None:
-        self._progress.update(self._task, total=total)
-
-    def update(self, advance: float) -> None:
-        """Add bytes that have come."""
-        self._progress.advance(self._task, advance)
-
-    def reset(self) -> None:
-        """Begin again."""
-        self._progress.reset(self._task)
-
-    def close(self) -> None:
-        """Nothing to do: the bar is reused for the next file."""
-
-
-@contextmanager
-def _download_bar() -> Iterator[_Bar]:
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        yield _Bar(progress)
-
-
-@contextmanager
-def _progress(plan: Plan) -> Iterator[Progress]:
-    """Show what is being done and about how long is left; plain lines where there is no terminal."""
-    from time import monotonic
-
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TextColumn
-    from rich.text import Text
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield lambda text, seconds: _tell(text)
-        return
-    step_s, step_start = 0.0, monotonic()
-
-    class TimeLeft(ProgressColumn):
-        def render(self, task: Task) -> Text:
-            left = (task.total or 0) - task.completed - min(monotonic() - step_start, step_s)
-            return Text(f"about {max(left, 0):.0f} s left")
-
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeLeft())
-    # Twice a second: the bar must not take the processor from what is being timed.
-    with Progress(*columns, console=console, refresh_per_second=2, transient=True) as bar:
-        task = bar.add_task("start", total=plan.seconds())
-
-        def advance(text: str, seconds: float) -> None:
-            nonlocal step_s, step_start
-            bar.update(task, advance=step_s, description=text)
-            step_s, step_start = seconds, monotonic()
-
-        yield advance
-
-
-def _thread_counts(text: str) -> tuple[int, ...]:
-    import os
-
-    counts = text.split(",")
-    most = len(os.sched_getaffinity(0))
-    if not all(count.isdigit() and 1 <= int(count) <= most for count in counts):
-        raise UsageError(f"threads {text!r}: expected counts from 1 to {most}, the cores of this machine, such as 1,2")
-    return tuple(dict.fromkeys(map(int, counts)))

@@ -25,6 +25,7 @@ from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from typing import Any, Self
 
+from matmulbench.errors import UsageError
 from matmulbench.results.schema import Status
 
 # torch, numpy's OpenBLAS, MKL and numba each keep a pool of their own; pinning one leaves the others.
@@ -241,10 +242,12 @@ def limit_memory(limit: int) -> None:
 
 def describe(error: BaseException) -> Outcome:
     """Turn an exception into a status and a one-line reason that says where it was raised."""
-    text = " ".join(str(error).split())
+    text = " ".join("; ".join([str(error), *getattr(error, "__notes__", ())]).split())
     memory = isinstance(error, MemoryError) or "can't allocate memory" in text or "not enough memory" in text
     frames = traceback.extract_tb(error.__traceback__)
     where = f" ({os.path.basename(frames[-1].filename)}:{frames[-1].lineno})" if frames else ""
     if isinstance(error, ImportError):
         return Outcome(Status.UNAVAILABLE, reason=text)
+    if isinstance(error, UsageError):
+        return Outcome(Status.ERROR, reason=text)
     return Outcome(Status.OUT_OF_MEMORY if memory else Status.ERROR, reason=f"{type(error).__name__}: {text}{where}")

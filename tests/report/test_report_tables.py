@@ -1,5 +1,6 @@
 import io
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from rich.console import Console
 from matmulbench.errors import UsageError
 from matmulbench.ladder import LADDER
 from matmulbench.report.grid import Cell, Column, Grid
-from matmulbench.report.output import show
+from matmulbench.report.output import as_grid, show
 from matmulbench.report.tables import (
     ladder_table,
     measurement_table,
@@ -127,11 +128,6 @@ def test_rows_of_any_other_kind_are_shown_as_they_are(capsys: pytest.CaptureFixt
     assert "x" * 120 in capsys.readouterr().out
 
 
-def test_an_unknown_format_is_refused(quick: Results) -> None:
-    with pytest.raises(UsageError, match=r"format 'jsn'.*json"):
-        show(quick.measurements, "jsn")
-
-
 def test_several_thread_counts_are_told_apart(make_run: Callable[..., Results], tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", [Workload(64, 64, 64)], tasks=(), threads=(1, 2), kernels=("numpy", "torch"))
     assert [row[0].text for row in speedup_table(run).rows] == [
@@ -139,3 +135,21 @@ def test_several_thread_counts_are_told_apart(make_run: Callable[..., Results], 
         "64x64x64 · float32 · 2 threads",
     ]
     assert [row[1].text for row in measurement_table(run.measurements).rows] == ["float32, 1"] * 2 + ["float32, 2"] * 2
+
+
+def test_a_comparison_names_what_broke() -> None:
+    nothing = math.nan
+    key = {"workload": "5x784x10", "dtype": "float32", "threads": 1}
+    rows = [
+        {**key, "kernel": "numpy", "status_a": "ok", "status_b": "ok", "median_a_s": 4e-6, "median_b_s": 8e-6,
+         "speedup": 0.55, "speedup_ci_low": 0.5, "speedup_ci_high": 0.6, "drift": 1.1, "verdict": "slower"},
+        {**key, "kernel": "x/mine.py:matmul", "status_a": "ok", "status_b": "crashed", "median_a_s": nothing,
+         "median_b_s": nothing, "speedup": nothing, "speedup_ci_low": nothing, "speedup_ci_high": nothing,
+         "drift": nothing, "verdict": "broken"},
+    ]  # fmt: skip
+    first, second = as_grid(pd.DataFrame(rows)).rows
+    assert [cell.text for cell in first] == [
+        "5x784x10", "float32, 1", "numpy", "4.00 µs", "8.00 µs", "0.55×", "0.50–0.60×", "1.10×", "slower",
+    ]  # fmt: skip
+    assert [cell.text for cell in second[2:]] == ["mine.py:matmul", *["–"] * 5, "broken: ok, then crashed"]
+    assert {first[-1].tone, second[-1].tone} == {"bad"}

@@ -29,6 +29,13 @@ def test_rows_come_back_with_the_contracts_columns(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "run.json").read_text())["end"]
 
 
+def test_results_say_what_they_hold_in_a_line(tmp_path: Path) -> None:
+    with RunFolder(tmp_path, OPTIONS) as folder:
+        folder.add("measurements", row(), [1e-6, 2e-6])
+    said = repr(load_results(tmp_path))
+    assert said == f"<Results of {tmp_path}: 0 rows of verification, 1 rows of measurements, 0 rows of training>"
+
+
 def test_a_row_is_on_disk_as_soon_as_it_is_added(tmp_path: Path) -> None:
     with RunFolder(tmp_path, OPTIONS) as folder:
         folder.add("measurements", row())

@@ -1,17 +1,26 @@
-"""Kernels by name: the ladder's, an installed package's, or anyone's ``file.py:function``."""
+"""Kernels by name: the ladder's, an installed package's, or anyone's ``file.py:function``.
+
+A kernel of numpy arrays is named with ``@numpy`` behind it, or says so itself with an attribute
+``operands = "numpy"``. The name carries it through every process and into every table: what the way there and back
+costs is part of what is timed.
+"""
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
+import inspect
 import sys
+from collections.abc import Callable, Iterable
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import Any
 
 from matmulbench.errors import UsageError, unknown
 from matmulbench.ladder import LADDER, Kernel
 
 GROUP = "matmulbench.kernels"
+OPERANDS = ("torch", "numpy")
 
 
 def kernels() -> list[str]:
@@ -20,11 +29,11 @@ def kernels() -> list[str]:
     return ladder + sorted({entry.name for entry in entry_points(group=GROUP)} - set(ladder))
 
 
-def availability() -> list[dict[str, str]]:
-    """Return for each known kernel its ``name``, what it is ``about``, and its ``status`` with the reason."""
+def availability(own: Iterable[str] = ()) -> list[dict[str, str]]:
+    """Return for each known kernel, and for one's ``own``, ``name``, ``about`` and ``status`` with the reason."""
     ideas = {rung.name: rung.idea for rung in LADDER}
     rows = []
-    for name in kernels():
+    for name in dict.fromkeys([*kernels(), *own]):
         try:
             load_kernel(name)
         except Exception as error:  # whatever an import may raise is the reason why this kernel is not to be had
@@ -41,20 +50,24 @@ def find_kernel(spec: str) -> str:
     Parameters
     ----------
     spec
-        a name from :func:`kernels`, ``package.module:function`` or ``path/to/file.py:function``.
+        a name from :func:`kernels`, ``package.module:function`` or ``path/to/file.py:function``; ``@numpy`` behind it
+        says that the kernel takes arrays.
 
     Raises
     ------
     UsageError
         if the name is unknown or the file does not exist; the message names near matches.
     """
+    name, operands = _split(spec)
+    if operands not in (None, *OPERANDS):
+        raise unknown("operands", operands, OPERANDS, f"In kernel {spec!r}, behind the @.")
     for rung in LADDER:
-        if rung.name == spec:
+        if rung.name == name:
             return rung.target
     for entry in entry_points(group=GROUP):
-        if entry.name == spec:
-            return entry.value
-    place, colon, function = spec.rpartition(":")
+        if entry.name == name:
+            return f"{entry.module}:{entry.attr}"
+    place, colon, function = name.rpartition(":")
     if not colon:
         raise unknown("kernel", spec, kernels(), "Your own is named as path/to/file.py:function.")
     if not function.isidentifier():
@@ -64,31 +77,86 @@ def find_kernel(spec: str) -> str:
         if not path.is_file():
             raise UsageError(f"kernel {spec!r}: there is no file {place!r}")
         return f"{path.resolve()}:{function}"
-    return spec
+    return name
+
+
+def with_operands(spec: str, operands: str | None) -> str:
+    """Return ``spec`` with what it takes behind it, if it is a kernel of one's own that does not say so itself."""
+    own = ":" in spec and not _split(spec)[1]
+    return f"{spec}@{operands}" if operands and own else spec
 
 
 def load_kernel(spec: str) -> Kernel:
-    """Import the kernel ``spec`` and return its function.
+    """Import the kernel ``spec`` and return its function, which takes tensors whatever the kernel takes.
 
     Raises
     ------
     UsageError
-        if :func:`find_kernel` does not know it.
+        if :func:`find_kernel` does not know it, its module has no such function (the message names those that it
+        has), or the function does not take two operands.
     ImportError
         if its module, or something that the module needs, cannot be imported.
-    AttributeError
-        if the module has no such function; the message names those that it has.
     """
-    place, _, function = find_kernel(spec).rpartition(":")
-    module = _import_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
+    kernel = load_function(spec)
+    _check_arity(spec, kernel)
+    operands = _split(spec)[1] or getattr(kernel, "operands", "torch")
+    if operands not in OPERANDS:
+        raise unknown("operands", str(operands), OPERANDS, f"Kernel {spec!r} declares them.")
+    return _on_tensors(kernel) if operands == "numpy" else kernel
+
+
+def load_function(spec: str) -> Callable[..., Any]:
+    """Import and return any function named as a kernel is; raises what :func:`load_kernel` does."""
+    place, _, name = find_kernel(spec).rpartition(":")
     try:
-        kernel: Kernel = getattr(module, function)
+        module = _import_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
+    except ModuleNotFoundError as error:
+        absent = error.name or place
+        own = f"{place}.".startswith(f"{absent}.")
+        remedy = "a file is named as path/to/file.py:function" if own else f"install {absent} beside matmulbench"
+        raise ModuleNotFoundError(f"{error}; {remedy}", name=error.name) from error
+    try:
+        function: Callable[..., Any] = getattr(module, name)
     except AttributeError:
         offered = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
-        raise AttributeError(f"{spec}: no function {function!r}; there are {', '.join(offered) or 'none'}") from None
-    if not callable(kernel):
-        raise AttributeError(f"{spec}: {function!r} is a {type(kernel).__name__}, not a function")
-    return kernel
+        raise UsageError(f"kernel {spec!r}: no function {name!r}; there are {', '.join(offered) or 'none'}") from None
+    if not callable(function):
+        raise UsageError(f"kernel {spec!r}: {name!r} is no function, its type is {type(function).__name__}")
+    return function
+
+
+def _split(spec: str) -> tuple[str, str | None]:
+    """Part a spec from the operands behind it; an @ before the function's name belongs to a folder."""
+    place, colon, function = spec.rpartition(":")
+    function, at, operands = function.partition("@")
+    return place + colon + function, operands if at else None
+
+
+def _check_arity(spec: str, kernel: Callable[..., Any]) -> None:
+    try:
+        signature = inspect.signature(kernel)
+    except (TypeError, ValueError):  # written in C, most often
+        return
+    try:
+        signature.bind(None, None)
+    except TypeError as error:
+        raise UsageError(
+            f"kernel {spec!r} takes ({', '.join(signature.parameters)}), expected (a, b), and c returned: {error}. "
+            "Give all else a default, or wrap it in a function of two operands"
+        ) from None
+
+
+def _on_tensors(kernel: Callable[..., Any]) -> Kernel:
+    """Let a kernel of arrays take tensors, by way of the memory that the two share."""
+    import numpy as np
+    import torch
+
+    def on_tensors(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        c = kernel(a.numpy(), b.numpy())
+        # Whatever else it returns, verification has the words for it.
+        return torch.from_numpy(c) if isinstance(c, np.ndarray) else c
+
+    return on_tensors
 
 
 def _import_file(path: Path) -> object:

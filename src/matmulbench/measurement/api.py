@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from matmulbench.isolation import Host
 from matmulbench.ladder import BASELINE
 from matmulbench.measurement import cells
-from matmulbench.results.schema import Status, columns
+from matmulbench.results.schema import Status, frame
 from matmulbench.verification import verify_kernel
 from matmulbench.workload import Workload
 
@@ -47,15 +46,18 @@ def measure(
     Returns
     -------
     pandas.DataFrame
-        the columns of ``measurements.csv``; ``raw samples`` stay with ``matmulbench run``.
+        a row per thread count, workload and kernel. What was timed: ``workload``, ``m``, ``k``, ``n``, ``layout``,
+        ``dtype``, ``threads``, ``kernel``; what became of it: ``status``, ``extrapolated``, ``reason``; seconds a
+        call: ``median_s``, ``ci_low_s``, ``ci_high_s``, ``min_s``, over so many rounds: ``samples``; the baseline's
+        time over the kernel's: ``speedup``, ``speedup_ci_low``, ``speedup_ci_high``, ``verdict``; GFLOP/s:
+        ``gflops``, ``roof_gflops``; percent: ``roof_percent``; seconds, with ``matmulbench run`` alone:
+        ``compile_s``. See :class:`~matmulbench.results.schema.MeasurementRow`.
 
     Raises
     ------
     ValueError
         if a workload's text is malformed.
     """
-    import pandas as pd
-
     specs = list(dict.fromkeys([*kernels, baseline]))
     todo = [Workload.parse(item) if isinstance(item, str) else item for item in workloads]
     rows = []
@@ -80,4 +82,4 @@ def measure(
                 rows += [cell.row for cell in cells_here]
                 for warning in cells_here[0].extra.get("warnings", []) if cells_here else []:
                     progress(f"warning: {warning}")
-    return pd.DataFrame([asdict(row) for row in rows], columns=columns("measurements"))
+    return frame("measurements", rows)

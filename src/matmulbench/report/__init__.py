@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from matmulbench.results.folder import load_results
+from matmulbench.results.front_ends import FrontEnd
 
 
-def write_report(path: Path | str) -> Path:
-    """Write ``charts/`` and ``report.html`` into the folder of a run.
+def write_report(path: Path | str, front_ends: Sequence[FrontEnd] = ()) -> Path:
+    """Write ``charts/`` and ``report.html`` into the folder of a run; ``front_ends`` are shown beside it.
 
     Returns
     -------
@@ -26,5 +28,5 @@ def write_report(path: Path | str) -> Path:
     results = load_results(path)
     charts = save_charts(results, results.path / "charts")
     page = results.path / "report.html"
-    page.write_text(render(results, charts), encoding="utf-8")
+    page.write_text(render(results, charts, front_ends), encoding="utf-8")
     return page

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from markupsafe import Markup
 from rich import box
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.measure import Measurement
@@ -93,6 +94,25 @@ class Grid:
         last = max(range(len(self.columns)), key=lambda i: self.columns[i].optional)
         columns = self.columns[:last] + self.columns[last + 1 :]
         return replace(self, columns=columns, rows=[row[:last] + row[last + 1 :] for row in self.rows])
+
+    def html(self) -> Markup:
+        """Return the table as HTML that brings no style of its own, for a notebook."""
+
+        def line(tag: str, texts: list[str]) -> Markup:
+            # As in a terminal: only prose may be folded.
+            styles = {"figure": "text-align:right;white-space:nowrap", "name": "text-align:left;white-space:nowrap"}
+            cell = Markup('<{0} style="{1}">{2}</{0}>')
+            cells = (
+                cell.format(tag, styles.get(column.kind, "text-align:left"), text)
+                for column, text in zip(self.columns, texts, strict=True)
+            )
+            return Markup("<tr>{}</tr>").format(Markup().join(cells))
+
+        head = line("th", [column.name for column in self.columns])
+        body = Markup().join(line("td", [cell.text for cell in row]) for row in self.rows)
+        table = Markup("<table><caption>{}</caption><thead>{}</thead><tbody>{}</tbody></table>")
+        note = Markup("<p><small>{}</small></p>").format(self.note) if self.note else ""
+        return table.format(self.title, head, body) + note
 
     def markdown(self) -> str:
         """Return the rows as a Markdown table."""

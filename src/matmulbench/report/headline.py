@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from matmulbench.ladder import LADDER
 from matmulbench.report.view import baseline_of, ceiling, has_figure, ladders, short, task_title, tasks
-from matmulbench.report.wording import factor, faster, seconds
+from matmulbench.report.wording import factor, faster, known, percent, seconds
 from matmulbench.results.folder import Results
 from matmulbench.results.schema import Status
 
 
 def headline(results: Results) -> list[str]:
     """Return what the run says, sentence by sentence, the most general first."""
-    return [*_climb(results), *_bought(results), *_refused(results)]
+    return [*_climb(results), *_own(results), *_bought(results), *_refused(results)]
 
 
 def _climb(results: Results) -> list[str]:
@@ -24,6 +25,32 @@ def _climb(results: Results) -> list[str]:
         f"{faster(slowest['median_s'] / best['median_s'])} than {short(slowest['kernel'])} "
         f"({seconds(slowest['median_s'])}{', extrapolated' if slowest['extrapolated'] else ''})."
     ]
+
+
+def _own(results: Results) -> list[str]:
+    """Say of each right kernel that is not of the ladder how it does."""
+    baseline = baseline_of(results)
+    right = results.verification[results.verification["status"] == Status.OK]
+    rungs = {rung.name for rung in LADDER}
+    sentences = []
+    for kernel in (kernel for kernel in dict.fromkeys(right["kernel"]) if kernel not in rungs):
+        verdicts = [f"{row.verdict} in {row.dtype}" for row in right[right["kernel"] == kernel].itertuples()]
+        said = f"{short(kernel)} is right ({', '.join(verdicts)})"
+        for ladder in ladders(results.measurements)[:1]:
+            if row := ladder.row(kernel):
+                against = "" if kernel == baseline else f", {factor(row['speedup'])} as fast as {short(baseline)}"
+                roof = f", {percent(row['roof_percent'], of=100)} of the roof" if known(row["roof_percent"]) else ""
+                said += f"; {ladder.title} takes {seconds(row['median_s'])}{against}{roof}"
+        for (task, threads), rows in tasks(results.training).items():
+            row = next((row for row in rows if row["kernel"] == kernel), None)
+            if kernel == baseline or not row or not has_figure(row, "predicted_speedup"):
+                continue
+            measured = known(row["measured_speedup"]) is not None
+            gain = factor(row["measured_speedup"] if measured else row["predicted_speedup"])
+            verb = "is" if measured else "is foretold to be"
+            said += f"; a training step of {task_title(task, threads)} {verb} {gain} as fast as with {short(baseline)}"
+        sentences.append(f"{said}.")
+    return sentences
 
 
 def _bought(results: Results) -> list[str]:

@@ -7,28 +7,26 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from matmulbench.errors import unknown
 from matmulbench.ladder import BASELINE
 from matmulbench.report.grid import Cell, Column, Grid
-from matmulbench.report.tables import measurement_table, training_table, verification_table
+from matmulbench.report.tables import (
+    claims_table,
+    comparison_table,
+    measurement_table,
+    training_table,
+    verification_table,
+)
 from matmulbench.report.wording import known
 from matmulbench.results.schema import columns
 
 if TYPE_CHECKING:
     import pandas as pd
 
-FORMATS = ("table", "csv", "json")
 _UNLIMITED = 10_000
 
 
 def show(rows: pd.DataFrame | list[dict[str, Any]], format: str = "table", baseline: str = BASELINE) -> None:
-    """Print rows as a table for the eye, as CSV, or as JSON (a list of objects).
-
-    Raises
-    ------
-    UsageError
-        if ``format`` is none of :data:`FORMATS`.
-    """
+    """Print rows as a table for the eye, as CSV, or as JSON (a list of objects)."""
     import pandas as pd
 
     frame = pd.DataFrame(rows)
@@ -36,14 +34,12 @@ def show(rows: pd.DataFrame | list[dict[str, Any]], format: str = "table", basel
         sys.stdout.write(frame.to_csv(index=False))
     elif format == "json":
         sys.stdout.write(frame.to_json(orient="records", indent=2, double_precision=15, force_ascii=False) + "\n")
-    elif format == "table":
-        print_grids(as_grid(frame, baseline))
     else:
-        raise unknown("format", format, FORMATS)
+        print_grids(as_grid(frame, baseline))
 
 
 def as_grid(frame: pd.DataFrame, baseline: str = BASELINE) -> Grid:
-    """Return the table that fits the columns: one of the three result tables, or all columns as they are."""
+    """Return the table that fits the columns: one of the result tables, or all columns as they are."""
     names = list(frame.columns)
     if names == columns("verification"):
         return verification_table(frame)
@@ -51,6 +47,10 @@ def as_grid(frame: pd.DataFrame, baseline: str = BASELINE) -> Grid:
         return measurement_table(frame, baseline)
     if names == columns("training"):
         return training_table(frame, baseline)
+    if "claimed" in names:
+        return claims_table(frame)
+    if "median_a_s" in names:
+        return comparison_table(frame)
     rows = [[_plain(value) for value in row] for row in frame.itertuples(index=False)]
     heads = [Column(name, "figure" if frame[name].dtype.kind in "if" else "prose") for name in names]
     return Grid("", heads, rows)
@@ -65,6 +65,14 @@ def _plain(value: Any) -> Cell:
 
 def print_grids(*grids: Grid) -> None:
     """Print tables as wide as the terminal, or as wide as they are where the output is piped."""
-    console = Console(width=None if sys.stdout.isatty() else _UNLIMITED, highlight=False)
-    for grid in grids:
-        console.print(grid)
+    if sys.stdout.isatty():
+        console = Console(highlight=False)
+        for grid in grids:
+            console.print(grid)
+        return
+    console = Console(width=_UNLIMITED, highlight=False)
+    with console.capture() as drawn:
+        for grid in grids:
+            console.print(grid)
+    # Rich fills every line to the table's width, which is of no use in a file.
+    sys.stdout.write("".join(f"{line.rstrip()}\n" for line in drawn.get().splitlines()))

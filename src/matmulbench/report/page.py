@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -11,6 +12,7 @@ from markupsafe import Markup
 from matmulbench.report.charts.style import Chart
 from matmulbench.report.headline import headline
 from matmulbench.report.published import published_table
+from matmulbench.report.side_by_side import side_by_side_table
 from matmulbench.report.tables import (
     ladder_table,
     measurement_table,
@@ -20,9 +22,10 @@ from matmulbench.report.tables import (
 )
 from matmulbench.report.view import baseline_of
 from matmulbench.results.folder import Results
+from matmulbench.results.front_ends import FrontEnd
 
 
-def render(results: Results, charts: list[Chart]) -> str:
+def render(results: Results, charts: list[Chart], front_ends: Sequence[FrontEnd] = ()) -> str:
     """Return the page as HTML, the saved ``charts`` in it as inline SVG."""
     environment = Environment(
         loader=PackageLoader("matmulbench.report", "."),
@@ -56,6 +59,7 @@ def render(results: Results, charts: list[Chart]) -> str:
         training_charts=group("end-to-end-", "predicted-", "step-"),
         loss_charts=group("loss-"),
         published=published_table(results) if measured else None,
+        side_by_side=side_by_side_table(results, front_ends) if front_ends else None,
         baseline=baseline,
     )
 

@@ -193,6 +193,70 @@ def verification_table(verification: pd.DataFrame) -> Grid:
     return grid
 
 
+def comparison_table(comparison: pd.DataFrame) -> Grid:
+    """Return the changes of :func:`matmulbench.comparison.compare`; the machine's own drift is out of the speedup."""
+    columns = [
+        Column("workload", "name"),
+        Column("dtype, threads", "name", optional=2),
+        Column("kernel", "name"),
+        Column("before"),
+        Column("after"),
+        Column("speedup"),
+        Column("99 % interval", optional=1),
+        Column("drift", optional=3),
+        Column("verdict", "prose"),
+    ]
+    grid = Grid("From one run to the other", columns, note="drift: what a fixed piece of work takes after / before")
+    before = None
+    for row in comparison.to_dict("records"):
+        if row["workload"] != before:
+            grid.sections.add(len(grid.rows))
+        before = row["workload"]
+        statuses = [row[name] for name in ("status_a", "status_b")]
+        failed = "" if statuses == [Status.OK, Status.OK] else f"{statuses[0]}, then {statuses[1]}"
+        verdict = row["verdict"] if isinstance(row["verdict"], str) else ""
+        times = [Cell(seconds(row[name]), known(row[name])) for name in ("median_a_s", "median_b_s")]
+        tone = {"slower": "bad", "broken": "bad"}.get(verdict) or _TONE.get(verdict, "")
+        grid.rows.append(
+            [
+                Cell(row["workload"]),
+                Cell(f"{row['dtype']}, {row['threads']}"),
+                Cell(short(row["kernel"])),
+                *times,
+                factor_cell(row["speedup"]),
+                Cell(factor_interval(row["speedup_ci_low"], row["speedup_ci_high"]), known(row["speedup_ci_low"])),
+                factor_cell(row["drift"]),
+                Cell(": ".join(filter(None, [verdict, failed])), tone=tone),
+            ]
+        )
+    return grid
+
+
+def claims_table(claims: pd.DataFrame) -> Grid:
+    """Return the claims of :func:`matmulbench.claims.verify_claims`: what the README says, and what is found here."""
+    columns = [
+        Column("workload", "name", optional=2),
+        Column("kernel", "name"),
+        Column("README"),
+        Column("95 % interval", optional=1),
+        Column("here"),
+        Column("95 % interval", optional=1),
+        Column("verdict", "prose"),
+    ]
+    grid = Grid("Speedups that the README claims", columns)
+    for row in records(claims):
+        cells = [Cell(f"{row['workload']} {row['dtype']}"), Cell(short(row["kernel"]))]
+        for whose in ("claimed", "here"):
+            low, high = row[f"{whose}_ci_low"], row[f"{whose}_ci_high"]
+            cells += [factor_cell(row[whose]), Cell(factor_interval(low, high), known(low))]
+        tone = {"holds": "good", "failed": "bad"}.get(row["verdict"], "")
+        reason = (
+            f": {row['reason']}" if row["verdict"] in ("failed", "unclear") and isinstance(row["reason"], str) else ""
+        )
+        grid.rows.append([*cells, Cell(row["verdict"] + reason, tone=tone)])
+    return grid
+
+
 def verification_matrix(verification: pd.DataFrame) -> Grid:
     """Return the verdicts side by side: a line per kernel, a column per dtype."""
     rows = {(row["kernel"], row["dtype"]): row for row in records(verification)}

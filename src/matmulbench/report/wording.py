@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from numbers import Real
 from typing import Any
 
 NOTHING = "–"
@@ -11,8 +12,8 @@ _LONG = ((60.0, "min"), (3600.0, "h"), (86400.0, "d"))
 
 
 def known(value: Any) -> float | None:
-    """Return ``value`` as a finite number, or None where there is none (None, NaN, infinite)."""
-    if value is None or isinstance(value, str):
+    """Return ``value`` as a finite number, or None where there is none (None, NaN, ``pandas.NA``, infinite, a text)."""
+    if not isinstance(value, Real):
         return None
     number = float(value)
     return number if math.isfinite(number) else None

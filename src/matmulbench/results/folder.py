@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 
 from matmulbench.errors import UsageError
 from matmulbench.results.machine import describe_machine, library_versions
-from matmulbench.results.schema import KEYS, SCHEMA_VERSION, TABLES, columns
+from matmulbench.results.schema import KEYS, SCHEMA_VERSION, TABLES, frame
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -149,9 +149,21 @@ class RunFolder:
         beside.replace(self.path / RUN)
 
 
-@dataclass
+@dataclass(repr=False)
 class Results:
-    """A run read back: ``run`` as in ``run.json``, a DataFrame per table, and the journal with raw samples."""
+    """A run read back; in a notebook it shows itself as headline, tables and charts.
+
+    Attributes
+    ----------
+    path
+        the run's folder.
+    run
+        what ``run.json`` holds: options, machine, library versions, start, end.
+    tables
+        a DataFrame for each of ``verification``, ``measurements``, ``training``.
+    journal
+        every entry as it was written, with the raw samples in seconds.
+    """
 
     path: Path
     run: dict[str, Any]
@@ -160,30 +172,48 @@ class Results:
 
     @property
     def verification(self) -> pd.DataFrame:
-        """Is each kernel right: one row per kernel and dtype."""
+        """Is each kernel right: a row per kernel and dtype, as :func:`matmulbench.verify` returns it."""
         return self.tables["verification"]
 
     @property
     def measurements(self) -> pd.DataFrame:
-        """How long each product takes: one row per workload, dtype, thread count and kernel."""
+        """How long each product takes: a row per workload, dtype, thread count and kernel.
+
+        The columns are those that :func:`matmulbench.measure` returns.
+        """
         return self.tables["measurements"]
 
     @property
     def training(self) -> pd.DataFrame:
-        """What each kernel buys: one row per task, kernel and thread count."""
+        """What each kernel buys: a row per task, kernel and thread count; columns as :func:`matmulbench.train`'s."""
         return self.tables["training"]
+
+    def __repr__(self) -> str:
+        rows = ", ".join(f"{len(found)} rows of {table}" for table, found in self.tables.items())
+        return f"<Results of {self.path}: {rows}>"
+
+    def _repr_html_(self) -> str:
+        # The one look upwards: a notebook asks the object itself how it is shown.
+        from matmulbench.report.notebook import fragment
+
+        return fragment(self)
 
 
 def load_results(path: Path | str) -> Results:
     """Read a run's folder; a cell measured twice counts as measured last.
+
+    Returns
+    -------
+    Results
+        its tables as the DataFrames ``verification``, ``measurements`` and ``training``, with the columns of
+        ``verification.csv``, ``measurements.csv`` and ``training.csv``; :mod:`matmulbench.results.schema` says what
+        each column means, and its unit.
 
     Raises
     ------
     FolderError
         if the folder holds no run, or one of another schema version.
     """
-    import pandas as pd
-
     path = Path(path)
     run = read_run(path)
     journal = list(read_journal(path))
@@ -191,7 +221,7 @@ def load_results(path: Path | str) -> Results:
     for entry in journal:
         if entry["table"] in rows:
             rows[entry["table"]][_key(entry["table"], entry["row"])] = entry["row"]
-    tables = {table: pd.DataFrame(list(found.values()), columns=columns(table)) for table, found in rows.items()}
+    tables = {table: frame(table, found.values()) for table, found in rows.items()}
     return Results(path, run, tables, journal)
 
 

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
+from typing import TYPE_CHECKING, Any, get_type_hints
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SCHEMA_VERSION = 1
 
@@ -22,7 +27,25 @@ class Status(StrEnum):
 
 @dataclass
 class VerificationRow:
-    r"""Is a kernel right, for one dtype. ``residual`` is in units of k·u·(\|A\|\|B\|)."""
+    r"""Is a kernel right, for one dtype.
+
+    Attributes
+    ----------
+    kernel
+        as it was named.
+    dtype
+        ``float32`` or ``float64``.
+    status
+        a :class:`Status`; ``ok`` where the kernel is right.
+    verdict
+        ``pass``, ``normwise`` (only the norm bound holds, as for Strassen-type algorithms) or ``fail``.
+    residual
+        the largest error found, in units of k·u·(\|A\|\|B\|), u the unit roundoff.
+    cases
+        how many products were judged.
+    finding
+        what is wrong, where, and how to see it again; or a note on a right kernel.
+    """
 
     kernel: str
     dtype: str
@@ -35,7 +58,47 @@ class VerificationRow:
 
 @dataclass
 class MeasurementRow:
-    """How long one product takes with one kernel. Times in seconds, rates in GFLOP/s."""
+    """How long one product takes with one kernel.
+
+    Attributes
+    ----------
+    workload
+        the product in its text form, such as ``784x50000x50:TN``.
+    m, k, n
+        its sizes: a is (m, k), b is (k, n).
+    layout
+        ``NN``, ``TN`` or ``NT``: which operand is a transposed view.
+    dtype
+        ``float32`` or ``float64``.
+    threads
+        threads of every pool.
+    kernel
+        as it was named.
+    status
+        a :class:`Status`; figures exist only where it is ``ok``.
+    extrapolated
+        whether the times were foretold from smaller products.
+    median_s, ci_low_s, ci_high_s
+        seconds a call: the median with its 95 % interval.
+    min_s
+        seconds a call in the fastest block.
+    samples
+        how many rounds were timed.
+    speedup, speedup_ci_low, speedup_ci_high
+        the baseline's time over the kernel's, median over the rounds, with its 95 % interval.
+    verdict
+        against the baseline: ``faster``, ``slower``, ``same`` or ``unclear``.
+    gflops
+        the rate reached, in GFLOP/s (2·m·k·n FLOP a call).
+    roof_gflops
+        the rate that the machine was measured to allow at the product's intensity, in GFLOP/s.
+    roof_percent
+        100 · ``gflops`` / ``roof_gflops``.
+    compile_s
+        seconds that the first call takes beyond a second one; measured by ``matmulbench run`` alone.
+    reason
+        why there is no figure, or why the verdict is unclear.
+    """
 
     workload: str
     m: int
@@ -65,7 +128,39 @@ class MeasurementRow:
 
 @dataclass
 class TrainingRow:
-    """What a kernel buys in one training task. Times in seconds; ``matmul_share`` from 0 to 1."""
+    """What a kernel buys in one training task.
+
+    Attributes
+    ----------
+    task
+        its name, or the factory of a model of one's own.
+    kernel
+        as it was named; ``torch.nn`` is the same net with torch's own layers and autograd.
+    threads
+        threads of every pool.
+    status
+        a :class:`Status`; figures exist only where it is ``ok``.
+    extrapolated
+        whether the schedule was not trained to its end, or a step's time was foretold.
+    steps
+        how many steps were trained.
+    step_s, step_ci_low_s, step_ci_high_s
+        seconds a step: the median with its 95 % interval.
+    matmul_share
+        the part of a step that its products take, from 0 to 1.
+    predicted_speedup
+        the baseline's step over this one's, foretold from the products' times alone (Amdahl).
+    measured_speedup, measured_ci_low, measured_ci_high
+        the same, measured in paired steps, with its 95 % interval.
+    final_loss
+        the loss of the last step trained.
+    loss_deviation
+        the largest distance of a loss from the float64 reference's, as a share of the reference's largest loss.
+    train_accuracy, test_accuracy
+        shares of rows that the trained net gets right, from 0 to 1; none for a regression.
+    reason
+        why there is no figure, or what the figures leave out.
+    """
 
     task: str
     kernel: str
@@ -107,3 +202,16 @@ KEYS: dict[str, tuple[str, ...]] = {
 def columns(table: str) -> list[str]:
     """Return the columns of ``table`` in order."""
     return [field.name for field in fields(TABLES[table])]
+
+
+def frame(table: str, rows: Iterable[Row | dict[str, Any]]) -> pd.DataFrame:
+    """Return ``rows`` as a DataFrame with the columns of ``table``; a column has one type, whatever is missing.
+
+    A missing count is ``<NA>``, every other missing figure NaN.
+    """
+    import pandas as pd
+
+    found = [row if isinstance(row, dict) else asdict(row) for row in rows]
+    kinds = {int | None: "Int64", float | None: "float64", int: "int64", bool: "bool"}
+    types = {name: kinds[kind] for name, kind in get_type_hints(TABLES[table]).items() if kind in kinds}
+    return pd.DataFrame(found, columns=columns(table)).astype(types)

@@ -9,6 +9,7 @@ from itertools import pairwise
 from typing import Protocol
 
 import torch
+import torch._dynamo  # the first optimizer would: two seconds of the time that the kernels share
 from torch import Tensor, nn
 
 from matmulbench.ladder import Kernel

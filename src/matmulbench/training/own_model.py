@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from matmulbench.errors import UsageError
 from matmulbench.ladder import Kernel
-from matmulbench.ladder.plugins import load_kernel
+from matmulbench.ladder.plugins import load_function
 from matmulbench.training.learners import Learner, ModuleLearner, Product
 from matmulbench.training.plug import PluggedLinear, plug
 from matmulbench.workload import DTYPES, Workload
@@ -131,7 +131,7 @@ def load_model(spec: str, lr: float | None = None) -> OwnModel:
         if the factory cannot be found, fails, or returns something else.
     """
     try:
-        made = load_kernel(spec)()  # type: ignore[call-arg]  # it finds any function
+        made = load_function(spec)()
     except Exception as error:
         raise UsageError(f"model {spec!r}: {type(error).__name__}: {error}") from None
     form = f"model {spec!r}: expected (model, loss, batches) from the factory"

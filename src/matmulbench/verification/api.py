@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Sequence
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from matmulbench.isolation import Host, Outcome
-from matmulbench.results.schema import Status, VerificationRow, columns
+from matmulbench.results.schema import Status, VerificationRow, frame
 from matmulbench.verification.effort import EFFORTS
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def verify_kernel(
         see it again, or holds a note on a right kernel.
     """
     limit = silence_limit or EFFORTS[effort].silence_limit
-    last: list[str] = ["import", spec]
+    last: list[str] = ["import"]
 
     def call(function: str, *args: Any) -> Outcome:
         return host.call(
@@ -66,9 +66,12 @@ def verify_kernel(
 
 
 def verify(
-    kernel: str | Iterable[str], dtypes: Iterable[str] = ("float32", "float64"), effort: str = "default"
+    kernel: str | Iterable[str],
+    dtypes: Iterable[str] = ("float32", "float64"),
+    effort: str = "default",
+    progress: Callable[[str], None] = lambda text: None,
 ) -> pd.DataFrame:
-    """Judge whether kernels are right; a row per kernel and dtype, with the columns of ``verification.csv``.
+    """Judge whether kernels are right.
 
     Parameters
     ----------
@@ -76,13 +79,22 @@ def verify(
         a name from :func:`matmulbench.kernels`, ``package.module:function``, ``path/to/file.py:function``, or several.
     effort
         ``quick`` (a second per row), ``default`` (some seconds) or ``thorough`` (minutes).
-    """
-    import pandas as pd
+    progress
+        hears what is about to be done.
 
+    Returns
+    -------
+    pandas.DataFrame
+        a row per kernel and dtype: ``kernel``, ``dtype``, ``status``, ``verdict``, ``residual`` (units of
+        ``k·u·(|A||B|)``), ``cases``, ``finding``; see :class:`~matmulbench.results.schema.VerificationRow`.
+    """
     specs = [kernel] if isinstance(kernel, str) else list(kernel)
     with Host(threads=os.cpu_count() or 1) as host:
-        rows = [verify_kernel(host, spec, dtype, effort) for spec in specs for dtype in dtypes]
-    return pd.DataFrame([asdict(row) for row in rows], columns=columns("verification"))
+        rows = []
+        for spec, dtype in product(specs, dtypes):
+            progress(f"verify {spec} {dtype}")
+            rows.append(verify_kernel(host, spec, dtype, effort))
+    return frame("verification", rows)
 
 
 def agreement(host: Host, specs: Sequence[str], dtype: str) -> pd.DataFrame:

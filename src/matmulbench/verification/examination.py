@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+
 from matmulbench.ladder.plugins import load_kernel
 from matmulbench.verification import guards, honesty, ieee, large, rounding, shapes
 from matmulbench.verification.case import Case
 from matmulbench.verification.effort import EFFORTS, Effort
 from matmulbench.verification.state import difference, process_state
-from matmulbench.verification.subject import Subject, WrongError
+from matmulbench.verification.subject import ARRAYS, Subject, WrongError
 
 
 @dataclass
@@ -70,9 +72,22 @@ def examine(spec: str, dtype: str, effort: str = "default", only: str | None = N
                 raise subject.wrong("after its calls", changed, prop="state")
         except WrongError as error:
             return Report("fail", subject.residual, subject.cases, str(error), error.case)
+        except Exception as error:
+            if not subject.cases and _takes_arrays(subject):
+                error.add_note(f"it takes numpy arrays: say so with {ARRAYS}")
+            raise
     finding = "; ".join(filter(None, [subject.normwise, *sorted(subject.notes)])) or None
     verdict = "normwise" if subject.normwise else "pass"
     return Report(verdict, subject.residual, subject.cases, finding, subject.normwise_case)
+
+
+def _takes_arrays(subject: Subject) -> bool:
+    """Say whether a kernel that refused tensors is right on arrays."""
+    a, b = np.ones((2, 3), subject.dtype), np.ones((3, 4), subject.dtype)
+    try:
+        return np.array_equal(subject.kernel(a, b), a @ b)  # type: ignore[arg-type]  # that is the question
+    except Exception:
+        return False
 
 
 def judge_randomised(spec: str, dtype: str, count: int, seconds: float) -> Report:

@@ -23,6 +23,7 @@ _POISON = 3  # blocks of each size that are filled with NaN and freed before a c
 _LARGE = 1 << 22  # multiplications above which a result is not compared in full
 _BEYOND_CACHES = 1.2  # time grows a little faster than the volume, as operands and temporaries outgrow the caches
 _SLOW_FIRST_CALL = 0.02  # a first call longer than this has compiled something
+ARRAYS = '--operands numpy, or with `operands = "numpy"` as an attribute of the function'
 
 
 class WrongError(Exception):
@@ -165,11 +166,13 @@ class Subject:
         """Return what is wrong with the form of the result."""
         shape = (a.shape[0], b.shape[1])
         if type(c) is not torch.Tensor:
-            return f"the result is a {type(c).__name__}, expected a torch.Tensor"
+            got = "None" if c is None else f"a {type(c).__module__}.{type(c).__name__}".replace("builtins.", "")
+            return f"the result is {got}, expected a torch.Tensor: {_remedy(c)}"
         if tuple(c.shape) != shape:
-            return f"the result has shape {tuple(c.shape)}, expected {shape}"
+            form = "a row for each of a's, a column for each of b's"
+            return f"the result has shape {tuple(c.shape)}, expected {shape}: {form}"
         if c.dtype != a.dtype:
-            return f"the result is {c.dtype}, expected {a.dtype}"
+            return f"the result is {c.dtype}, expected {a.dtype}: make it with dtype=a.dtype"
         if c.device != a.device or c.layout != torch.strided:
             return f"the result is {c.layout} on {c.device}, expected torch.strided on {a.device}"
         if c.requires_grad:
@@ -187,6 +190,15 @@ class Subject:
             if _overlap(memory, other.untyped_storage()):
                 return f"the result shares memory with {name}"
         return None
+
+
+def _remedy(c: object) -> str:
+    """Say how a kernel that returned ``c`` comes to return a tensor."""
+    if c is None:
+        return "end the function with `return c`"
+    if isinstance(c, np.ndarray):
+        return f"return torch.from_numpy(c); or, if the kernel takes arrays too, say so with {ARRAYS}"
+    return "return a fresh one of shape (m, n)"
 
 
 def attempt(judge: Callable[[], object]) -> Exception | None:

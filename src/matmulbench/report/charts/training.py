@@ -40,7 +40,7 @@ from matmulbench.results.folder import Results
 _PARTS = (
     ("#56B4E9", ""),
     ("#E69F00", "///"),
-    ("#009E73", "..."),
+    ("#009E73", "|||"),
     ("#CC79A7", "\\\\\\"),
     ("#0072B2", "xxx"),
     ("#D55E00", "---"),

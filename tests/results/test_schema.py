@@ -1,0 +1,40 @@
+"""Each column of each table is documented, with its unit, where a user looks for it; each has one type."""
+
+import re
+
+import pytest
+
+import matmulbench
+from matmulbench.results.schema import TABLES, MeasurementRow, TrainingRow, columns, frame
+
+FUNCTIONS = {"verification": matmulbench.verify, "measurements": matmulbench.measure, "training": matmulbench.train}
+FAILED = MeasurementRow("5x784x10", 5, 784, 10, "NN", "float32", 1, "mine.py:matmul", "crashed", reason="SIGSEGV")
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_a_row_documents_its_columns_in_order(table: str) -> None:
+    attributes = (TABLES[table].__doc__ or "").partition("----------\n")[2]
+    names = re.findall(r"^ {4}(\w+(?:, \w+)*)$", attributes, re.MULTILINE)
+    assert [name for line in names for name in line.split(", ")] == columns(table)
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_what_a_function_returns_is_documented_there(table: str) -> None:
+    returns = (FUNCTIONS[table].__doc__ or "").partition("Returns\n")[2].partition("Raises\n")[0]
+    assert set(re.findall(r"``([a-z_]+)``", returns)) == set(columns(table))
+
+
+def test_columns_have_one_type_whatever_is_missing() -> None:
+    timed = MeasurementRow("5x784x10", 5, 784, 10, "NN", "float32", 1, "torch", median_s=1e-6, samples=12)
+    for rows in ([], [FAILED], [FAILED, timed]):
+        types = frame("measurements", rows).dtypes
+        assert types["median_s"] == "float64"
+        assert types["samples"] == "Int64"
+        assert types["m"] == "int64"
+        assert types["extrapolated"] == "bool"
+
+
+def test_a_count_is_written_as_a_count() -> None:
+    rows = [TrainingRow("digits", "torch", 1, steps=400), TrainingRow("digits", "mine.py:matmul", 1, "crashed")]
+    written = frame("training", rows).to_csv(index=False).splitlines()
+    assert [line.split(",")[5] for line in written] == ["steps", "400", ""]

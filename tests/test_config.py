@@ -1,0 +1,192 @@
+"""A project's own settings: what its pyproject.toml may say, and what is stronger than it."""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from matmulbench.cli import main
+from matmulbench.config import load_config
+from matmulbench.errors import UsageError
+
+TABLE = """
+[project]
+name = "mine"
+[tool.matmulbench]
+kernels = ["kernels/my.py:matmul", "numpy"]
+workloads = ["8x8x8", "16x8x4:TN"]
+threads = [1, 2]
+baseline = "einsum"
+data_dir = "data/mnist"
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project with a kernel of its own, and be in it."""
+    (tmp_path / "pyproject.toml").write_text(TABLE)
+    (tmp_path / "kernels").mkdir()
+    (tmp_path / "kernels" / "my.py").write_text("def matmul(a, b):\n    return a @ b\n")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_the_table_stands_for_options(project: Path) -> None:
+    assert load_config() == {
+        "kernel": ["kernels/my.py:matmul", "numpy"],
+        "workload": ["8x8x8", "16x8x4:TN"],
+        "threads": "1,2",
+        "baseline": "einsum",
+        "data_dir": "data/mnist",
+    }
+
+
+def test_paths_are_relative_to_the_file(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    inner = project / "src" / "mine"
+    inner.mkdir(parents=True)
+    monkeypatch.chdir(inner)
+    found = load_config()
+    assert found["kernel"] == ["../../kernels/my.py:matmul", "numpy"]
+    assert found["data_dir"] == "../../data/mnist"
+
+
+def test_the_nearest_file_with_a_table_counts(project: Path) -> None:
+    inner = project / "inner"
+    inner.mkdir()
+    (inner / "pyproject.toml").write_text("[project]\nname = 'inner'\n")
+    assert load_config(inner)["baseline"] == "einsum", "a file without the table is passed over"
+    (inner / "pyproject.toml").write_text("[tool.matmulbench]\nthreads = 1\n")
+    assert load_config(inner) == {"threads": "1"}, "nothing is taken from a file further up"
+
+
+def test_no_table_is_no_settings(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text("[tool.other]\n")
+    assert load_config(tmp_path) == {}
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ("kernel = ['numpy']", "key 'kernel' is unknown: did you mean kernels?"),
+        ("kernels = 'numpy'", """kernels 'numpy': expected a list of texts, such as ["my.py:matmul"]"""),
+        ("kernels = []", "kernels []: expected a list of texts"),
+        ("kernels = [3]", 'kernels 3: expected a text, such as "my.py:matmul"'),
+        ("kernels = ['nmpy']", "kernels: kernel 'nmpy' is unknown: did you mean numpy"),
+        ("kernels = ['your.py:matmul']", "kernels: kernel 'your.py:matmul': there is no file 'your.py'"),
+        ("workloads = ['5x784']", "workloads: workload '5x784': expected MxKxN"),
+        ("threads = '1'", "threads '1': expected a count or a list of counts, such as 1 or [1, 2]"),
+        ("threads = true", "threads True: expected a count"),
+        ("threads = []", "threads []: expected a count"),
+        ("baseline = 'torhc'", "baseline: kernel 'torhc' is unknown: did you mean torch?"),
+        ("data_dir = 1", "data_dir 1: expected a text"),
+    ],
+)
+def test_what_is_wrong_is_said_with_file_and_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, table: str, message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pyproject.toml").write_text(f"[tool.matmulbench]\n{table}\n")
+    with pytest.raises(UsageError) as found:
+        load_config()
+    assert str(found.value).startswith(f"pyproject.toml, [tool.matmulbench]: {message}")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[tool.matmulbench\n", "pyproject.toml cannot be read: "),
+        ("[tool]\nmatmulbench = 3\n", "pyproject.toml, [tool.matmulbench]: expected a table, found 3"),
+    ],
+)
+def test_a_broken_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, message: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pyproject.toml").write_text(text)
+    with pytest.raises(UsageError) as found:
+        load_config()
+    assert str(found.value).startswith(message)
+
+
+def measured(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> dict[str, Any]:
+    """Return what ``matmulbench measure`` would measure."""
+    asked: dict[str, Any] = {}
+
+    def measure(specs: list[str], workloads: list[Any], **options: Any) -> None:
+        asked.update(specs=specs, workloads=list(map(str, workloads)), **options)
+        raise SystemExit(0)
+
+    monkeypatch.setattr("matmulbench.measurement.api.measure", measure)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(8))
+    monkeypatch.setattr(sys, "argv", ["matmulbench", "measure", *arguments])
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert left.value.code == 0
+    return asked
+
+
+def test_precedence_of_threads(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each step of defaults < table < environment < command line, strongest first."""
+    monkeypatch.setenv("MATMULBENCH_THREADS", "3")
+    assert measured(monkeypatch, "--threads", "4")["threads"] == (4,)
+    assert measured(monkeypatch)["threads"] == (3,)
+    monkeypatch.delenv("MATMULBENCH_THREADS")
+    assert measured(monkeypatch)["threads"] == (1, 2)
+    (project / "pyproject.toml").unlink()
+    assert measured(monkeypatch)["threads"] == (1,)
+
+
+def test_the_command_line_replaces_kernels_workloads_and_baseline(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = measured(monkeypatch)
+    assert asked["specs"] == ["kernels/my.py:matmul", "numpy", "einsum"]
+    assert (asked["workloads"], asked["baseline"]) == (["8x8x8", "16x8x4:TN"], "einsum")
+    asked = measured(monkeypatch, "row-slice", "--workload", "2x2x2", "--baseline", "torch")
+    assert asked["specs"] == ["row-slice", "torch"]
+    assert (asked["workloads"], asked["baseline"]) == (["2x2x2"], "torch")
+
+
+def test_precedence_of_the_data_folder(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folders = []
+
+    def train(*_: Any, data_dir: str | None, **__: Any) -> None:
+        folders.append(data_dir)
+        raise SystemExit(0)
+
+    monkeypatch.setattr("matmulbench.training.api.train", train)
+    for arguments, variable in ((["--data-dir", "line"], "variable"), ([], "variable"), ([], None)):
+        monkeypatch.setattr(sys, "argv", ["matmulbench", "train", "--threads", "1", *arguments])
+        if variable:
+            monkeypatch.setenv("MATMULBENCH_DATA", variable)
+        else:
+            monkeypatch.delenv("MATMULBENCH_DATA", raising=False)
+        with pytest.raises(SystemExit):
+            main()
+    assert folders == ["line", "variable", "data/mnist"]
+
+
+def test_list_shows_the_projects_own(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["matmulbench", "list", "--format", "json"])
+    with pytest.raises(SystemExit):
+        main()
+    rows = {(row["kind"], row["name"]): row for row in json.loads(capsys.readouterr().out)}
+    assert rows["kernel", "kernels/my.py:matmul"]["status"] == "available"
+    assert ("workload", "16x8x4:TN") in rows
+
+
+def test_a_bad_table_ends_the_verbs_that_take_it_alone(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (project / "pyproject.toml").write_text("[tool.matmulbench]\nthread = 1\n")
+    for verb in (["measure"], ["report", "nowhere"]):
+        monkeypatch.setattr(sys, "argv", ["matmulbench", *verb])
+        with pytest.raises(SystemExit) as left:
+            main()
+        assert left.value.code == 2
+    taken, other = capsys.readouterr().err.splitlines()
+    assert taken == "matmulbench: pyproject.toml, [tool.matmulbench]: key 'thread' is unknown: did you mean threads?"
+    assert "nowhere" in other

@@ -1,0 +1,134 @@
+"""Every command and every line of Python in the documentation does what it says.
+
+Each page is followed from top to bottom in a folder of its own: files named by a caption are written, ``python``
+blocks are run, and so are the ``$`` lines of ``console`` blocks. Comments before a block say what a reader cannot see:
+
+- ``<!-- prints: … -->``: text that must appear in what the block prints; ``…`` in it stands for anything.
+- ``<!-- exit status 1 -->``: the block's last command ends so (``0 or 1``: as the machine's noise will have it).
+- ``<!-- tested as: … -->``: the same with less to do; ``$REFERENCE`` is the folder of the committed run, which stands
+  in for a run of minutes.
+- ``<!-- at the root of the repository -->``.
+
+Budgets are cut down throughout.
+"""
+
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+REFERENCE = ROOT / "results" / "reference"
+GENERATED = DOCS / "reference" / "commands.md"
+BUDGET_S = "0.3"
+
+_BLOCK = re.compile(
+    r"(?P<notes>(?:<!--(?:(?!-->).)*-->\n)*)"
+    r"```(?P<kind>console|python|\{code-block\} python\n:caption: (?P<file>\S+)\n)\n(?P<text>.*?)^```$",
+    re.DOTALL | re.MULTILINE,
+)
+
+
+@dataclass
+class Block:
+    """One block of a page: a file to write, Python to run, or commands with what they should print."""
+
+    file: str | None
+    kind: str
+    text: str
+    notes: str
+
+    @property
+    def commands(self) -> str:
+        if match := re.search(r"<!-- tested as:\s(.*?)\s*-->", self.notes, re.DOTALL):
+            script = match[1]
+        else:
+            script = "\n".join(line[2:] for line in self.text.splitlines() if line.startswith("$ "))
+        return re.sub(r"--budget \S+", f"--budget {BUDGET_S}", script)
+
+    @property
+    def expected(self) -> list[str]:
+        return re.findall(r"<!-- prints: (.*?) -->", self.notes)
+
+    @property
+    def statuses(self) -> set[int]:
+        match = re.search(r"<!-- exit status (.*?) -->", self.notes)
+        return set(map(int, match[1].split(" or "))) if match else {0}
+
+
+def blocks(page: Path) -> list[Block]:
+    return [
+        Block(match["file"], match["kind"].strip(), match["text"], match["notes"])
+        for match in _BLOCK.finditer(page.read_text("utf-8"))
+    ]
+
+
+PAGES = {page.relative_to(DOCS).as_posix(): page for page in sorted(DOCS.rglob("*.md")) if page != GENERATED}
+RUNNABLE = [name for name, page in PAGES.items() if blocks(page)]
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """A home of one's own, for asv writes there, and the commands of this Python first."""
+    caches = {"MPLCONFIGDIR": os.environ.get("MPLCONFIGDIR", str(Path.home() / ".config" / "matplotlib"))}
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    return os.environ | caches | {"HOME": str(folder), "PATH": path, "REFERENCE": str(REFERENCE)}
+
+
+def run(block: Block, folder: Path) -> None:
+    where = ROOT if "at the root of the repository" in block.notes else folder
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", block.commands],
+        cwd=where, env=environment(folder), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode in block.statuses, f"{block.commands}\n{done.stdout}"
+    for text in block.expected:
+        pattern = ".*".join(map(re.escape, text.split("…")))
+        assert re.search(pattern, done.stdout, re.DOTALL), f"{block.commands}: no {text!r} in\n{done.stdout}"
+
+
+def follow(page: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    names: dict[str, object] = {"__name__": "__main__"}
+    for block in blocks(page):
+        if block.file:
+            Path(block.file).write_text(block.text, "utf-8")
+        elif block.kind == "console":
+            run(block, folder)
+        else:
+            exec(compile(re.sub(r"budget_s=\S+?\)", f"budget_s={BUDGET_S})", block.text), page.name, "exec"), names)
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    """The repository as it stands, as a clone with two commits: what a page about asv starts from."""
+    script = f"""
+    git clone --quiet --shared {ROOT} .
+    cp -r {ROOT}/benchmarks {ROOT}/asv.conf.json .
+    git config user.name test; git config user.email test@localhost
+    git commit --quiet --all --allow-empty --message 'as it stands'
+    """
+    subprocess.run(["bash", "-euc", script], cwd=tmp_path, check=True)
+    return tmp_path
+
+
+@pytest.mark.timeout(600)  # a busy machine takes its time, most of it to import torch
+@pytest.mark.parametrize("name", [name for name in RUNNABLE if name != "howto/asv.md"])
+def test_a_page_does_what_it_says(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    follow(PAGES[name], tmp_path, monkeypatch)
+
+
+@pytest.mark.timeout(600)
+def test_the_page_about_asv_does_what_it_says(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    follow(PAGES["howto/asv.md"], clone, monkeypatch)
+
+
+def test_no_command_escapes_the_collector() -> None:
+    for name, page in PAGES.items():
+        written = page.read_text("utf-8").count("\n$ ")
+        found = sum(block.text.count("\n$ ") + block.text.startswith("$ ") for block in blocks(page))
+        assert written == found, name

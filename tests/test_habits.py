@@ -1,0 +1,265 @@
+"""How the command behaves in a shell: help, completion, silence, pipes, terminals and Ctrl-C."""
+
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+from importlib.metadata import version
+from typing import Any
+
+import pytest
+import typer
+
+from matmulbench import train, verify
+from matmulbench.cli import app
+from matmulbench.ladder.plugins import kernels
+from matmulbench.training.tasks import TASKS
+from matmulbench.workload import PRESETS
+
+MAIN = "from matmulbench.cli import main; main()"
+VERBS = ("run", "list", "verify", "measure", "train", "compare", "audit", "report", "verify-claims", "fetch")
+# What each verb calls once its arguments are understood.
+WORK = {
+    "list": ("matmulbench.cli.availability", []),
+    "verify": ("matmulbench.verification.api.verify", []),
+    "measure": ("matmulbench.measurement.api.measure", []),
+    "train": ("matmulbench.training.api.train", []),
+    "compare": ("matmulbench.results.folder.load_results", ["a", "b"]),
+    "audit": ("matmulbench.audit.verification.audit_verification", []),
+    "report": ("matmulbench.results.folder.load_results", ["a"]),
+    "verify-claims": ("matmulbench.results.folder.load_results", []),
+    "fetch": ("matmulbench.data.fetch_mnist", ["mnist"]),
+}
+
+
+def typed(*arguments: str) -> int:
+    """Run the command in this process; return its exit code."""
+    with pytest.raises(SystemExit) as left:
+        app(list(arguments))
+    return int(left.value.code or 0)
+
+
+def test_the_verbs_are_all_there() -> None:
+    assert tuple(typer.main.get_command(app).commands) == VERBS
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_shows_examples_each_on_its_line(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert typed(verb, "--help") == 0
+    help_ = capsys.readouterr().out
+    assert "\x1b" not in help_, "no colours when piped"
+    examples = [line.strip() for line in help_.splitlines() if line.strip().startswith("$ ")]
+    assert examples
+    assert all(example.startswith(f"$ matmulbench {verb}") for example in examples)
+    assert "```" not in help_
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_example_of_the_help_is_understood(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Options in an example that do not exist, or no longer, are found here."""
+    command = typer.main.get_command(app).commands[verb]
+    for line in re.findall(r"\$ matmulbench (\S+)(.*)", command.help):
+        words = line[1].partition("|")[0].partition(">")[0].split()
+        command.make_context(line[0], words, resilient_parsing=False)
+
+
+def test_every_option_has_help() -> None:
+    for name, command in typer.main.get_command(app).commands.items():
+        for parameter in command.params:
+            assert parameter.help, f"{name}: {parameter.name}"
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert typed("--version") == 0
+    assert capsys.readouterr().out == f"matmulbench {version('matmulbench')}\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("measure ", set(kernels())),
+        ("measure num", {"numpy", "numpy-einsum", "numba"}),
+        ("run --kernel tri", {"triple-loop"}),
+        ("measure --workload 64x7", {"64x784x50"}),
+        ("train --task ", set(TASKS)),
+        ("run --preset ", set(PRESETS)),
+        ("verify --dtype ", {"float32", "float64"}),
+        ("list --format ", {"table", "csv", "json"}),
+        ("audit --only m", {"measurement"}),
+        ("fetch ", {"mnist"}),
+        ("ver", {"verify", "verify-claims"}),
+    ],
+)
+def test_completion(
+    words: str, expected: set[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = f"matmulbench {words}"
+    monkeypatch.setenv("_MATMULBENCH_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", line)
+    monkeypatch.setenv("COMP_CWORD", str(line.count(" ")))
+    with pytest.raises(SystemExit):
+        app(prog_name="matmulbench")
+    assert set(capsys.readouterr().out.split()) == expected
+
+
+def test_completing_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, atexit; sys.argv = ['matmulbench']\n"
+        "heavy = ('torch', 'numba', 'numpy', 'pandas')\n"
+        f"atexit.register(lambda: print([m for m in heavy if m in sys.modules]))\n{MAIN}"
+    )
+    words = {"_MATMULBENCH_COMPLETE": "complete_bash", "COMP_WORDS": "matmulbench measure torc", "COMP_CWORD": "2"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | words, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.split() == ["torch", "[]"], done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "suggestion"),
+    [
+        (["mesure"], "'measure'"),
+        (["run", "--presets", "quick"], "--preset"),
+        (["measure", "--format", "jsn"], "did you mean json?"),
+        (["run", "--preset", "quik", "--workload", "8x8x8"], "did you mean quick?"),
+        (["audit", "--only", "measurment"], "did you mean measurement?"),
+        (["verify", "--dtype", "flot32"], "did you mean float32"),
+    ],
+)
+def test_near_matches_are_suggested(arguments: list[str], suggestion: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert typed(*arguments) == 2
+    said = capsys.readouterr()
+    assert suggestion in said.err
+    assert said.out == ""
+
+
+def test_a_wrong_format_is_said_before_anything_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("matmulbench.measurement.api.measure", lambda *_, **__: pytest.fail("it measured"))
+    assert typed("measure", "--format", "xml") == 2
+
+
+@pytest.mark.parametrize("verb", WORK)
+def test_ctrl_c_is_one_line_and_130(
+    verb: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    target, arguments = WORK[verb]
+    monkeypatch.setattr(target, interrupted)
+    assert typed(verb, *arguments) == 130
+    said = capsys.readouterr()
+    assert said.err.splitlines()[-1] == "matmulbench: interrupted"
+    assert "Traceback" not in said.err
+    assert said.out == ""
+
+
+def test_ctrl_c_as_a_signal() -> None:
+    arguments = ["measure", "torch", "--workload", "8x8x8", "--budget", "60"]
+    running = subprocess.Popen([sys.executable, "-c", MAIN, *arguments], stderr=subprocess.PIPE, text=True)
+    assert running.stderr
+    for line in running.stderr:
+        if line.startswith("measure 8x8x8"):
+            running.send_signal(signal.SIGINT)
+            break
+    assert running.stderr.read().splitlines()[-1] == "matmulbench: interrupted"
+    assert running.wait() == 130
+
+
+def test_a_closed_pipe_is_no_traceback() -> None:
+    command = f"{sys.executable} -c '{MAIN}' list | true"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+PROGRESS = """
+from matmulbench.progress import progress
+with progress({arguments}) as say:
+    say("first [step]", 1.0)
+    say("warning: it is hot")
+    say("second step", 1.0)
+"""
+
+
+def on_terminal(arguments: str = "", code: str = PROGRESS, **environment: str) -> str:
+    """Return what ``code`` writes to a terminal."""
+    ours, theirs = pty.openpty()
+    plain = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "FORCE_COLOR", "TERM")}
+    code = code.replace("{arguments}", arguments)
+    subprocess.run([sys.executable, "-c", code], stderr=theirs, env=plain | {"TERM": "xterm"} | environment, check=True)
+    os.close(theirs)
+    written = b""
+    try:
+        while some := os.read(ours, 65536):
+            written += some
+    except OSError:  # Linux says so at the end of a terminal
+        pass
+    finally:
+        os.close(ours)
+    return written.decode()
+
+
+def test_without_a_terminal_progress_is_plain_lines() -> None:
+    code = PROGRESS.format(arguments="total_s=2.0")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr == "first [step]\nwarning: it is hot\nsecond step\n"
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize("arguments", ["", "total_s=2.0"])
+def test_in_a_terminal_progress_is_a_bar_that_goes_and_warnings_stay(arguments: str) -> None:
+    written = on_terminal(arguments)
+    assert "\x1b[2K" in written, "lines are drawn over"
+    assert "second step" in written
+    assert written.count("warning: it is hot") == 1
+    assert written.rstrip().endswith(("\x1b[2K", "\x1b[?25h")), "nothing of the bar is left"
+
+
+def test_no_color_and_a_dumb_terminal() -> None:
+    colour = re.compile(r"\x1b\[[0-9;]*3[0-9]")
+    assert colour.search(on_terminal())
+    assert not colour.search(on_terminal(NO_COLOR="1"))
+    assert on_terminal(TERM="dumb").split("\r\n")[:3] == ["first [step]", "warning: it is hot", "second step"]
+
+
+def test_a_download_is_a_bar_in_a_terminal_and_a_line_elsewhere() -> None:
+    code = """
+from matmulbench.progress import download
+with download("mnist") as bar:
+    if bar is None:
+        print("no bar")
+    else:
+        bar.total = 2_000_000  # as pooch drives it
+        bar.update(1_000_000)
+        print(bar.total)
+        bar.reset()
+        bar.update(2_000_000)
+        bar.close()
+"""
+    piped = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (piped.stdout, piped.stderr) == ("no bar\n", "fetch mnist\n")
+    assert "2.0/2.0 MB" in on_terminal(code=code)
+
+
+def test_verifying_and_training_say_what_they_do() -> None:
+    said: list[str] = []
+    verify("torch", ["float32"], "quick", progress=said.append)
+    train("breast-cancer", "torch", budget_s=0.5, progress=said.append)
+    assert said == ["verify torch float32", "verify torch float32", "train breast-cancer, 1 thread"]
+
+
+def test_quiet_says_nothing() -> None:
+    assert on_terminal("quiet=True") == ""
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRESS.format(arguments="quiet=True")], capture_output=True, text=True, check=True
+    )
+    assert done.stderr == ""
+
+
+def test_quiet_leaves_the_data(capfd: pytest.CaptureFixture[str]) -> None:
+    assert typed("measure", "torch", "--workload", "8x8x8", "--budget", "0.2", "--quiet", "--format", "csv") == 0
+    said = capfd.readouterr()
+    assert said.err == ""
+    assert len(said.out.splitlines()) == 2

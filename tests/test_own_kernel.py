@@ -1,0 +1,82 @@
+"""A kernel of one's own on the command line: what it is set beside, and what it takes."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from matmulbench.cli import main
+from matmulbench.ladder import LADDER
+from matmulbench.run import Plan
+
+RUNGS = tuple(rung.name for rung in LADDER)
+
+
+@pytest.fixture
+def mine(tmp_path: Path) -> str:
+    path = tmp_path / "mine.py"
+    path.write_text("def matmul(a, b):\n    return a.astype(a.dtype).dot(b)\n")
+    return f"{path}:matmul"
+
+
+@pytest.fixture
+def planned(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Plan]:
+    """Return the plan that ``run`` makes of its arguments, in a folder without settings, and carry out none."""
+
+    class CaughtError(Exception):
+        pass
+
+    def execute(plan: Plan, *_: object) -> None:
+        raise CaughtError(plan)
+
+    def run(*arguments: str) -> Plan:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr("matmulbench.run.execute", execute)
+        monkeypatch.setattr(sys, "argv", ["matmulbench", "run", *arguments])
+        with pytest.raises(CaughtError) as caught:
+            main()
+        plan: Plan = caught.value.args[0]
+        return plan
+
+    return run
+
+
+def test_the_whole_ladder_stands_beside_it_within_a_minute(planned: Callable[..., Plan], mine: str) -> None:
+    plan = planned("--kernel", mine)
+    assert plan.kernels == (*RUNGS, mine)
+    assert plan.preset == "quick"
+    assert plan.seconds() < 60
+
+
+def test_rungs_that_are_named_are_all_that_stand_beside_it(planned: Callable[..., Plan], mine: str) -> None:
+    assert planned("--kernel", mine, "--kernel", "numpy").kernels == (mine, "numpy", "torch")
+
+
+def test_a_preset_that_is_named_is_kept(planned: Callable[..., Plan], mine: str) -> None:
+    assert planned("--kernel", mine, "--preset", "standard").preset == "standard"
+
+
+def test_without_a_kernel_the_preset_is_standard(planned: Callable[..., Plan]) -> None:
+    plan = planned()
+    assert plan.preset == "standard"
+    assert plan.kernels[: len(RUNGS)] == RUNGS
+
+
+def test_operands_go_with_the_name_and_with_the_baselines(planned: Callable[..., Plan], mine: str) -> None:
+    plan = planned("--kernel", mine, "--kernel", "numpy", "--baseline", mine, "--operands", "numpy")
+    assert plan.kernels == (f"{mine}@numpy", "numpy")
+    assert plan.baseline == f"{mine}@numpy"
+
+
+def test_a_kernel_of_arrays_is_measured(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], mine: str
+) -> None:
+    options = ["--operands", "numpy", "--workload", "8x8x8", "--budget", "0.2", "--format", "json"]
+    monkeypatch.setattr(sys, "argv", ["matmulbench", "measure", mine, *options])
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert not left.value.code
+    rows = json.loads(capsys.readouterr().out)
+    assert {row["kernel"]: row["status"] for row in rows} == {f"{mine}@numpy": "ok", "torch": "ok"}
