@@ -76,7 +76,9 @@ def environment(folder: Path) -> dict[str, str]:
     """A home of one's own, for asv writes there, and the commands of this Python first."""
     caches = {"MPLCONFIGDIR": os.environ.get("MPLCONFIGDIR", str(Path.home() / ".config" / "matplotlib"))}
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    return os.environ | caches | {"HOME": str(folder), "PATH": path, "REFERENCE": str(REFERENCE)}
+    # A page's own pytest is nobody's worker.
+    outside = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_XDIST")}
+    return outside | caches | {"HOME": str(folder), "PATH": path, "REFERENCE": str(REFERENCE)}
 
 
 def run(block: Block, folder: Path) -> None:

@@ -80,7 +80,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     ("words", "expected"),
     [
         ("measure ", set(kernels())),
-        ("measure num", {"numpy", "numpy-einsum", "numba"}),
+        ("measure num", {"numpy", "numpy-einsum", "numba", "numba-tiled"}),
         ("run --kernel tri", {"triple-loop"}),
         ("measure --workload 64x7", {"64x784x50"}),
         ("train --task ", set(TASKS)),

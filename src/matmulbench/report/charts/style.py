@@ -47,9 +47,21 @@ RC: dict[Any, Any] = {  # matplotlib's own type lists every parameter there is
     "svg.fonttype": "none",
 }
 
-# Okabe and Ito's palette, which colour-blind readers tell apart; its yellow is darkened to show on white.
-_COLOURS = ("#000000", "#E69F00", "#56B4E9", "#009E73", "#B8A800", "#0072B2", "#D55E00", "#CC79A7", "#7F7F7F")
-_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "p")
+# Okabe and Ito's palette, which colour-blind readers tell apart; its yellow is darkened to show on white. Grey and
+# brown are added: with line and marker they are a look of their own.
+_COLOURS = (
+    "#000000",
+    "#E69F00",
+    "#56B4E9",
+    "#009E73",
+    "#B8A800",
+    "#0072B2",
+    "#7B4A2D",
+    "#D55E00",
+    "#CC79A7",
+    "#7F7F7F",
+)
+_MARKERS = ("o", "s", "^", "D", "v", "P", "h", "X", "*", "p")
 _LINES: tuple[str | tuple[int, tuple[float, ...]], ...] = (
     "-",
     "--",
