@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
-from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from matmulbench.isolation import Host
@@ -15,8 +12,6 @@ from matmulbench.workload import DTYPES
 
 if TYPE_CHECKING:
     from matmulbench.audit.zoo import Animal
-
-_AT_ONCE = 2  # many of the zoo hang, and are waited for
 
 
 def audit_verification(
@@ -35,27 +30,21 @@ def audit_verification(
     """
     from matmulbench.audit.zoo import animals
 
-    idle: SimpleQueue[Host] = SimpleQueue()
-
-    def judge(animal: Animal) -> dict[str, Any]:
-        host = idle.get()
-        try:
+    rows = []
+    with Host(threads=2) as host:
+        for animal in animals() if chosen is None else chosen:
             progress(animal.name)
             row = verify_kernel(host, animal.spec, animal.dtype, effort, silence_limit)
-        finally:
-            idle.put(host)
-        return {
-            "kernel": animal.name,
-            "planted": animal.planted,
-            "expected": " or ".join(animal.expected),
-            "got": row.finding or row.verdict,
-            "passed": found(row) in animal.expected,
-        }
-
-    with ExitStack() as stack, ThreadPoolExecutor(_AT_ONCE) as pool:
-        for _ in range(_AT_ONCE):
-            idle.put(stack.enter_context(Host(threads=2)))
-        return list(pool.map(judge, animals() if chosen is None else chosen))
+            rows.append(
+                {
+                    "kernel": animal.name,
+                    "planted": animal.planted,
+                    "expected": " or ".join(animal.expected),
+                    "got": row.finding or row.verdict,
+                    "passed": found(row) in animal.expected,
+                }
+            )
+    return rows
 
 
 def audit_right_kernels(
