@@ -1,7 +1,8 @@
 """The ladder under airspeed velocity: the same kernels and workloads as the package's own.
 
 There is no ``setup()``: asv would then time one call at a time, and a product of a few microseconds needs batches.
-Operands are made once per process instead, at the first call, which asv's warm-up takes outside the clock.
+Operands are made once per process instead, at the first call, which the warm-up must outlast: asv would else take that
+call's time for the product's, and one call for enough.
 
 Rates and ratios come from the package's own paired rounds and trainings, held once in a ``setup_cache``: asv times
 kernels one after the other, which is no way to compare them on a noisy machine.
@@ -62,7 +63,7 @@ class Calls:
     rounds = 2  # commits that are compared take turns
     repeat = (3, 15, 0.25)
     sample_time = 0.004
-    warmup_time = 0.02
+    warmup_time = 1.0
 
     def time_matmul(self, workload, kernel):
         function, a, b = prepared(workload, kernel)

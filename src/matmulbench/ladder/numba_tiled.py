@@ -111,6 +111,7 @@ def _dots_of(zero: Any) -> Any:
 
 
 _COMPILED: dict[torch.dtype, Parts] = {}
+_KEPT: list[Any] = []  # what the addresses belong to: code must not go while it can be called
 
 
 def _compile(zero: Any) -> Parts:
@@ -119,6 +120,7 @@ def _compile(zero: Any) -> Parts:
         numba.cfunc(types.void(*[types.int64] * count), **_OPTIONS)(function)
         for function, count in ((_panel_of(zero), 12), (_dots_of(zero), 11))
     )
+    _KEPT.extend((panel, all_dots))
     return Parts(cast(int, panel.address), cast(int, all_dots.address), zero.itemsize)
 
 
