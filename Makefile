@@ -8,7 +8,7 @@ bench: $(READY)  ## verify, measure, train and chart the ladder
 	$(BIN)/matmulbench run
 
 test: $(READY)
-	$(BIN)/pytest -n 2 --dist worksteal
+	$(BIN)/pytest -n 2 --dist loadfile
 
 lint: $(READY)
 	$(BIN)/ruff format --check .

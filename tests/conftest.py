@@ -1,9 +1,13 @@
 import os
+import signal
 from pathlib import Path
 
 import pytest
 
 from matmulbench.data import DataError, mnist
+
+# Where tests run in the background, SIGINT is ignored, and children would inherit that: they are to be interrupted.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 BESIDE = Path(__file__).parents[2] / "shared" / "data" / "mnist"
 
