@@ -183,7 +183,7 @@ def _in_place(parts: Parts, m: int, k: int, n: int, a: Matrix, b: Matrix, c: Mat
 
 @_jit
 def _multiply(parts: Parts, m: int, k: int, n: int, a: Matrix, b: Matrix, c: Matrix) -> None:
-    """C = A B on one thread, elements of ``size`` bytes: choose the path."""
+    """C = A B on one thread: choose the path."""
     size = parts.size
     lanes = VECTOR // size
     along_k = a.column == size and b.row == size

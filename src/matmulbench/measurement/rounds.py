@@ -37,7 +37,7 @@ LOOKS = 5
 MIN_ROUNDS = 3
 _EVICTING_BYTES = 2**27  # above any last cache
 _EVICTION_S = 0.02  # about what evicting costs
-_ALIKE = 0.5
+_ALIKE = 0.5  # of the baseline's time for a call, up to its double: such kernels get the same number of calls a block
 _TURN_S = 0.02  # a kernel that takes longer a block sits out rounds, so that it takes no more time than the others
 
 
@@ -160,10 +160,10 @@ def _align(contestants: list[Contestant], baseline: str) -> None:
     The first call of a block finds cold caches: shared among 3 calls or among 4, that is a percent that would look
     like a difference.
     """
-    for base in [one for one in contestants if one.spec == baseline]:
-        for one in contestants:
-            if _ALIKE * base.call_s < one.call_s < base.call_s / _ALIKE:
-                one.calls = base.calls
+    base = next((one for one in contestants if one.spec == baseline), None)
+    for one in contestants:
+        if base and _ALIKE <= one.call_s / base.call_s <= 1 / _ALIKE:
+            one.calls = base.calls
 
 
 def _hold_rounds(
