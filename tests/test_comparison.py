@@ -10,15 +10,20 @@ from matmulbench.results.folder import Results, RunFolder, load_results
 from matmulbench.results.schema import MeasurementRow, Status
 
 
-def run(path: Path, seconds: float, clock: float = 1.0, status: str = Status.OK, rounds: int = 40) -> Results:
-    """A run in which one kernel takes ``seconds`` on a machine that is slower by ``clock``; 0.5 % noise."""
+def run(
+    path: Path, seconds: float, clock: float = 1.0, status: str = Status.OK, rounds: int = 40, crowd: float = 1.0
+) -> Results:
+    """A run in which one kernel takes ``seconds`` on a machine that is slower by ``clock``; 0.5 % noise.
+
+    ``crowd``: by how much calls are slower beyond that.
+    """
     rng = np.random.default_rng(int(1e6 * seconds * clock))
-    calibration = 1e-3 * clock * np.exp(0.005 * rng.standard_normal(rounds))
+    calibration = [1e-3 * clock, 1e-3 * clock * crowd] * np.exp(0.005 * rng.standard_normal((rounds, 2)))
     samples = seconds * clock * np.exp(0.005 * rng.standard_normal(rounds))
     row = MeasurementRow("5x784x10", 5, 784, 10, "NN", "float32", 1, "numpy", status=status)
     row.median_s = float(np.median(samples))
     with RunFolder(path, {"baseline": "torch"}) as folder:
-        folder.add("measurements", row, list(samples), calibration_samples=list(calibration))
+        folder.add("measurements", row, list(samples), calibration_samples=calibration.tolist())
     return load_results(path)
 
 
@@ -30,7 +35,17 @@ def test_verdict(tmp_path: Path, seconds: float, clock: float, verdict: str) -> 
     frame = compare(run(tmp_path / "a", 1.0), run(tmp_path / "b", seconds, clock))
     assert frame["verdict"].tolist() == [verdict]
     assert frame["speedup"][0] == pytest.approx(1 / seconds, rel=0.01)
-    assert frame["drift"][0] == pytest.approx(clock, rel=0.01)
+    assert frame["drift_arithmetic"][0] == pytest.approx(clock, rel=0.01)
+    assert frame["drift_calls"][0] == pytest.approx(clock, rel=0.01)
+
+
+@pytest.mark.parametrize(("seconds", "verdict"), [(1.0, "unclear"), (1.3, "unclear"), (1.7, "slower"), (0.9, "faster")])
+def test_where_calls_are_slowed_more_than_arithmetic_a_kernel_may_be_in_between(
+    tmp_path: Path, seconds: float, verdict: str
+) -> None:
+    frame = compare(run(tmp_path / "a", 1.0), run(tmp_path / "b", seconds, crowd=1.5))
+    assert frame["verdict"].tolist() == [verdict]
+    assert frame["drift_calls"][0] == pytest.approx(1.5, rel=0.01)
 
 
 def test_few_rounds_are_unclear(tmp_path: Path) -> None:

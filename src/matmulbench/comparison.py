@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy import stats
 
+from matmulbench.measurement.calibration import KINDS
 from matmulbench.measurement.statistics import Interval, median_interval
 from matmulbench.results.folder import Results
 from matmulbench.results.schema import KEYS, Status
@@ -35,14 +37,16 @@ def differences(a: Results, b: Results) -> list[str]:
 def compare(a: Results, b: Results) -> pd.DataFrame:
     """Pair the cells of two runs and say of each whether it became ``faster``, ``slower``, ``same`` or ``unclear``.
 
-    Every time is taken in units of the calibration loop of its own round, a fixed piece of arithmetic, so that a
-    processor that merely clocks lower today is no regression.
+    Every time is taken in units of fixed work of its own round, so that a machine that is merely slower today is no
+    regression. There are two kinds of such work, and a kernel may be slowed like the one, like the other or in between:
+    the interval spans what both say.
 
     Returns
     -------
     pandas.DataFrame
         workload, dtype, threads, kernel, status of both, median_s of both, ``speedup`` (time in ``a`` / time in
-        ``b``, drift removed) with its 99 % interval, ``drift`` (calibration time in ``b`` / in ``a``), verdict.
+        ``b``, drift removed) with its 99 % interval, ``drift_arithmetic`` and ``drift_calls`` (time of fixed work in
+        ``b`` / in ``a``), verdict.
     """
     import pandas as pd
 
@@ -58,7 +62,7 @@ def compare(a: Results, b: Results) -> pd.DataFrame:
             row["verdict"] = "broken"
         rows.append(row)
     names = [*_KEY, "status_a", "status_b", "median_a_s", "median_b_s", "speedup", "speedup_ci_low", "speedup_ci_high"]
-    return pd.DataFrame(rows, columns=[*names, "drift", "verdict"])
+    return pd.DataFrame(rows, columns=[*names, *(f"drift_{kind}" for kind in KINDS), "verdict"])
 
 
 def _cells(results: Results) -> dict[tuple[Any, ...], dict[str, Any]]:
@@ -67,21 +71,27 @@ def _cells(results: Results) -> dict[tuple[Any, ...], dict[str, Any]]:
 
 
 def _change(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
-    speedup = _quotient(_calibrated(before), _calibrated(after))
-    fixed = [float(np.median(cell["calibration_samples"])) for cell in (before, after)]
+    work = range(len(KINDS))
+    by_kind = [_quotient(_calibrated(before, kind), _calibrated(after, kind)) for kind in work]
+    speedup = Interval(
+        float(stats.gmean([one.median for one in by_kind])),
+        min(one.low for one in by_kind),
+        max(one.high for one in by_kind),
+    )
+    fixed = [np.median(cell["calibration_samples"], axis=0) for cell in (before, after)]
     return {
         "median_a_s": before["row"]["median_s"],
         "median_b_s": after["row"]["median_s"],
         "speedup": speedup.median,
         "speedup_ci_low": speedup.low,
         "speedup_ci_high": speedup.high,
-        "drift": fixed[1] / fixed[0],
+        **{f"drift_{kind}": float(drift) for kind, drift in zip(KINDS, fixed[1] / fixed[0], strict=True)},
         "verdict": _verdict(speedup),
     }
 
 
-def _calibrated(cell: dict[str, Any]) -> Interval:
-    return median_interval(np.asarray(cell["samples"]) / np.asarray(cell["calibration_samples"]), _CONFIDENCE)
+def _calibrated(cell: dict[str, Any], kind: int) -> Interval:
+    return median_interval(np.asarray(cell["samples"]) / np.asarray(cell["calibration_samples"])[:, kind], _CONFIDENCE)
 
 
 def _quotient(numerator: Interval, denominator: Interval) -> Interval:

@@ -14,7 +14,6 @@ import torch
 
 from matmulbench.measurement.clock import calls_per_block, time_block
 
-_ITERATIONS = 200_000
 _SAME_BLOCK_S = 2e-4  # calls of a block follow at once, unless interrupted; between blocks there is more
 
 
@@ -23,13 +22,25 @@ def _spin(iterations: int) -> None:
         pass
 
 
-def _iteration_s() -> float:
+def _spin_s(iterations: int) -> float:
+    """Return the seconds of one spin, timed as spins are used: a short one costs more than its share of a long one."""
+    calls = max(1, 20_000 // max(iterations, 10))
+
     def once() -> float:
         start = perf_counter()
-        _spin(_ITERATIONS)
-        return (perf_counter() - start) / _ITERATIONS
+        for _ in repeat(None, calls):
+            _spin(iterations)
+        return (perf_counter() - start) / calls
 
     return median(once() for _ in range(9))
+
+
+def _iterations(seconds: float) -> int:
+    """Return how many iterations make a spin longer by ``seconds`` than one of none."""
+    idle_s, iterations = _spin_s(0), 1_000
+    for _ in range(3):
+        iterations = max(1, round(iterations * seconds / (_spin_s(iterations) - idle_s)))
+    return iterations
 
 
 def _with_delay(share: float) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
@@ -42,7 +53,7 @@ def _with_delay(share: float) -> Callable[[torch.Tensor, torch.Tensor], torch.Te
             spins[a.shape] = 0
             calls = calls_per_block(time_block(kernel, a, b, 1)[0])
             own_s = median(time_block(kernel, a, b, calls)[0] for _ in range(9))
-            iterations = spins[a.shape] = round(share * own_s / _iteration_s()) if share else 0
+            iterations = spins[a.shape] = _iterations(share * own_s) if share else 0
         _spin(iterations)
         return a @ b
 

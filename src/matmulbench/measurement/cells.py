@@ -19,7 +19,7 @@ from matmulbench.workload import Workload
 
 SILENCE_S = 60.0  # a call predicted to take this long is never made
 SAME = 0.02  # the smallest difference of interest
-EXTRAPOLATION_ERROR = 0.05  # what the audit's extrapolations miss by, nine times of ten
+EXTRAPOLATION_ERROR = 0.1  # what the audit's extrapolations miss by, nine times of ten
 _FALSE_ALARM = 0.01  # how often a verdict may be wrong, over all kernels of a workload
 
 

@@ -6,6 +6,7 @@ import resource
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import psutil
 import threadpoolctl
 import torch
@@ -24,13 +25,13 @@ class Conditions:
         self._own_s = _own_s()
         self._swapped = psutil.swap_memory().sout
 
-    def warnings(self, calibration: list[float]) -> list[str]:
+    def warnings(self, calibration: list[tuple[float, float]]) -> list[str]:
         """Name each cause of noise that was seen, and what to do about it.
 
         Parameters
         ----------
         calibration
-            seconds that the fixed loop took in each round, in time order.
+            seconds that fixed work took in each round, in time order; see :mod:`~matmulbench.measurement.calibration`.
         """
         found = [*self._pools()]
         busy_s, total_s = _machine_s()
@@ -41,15 +42,12 @@ class Conditions:
         if psutil.swap_memory().sout > self._swapped:
             found.append("swap: memory was written to disk; measure with smaller workloads or fewer programs open")
         if len(calibration) >= 9:
-            third = len(calibration) // 3
-            first, last = float(np.median(calibration[:third])), float(np.median(calibration[-third:]))
-            if abs(last / first - 1) > _DRIFT:
-                how = "slower (throttling?)" if last > first else "faster"
-                found.append(
-                    f"frequency drift: fixed work ran {abs(last / first - 1):.0%} {how} at the end than at the start; "
-                    "ratios are paired and hold, compare times with care"
-                )
-            low, high = np.quantile(calibration, [0.1, 0.9])
+            arithmetic, calls = np.transpose(calibration)
+            if drift := _drift(arithmetic):
+                found.append(f"frequency drift (throttling?): fixed arithmetic {drift}")
+            elif drift := _drift(calls):
+                found.append(f"drift (a neighbour on the same core?): fixed calls {drift}")
+            low, high = np.quantile(arithmetic, [0.1, 0.9])
             if high / low - 1 > _SPREAD and share <= _STOLEN:
                 found.append(f"unsteady processor: fixed work varied by {high / low - 1:.0%}; a larger --budget helps")
         return found
@@ -62,6 +60,16 @@ class Conditions:
             for pool, count in counts.items()
             if count != self.threads
         ]
+
+
+def _drift(seconds: npt.NDArray[np.float64]) -> str | None:
+    """Say how the last third of ``seconds`` differs from the first, if it does."""
+    third = len(seconds) // 3
+    change = float(np.median(seconds[-third:]) / np.median(seconds[:third])) - 1
+    if abs(change) <= _DRIFT:
+        return None
+    how = "slower" if change > 0 else "faster"
+    return f"ran {abs(change):.0%} {how} at the end; ratios are paired and hold, compare times with care"
 
 
 def _machine_s() -> tuple[float, float]:

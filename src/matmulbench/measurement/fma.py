@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from time import perf_counter
 from typing import Any
 
 import numba
-import numpy as np
 from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
 from matmulbench.ladder.vectors import fma, splat, vector_bits
 
-_CALIBRATION = 150_000
 CHAINS = 12  # independent sums: more than latency (4 cycles) x two units, fewer than the registers there are
 _I64 = ir.IntType(64)
 
@@ -57,7 +54,8 @@ def _fma_loop(typing_context: Any, iterations: Any, x: Any) -> Any:
 
 
 @numba.njit(cache=True)
-def _run_alone(iterations: int, x: Any) -> Any:
+def run_alone(iterations: int, x: Any) -> Any:
+    """Run the loop once; the sum is of no interest."""
     return _fma_loop(iterations, x)  # type: ignore[call-arg]  # numba supplies the context
 
 
@@ -68,13 +66,6 @@ def run_fma(threads: int, iterations: int, x: Any) -> Any:
     for _ in numba.prange(threads):
         total += _fma_loop(iterations, x)  # type: ignore[call-arg]  # numba supplies the context
     return total
-
-
-def calibrate() -> float:
-    """Return the seconds of a fixed amount of work, about a millisecond: it varies with the machine alone."""
-    start = perf_counter()
-    _run_alone(_CALIBRATION, np.float32(1e-9))
-    return perf_counter() - start
 
 
 def flop_per_iteration(bits: int) -> int:

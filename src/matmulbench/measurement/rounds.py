@@ -19,10 +19,10 @@ import numpy.typing as npt
 
 from matmulbench.isolation import describe, say
 from matmulbench.ladder.plugins import load_kernel
+from matmulbench.measurement.calibration import calibrate
 from matmulbench.measurement.clock import calls_per_block, time_block
 from matmulbench.measurement.conditions import Conditions
 from matmulbench.measurement.cost import Cost, MakeOperands, extrapolate, learn_cost
-from matmulbench.measurement.fma import calibrate
 from matmulbench.measurement.statistics import ratio_interval
 from matmulbench.verification import check_result
 from matmulbench.workload import Workload
@@ -73,7 +73,7 @@ class Contestant:
     every: int = 1
     samples: list[float] = field(default_factory=list)  # seconds per call of the whole workload
     paired: list[float] = field(default_factory=list)  # the baseline's sample of the same round
-    calibration: list[float] = field(default_factory=list)  # what a fixed loop of FMAs took in the same round
+    calibration: list[tuple[float, float]] = field(default_factory=list)  # what fixed work took in the same round
     failure: dict[str, str] | None = None
     cold: bool = False
 

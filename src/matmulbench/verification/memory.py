@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
@@ -61,18 +62,27 @@ def free_bytes() -> int:
     return int(psutil.virtual_memory().available)
 
 
-def _peak_of(kernel: Kernel, a: torch.Tensor, b: torch.Tensor) -> int:
-    try:
+def forget_peak() -> int:
+    """Let :func:`peak_since` count from now; return the bytes held now (Linux; elsewhere 0)."""
+    with suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)  # what was freed must not serve again unseen
         with open("/proc/self/clear_refs", "w") as reset:
             reset.write("5")  # the peak starts again from here: proc(5)
-    except (OSError, AttributeError):
-        return 0
-    before = _status("VmRSS")
+        return _status("VmRSS")
+    return 0
+
+
+def peak_since(before: int) -> int:
+    """Return how many bytes beyond ``before``, which :func:`forget_peak` gave, were held at most (elsewhere 0)."""
+    return max(0, _status("VmHWM") - before) if before else 0
+
+
+def _peak_of(kernel: Kernel, a: torch.Tensor, b: torch.Tensor) -> int:
+    before = forget_peak()
     result = kernel(a, b)
-    peak = _status("VmHWM") - before
+    peak = peak_since(before)
     del result
-    return max(0, peak)
+    return peak
 
 
 def _status(field: str) -> int:
