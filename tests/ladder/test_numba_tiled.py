@@ -1,6 +1,8 @@
 """``numba-tiled`` takes another path for another shape: each is met here, with every width of vectors."""
 
+import contextlib
 import os
+import resource
 import subprocess
 import sys
 
@@ -99,6 +101,38 @@ def test_dtypes_that_are_not_its_own_are_refused_by_name():
         matmul(torch.ones(2, 2), torch.ones(2, 2, dtype=torch.float64))
     with pytest.raises(TypeError, match=r"dtype torch.int64; float32 or float64 is needed"):
         matmul(torch.ones(2, 2, dtype=torch.int64), torch.ones(2, 2, dtype=torch.int64))
+
+
+def test_operands_that_are_no_tensors_here_are_refused():
+    with pytest.raises(TypeError, match=r"b is a list; a torch tensor is needed"):
+        matmul(torch.ones(2, 2), [[1.0, 1.0]])
+    with pytest.raises(TypeError, match=r"operands on meta and cpu; the CPU's memory is needed"):
+        matmul(torch.ones(2, 2, device="meta"), torch.ones(2, 2))
+    with pytest.raises(ValueError, match=r"``k`` differs: a is \(2, 3\), b is \(2, 2\)"):
+        matmul(torch.ones(2, 3), torch.ones(2, 2))
+
+
+def test_nothing_is_kept_of_operands_and_results():
+    a, b = torch.ones(300, 400), torch.ones(400, 300)
+    held = sys.getrefcount(a), sys.getrefcount(b), sys.getrefcount(None)
+    c = matmul(a, b)
+    assert sys.getrefcount(c) == 2
+    for _ in range(1000):
+        c = matmul(a, b)
+        with contextlib.suppress(ValueError):
+            matmul(a, a)
+    assert (sys.getrefcount(a), sys.getrefcount(b)) == held[:2]
+    assert abs(sys.getrefcount(None) - held[2]) < 100
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for _ in range(1000):
+        matmul(a, b)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < peak + 100_000  # KiB; a leak would take 360 MB
+
+
+def test_no_memory_for_the_result_is_said_so():
+    column = torch.ones(2**22, 1)
+    with pytest.raises(RuntimeError, match="allocate"):
+        matmul(column, column.t())  # 64 TiB
 
 
 def test_no_rows_or_columns_give_an_empty_product():

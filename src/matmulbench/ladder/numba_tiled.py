@@ -6,7 +6,7 @@ elements of C needs 6 numbers of A and 64 of B for its next 384 multiplications:
 **Why registers.** Those 384 sums are 24 vectors of 16. They stay in the processor's registers from the first to the
 last step along k, so that nothing is stored until the tile is done; 24 sums that do not wait for each other also hide
 how long each multiply-add takes. What is left of a step is one load for each vector of B and one broadcast for each
-row of A: little enough to hide behind the arithmetic. :mod:`~matmulbench.ladder.vectors` emits that step.
+row of A: little enough to hide behind the arithmetic. :mod:`~matmulbench.ladder.tiles` emits that step.
 
 **Why blocks.** A panel of B, a few vectors wide, is used by all rows of A in turn. Cut along k into blocks, it stays
 in the second cache, and so does the block of A that all panels meet. Tiles add to C, block after block.
@@ -15,12 +15,15 @@ in the second cache, and so does the block of A that all panels meet. Tiles add 
 will use them, a panel is first copied into one piece: k x n copies for m x k x n multiplications.
 
 **Edges.** Rows that fill no tile are done by smaller tiles. Columns that fill no vector are done with the vector's
-other lanes masked, or, if there is enough to do, with vectors that lie along k (A's rows are contiguous) or along m
-(A's columns are): 50 columns are 3 vectors of 16, and 2 that would cost as much as 16.
+other lanes masked or, if there is enough to do, with vectors along k: 50 columns are 3 vectors of 16, and 2 that
+would cost as much as 16. Where A is stored by columns and they fill vectors better than B's rows, C is made transposed.
 
-After Goto & van de Geijn, *Anatomy of High-Performance Matrix Multiplication*, ACM TOMS 34, 2008, and Van Zee &
-van de Geijn, *BLIS*, ACM TOMS 41, 2015. Threads share out
-rows or columns of C, never a sum: with the same number of threads the same operands give the same bits.
+**Calls.** A product of a few microseconds takes less time than Python needs to look at its operands. So Python calls
+compiled code with the tensors as they are: see :mod:`~matmulbench.ladder.exchange`.
+
+Threads share out rows or columns of C, never a sum: with the same number of threads the same operands give the same
+bits. After Goto & van de Geijn, *Anatomy of High-Performance Matrix Multiplication*, ACM TOMS 34, 2008, and Van Zee &
+van de Geijn, *BLIS*, ACM TOMS 41, 2015.
 """
 
 from __future__ import annotations
@@ -28,13 +31,25 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar, cast
 
+import llvmlite.binding as llvm
 import numba
 import numpy as np
 import torch
 from numba import types
 
+from matmulbench.ladder.exchange import (
+    FLOAT32,
+    FLOAT64,
+    argument,
+    new_matrix,
+    none,
+    python_function,
+    to_python,
+    view,
+)
 from matmulbench.ladder.operands import sizes
-from matmulbench.ladder.vectors import FORCED_BITS, call, dots, move, tiles, vector_bits, vector_registers
+from matmulbench.ladder.tiles import dots, tiles
+from matmulbench.ladder.vectors import FORCED_BITS, address, call, move, turn, vector_bits, vector_registers
 
 VECTOR = vector_bits() // 8  # bytes
 WIDEST = 4 if vector_registers() == 32 else 2  # vectors of a tile
@@ -44,6 +59,7 @@ DEEP = 1024  # steps along k that need no block
 SMALL = 4096  # elements of B that stay in the first cache as they are
 MANY_ROWS = 256  # make it worth while to pack panels that could be used in place
 FEW_ROWS = 32  # are not worth preparing anything for
+TURNED = 2**16  # elements of C that are turned at once
 THREADING = 250_000  # multiplications; below, waking a thread takes longer than it saves
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -62,10 +78,11 @@ class Matrix(NamedTuple):
 
 
 class Parts(NamedTuple):
-    """What is compiled for an element type: the addresses of two functions, and the bytes of an element."""
+    """What is compiled for an element type: the addresses of three functions, and the bytes of an element."""
 
     panel: int
     dots: int
+    copy: int
     size: int
 
 
@@ -110,18 +127,32 @@ def _dots_of(zero: Any) -> Any:
     return all_dots
 
 
-_COMPILED: dict[torch.dtype, Parts] = {}
-_KEPT: list[Any] = []  # what the addresses belong to: code must not go while it can be called
+def _copy_of(zero: Any) -> Any:
+    size, lanes = zero.itemsize, VECTOR // zero.itemsize
+
+    def copy(rows: int, columns: int, to: int, to_row: int, source: int, row: int, column: int) -> None:
+        if column == size:
+            for i in range(rows):
+                for j in range(0, columns, lanes):
+                    move(zero, to + i * to_row + j * size, source + i * row + j * size, columns - j)
+        elif row == size:
+            for j in range(0, columns, lanes):
+                for i in range(0, rows, lanes):
+                    here, there = to + i * to_row + j * size, source + i * size + j * column
+                    turn(zero, min(lanes, rows - i), min(lanes, columns - j), here, to_row, there, column)
+        else:
+            for i in range(rows):
+                for j in range(columns):
+                    move(zero, to + i * to_row + j * size, source + i * row + j * column, 1)
+
+    return copy
 
 
-def _compile(zero: Any) -> Parts:
-    """Compile the two functions for elements of ``zero``'s type, or find them in the cache on disk."""
-    panel, all_dots = (
-        numba.cfunc(types.void(*[types.int64] * count), **_OPTIONS)(function)
-        for function, count in ((_panel_of(zero), 12), (_dots_of(zero), 11))
-    )
-    _KEPT.extend((panel, all_dots))
-    return Parts(cast(int, panel.address), cast(int, all_dots.address), zero.itemsize)
+@_jit
+def _parts(size: int) -> Parts:
+    if size == 4:
+        return Parts(address("matmulbench_panel_4"), address("matmulbench_dots_4"), address("matmulbench_copy_4"), 4)
+    return Parts(address("matmulbench_panel_8"), address("matmulbench_dots_8"), address("matmulbench_copy_8"), 8)
 
 
 @_jit
@@ -149,19 +180,14 @@ def _dots(parts: Parts, m: int, k: int, n: int, a: Matrix, b: Matrix, c: Matrix,
 
 
 @_jit
-def _copy(size: int, rows: int, columns: int, target: Matrix, source: Matrix) -> None:
-    for i in range(rows):
-        to, origin = target.at + i * target.row, source.at + i * source.row
-        if size == 4:
-            for j in range(columns):
-                move(4, to + j * target.column, origin + j * source.column)
-        else:
-            for j in range(columns):
-                move(8, to + j * target.column, origin + j * source.column)
+def _copy(parts: Parts, rows: int, columns: int, target: Matrix, source: Matrix) -> None:
+    """Copy a matrix to where its rows are contiguous."""
+    call(parts.copy, (rows, columns, target.at, target.row, source.at, source.row, source.column))
 
 
 @_jit
 def _buffer(count: int, size: int) -> Any:
+    """Return memory for ``count`` elements. numba frees it after its last use by name: use it in the loop."""
     return np.empty(count * size + VECTOR, np.uint8)
 
 
@@ -183,13 +209,30 @@ def _in_place(parts: Parts, m: int, k: int, n: int, a: Matrix, b: Matrix, c: Mat
 
 @_jit
 def _multiply(parts: Parts, m: int, k: int, n: int, a: Matrix, b: Matrix, c: Matrix) -> None:
-    """C = A B on one thread: choose the path."""
+    """C = A B on one thread: as it stands or, if A is stored by columns and that fills vectors better, turned."""
+    size = parts.size
+    lanes = VECTOR // size
+    if a.row != size or k < lanes or n * -(-m // lanes) >= m * -(-n // lanes):
+        _straight(parts, m, k, n, a, b, c)
+    elif n == 1:
+        _straight(parts, 1, k, m, _turned(b), _turned(a), Matrix(c.at, m * size, c.row))
+    else:
+        columns = min(m, TURNED // n // lanes * lanes + lanes)
+        buffer = _buffer(n * columns, size)
+        for first in range(0, m, columns):
+            here = min(columns, m - first)
+            c_turned = Matrix(_aligned(buffer), columns * size, size)
+            _straight(parts, n, k, here, _turned(b), _turned(_from(a, first, 0)), c_turned)
+            _copy(parts, here, n, _from(c, first, 0), _turned(c_turned))
+
+
+@_jit
+def _straight(parts: Parts, m: int, k: int, n: int, a: Matrix, b: Matrix, c: Matrix) -> None:
+    """C = A B with vectors along the rows of B and C, or along k: choose the path."""
     size = parts.size
     lanes = VECTOR // size
     along_k = a.column == size and b.row == size
-    if n == 1 and a.row == size and c.row == size:
-        _in_place(parts, 1, k, m, _turned(b), _turned(a), _turned(c), False)
-    elif along_k and (n == 1 or (m < FEW_ROWS and b.column != size and k >= lanes)):
+    if along_k and (n == 1 or (m < FEW_ROWS and b.column != size and k >= lanes)):
         _dots(parts, m, k, n, a, b, c, False)
     elif b.column == size and k <= DEEP and (m < MANY_ROWS or k * n <= SMALL) and not _pays(parts, m, k, n, a):
         _in_place(parts, m, k, n, a, b, c, False)
@@ -199,12 +242,10 @@ def _multiply(parts: Parts, m: int, k: int, n: int, a: Matrix, b: Matrix, c: Mat
 
 @_jit
 def _pays(parts: Parts, m: int, k: int, n: int, a: Matrix) -> bool:
-    """Whether to do the columns that fill no vector by vectors along k or m."""
+    """Whether to do the columns that fill no vector by vectors along k."""
     lanes = VECTOR // parts.size
     rest = n % lanes
-    if not rest or 4 * rest > 3 * lanes or m < FEW_ROWS:
-        return False
-    return k >= 256 if a.column == parts.size else a.row == parts.size and k >= 32 and m >= 8 * lanes
+    return rest > 0 and 4 * rest <= 3 * lanes and m >= FEW_ROWS and k >= 256 and a.column == parts.size
 
 
 @_jit
@@ -212,24 +253,21 @@ def _in_blocks(parts: Parts, m: int, k: int, n: int, a: Matrix, b: Matrix, c: Ma
     """C = A B, block by block along k and m."""
     size = parts.size
     lanes = VECTOR // size
-    rest = n % lanes
-    other = _pays(parts, m, k, n, a)
-    along_k, along_m = other and a.column == size, other and a.column != size
-    wide = n - rest if along_k or along_m else n  # columns done in panels
+    along_k = _pays(parts, m, k, n, a)
+    rest = n % lanes if along_k else 0
+    wide = n - rest  # columns done in panels
     vectors = -(-wide // lanes)
     panels = -(-vectors // WIDEST)
     packing = b.column != size or m >= MANY_ROWS
     block_k = k if k <= DEEP and a.column == size else BLOCK_K
     packed = _buffer(min(k, block_k) * vectors * lanes if packing else 0, size)
-    columns = _buffer(block_k * rest if along_k else 0, size)
-    turned = _buffer(rest * m if along_m else 0, size)
-    c_turned = Matrix(_aligned(turned), m * size, size)
+    columns = _buffer(block_k * rest, size)
     for p in range(0, k, block_k):
         steps = min(block_k, k - p)
         add = p > 0
         b_columns = Matrix(_aligned(columns), size, steps * size)
         if along_k:
-            _copy(size, rest, steps, _turned(b_columns), _turned(_from(b, p, wide)))
+            _copy(parts, rest, steps, _turned(b_columns), _turned(_from(b, p, wide)))
         for first in range(0, m, BLOCK_M):
             rows = min(BLOCK_M, m - first)
             done = 0  # vectors
@@ -241,26 +279,20 @@ def _in_blocks(parts: Parts, m: int, k: int, n: int, a: Matrix, b: Matrix, c: Ma
                 if packing:
                     b_panel = Matrix(_aligned(packed) + steps * j * size, width * VECTOR, size)
                     if first == 0:
-                        _copy(size, steps, here, b_panel, _from(b, p, j))
+                        _copy(parts, steps, here, b_panel, _from(b, p, j))
                 last = here - (width - 1) * lanes
                 _panel(parts, width, rows, steps, _from(a, first, p), b_panel, _from(c, first, j), last, add)
                 done += width
             if along_k:
                 _dots(parts, rows, steps, rest, _from(a, first, p), b_columns, _from(c, first, wide), add)
-        if along_m:
-            a_turned, b_turned = _turned(_from(a, 0, p)), _turned(_from(b, p, wide))
-            _in_place(parts, rest, steps, m, b_turned, a_turned, c_turned, add)
-    if along_m:
-        _copy(size, m, rest, _from(c, 0, wide), _turned(c_turned))
 
 
-@_jit
 def _share(
-    thread: int, threads: int, panel: int, dots: int, size: int, m: int, k: int, n: int,
+    thread: int, threads: int, size: int, m: int, k: int, n: int,
     a: int, a_row: int, a_column: int, b: int, b_row: int, b_column: int, c: int,
 ) -> None:  # fmt: skip
-    """Do one thread's share of C's rows or, if few, columns. Integers alone: numba takes those over soonest."""
-    parts = Parts(panel, dots, size)
+    """Do one thread's share of C's rows or, if few, columns."""
+    parts = _parts(size)
     of_a = Matrix(a, a_row * size, a_column * size)
     of_b = Matrix(b, b_row * size, b_column * size)
     of_c = Matrix(c, n * size, size)
@@ -275,14 +307,64 @@ def _share(
 
 
 def _all_shares(
-    threads: int, panel: int, dots: int, size: int, m: int, k: int, n: int,
+    threads: int, size: int, m: int, k: int, n: int,
     a: int, a_row: int, a_column: int, b: int, b_row: int, b_column: int, c: int,
 ) -> None:  # fmt: skip
     for thread in numba.prange(threads):
-        _share(thread, threads, panel, dots, size, m, k, n, a, a_row, a_column, b, b_row, b_column, c)
+        all_of_it = thread, threads, size, m, k, n, a, a_row, a_column, b, b_row, b_column, c
+        call(address("matmulbench_share"), all_of_it)
 
 
 _together = cast("Callable[..., None]", numba.njit(parallel=True, **_OPTIONS)(_all_shares))
+
+
+# numba.get_num_threads() itself keeps a function that calls it out of the cache on disk.
+_get_num_threads = types.ExternalFunction("get_num_threads", types.int32())
+
+
+def _product(unused: int, arguments: int, count: int) -> Any:
+    """Return the product of two tensors, or None of those that need a closer look."""
+    kind, a, m, k, a_row, a_column = view(argument(arguments, 0))
+    b_kind, b, b_rows, n, b_row, b_column = view(argument(arguments, 1))
+    if kind != b_kind or (kind != FLOAT32 and kind != FLOAT64) or k != b_rows or k == 0:
+        return none()
+    handle, c = new_matrix(kind, m, n)
+    if handle == 0:
+        return none()
+    size = 4 if kind == FLOAT32 else 8
+    threads = _get_num_threads() if m * k * n >= THREADING else 1
+    if threads == 1:
+        all_of_it = 0, 1, size, m, k, n, a, a_row, a_column, b, b_row, b_column, c
+        call(address("matmulbench_share"), all_of_it)
+    else:
+        _together(threads, size, m, k, n, a, a_row, a_column, b, b_row, b_column, c)
+    return to_python(handle)
+
+
+_KEPT: list[Any] = []  # what the addresses belong to: code must not go while it can be called
+
+
+def _compiled(function: Any, result: Any, count: int) -> Any:
+    """Compile ``function``, which takes ``count`` integers, or find it in the cache on disk."""
+    compiled = numba.cfunc(result(*[types.int64] * count), **_OPTIONS)(function)
+    _KEPT.append(compiled)
+    return compiled
+
+
+def _compile(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor | None:
+    """Compile everything for both dtypes, then multiply."""
+    global _fast
+    numba.get_num_threads()  # starts the threads
+    for zero in (np.float32(0), np.float64(0)):
+        for name, make, count in (("panel", _panel_of, 12), ("dots", _dots_of, 11), ("copy", _copy_of, 7)):
+            part = _compiled(make(zero), types.void, count)
+            llvm.add_symbol(f"matmulbench_{name}_{zero.itemsize}", part.address)
+    llvm.add_symbol("matmulbench_share", _compiled(_share, types.void, 13).address)
+    _fast = product = python_function("product", _compiled(_product, types.int64, 3))
+    return cast("torch.Tensor | None", product(a, b))
+
+
+_fast: Callable[[torch.Tensor, torch.Tensor], torch.Tensor | None] = _compile
 
 
 def matmul(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
@@ -293,31 +375,23 @@ def matmul(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     ValueError
         if the inner sizes differ.
     TypeError
-        if the dtypes differ, or are others.
+        if the dtypes differ or are others, or an operand is no tensor in the CPU's memory.
     """
-    m, k = a.shape
-    k_b, n = b.shape
-    dtype = a.dtype
-    parts = _COMPILED.get(dtype)
-    if parts is None or k != k_b or not k or b.dtype is not dtype:
-        return _first_or_unusual(a, b)
-    c = torch.empty(m, n, dtype=dtype)
-    work = *parts, m, k, n, a.data_ptr(), *a.stride(), b.data_ptr(), *b.stride(), c.data_ptr()
-    if m * k * n < THREADING or (threads := numba.get_num_threads()) == 1:
-        _share(0, 1, *work)
-    else:
-        _together(threads, *work)
-    return c
+    c = _fast(a, b)
+    return _unusual(a, b) if c is None else c
 
 
-def _first_or_unusual(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """Do what is not worth asking for at every call: check the operands, and compile for their dtype."""
+def _unusual(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Say what is wrong with the operands, or return the product of none."""
+    for name, x in (("a", a), ("b", b)):
+        if not isinstance(x, torch.Tensor):
+            raise TypeError(f"{name} is a {type(x).__name__}; a torch tensor is needed")
     m, k, n = sizes(a, b)
     if a.dtype != b.dtype:
         raise TypeError(f"dtypes differ: a is {a.dtype}, b is {b.dtype}")
     if a.dtype not in (torch.float32, torch.float64):
         raise TypeError(f"dtype {a.dtype}; float32 or float64 is needed")
-    if not k:
-        return torch.zeros(m, n, dtype=a.dtype)
-    _COMPILED[a.dtype] = _compile(np.float32(0) if a.dtype == torch.float32 else np.float64(0))
-    return matmul(a, b)
+    c = torch.empty(m, n, dtype=a.dtype)  # says so where there is no memory
+    if k:
+        raise TypeError(f"operands on {a.device} and {b.device}; the CPU's memory is needed")
+    return c.zero_()

@@ -1,14 +1,15 @@
 """Vectors for numba: the few things that ``numba-tiled`` says to LLVM directly.
 
 numba compiles scalars, and leaves it to LLVM to find vectors. Here they are asked for: each function below is an
-*intrinsic*, whose body is emitted where it is called. Addresses are ``int64``, strides are in bytes, and the sizes of a
-tile are literal numbers, known when compiling, so that its sums live in registers.
+*intrinsic*, whose body is emitted where it is called. Addresses are ``int64``, strides are in bytes.
+
+numba's cache on disk looks at the file that calls an intrinsic: after a change here, touch ``numba_tiled.py``.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import llvmlite.binding as llvm
@@ -16,11 +17,10 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-_I8, _I32, _I64 = ir.IntType(8), ir.IntType(32), ir.IntType(64)
-_LATENCY = 8  # sums that must be under way for an FMA to begin in every cycle: latency (4) x units (2)
+_I8, _I32, I64 = ir.IntType(8), ir.IntType(32), ir.IntType(64)
 
 # numba supplies the first argument; to a type checker the call is one too short.
-_emitted: Callable[[Callable[..., Any]], Any] = intrinsic(prefer_literal=True)
+emitted: Callable[[Callable[..., Any]], Any] = intrinsic(prefer_literal=True)
 
 FORCED_BITS = int(os.environ.get("MATMULBENCH_VECTOR_BITS", "0"))  # for tests of other machines' widths
 
@@ -60,7 +60,7 @@ def splat(builder: Any, scalar: Any, lanes: int) -> Any:
     return builder.shuffle_vector(one, ir.Constant(kind, ir.Undefined), zeros)
 
 
-class _Emitter:
+class Emitter:
     """Loads, stores and loops of one intrinsic; the element type is ``scalar``'s."""
 
     def __init__(self, builder: Any, scalar: Any) -> None:
@@ -78,14 +78,15 @@ class _Emitter:
 
     def constants(self, count: int, factor: int = 1) -> list[Any]:
         """Return the first ``count`` multiples of ``factor``, from 0 on."""
-        return [ir.Constant(_I64, i * factor) for i in range(count)]
+        return [ir.Constant(I64, i * factor) for i in range(count)]
 
     def load_scalar(self, address: Any) -> Any:
+        """Load one element."""
         return self.builder.load(self.builder.inttoptr(address, self.scalar.as_pointer()))
 
     def mask(self, count: Any) -> Any:
         """Return which lanes lie before ``count``."""
-        kind = ir.VectorType(_I64, self.lanes)
+        kind = ir.VectorType(I64, self.lanes)
         lanes = ir.Constant(kind, list(range(self.lanes)))
         return self.builder.icmp_signed("<", lanes, splat(self.builder, count, self.lanes))
 
@@ -125,9 +126,43 @@ class _Emitter:
             vector = self.builder.fadd(low, high)
         return self.builder.extract_element(vector, ir.Constant(_I32, 0))
 
+    def transpose(self, vectors: list[Any]) -> list[Any]:
+        """Turn a square of as many vectors as there are lanes.
+
+        First within pieces of 128 bits, then piece by piece: each step is one instruction on x86, others would be two.
+        """
+        lanes, piece = range(self.lanes), 16 // self.size
+
+        def pick(chosen: list[int], x: Any, y: Any) -> Any:
+            return self.builder.shuffle_vector(x, y, ir.Constant(ir.VectorType(_I32, self.lanes), chosen))
+
+        def in_pairs(chosen: list[int], rows: list[Any]) -> list[Any]:
+            return [pick(chosen, *pair) for pair in zip(rows[::2], rows[1::2], strict=True)]
+
+        def within(rows: list[Any], width: int) -> list[Any]:
+            """Interleave neighbours, ``width`` elements at a time: the lower half of each piece, then the upper."""
+            if len(rows) == 1:
+                return rows
+            places = [lane % piece // (2 * width) * width + lane % width + lane // piece * piece for lane in lanes]
+            low = [x + (self.lanes if lane // width % 2 else 0) for lane, x in zip(lanes, places, strict=True)]
+            high = [x + piece // 2 for x in low]
+            return within(in_pairs(low, rows), 2 * width) + within(in_pairs(high, rows), 2 * width)
+
+        def across(rows: list[Any], run: int) -> list[Any]:
+            """Of each run take the first half, then the second."""
+            if run == piece:
+                return rows
+            first = [x for x in range(2 * self.lanes) if x % run < run // 2]
+            second = [x + run // 2 for x in first]
+            return across(in_pairs(first, rows), run // 2) + across(in_pairs(second, rows), run // 2)
+
+        turned = [within(vectors[first : first + piece], 1) for first in range(0, self.lanes, piece)]
+        by_place = [across([rows[place] for rows in turned], self.lanes) for place in range(piece)]
+        return [row for rows in zip(*by_place, strict=True) for row in rows]
+
     def row_blocks(self, start: Any, stop: Any, rows: int, body: Any) -> Any:
         """Emit ``for i in range(start, stop, rows): body(i)``; whole blocks only. Return the first row left over."""
-        builder, step = self.builder, ir.Constant(_I64, rows)
+        builder, step = self.builder, ir.Constant(I64, rows)
         row = cgutils.alloca_once_value(builder, start)  # type: ignore[no-untyped-call]
         head, inside, done = (builder.append_basic_block(name) for name in ("rows", "block", "rest"))
         builder.branch(head)
@@ -142,24 +177,24 @@ class _Emitter:
         builder.position_at_end(done)
         return i
 
-    def prefetch(self, address: Any) -> None:
-        """Ask for the cache line at ``address``, which may be anywhere."""
+    def prefetch(self, address: Any, write: bool = False) -> None:
+        """Ask for the cache line at ``address``, which may be anywhere, to read it or to ``write`` to it."""
         pointer = self.builder.inttoptr(address, _I8.as_pointer())
         kind = ir.FunctionType(ir.VoidType(), [pointer.type, _I32, _I32, _I32])
         function = cgutils.get_or_insert_function(  # type: ignore[no-untyped-call]
             self.builder.module, kind, "llvm.prefetch.p0"
         )
-        self.builder.call(function, (pointer, *(ir.Constant(_I32, value) for value in (0, 3, 1))))
+        self.builder.call(function, (pointer, *(ir.Constant(_I32, value) for value in (int(write), 3, 1))))
 
     def loop(self, start: Any, stop: Any, step: int, sums: list[Any], body: Any) -> list[Any]:
         """Emit ``for p in range(start, stop, step): sums = body(p, sums)``; whole steps only. Return sums and p."""
         builder = self.builder
-        step_value = ir.Constant(_I64, step)
+        step_value = ir.Constant(I64, step)
         entry = builder.block
         head, inside, done = (builder.append_basic_block(name) for name in ("head", "inside", "done"))
         builder.branch(head)
         builder.position_at_end(head)
-        p = builder.phi(_I64)
+        p = builder.phi(I64)
         totals = [builder.phi(self.vector) for _ in sums]
         following = builder.add(p, step_value)
         builder.cbranch(builder.icmp_signed("<=", following, stop), inside, done)
@@ -175,124 +210,7 @@ class _Emitter:
         return [*totals, p]
 
 
-@_emitted
-def tiles(
-    typing_context: Any, rows: Any, vectors: Any, zero: Any, start: Any, m: Any,
-    k: Any, a: Any, a_row: Any, a_step: Any, b: Any, b_step: Any, c: Any, c_row: Any, last: Any, add: Any,
-) -> Any:  # fmt: skip
-    """Multiply blocks of ``rows`` rows of A, from row ``start`` on, by ``vectors`` vectors' width of B.
-
-    C = A B, or with ``add`` C += A B. Returns the first row that is left: fewer than ``rows`` before ``m``.
-    ``a_row`` and ``a_step`` lead to A's next row and to its next column, ``b_step`` to B's next row, whose elements
-    must be neighbours, and ``c_row`` to C's. Of the last vector the first ``last`` lanes are used and touched.
-    ``zero`` names the element type.
-    """
-    n_rows, n_vectors = rows.literal_value, vectors.literal_value
-    width = n_rows * n_vectors
-    unroll = max(1, -(-_LATENCY // width))
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        _, _, zero, start, m, k, a, a_row, a_step, b, b_step, c, c_row, last, add = args
-        emit = _Emitter(builder, zero.type)
-        masks = [None] * (n_vectors - 1) + [emit.mask(last)]
-        number = emit.constants(max(n_rows, unroll) + 1)
-        beside = emit.constants(n_vectors, emit.lanes * emit.size)
-        # Meanwhile the next block's rows are fetched: they lie one after the other, or beside each other.
-        by_rows = builder.icmp_signed("<", a_step, a_row)
-        ahead_step = builder.select(by_rows, builder.mul(a_step, number[n_rows]), a_step)
-        rows_on = builder.mul(a_row, number[n_rows])
-
-        def block(i: Any) -> None:
-            first = emit.at(a, builder.mul(i, a_row))
-            a_rows = [emit.at(first, builder.mul(number[r], a_row)) for r in range(n_rows)]
-            ahead = emit.at(first, rows_on)
-
-            def step(p: Any, sums: list[Any]) -> list[Any]:
-                emit.prefetch(emit.at(ahead, builder.mul(p, ahead_step)))
-                b_row = emit.at(b, builder.mul(p, b_step))
-                row = [emit.load(emit.at(b_row, beside[j]), masks[j]) for j in range(n_vectors)]
-                offset = builder.mul(p, a_step)
-                grown = []
-                for r in range(n_rows):
-                    x = splat(builder, emit.load_scalar(emit.at(a_rows[r], offset)), emit.lanes)
-                    grown += [fma(builder, x, row[j], sums[r * n_vectors + j]) for j in range(n_vectors)]
-                return grown
-
-            def steps(p: Any, sums: list[Any]) -> list[Any]:
-                apart = [sums[u * width : (u + 1) * width] for u in range(unroll)]
-                return [total for u in range(unroll) for total in step(builder.add(p, number[u]), apart[u])]
-
-            *sums, p = emit.loop(number[0], k, unroll, [emit.zero] * (width * unroll), steps)
-            while len(sums) > width:
-                pairs = zip(sums[:width], sums[width : 2 * width], strict=True)
-                sums = [builder.fadd(x, y) for x, y in pairs] + sums[2 * width :]
-            if unroll > 1:
-                *sums, _ = emit.loop(p, k, 1, sums, step)
-            corner = emit.at(c, builder.mul(i, c_row))
-            places = [
-                (emit.at(corner, builder.mul(number[r], c_row), beside[j]), masks[j])
-                for r in range(n_rows)
-                for j in range(n_vectors)
-            ]
-            with builder.if_else(add) as (then, otherwise):
-                with then:
-                    for total, place in zip(sums, places, strict=True):
-                        emit.store(builder.fadd(emit.load(*place), total), *place)
-                with otherwise:
-                    for total, place in zip(sums, places, strict=True):
-                        emit.store(total, *place)
-
-        return emit.row_blocks(start, m, n_rows, block)
-
-    return types.int64(rows, vectors, zero, *[types.int64] * 11, types.boolean), codegen
-
-
-@_emitted
-def dots(
-    typing_context: Any, rows: Any, columns: Any, zero: Any, start: Any, m: Any,
-    k: Any, a: Any, a_row: Any, b: Any, b_column: Any, c: Any, c_row: Any, add: Any,
-) -> Any:  # fmt: skip
-    """Multiply blocks of ``rows`` rows of A, from row ``start`` on, by ``columns`` columns of B, all stored along k.
-
-    C = A B, or with ``add`` C += A B. Returns the first row that is left. ``a_row``, ``b_column`` and ``c_row`` lead
-    to A's next row, B's next column and C's next row. The vectors lie along k: no lane is idle where columns are few.
-    """
-    n_rows, n_columns = rows.literal_value, columns.literal_value
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        _, _, zero, start, m, k, a, a_row, b, b_column, c, c_row, add = args
-        emit = _Emitter(builder, zero.type)
-        number, beside = emit.constants(max(n_rows, n_columns)), emit.constants(n_columns, emit.size)
-        b_columns = [emit.at(b, builder.mul(number[j], b_column)) for j in range(n_columns)]
-        size = ir.Constant(_I64, emit.size)
-
-        def block(i: Any) -> None:
-            first = emit.at(a, builder.mul(i, a_row))
-            a_rows = [emit.at(first, builder.mul(number[r], a_row)) for r in range(n_rows)]
-
-            def step(p: Any, sums: list[Any], mask: Any = None) -> list[Any]:
-                along = builder.mul(p, size)
-                xs = [emit.load(emit.at(row, along), mask) for row in a_rows]
-                ys = [emit.load(emit.at(column, along), mask) for column in b_columns]
-                pairs = [(x, y) for x in xs for y in ys]
-                return [fma(builder, x, y, total) for (x, y), total in zip(pairs, sums, strict=True)]
-
-            *sums, p = emit.loop(number[0], k, emit.lanes, [emit.zero] * (n_rows * n_columns), step)
-            sums = step(p, sums, emit.mask(builder.sub(k, p)))
-            corner = emit.at(c, builder.mul(i, c_row))
-            for place, total in enumerate(sums):
-                r, j = divmod(place, n_columns)
-                address = emit.at(corner, builder.mul(number[r], c_row), beside[j])
-                pointer = builder.inttoptr(address, zero.type.as_pointer())
-                before = builder.select(add, builder.load(pointer), ir.Constant(zero.type, 0.0))
-                builder.store(builder.fadd(before, emit.sum(total)), pointer)
-
-        return emit.row_blocks(start, m, n_rows, block)
-
-    return types.int64(rows, columns, zero, *[types.int64] * 9, types.boolean), codegen
-
-
-@_emitted
+@emitted
 def call(typing_context: Any, address: Any, arguments: Any) -> Any:
     """Call the function at ``address``, which takes a tuple of integers and returns nothing.
 
@@ -302,22 +220,83 @@ def call(typing_context: Any, address: Any, arguments: Any) -> Any:
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         address, packed = args
         values = cgutils.unpack_tuple(builder, packed)  # type: ignore[no-untyped-call]
-        kind = ir.FunctionType(ir.VoidType(), [_I64] * len(values))
+        kind = ir.FunctionType(ir.VoidType(), [I64] * len(values))
         builder.call(builder.inttoptr(address, kind.as_pointer()), values)
         return context.get_dummy_value()
 
     return types.void(types.int64, arguments), codegen
 
 
-@_emitted
-def move(typing_context: Any, size: Any, target: Any, source: Any) -> Any:
-    """Copy one element of ``size`` bytes, 4 or 8, from one address to another."""
-    kind = ir.IntType(8 * size.literal_value)
+@emitted
+def address(typing_context: Any, name: Any) -> Any:
+    """Return where the function is that was made known to LLVM by the literal ``name``."""
+    text = name.literal_value
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        _, target, source = args
-        value = builder.load(builder.inttoptr(source, kind.as_pointer()))
-        builder.store(value, builder.inttoptr(target, kind.as_pointer()))
+        kind = ir.FunctionType(ir.VoidType(), [])
+        function = cgutils.get_or_insert_function(builder.module, kind, text)  # type: ignore[no-untyped-call]
+        return builder.ptrtoint(function, I64)
+
+    return types.int64(name), codegen
+
+
+@emitted
+def move(typing_context: Any, zero: Any, target: Any, source: Any, count: Any) -> Any:
+    """Copy the first ``count`` elements of a vector from one address to another."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        zero, target, source, count = args
+        emit = Emitter(builder, zero.type)
+        whole = builder.icmp_signed(">=", count, ir.Constant(I64, emit.lanes))
+        with builder.if_else(whole) as (then, otherwise):
+            with then:
+                emit.store(emit.load(source), target)
+            with otherwise:
+                mask = emit.mask(count)
+                emit.store(emit.load(source, mask), target, mask)
         return context.get_dummy_value()
 
-    return types.void(size, types.int64, types.int64), codegen
+    return types.void(zero, types.int64, types.int64, types.int64), codegen
+
+
+@emitted
+def turn(
+    typing_context: Any, zero: Any, rows: Any, columns: Any,
+    target: Any, target_row: Any, source: Any, source_column: Any,
+) -> Any:  # fmt: skip
+    """Copy a block whose columns are contiguous to where its rows will be.
+
+    It has at most as many ``rows`` and ``columns`` as a vector has lanes, and is turned in registers.
+    """
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        zero, rows, columns, target, target_row, source, source_column = args
+        emit = Emitter(builder, zero.type)
+        number = emit.constants(emit.lanes + 1)
+        nothing = number[0]
+
+        def places(first: Any, step: Any, count: Any, length: Any, partly: bool) -> Iterator[tuple[Any, Any]]:
+            """Yield the addresses of as many vectors as there are lanes, and which of their elements are used."""
+            for i in number[:-1]:
+                if not partly:
+                    yield emit.at(first, builder.mul(i, step)), None
+                else:
+                    used = builder.icmp_signed("<", i, count)
+                    offset = builder.mul(builder.select(used, i, nothing), step)
+                    yield emit.at(first, offset), emit.mask(builder.select(used, length, nothing))
+
+        def block(partly: bool) -> None:
+            columns_of = [emit.load(*place) for place in places(source, source_column, columns, rows, partly)]
+            rows_of = emit.transpose(columns_of)
+            for vector, place in zip(rows_of, places(target, target_row, rows, columns, partly), strict=True):
+                emit.store(vector, *place)
+
+        whole = builder.and_(*(builder.icmp_signed("==", count, number[-1]) for count in (rows, columns)))
+        with builder.if_else(whole) as (then, otherwise):
+            with then:
+                block(partly=False)
+            with otherwise:
+                block(partly=True)
+        return context.get_dummy_value()
+
+    return types.void(zero, *[types.int64] * 6), codegen

@@ -1,0 +1,136 @@
+"""The kernels in the kernel: what is done with A, B and C once they are in place, a few vectors of sums at a time.
+
+Intrinsics, as in :mod:`~matmulbench.ladder.vectors`. The sizes of a tile are literal numbers, known when compiling, so
+that its sums live in registers from the first to the last step along k.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba.core import types
+
+from matmulbench.ladder.vectors import I64, Emitter, emitted, fma, splat
+
+_LATENCY = 8  # sums that must be under way for an FMA to begin in every cycle: latency (4) x units (2)
+
+
+@emitted
+def tiles(
+    typing_context: Any, rows: Any, vectors: Any, zero: Any, start: Any, m: Any,
+    k: Any, a: Any, a_row: Any, a_step: Any, b: Any, b_step: Any, c: Any, c_row: Any, last: Any, add: Any,
+) -> Any:  # fmt: skip
+    """Multiply blocks of ``rows`` rows of A, from row ``start`` on, by ``vectors`` vectors' width of B.
+
+    C = A B, or with ``add`` C += A B. Returns the first row that is left: fewer than ``rows`` before ``m``.
+    ``a_row`` and ``a_step`` lead to A's next row and to its next column, ``b_step`` to B's next row, whose elements
+    must be neighbours, and ``c_row`` to C's. Of the last vector the first ``last`` lanes are used and touched.
+    ``zero`` names the element type.
+    """
+    n_rows, n_vectors = rows.literal_value, vectors.literal_value
+    width = n_rows * n_vectors
+    unroll = max(1, -(-_LATENCY // width))
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        _, _, zero, start, m, k, a, a_row, a_step, b, b_step, c, c_row, last, add = args
+        emit = Emitter(builder, zero.type)
+        masks = [None] * (n_vectors - 1) + [emit.mask(last)]
+        number = emit.constants(max(2 * n_rows, unroll) + 1)
+        beside = emit.constants(n_vectors, emit.lanes * emit.size)
+        # Meanwhile the next block's rows are fetched: they lie one after the other, or beside each other.
+        by_rows = builder.icmp_signed("<", a_step, a_row)
+        ahead_step = builder.select(by_rows, builder.mul(a_step, number[n_rows]), a_step)
+        rows_on = builder.mul(a_row, number[n_rows])
+
+        def block(i: Any) -> None:
+            first = emit.at(a, builder.mul(i, a_row))
+            a_rows = [emit.at(first, builder.mul(number[r], a_row)) for r in range(n_rows)]
+            ahead = emit.at(first, rows_on)
+            corner = emit.at(c, builder.mul(i, c_row))
+            for r in range(n_rows):
+                for j in range(n_vectors):
+                    emit.prefetch(emit.at(corner, builder.mul(number[r + n_rows], c_row), beside[j]), write=True)
+
+            def step(p: Any, sums: list[Any]) -> list[Any]:
+                emit.prefetch(emit.at(ahead, builder.mul(p, ahead_step)))
+                b_row = emit.at(b, builder.mul(p, b_step))
+                row = [emit.load(emit.at(b_row, beside[j]), masks[j]) for j in range(n_vectors)]
+                offset = builder.mul(p, a_step)
+                grown = []
+                for r in range(n_rows):
+                    x = splat(builder, emit.load_scalar(emit.at(a_rows[r], offset)), emit.lanes)
+                    grown += [fma(builder, x, row[j], sums[r * n_vectors + j]) for j in range(n_vectors)]
+                return grown
+
+            def steps(p: Any, sums: list[Any]) -> list[Any]:
+                apart = [sums[u * width : (u + 1) * width] for u in range(unroll)]
+                return [total for u in range(unroll) for total in step(builder.add(p, number[u]), apart[u])]
+
+            *sums, p = emit.loop(number[0], k, unroll, [emit.zero] * (width * unroll), steps)
+            while len(sums) > width:
+                pairs = zip(sums[:width], sums[width : 2 * width], strict=True)
+                sums = [builder.fadd(x, y) for x, y in pairs] + sums[2 * width :]
+            if unroll > 1:
+                *sums, _ = emit.loop(p, k, 1, sums, step)
+            places = [
+                (emit.at(corner, builder.mul(number[r], c_row), beside[j]), masks[j])
+                for r in range(n_rows)
+                for j in range(n_vectors)
+            ]
+            with builder.if_else(add) as (then, otherwise):
+                with then:
+                    for total, place in zip(sums, places, strict=True):
+                        emit.store(builder.fadd(emit.load(*place), total), *place)
+                with otherwise:
+                    for total, place in zip(sums, places, strict=True):
+                        emit.store(total, *place)
+
+        return emit.row_blocks(start, m, n_rows, block)
+
+    return types.int64(rows, vectors, zero, *[types.int64] * 11, types.boolean), codegen
+
+
+@emitted
+def dots(
+    typing_context: Any, rows: Any, columns: Any, zero: Any, start: Any, m: Any,
+    k: Any, a: Any, a_row: Any, b: Any, b_column: Any, c: Any, c_row: Any, add: Any,
+) -> Any:  # fmt: skip
+    """Multiply blocks of ``rows`` rows of A, from row ``start`` on, by ``columns`` columns of B, all stored along k.
+
+    C = A B, or with ``add`` C += A B. Returns the first row that is left. ``a_row``, ``b_column`` and ``c_row`` lead
+    to A's next row, B's next column and C's next row. The vectors lie along k: no lane is idle where columns are few.
+    """
+    n_rows, n_columns = rows.literal_value, columns.literal_value
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        _, _, zero, start, m, k, a, a_row, b, b_column, c, c_row, add = args
+        emit = Emitter(builder, zero.type)
+        number, beside = emit.constants(max(n_rows, n_columns)), emit.constants(n_columns, emit.size)
+        b_columns = [emit.at(b, builder.mul(number[j], b_column)) for j in range(n_columns)]
+        size = ir.Constant(I64, emit.size)
+
+        def block(i: Any) -> None:
+            first = emit.at(a, builder.mul(i, a_row))
+            a_rows = [emit.at(first, builder.mul(number[r], a_row)) for r in range(n_rows)]
+
+            def step(p: Any, sums: list[Any], mask: Any = None) -> list[Any]:
+                along = builder.mul(p, size)
+                xs = [emit.load(emit.at(row, along), mask) for row in a_rows]
+                ys = [emit.load(emit.at(column, along), mask) for column in b_columns]
+                pairs = [(x, y) for x in xs for y in ys]
+                return [fma(builder, x, y, total) for (x, y), total in zip(pairs, sums, strict=True)]
+
+            *sums, p = emit.loop(number[0], k, emit.lanes, [emit.zero] * (n_rows * n_columns), step)
+            sums = step(p, sums, emit.mask(builder.sub(k, p)))
+            corner = emit.at(c, builder.mul(i, c_row))
+            for place, total in enumerate(sums):
+                r, j = divmod(place, n_columns)
+                address = emit.at(corner, builder.mul(number[r], c_row), beside[j])
+                pointer = builder.inttoptr(address, zero.type.as_pointer())
+                before = builder.select(add, builder.load(pointer), ir.Constant(zero.type, 0.0))
+                builder.store(builder.fadd(before, emit.sum(total)), pointer)
+
+        return emit.row_blocks(start, m, n_rows, block)
+
+    return types.int64(rows, columns, zero, *[types.int64] * 9, types.boolean), codegen
