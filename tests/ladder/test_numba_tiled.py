@@ -68,6 +68,9 @@ def test_random_shapes_and_strides(seed):
         (784, 600, 50, "transposed", "plain"),  # blocks, the last columns along m
         (20, 784, 30, "plain", "transposed"),  # nothing but vectors along k
         (400, 30, 1, "transposed", "plain"),  # one column, along m
+        (129, 16, 129, "transposed", "plain"),  # one column for the second thread
+        (3000, 20, 50, "transposed", "plain"),  # C turned part by part
+        (60, 3000, 70, "transposed", "plain"),  # the next block of B fetched meanwhile
         (260, 2100, 150, "plain", "transposed"),  # packed panels, several blocks along k and m
         (40, 300, 2000, "window", "window"),  # columns shared out
     ],

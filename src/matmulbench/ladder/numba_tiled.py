@@ -55,7 +55,7 @@ VECTOR = vector_bits() // 8  # bytes
 WIDEST = 4 if vector_registers() == 32 else 2  # vectors of a tile
 ROWS_OF_2 = 8 if vector_registers() == 32 else 6  # so many that no sum is spilled to memory
 BLOCK_K, BLOCK_M = 256, 128  # so that a block of A and one of B's panels stay in the second cache
-DEEP = 1024  # steps along k that need no block
+DEEP = 1024  # steps along k of a block, where those of A are neighbours
 SMALL = 4096  # elements of B that stay in the first cache as they are
 MANY_ROWS = 256  # make it worth while to pack panels that could be used in place
 FEW_ROWS = 32  # are not worth preparing anything for
@@ -89,25 +89,25 @@ class Parts(NamedTuple):
 def _panel_of(zero: Any) -> Any:
     def panel(
         vectors: int, m: int, k: int, a: int, a_row: int, a_step: int, b: int, b_step: int,
-        c: int, c_row: int, last: int, add: int,
+        c: int, c_row: int, last: int, add: int, far: int,
     ) -> None:  # fmt: skip
         if vectors == 4:
-            i = tiles(6, 4, zero, 0, m, k, a, a_row, a_step, b, b_step, c, c_row, last, add != 0)
-            i = tiles(2, 4, zero, i, m, k, a, a_row, a_step, b, b_step, c, c_row, last, add != 0)
-            tiles(1, 4, zero, i, m, k, a, a_row, a_step, b, b_step, c, c_row, last, add != 0)
+            i = tiles(6, 4, zero, 0, m, k, a, a_row, a_step, b, b_step, c, c_row, last, add != 0, far)
+            i = tiles(2, 4, zero, i, m, k, a, a_row, a_step, b, b_step, c, c_row, last, add != 0, far)
+            tiles(1, 4, zero, i, m, k, a, a_row, a_step, b, b_step, c, c_row, last, add != 0, far)
         elif vectors == 3:
-            i = tiles(8, 3, zero, 0, m, k, a, a_row, a_step, b, b_step, c, c_row, last, add != 0)
-            i = tiles(2, 3, zero, i, m, k, a, a_row, a_step, b, b_step, c, c_row, last, add != 0)
-            tiles(1, 3, zero, i, m, k, a, a_row, a_step, b, b_step, c, c_row, last, add != 0)
+            i = tiles(8, 3, zero, 0, m, k, a, a_row, a_step, b, b_step, c, c_row, last, add != 0, far)
+            i = tiles(2, 3, zero, i, m, k, a, a_row, a_step, b, b_step, c, c_row, last, add != 0, far)
+            tiles(1, 3, zero, i, m, k, a, a_row, a_step, b, b_step, c, c_row, last, add != 0, far)
         elif vectors == 2:
-            i = tiles(ROWS_OF_2, 2, zero, 0, m, k, a, a_row, a_step, b, b_step, c, c_row, last, add != 0)
-            i = tiles(2, 2, zero, i, m, k, a, a_row, a_step, b, b_step, c, c_row, last, add != 0)
-            tiles(1, 2, zero, i, m, k, a, a_row, a_step, b, b_step, c, c_row, last, add != 0)
+            i = tiles(ROWS_OF_2, 2, zero, 0, m, k, a, a_row, a_step, b, b_step, c, c_row, last, add != 0, far)
+            i = tiles(2, 2, zero, i, m, k, a, a_row, a_step, b, b_step, c, c_row, last, add != 0, far)
+            tiles(1, 2, zero, i, m, k, a, a_row, a_step, b, b_step, c, c_row, last, add != 0, far)
         else:
-            i = tiles(8, 1, zero, 0, m, k, a, a_row, a_step, b, b_step, c, c_row, last, add != 0)
-            i = tiles(5, 1, zero, i, m, k, a, a_row, a_step, b, b_step, c, c_row, last, add != 0)
-            i = tiles(2, 1, zero, i, m, k, a, a_row, a_step, b, b_step, c, c_row, last, add != 0)
-            tiles(1, 1, zero, i, m, k, a, a_row, a_step, b, b_step, c, c_row, last, add != 0)
+            i = tiles(8, 1, zero, 0, m, k, a, a_row, a_step, b, b_step, c, c_row, last, add != 0, far)
+            i = tiles(5, 1, zero, i, m, k, a, a_row, a_step, b, b_step, c, c_row, last, add != 0, far)
+            i = tiles(2, 1, zero, i, m, k, a, a_row, a_step, b, b_step, c, c_row, last, add != 0, far)
+            tiles(1, 1, zero, i, m, k, a, a_row, a_step, b, b_step, c, c_row, last, add != 0, far)
 
     return panel
 
@@ -168,9 +168,11 @@ def _turned(x: Matrix) -> Matrix:
 
 
 @_jit
-def _panel(parts: Parts, vectors: int, m: int, k: int, a: Matrix, b: Matrix, c: Matrix, last: int, add: bool) -> None:
+def _panel(
+    parts: Parts, vectors: int, m: int, k: int, a: Matrix, b: Matrix, c: Matrix, last: int, add: bool, far: int = 0
+) -> None:
     """C = A B or C += A B for ``vectors`` vectors' width of B and C, ``last`` elements of the last vector."""
-    call(parts.panel, (vectors, m, k, a.at, a.row, a.column, b.at, b.row, c.at, c.row, last, int(add)))
+    call(parts.panel, (vectors, m, k, a.at, a.row, a.column, b.at, b.row, c.at, c.row, last, int(add), far))
 
 
 @_jit
@@ -214,8 +216,8 @@ def _multiply(parts: Parts, m: int, k: int, n: int, a: Matrix, b: Matrix, c: Mat
     lanes = VECTOR // size
     if a.row != size or k < lanes or n * -(-m // lanes) >= m * -(-n // lanes):
         _straight(parts, m, k, n, a, b, c)
-    elif n == 1:
-        _straight(parts, 1, k, m, _turned(b), _turned(a), Matrix(c.at, m * size, c.row))
+    elif n == 1 and c.row == size:
+        _straight(parts, 1, k, m, _turned(b), _turned(a), _turned(c))
     else:
         columns = min(m, TURNED // n // lanes * lanes + lanes)
         buffer = _buffer(n * columns, size)
@@ -259,7 +261,11 @@ def _in_blocks(parts: Parts, m: int, k: int, n: int, a: Matrix, b: Matrix, c: Ma
     vectors = -(-wide // lanes)
     panels = -(-vectors // WIDEST)
     packing = b.column != size or m >= MANY_ROWS
-    block_k = k if k <= DEEP and a.column == size else BLOCK_K
+    block_k = DEEP if a.column == size else BLOCK_K
+    far = 0
+    if k > block_k and not packing:  # the next block of B is fetched meanwhile: two have to fit
+        block_k //= 2
+        far = block_k * b.row
     packed = _buffer(min(k, block_k) * vectors * lanes if packing else 0, size)
     columns = _buffer(block_k * rest, size)
     for p in range(0, k, block_k):
@@ -281,7 +287,7 @@ def _in_blocks(parts: Parts, m: int, k: int, n: int, a: Matrix, b: Matrix, c: Ma
                     if first == 0:
                         _copy(parts, steps, here, b_panel, _from(b, p, j))
                 last = here - (width - 1) * lanes
-                _panel(parts, width, rows, steps, _from(a, first, p), b_panel, _from(c, first, j), last, add)
+                _panel(parts, width, rows, steps, _from(a, first, p), b_panel, _from(c, first, j), last, add, far)
                 done += width
             if along_k:
                 _dots(parts, rows, steps, rest, _from(a, first, p), b_columns, _from(c, first, wide), add)
@@ -296,7 +302,7 @@ def _share(
     of_a = Matrix(a, a_row * size, a_column * size)
     of_b = Matrix(b, b_row * size, b_column * size)
     of_c = Matrix(c, n * size, size)
-    by_rows = m >= n or m >= 64 * threads
+    by_rows = m > n or n < 64 * threads
     unit = 8 if by_rows else WIDEST * VECTOR // size
     share = -(-(m if by_rows else n) // (unit * threads)) * unit
     first = thread * share
@@ -356,7 +362,7 @@ def _compile(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor | None:
     global _fast
     numba.get_num_threads()  # starts the threads
     for zero in (np.float32(0), np.float64(0)):
-        for name, make, count in (("panel", _panel_of, 12), ("dots", _dots_of, 11), ("copy", _copy_of, 7)):
+        for name, make, count in (("panel", _panel_of, 13), ("dots", _dots_of, 11), ("copy", _copy_of, 7)):
             part = _compiled(make(zero), types.void, count)
             llvm.add_symbol(f"matmulbench_{name}_{zero.itemsize}", part.address)
     llvm.add_symbol("matmulbench_share", _compiled(_share, types.void, 13).address)

@@ -13,40 +13,45 @@ from numba.core import types
 
 from matmulbench.ladder.vectors import I64, Emitter, emitted, fma, splat
 
+_LINE, _ROWS = 64, 8  # bytes of a cache line; about as many rows as a tile has
 _LATENCY = 8  # sums that must be under way for an FMA to begin in every cycle: latency (4) x units (2)
 
 
 @emitted
 def tiles(
     typing_context: Any, rows: Any, vectors: Any, zero: Any, start: Any, m: Any,
-    k: Any, a: Any, a_row: Any, a_step: Any, b: Any, b_step: Any, c: Any, c_row: Any, last: Any, add: Any,
+    k: Any, a: Any, a_row: Any, a_step: Any, b: Any, b_step: Any, c: Any, c_row: Any, last: Any, add: Any, far: Any,
 ) -> Any:  # fmt: skip
     """Multiply blocks of ``rows`` rows of A, from row ``start`` on, by ``vectors`` vectors' width of B.
 
     C = A B, or with ``add`` C += A B. Returns the first row that is left: fewer than ``rows`` before ``m``.
     ``a_row`` and ``a_step`` lead to A's next row and to its next column, ``b_step`` to B's next row, whose elements
     must be neighbours, and ``c_row`` to C's. Of the last vector the first ``last`` lanes are used and touched.
-    ``zero`` names the element type.
+    ``zero`` names the element type. What lies ``far`` bytes after B's rows is fetched meanwhile; if 0, A's next rows.
     """
     n_rows, n_vectors = rows.literal_value, vectors.literal_value
     width = n_rows * n_vectors
     unroll = max(1, -(-_LATENCY // width))
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        _, _, zero, start, m, k, a, a_row, a_step, b, b_step, c, c_row, last, add = args
+        _, _, zero, start, m, k, a, a_row, a_step, b, b_step, c, c_row, last, add, far = args
         emit = Emitter(builder, zero.type)
         masks = [None] * (n_vectors - 1) + [emit.mask(last)]
         number = emit.constants(max(2 * n_rows, unroll) + 1)
         beside = emit.constants(n_vectors, emit.lanes * emit.size)
-        # Meanwhile the next block's rows are fetched: they lie one after the other, or beside each other.
+        # Meanwhile A's next rows are fetched, which lie one after the other or beside each other; or what is far.
         by_rows = builder.icmp_signed("<", a_step, a_row)
         ahead_step = builder.select(by_rows, builder.mul(a_step, number[n_rows]), a_step)
+        is_far = builder.icmp_signed("!=", far, number[0])
+        ahead_step = builder.select(is_far, b_step, ahead_step)
+        b_far = emit.at(b, far)
         rows_on = builder.mul(a_row, number[n_rows])
 
         def block(i: Any) -> None:
             first = emit.at(a, builder.mul(i, a_row))
             a_rows = [emit.at(first, builder.mul(number[r], a_row)) for r in range(n_rows)]
-            ahead = emit.at(first, rows_on)
+            line = builder.mul(i, ir.Constant(I64, _LINE // _ROWS))
+            ahead = builder.select(is_far, emit.at(b_far, line), emit.at(first, rows_on))
             corner = emit.at(c, builder.mul(i, c_row))
             for r in range(n_rows):
                 for j in range(n_vectors):
@@ -88,7 +93,7 @@ def tiles(
 
         return emit.row_blocks(start, m, n_rows, block)
 
-    return types.int64(rows, vectors, zero, *[types.int64] * 11, types.boolean), codegen
+    return types.int64(rows, vectors, zero, *[types.int64] * 11, types.boolean, types.int64), codegen
 
 
 @emitted

@@ -11,11 +11,12 @@ import random
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import count
-from time import perf_counter
+from time import perf_counter, sleep
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from matmulbench.isolation import describe, say
 from matmulbench.ladder.plugins import load_kernel
@@ -28,8 +29,6 @@ from matmulbench.verification import check_result
 from matmulbench.workload import Workload
 
 if TYPE_CHECKING:
-    import torch
-
     from matmulbench.ladder import Kernel
 
 TARGET = 0.01  # half-width of a ratio's interval at which a kernel needs no more rounds
@@ -38,6 +37,7 @@ MIN_ROUNDS = 3
 _EVICTING_BYTES = 2**27  # above any last cache
 _EVICTION_S = 0.02  # about what evicting costs
 _ALIKE = 0.5  # of the baseline's time for a call, up to its double: such kernels get the same number of calls a block
+_SETTLE_S = 0.001  # until the threads of the library that was timed before sleep
 _TURN_S = 0.02  # a kernel that takes longer a block sits out rounds, so that it takes no more time than the others
 
 
@@ -224,6 +224,8 @@ def _checked_block(one: Contestant, operands: tuple[torch.Tensor, torch.Tensor],
     _poison(a, b)
     if one.cold:
         _evict()
+    if torch.get_num_threads() > 1:
+        sleep(_SETTLE_S)
     seconds, kept = time_block(one.kernel, a, b, calls)
     # Checking costs more than a small block: a tenth of the time is spent on it, but never none.
     if not one.samples or random.random() < 0.1:
