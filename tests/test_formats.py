@@ -5,12 +5,13 @@ import io
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from matmulbench.audit.measurement import Check
+from matmulbench.audit import Check
 from matmulbench.cli import main
 from matmulbench.results.schema import columns
 
@@ -64,14 +65,16 @@ def test_csv_is_one_table(folder: Path, verb: str) -> None:
     assert {len(row) for row in rows} == {len(head)}
 
 
-def test_an_audit_of_both_parts_is_one_document(
+def test_an_audit_of_all_parts_is_one_document(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The audit takes minutes: here two functions that take none stand in for its parts."""
-    animal = {"kernel": "naps", "planted": "it sleeps", "expected": "pass", "got": "pass", "passed": True}
+    animal = Check("naps", "it sleeps", "pass", "pass", True)
     check = Check("A/A: false verdicts", "5x784x10", "≤ 1 %", "2.0%", False)
     monkeypatch.setattr("matmulbench.audit.verification.audit_verification", lambda **_: [animal])
-    monkeypatch.setattr("matmulbench.audit.measurement.audit_measurement", lambda *_: iter([check]))
+    monkeypatch.setattr(
+        "matmulbench.audit.measurement.audit_measurement", lambda part, *_: [check] if part == "same-twice" else []
+    )
     monkeypatch.setattr(sys, "argv", ["matmulbench", "audit", "--format", "json"])
     with pytest.raises(SystemExit) as left:
         main()
@@ -80,6 +83,21 @@ def test_an_audit_of_both_parts_is_one_document(
         {"check": "naps", "setting": "it sleeps", "required": "pass", "got": "pass", "passed": True},
         {"check": "A/A: false verdicts", "setting": "5x784x10", "required": "≤ 1 %", "got": "2.0%", "passed": False},
     ]
+
+
+def test_what_an_interrupted_audit_has_found_is_kept(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(part: str, *_: object) -> Iterator[Check]:
+        yield Check("known duration", "2 µs", "± 1 %", "+0.1%", True)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("matmulbench.audit.measurement.audit_measurement", interrupted)
+    monkeypatch.setattr(sys, "argv", ["matmulbench", "audit", "--only", "durations", "--format", "json"])
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert left.value.code == 130
+    assert [row["setting"] for row in json.loads(capsys.readouterr().out)] == ["2 µs"]
 
 
 def test_a_reader_that_stops_early_is_no_error(folder: Path) -> None:

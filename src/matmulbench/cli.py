@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from matmulbench.audit import MEASUREMENT, PARTS
 from matmulbench.config import load_config
 from matmulbench.errors import UsageError, unknown
 from matmulbench.ladder.plugins import availability, kernels
@@ -39,7 +40,7 @@ from matmulbench.progress import download, progress, tell
 from matmulbench.workload import DTYPES, FIRST, PRESETS, Workload, workloads
 
 USAGE_ERROR, INTERRUPTED = 2, 130
-AUDITS = ("verification", "measurement")
+AUDITS = (PARTS[0], "measurement", *MEASUREMENT)
 CONFIGURED = ("run", "verify", "measure", "train")  # the verbs that take what a project's table may set
 
 
@@ -345,7 +346,7 @@ def audit(
     only: Annotated[
         str | None,
         typer.Option(
-            help="verification or measurement; both, if not named",
+            help=f"{PARTS[0]}, measurement or one part of that: {', '.join(MEASUREMENT)}; all, if not named",
             autocompletion=among(AUDITS),
         ),
     ] = None,
@@ -360,30 +361,26 @@ def audit(
     ```console
     $ matmulbench audit --quick
     $ matmulbench audit --only verification --format json
+    $ matmulbench audit --format csv > runs/monday/audit.csv  # its report shows it
     ```
     """
     from dataclasses import asdict
 
-    from matmulbench.audit.measurement import audit_measurement
-    from matmulbench.audit.verification import audit_verification
-    from matmulbench.audit.zoo import animals
+    from matmulbench.audit import audit as audit_parts
     from matmulbench.report.output import show
 
     if only and only not in AUDITS:
         raise unknown("audit", only, AUDITS)
-    rows: list[dict[str, Any]] = []
-    with progress(quiet) as say:
-        if only != "measurement":
-            # One table for both parts: whoever pipes the data gets one document.
-            names = {"kernel": "check", "planted": "setting", "expected": "required"}
-            zoo = animals()[:: 3 if quick else 1]
-            rows += [
-                {names.get(k, k): v for k, v in row.items()} for row in audit_verification(chosen=zoo, progress=say)
-            ]
-        if only != "verification":
-            rows += [asdict(check) for check in audit_measurement(quick, say)]
-    show(rows, format)
-    raise typer.Exit(int(not all(row["passed"] for row in rows)))
+    chosen = {None: PARTS, "measurement": MEASUREMENT}.get(only, (str(only),))
+    checks: list[dict[str, Any]] = []
+    try:
+        with progress(quiet) as say:
+            for check in audit_parts(chosen, quick, say):
+                checks.append(asdict(check))  # noqa: PERF401 - what is finished is kept if the next is interrupted
+    finally:
+        if checks:
+            show(checks, format)
+    raise typer.Exit(int(not all(check["passed"] for check in checks)))
 
 
 @app.command()

@@ -62,13 +62,16 @@ def rows():
     # Large products take time, which other tests may take too: quick effort could not come to them.
     large = [animal for animal in chosen if "large sizes" in animal.expected]
     others = [animal for animal in chosen if animal not in large]
-    rows = audit_verification("default", large, silence_limit=5) + audit_verification("quick", others, silence_limit=5)
-    return {row["kernel"]: row for row in rows}
+    rows = [
+        *audit_verification("default", large, silence_limit=5),
+        *audit_verification("quick", others, silence_limit=5),
+    ]
+    return {check.check: check for check in rows}
 
 
 @pytest.mark.parametrize("name", SAMPLE)
 def test_it_is_judged_for_what_it_is(rows, name):
-    assert rows[name]["passed"], f"{rows[name]['expected']} expected, got {rows[name]['got']}"
+    assert rows[name].passed, f"{rows[name].required} expected, got {rows[name].got}"
 
 
 def test_no_right_kernel_fails_on_random_cases():

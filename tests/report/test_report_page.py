@@ -88,3 +88,16 @@ def test_the_headline_tells_climb_gain_and_what_was_refused(standard: Results) -
     assert "faster than triple-loop" in sentences[0]
     assert any("digits" in sentence and "1.72×" in sentence for sentence in sentences)
     assert "mine.py:matmul" in sentences[-1]
+
+
+def test_an_audit_beside_the_run_is_shown_failures_first(make_run: Callable[..., Results], tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", [Workload(5, 784, 10)], tasks=())
+    audit = run.path / "audit.csv"
+    audit.write_text("check,setting,required,got,passed\nA/A,5x784x10,≥ 93 %,99.3%,True\ndelay,3%,± 1 point,9%,False\n")
+    page = write_report(run.path).read_text()
+    section = page[page.index('id="audit"') :]
+    assert "1 of 2 checks passed" in section
+    assert section.index("delay") < section.index("A/A")
+    audit.write_text("something else\n")
+    with pytest.raises(FolderError, match=r"audit.csv is not what `matmulbench audit --format csv` writes"):
+        write_report(run.path)

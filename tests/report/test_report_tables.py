@@ -142,14 +142,15 @@ def test_a_comparison_names_what_broke() -> None:
     key = {"workload": "5x784x10", "dtype": "float32", "threads": 1}
     rows = [
         {**key, "kernel": "numpy", "status_a": "ok", "status_b": "ok", "median_a_s": 4e-6, "median_b_s": 8e-6,
-         "speedup": 0.55, "speedup_ci_low": 0.5, "speedup_ci_high": 0.6, "drift": 1.1, "verdict": "slower"},
+         "speedup": 0.55, "speedup_ci_low": 0.5, "speedup_ci_high": 0.6,
+         "drift_arithmetic": 1.1, "drift_calls": 1.2, "verdict": "slower"},
         {**key, "kernel": "x/mine.py:matmul", "status_a": "ok", "status_b": "crashed", "median_a_s": nothing,
          "median_b_s": nothing, "speedup": nothing, "speedup_ci_low": nothing, "speedup_ci_high": nothing,
-         "drift": nothing, "verdict": "broken"},
+         "drift_arithmetic": nothing, "drift_calls": nothing, "verdict": "broken"},
     ]  # fmt: skip
     first, second = as_grid(pd.DataFrame(rows)).rows
     assert [cell.text for cell in first] == [
-        "5x784x10", "float32, 1", "numpy", "4.00 µs", "8.00 µs", "0.55×", "0.50–0.60×", "1.10×", "slower",
+        "5x784x10", "float32, 1", "numpy", "4.00 µs", "8.00 µs", "0.55×", "0.50–0.60×", "1.10×", "1.20×", "slower",
     ]  # fmt: skip
-    assert [cell.text for cell in second[2:]] == ["mine.py:matmul", *["–"] * 5, "broken: ok, then crashed"]
+    assert [cell.text for cell in second[2:]] == ["mine.py:matmul", *["–"] * 6, "broken: ok, then crashed"]
     assert {first[-1].tone, second[-1].tone} == {"bad"}

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from matmulbench.audit.zoo.right import full_broadcast
 from matmulbench.ladder.plugins import load_kernel
+from matmulbench.verification import memory
 from matmulbench.verification.guards import guarded
 from matmulbench.verification.memory import Appetite, refusal
 
@@ -36,10 +36,11 @@ def test_blas_needs_little_more_than_its_result():
     assert appetite.bytes(1000, 1000, 1000) < 1e8
 
 
-def test_too_large_a_temporary_is_refused_with_its_bytes():
-    reason = refusal(full_broadcast, "float32", 100_000, 10_000, 1000)
-    assert "bytes of temporary memory" in reason
-    assert refusal(full_broadcast, "float32", 10, 10, 10) is None
+def test_too_large_a_temporary_is_refused_with_its_bytes(monkeypatch):
+    monkeypatch.setattr(memory, "_peak_of", lambda kernel, a, b: 4 * a.shape[0] ** 3)
+    reason = refusal(torch.matmul, "float32", 100_000, 10_000, 1000)
+    assert "predicted to need 4,000,000,000,000 bytes of temporary memory" in reason
+    assert refusal(torch.matmul, "float32", 10, 10, 10) is None
 
 
 def test_nothing_is_left_in_the_kernel_by_measuring():

@@ -1,1 +1,35 @@
-"""The suite tests itself."""
+"""The suite tests itself: what is planted must be found, and what is equal must not differ."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+MEASUREMENT = ("same-twice", "delays", "durations", "extrapolation", "front-ends")
+PARTS = ("verification", *MEASUREMENT)
+
+
+@dataclass
+class Check:
+    """One line of the audit: what was checked and how, what is required, what came out."""
+
+    check: str
+    setting: str
+    required: str
+    got: str
+    passed: bool
+
+
+def audit(
+    parts: Iterable[str] = PARTS, quick: bool = False, progress: Callable[[str], None] = lambda text: None
+) -> Iterator[Check]:
+    """Audit the suite on this machine, part by part of :data:`PARTS`; minutes with ``quick``, hours without."""
+    from matmulbench.audit.measurement import audit_measurement
+    from matmulbench.audit.verification import audit_verification
+    from matmulbench.audit.zoo import animals
+
+    for part in parts:
+        if part == "verification":
+            yield from audit_verification(chosen=animals()[:: 3 if quick else 1], progress=progress)
+        else:
+            yield from audit_measurement(part, quick, progress)

@@ -6,11 +6,11 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from statistics import median
 
 import numpy as np
 
+from matmulbench.audit import Check
 from matmulbench.audit.front_ends import front_end_times
 from matmulbench.audit.planted import DURATIONS, SPINS
 from matmulbench.isolation import Host
@@ -36,40 +36,32 @@ EXTRAPOLATED = (
 )
 
 
-@dataclass
-class Check:
-    """One line of the audit: what was checked and how, what is required, what came out."""
-
-    check: str
-    setting: str
-    required: str
-    got: str
-    passed: bool
-
-
-Progress = Callable[[str], None]
-
-
-def audit_measurement(quick: bool, progress: Progress = lambda text: None) -> Iterator[Check]:
-    """Check the instrument on this machine; minutes with ``quick``, hours without."""
-    trials = 12 if quick else 300
+def audit_measurement(part: str, quick: bool, progress: Callable[[str], None]) -> Iterator[Check]:
+    """Carry out one part of :data:`~matmulbench.audit.MEASUREMENT`."""
+    texts = WORKLOADS[:1] if quick else WORKLOADS
     with Host(1) as host:
-        for load in (False, True):
-            for text in WORKLOADS[:1] if quick else WORKLOADS:
-                progress(f"A/A {text}{' under load' if load else ''}")
-                with _busy_core(load):
-                    yield from same_twice(host, text, trials, load)
-        for delay, seconds in ((0.05, 2.0), (0.03, 10.0)):
-            for text in WORKLOADS[:1] if quick else WORKLOADS:
-                progress(f"planted delay of {delay:.0%} in {text}")
-                yield from planted_delay(host, text, delay, seconds, 8 if quick else 60)
-        progress("known durations")
-        yield from known_durations(host)
-        progress("extrapolation")
-        yield from extrapolation(host, EXTRAPOLATED[-3:] if quick else EXTRAPOLATED)
-        for text in WORKLOADS:
-            progress(f"front ends {text}")
-            yield from front_ends(host, text)
+        match part:
+            case "same-twice":
+                for load in (False, True):
+                    for text in texts:
+                        progress(f"A/A {text}{' under load' if load else ''}")
+                        with _busy_core(load):
+                            yield from same_twice(host, text, 12 if quick else 300, load)
+            case "delays":
+                for delay, seconds in ((0.05, 2.0), (0.03, 10.0)):
+                    for text in texts:
+                        progress(f"planted delay of {delay:.0%} in {text}")
+                        yield from planted_delay(host, text, delay, seconds, 8 if quick else 60)
+            case "durations":
+                progress("known durations")
+                yield from known_durations(host)
+            case "extrapolation":
+                progress("extrapolation")
+                yield from extrapolation(host, EXTRAPOLATED[-3:] if quick else EXTRAPOLATED)
+            case "front-ends":
+                for text in WORKLOADS:
+                    progress(f"front ends {text}")
+                    yield from front_ends(host, text)
 
 
 def same_twice(host: Host, text: str, trials: int, load: bool) -> Iterator[Check]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from matmulbench.audit import Check
 from matmulbench.isolation import Host
 from matmulbench.results.schema import Status, VerificationRow
 from matmulbench.verification import verify_kernel
@@ -19,32 +20,16 @@ def audit_verification(
     chosen: Iterable[Animal] | None = None,
     silence_limit: float | None = None,
     progress: Callable[[str], None] = lambda text: None,
-) -> list[dict[str, Any]]:
-    """Verify the zoo, or the ``chosen`` of it, and return a row for each of its kernels.
-
-    Returns
-    -------
-    list of dict
-        kernel, planted (what is wrong with it), expected (properties or statuses, one of which must be named), got,
-        passed.
-    """
+) -> Iterator[Check]:
+    """Verify the zoo, or the ``chosen`` of it: one of the properties or statuses expected of each must be named."""
     from matmulbench.audit.zoo import animals
 
-    rows = []
     with Host(threads=2) as host:
         for animal in animals() if chosen is None else chosen:
             progress(animal.name)
             row = verify_kernel(host, animal.spec, animal.dtype, effort, silence_limit)
-            rows.append(
-                {
-                    "kernel": animal.name,
-                    "planted": animal.planted,
-                    "expected": " or ".join(animal.expected),
-                    "got": row.finding or row.verdict,
-                    "passed": found(row) in animal.expected,
-                }
-            )
-    return rows
+            required, got = " or ".join(animal.expected), row.finding or row.verdict or row.status
+            yield Check(animal.name, animal.planted, required, got, found(row) in animal.expected)
 
 
 def audit_right_kernels(

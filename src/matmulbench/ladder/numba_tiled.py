@@ -169,7 +169,7 @@ def _turned(x: Matrix) -> Matrix:
 
 @_jit
 def _panel(
-    parts: Parts, vectors: int, m: int, k: int, a: Matrix, b: Matrix, c: Matrix, last: int, add: bool, far: int = 0
+    parts: Parts, vectors: int, m: int, k: int, a: Matrix, b: Matrix, c: Matrix, last: int, add: bool, far: int
 ) -> None:
     """C = A B or C += A B for ``vectors`` vectors' width of B and C, ``last`` elements of the last vector."""
     call(parts.panel, (vectors, m, k, a.at, a.row, a.column, b.at, b.row, c.at, c.row, last, int(add), far))
@@ -199,14 +199,14 @@ def _aligned(buffer: Any) -> int:
 
 
 @_jit
-def _in_place(parts: Parts, m: int, k: int, n: int, a: Matrix, b: Matrix, c: Matrix, add: bool) -> None:
-    """C = A B or C += A B, panel by panel, nothing prepared; B's rows must be contiguous."""
+def _in_place(parts: Parts, m: int, k: int, n: int, a: Matrix, b: Matrix, c: Matrix) -> None:
+    """C = A B, panel by panel, nothing prepared; B's rows must be contiguous."""
     size = parts.size
     lanes = VECTOR // size
     for j in range(0, n, WIDEST * lanes):
         width = min(WIDEST, -(-(n - j) // lanes))
         last = min(lanes, n - j - (width - 1) * lanes)
-        _panel(parts, width, m, k, a, _from(b, 0, j), _from(c, 0, j), last, add)
+        _panel(parts, width, m, k, a, _from(b, 0, j), _from(c, 0, j), last, False, 0)
 
 
 @_jit
@@ -237,7 +237,7 @@ def _straight(parts: Parts, m: int, k: int, n: int, a: Matrix, b: Matrix, c: Mat
     if along_k and (n == 1 or (m < FEW_ROWS and b.column != size and k >= lanes)):
         _dots(parts, m, k, n, a, b, c, False)
     elif b.column == size and k <= DEEP and (m < MANY_ROWS or k * n <= SMALL) and not _pays(parts, m, k, n, a):
-        _in_place(parts, m, k, n, a, b, c, False)
+        _in_place(parts, m, k, n, a, b, c)
     else:
         _in_blocks(parts, m, k, n, a, b, c)
 

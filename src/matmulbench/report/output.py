@@ -10,6 +10,7 @@ from rich.console import Console
 from matmulbench.ladder import BASELINE
 from matmulbench.report.grid import Cell, Column, Grid
 from matmulbench.report.tables import (
+    audit_table,
     claims_table,
     comparison_table,
     measurement_table,
@@ -47,6 +48,8 @@ def as_grid(frame: pd.DataFrame, baseline: str = BASELINE) -> Grid:
         return measurement_table(frame, baseline)
     if names == columns("training"):
         return training_table(frame, baseline)
+    if "passed" in names:
+        return audit_table(frame)
     if "claimed" in names:
         return claims_table(frame)
     if "median_a_s" in names:

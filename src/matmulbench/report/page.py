@@ -14,6 +14,7 @@ from matmulbench.report.headline import headline
 from matmulbench.report.published import published_table
 from matmulbench.report.side_by_side import side_by_side_table
 from matmulbench.report.tables import (
+    audit_table,
     ladder_table,
     measurement_table,
     speedup_table,
@@ -60,6 +61,7 @@ def render(results: Results, charts: list[Chart], front_ends: Sequence[FrontEnd]
         loss_charts=group("loss-"),
         published=published_table(results) if measured else None,
         side_by_side=side_by_side_table(results, front_ends) if front_ends else None,
+        audit=audit_table(results.audit) if results.audit is not None else None,
         baseline=baseline,
     )
 

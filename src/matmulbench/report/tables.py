@@ -203,10 +203,11 @@ def comparison_table(comparison: pd.DataFrame) -> Grid:
         Column("after"),
         Column("speedup"),
         Column("99 % interval", optional=1),
-        Column("drift", optional=3),
+        Column("arithmetic drift", optional=3),
+        Column("call drift", optional=3),
         Column("verdict", "prose"),
     ]
-    grid = Grid("From one run to the other", columns, note="drift: what a fixed piece of work takes after / before")
+    grid = Grid("From one run to the other", columns, note="drift: what fixed work takes after / before")
     before = None
     for row in comparison.to_dict("records"):
         if row["workload"] != before:
@@ -225,7 +226,8 @@ def comparison_table(comparison: pd.DataFrame) -> Grid:
                 *times,
                 factor_cell(row["speedup"]),
                 Cell(factor_interval(row["speedup_ci_low"], row["speedup_ci_high"]), known(row["speedup_ci_low"])),
-                factor_cell(row["drift"]),
+                factor_cell(row["drift_arithmetic"]),
+                factor_cell(row["drift_calls"]),
                 Cell(": ".join(filter(None, [verdict, failed])), tone=tone),
             ]
         )
@@ -254,6 +256,23 @@ def claims_table(claims: pd.DataFrame) -> Grid:
             f": {row['reason']}" if row["verdict"] in ("failed", "unclear") and isinstance(row["reason"], str) else ""
         )
         grid.rows.append([*cells, Cell(row["verdict"] + reason, tone=tone)])
+    return grid
+
+
+def audit_table(checks: pd.DataFrame) -> Grid:
+    """Return the checks of ``matmulbench audit``, those that failed first."""
+    columns = [
+        Column("check", "name"),
+        Column("setting", "prose"),
+        Column("required", "prose"),
+        Column("got", "prose"),
+        Column("", "name"),
+    ]
+    failed = int((~checks["passed"]).sum())
+    grid = Grid(f"{len(checks) - failed} of {len(checks)} checks passed", columns)
+    for row in checks.sort_values("passed", kind="stable").to_dict("records"):
+        mark = Cell("✓", tone="good") if row["passed"] else Cell("✗", tone="bad")
+        grid.rows.append([*(Cell(str(row[name])) for name in ("check", "setting", "required", "got")), mark])
     return grid
 
 

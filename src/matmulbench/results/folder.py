@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from _typeshed import DataclassInstance
 
-RUN, JOURNAL = "run.json", "journal.jsonl"
+RUN, JOURNAL, AUDIT = "run.json", "journal.jsonl", "audit.csv"
 
 
 class FolderError(UsageError):
@@ -187,6 +187,25 @@ class Results:
     def training(self) -> pd.DataFrame:
         """What each kernel buys: a row per task, kernel and thread count; columns as :func:`matmulbench.train`'s."""
         return self.tables["training"]
+
+    @property
+    def audit(self) -> pd.DataFrame | None:
+        """What ``matmulbench audit --format csv > DIR/audit.csv`` put beside the run, if it did.
+
+        Raises
+        ------
+        FolderError
+            if the file holds something else.
+        """
+        import pandas as pd
+
+        path = self.path / AUDIT
+        if not path.exists():
+            return None
+        try:
+            return pd.read_csv(path, keep_default_na=False)[["check", "setting", "required", "got", "passed"]]
+        except (ValueError, KeyError) as error:
+            raise FolderError(f"{path} is not what `matmulbench audit --format csv` writes: {error}") from None
 
     def __repr__(self) -> str:
         rows = ", ".join(f"{len(found)} rows of {table}" for table, found in self.tables.items())

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import platform
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 LIBRARIES = ("matmulbench", "numpy", "torch", "numba", "scipy", "scikit-learn", "pandas")
@@ -23,11 +25,20 @@ def describe_machine() -> dict[str, Any]:
         "vector_extensions": [
             flag for flag in ("sse4_2", "avx2", "fma", "avx512f", "asimd", "sve") if flag in cpu.get("flags", [])
         ],
-        "l2_cache": cpu.get("l2_cache_size"),
-        "l3_cache": cpu.get("l3_cache_size"),
+        "l2_cache": _cache_bytes(2),
+        "l3_cache": _cache_bytes(3),
         "memory": psutil.virtual_memory().total,
         "system": f"{platform.system()} {platform.release()}",
     }
+
+
+def _cache_bytes(level: int) -> int | None:
+    """Return the size of a core's cache as Linux has it; py-cpuinfo takes one for another on AMD's processors."""
+    for cache in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*"):
+        with suppress(OSError, ValueError):
+            if int((cache / "level").read_text()) == level:
+                return int((cache / "size").read_text().strip().removesuffix("K")) * 1024
+    return None
 
 
 def library_versions() -> dict[str, str]:
