@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from statistics import median
 
 import numpy as np
+import numpy.typing as npt
 
 from matmulbench.audit import Check
 from matmulbench.audit.front_ends import front_end_times
@@ -96,18 +97,20 @@ def known_durations(host: Host) -> Iterator[Check]:
 def extrapolation(host: Host, cases: tuple[tuple[str, str], ...]) -> Iterator[Check]:
     """Time few rows and the whole: what the few foretell must be what the whole takes.
 
-    The two take turns, each a second long, for the machine's pace changes within minutes.
+    The two take turns, each a second long, for the machine's pace changes within minutes. Where it changed from one to
+    the other, the whole would have taken what fixed work says, of the one kind or the other (as in ``compare``).
     """
     inside = []
     for kernel, text in cases:
-        limit_s = (_measured(host, text, kernel, limit_s=60.0).median_s or 0) / 8
+        limit_s = (_measured(host, text, kernel, limit_s=60.0)[0].median_s or 0) / 8
         errors = []
         for _ in range(_TURNS):
-            whole = _measured(host, text, kernel, limit_s=60.0)
-            foretold = _measured(host, text, kernel, limit_s)
+            whole, work_s = _measured(host, text, kernel, limit_s=60.0)
+            foretold, work_then_s = _measured(host, text, kernel, limit_s)
             true_s = whole.median_s or np.inf
             errors.append((foretold.median_s or np.inf) / true_s - 1 if foretold.extrapolated else np.inf)
-            inside.append((foretold.ci_low_s or np.inf) <= true_s <= (foretold.ci_high_s or 0))
+            then_s = true_s * work_then_s / work_s
+            inside.append((foretold.ci_low_s or np.inf) <= then_s.max() and then_s.min() <= (foretold.ci_high_s or 0))
         error = median(errors)
         yield Check("extrapolation", f"{kernel}, {text}", "± 10 %", f"{error:+.1%}", abs(error) <= 0.1)
     share = sum(inside) / len(inside)
@@ -129,10 +132,11 @@ def _fences(low: float, middle: float, high: float) -> tuple[float, float]:
     return low - 1.5 * (high - low), high + 1.5 * (high - low)
 
 
-def _measured(host: Host, text: str, kernel: str, limit_s: float) -> MeasurementRow:
-    """Return the row of ``kernel``, timed beside torch."""
+def _measured(host: Host, text: str, kernel: str, limit_s: float) -> tuple[MeasurementRow, npt.NDArray[np.float64]]:
+    """Return the row of ``kernel``, timed beside torch, and the seconds of fixed work meanwhile, of each kind."""
     cells = measure_cells(host, Workload.parse(text), [kernel], "torch", _TURN_S, limit_s=limit_s)
-    return next(cell.row for cell in cells if cell.row.kernel == kernel)
+    cell = next(cell for cell in cells if cell.row.kernel == kernel)
+    return cell.row, np.median(cell.extra["calibration_samples"], axis=0)
 
 
 def _pair(host: Host, text: str, baseline: str, kernel: str, budget_s: float) -> MeasurementRow:
