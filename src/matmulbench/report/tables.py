@@ -263,16 +263,17 @@ def audit_table(checks: pd.DataFrame) -> Grid:
     """Return the checks of ``matmulbench audit``, those that failed first."""
     columns = [
         Column("check", "name"),
+        Column("passed", "name"),
         Column("setting", "prose"),
-        Column("required", "prose"),
+        Column("required", "name"),
         Column("got", "prose"),
-        Column("", "name"),
     ]
     failed = int((~checks["passed"]).sum())
     grid = Grid(f"{len(checks) - failed} of {len(checks)} checks passed", columns)
     for row in checks.sort_values("passed", kind="stable").to_dict("records"):
         mark = Cell("✓", tone="good") if row["passed"] else Cell("✗", tone="bad")
-        grid.rows.append([*(Cell(str(row[name])) for name in ("check", "setting", "required", "got")), mark])
+        check, *others = (Cell(str(row[name])) for name in ("check", "setting", "required", "got"))
+        grid.rows.append([check, mark, *others])
     return grid
 
 
