@@ -100,7 +100,7 @@ def extrapolation(host: Host, cases: tuple[tuple[str, str], ...]) -> Iterator[Ch
     The two take turns, each a second long, for the machine's pace changes within minutes. Where it changed from one to
     the other, the whole would have taken what fixed work says, of the one kind or the other (as in ``compare``).
     """
-    inside = []
+    inside, as_measured = [], []
     for kernel, text in cases:
         limit_s = (_measured(host, text, kernel, limit_s=60.0)[0].median_s or 0) / 8
         errors = []
@@ -108,13 +108,17 @@ def extrapolation(host: Host, cases: tuple[tuple[str, str], ...]) -> Iterator[Ch
             whole, work_s = _measured(host, text, kernel, limit_s=60.0)
             foretold, work_then_s = _measured(host, text, kernel, limit_s)
             true_s = whole.median_s or np.inf
-            errors.append((foretold.median_s or np.inf) / true_s - 1 if foretold.extrapolated else np.inf)
+            fair = foretold.extrapolated and not whole.extrapolated
+            errors.append((foretold.median_s or np.inf) / true_s - 1 if fair else np.inf)
             then_s = true_s * work_then_s / work_s
-            inside.append((foretold.ci_low_s or np.inf) <= then_s.max() and then_s.min() <= (foretold.ci_high_s or 0))
+            low_s, high_s = foretold.ci_low_s or np.inf, foretold.ci_high_s or 0.0
+            inside.append(low_s <= then_s.max() and then_s.min() <= high_s)
+            as_measured.append(low_s <= true_s <= high_s)
         error = median(errors)
         yield Check("extrapolation", f"{kernel}, {text}", "± 10 %", f"{error:+.1%}", abs(error) <= 0.1)
-    share = sum(inside) / len(inside)
-    yield Check("extrapolation: inside its interval", f"{len(inside)} times", "≥ 90 %", f"{share:.0%}", share >= 0.9)
+    share, raw = (sum(held) / len(held) for held in (inside, as_measured))
+    got = f"{share:.0%} at the machine's own pace, {raw:.0%} as measured"
+    yield Check("extrapolation: inside its interval", f"{len(inside)} times", "≥ 90 %", got, share >= 0.9)
 
 
 def front_ends(host: Host, text: str) -> Iterator[Check]:
