@@ -112,7 +112,7 @@ def extrapolation(host: Host, cases: tuple[tuple[str, str], ...]) -> Iterator[Ch
             errors.append((foretold.median_s or np.inf) / true_s - 1 if fair else np.inf)
             then_s = true_s * work_then_s / work_s
             low_s, high_s = foretold.ci_low_s or np.inf, foretold.ci_high_s or 0.0
-            inside.append(low_s <= then_s.max() and then_s.min() <= high_s)
+            inside.append(bool(low_s <= then_s.max() and then_s.min() <= high_s))
             as_measured.append(low_s <= true_s <= high_s)
         error = median(errors)
         yield Check("extrapolation", f"{kernel}, {text}", "± 10 %", f"{error:+.1%}", abs(error) <= 0.1)
