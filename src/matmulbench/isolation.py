@@ -37,7 +37,7 @@ _POOLS = (
     "VECLIB_MAXIMUM_THREADS",
 )
 # Threads that wait spin first: for milliseconds, by default, in which they take the cores from the next library's.
-# These are a third of a millisecond: long enough from one call to the next, short against a block.
+# These are some tenths of a millisecond: long enough from one call to the next, short against a block.
 _PATIENCE = {"GOMP_SPINCOUNT": "20000", "KMP_BLOCKTIME": "1", "OPENBLAS_THREAD_TIMEOUT": "20"}
 DEFAULT_MEMORY_LIMIT = 16 * 2**30
 _IMPORT_LIMIT = 120.0
