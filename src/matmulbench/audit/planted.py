@@ -64,7 +64,7 @@ plain = _with_delay(0.0)
 twin = _with_delay(0.0)
 delayed_3 = _with_delay(0.03)
 delayed_5 = _with_delay(0.05)
-delayed_50 = _with_delay(0.5)
+delayed_400 = _with_delay(4.0)
 
 
 def _lasting(seconds: float) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
