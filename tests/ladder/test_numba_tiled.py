@@ -1,16 +1,18 @@
 """``numba-tiled`` takes another path for another shape: each is met here, with every width of vectors."""
 
 import contextlib
+import hashlib
 import os
 import resource
 import subprocess
 import sys
+from pathlib import Path
 
 import numba
 import pytest
 import torch
 
-from matmulbench.ladder import numba_tiled
+from matmulbench.ladder import exchange, numba_tiled, tiles, vectors
 from matmulbench.ladder.numba_tiled import matmul
 
 SIZES = [1, 2, 5, 7, 8, 13, 16, 17, 31, 33, 50, 64, 65, 100, 130, 257, 300, 513]
@@ -70,7 +72,8 @@ def test_random_shapes_and_strides(seed):
         (400, 30, 1, "transposed", "plain"),  # one column, along m
         (129, 16, 129, "transposed", "plain"),  # one column for the second thread
         (3000, 20, 50, "transposed", "plain"),  # C turned part by part
-        (60, 3000, 70, "transposed", "plain"),  # the next block of B fetched meanwhile
+        (60, 3000, 70, "transposed", "plain"),  # the next panel of B fetched meanwhile
+        (700, 50, 10, "window", "transposed"),  # upright tiles, the last columns of A masked
         (260, 2100, 150, "plain", "transposed"),  # packed panels, several blocks along k and m
         (40, 300, 2000, "window", "window"),  # columns shared out
     ],
@@ -97,6 +100,12 @@ def test_every_width_of_vectors(bits):
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == [str(bits // 8)]
+
+
+def test_the_cache_on_disk_knows_what_is_emitted():
+    files = [Path(module.__file__) for module in (exchange, tiles, vectors)]
+    digest = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:12]
+    assert digest == numba_tiled.EMITTED, f'numba_tiled.py needs EMITTED = "{digest}", or old code would run'
 
 
 def test_dtypes_that_are_not_its_own_are_refused_by_name():

@@ -48,13 +48,21 @@ from matmulbench.ladder.exchange import (
     view,
 )
 from matmulbench.ladder.operands import sizes
-from matmulbench.ladder.tiles import dots, tiles
-from matmulbench.ladder.vectors import FORCED_BITS, address, call, move, turn, vector_bits, vector_registers
+from matmulbench.ladder.tiles import dots, tiles, upright
+from matmulbench.ladder.vectors import FORCED_BITS, address, call, fetch, move, turn, vector_bits, vector_registers
+
+# numba's cache on disk sees changes of this file alone, so that those of what is emitted have to show here: the test of
+# this digest says what it must be.
+EMITTED = "970b88ccdaa1"
 
 VECTOR = vector_bits() // 8  # bytes
 WIDEST = 4 if vector_registers() == 32 else 2  # vectors of a tile
 ROWS_OF_2 = 8 if vector_registers() == 32 else 6  # so many that no sum is spilled to memory
+UPRIGHT = 2 if vector_registers() == 32 else 1  # vectors of an upright tile
+NARROW = 10  # columns of C at most, for upright tiles
 BLOCK_K, BLOCK_M = 256, 128  # so that a block of A and one of B's panels stay in the second cache
+NEAR_K = 64  # steps of a block so that a panel of B, and A's rows for it, stay in the first cache
+LINE = 64  # bytes that come from memory together
 DEEP = 1024  # steps along k of a block, where those of A are neighbours
 SMALL = 4096  # elements of B that stay in the first cache as they are
 MANY_ROWS = 256  # make it worth while to pack panels that could be used in place
@@ -78,10 +86,11 @@ class Matrix(NamedTuple):
 
 
 class Parts(NamedTuple):
-    """What is compiled for an element type: the addresses of three functions, and the bytes of an element."""
+    """What is compiled for an element type: the addresses of four functions, and the bytes of an element."""
 
     panel: int
     dots: int
+    upright: int
     copy: int
     size: int
 
@@ -127,6 +136,13 @@ def _dots_of(zero: Any) -> Any:
     return all_dots
 
 
+def _upright_of(zero: Any) -> Any:
+    def all_upright(m: int, k: int, a: int, a_row: int, b: int, c: int, c_row: int, last: int) -> None:
+        upright(UPRIGHT, NARROW, zero, m, k, a, a_row, b, c, c_row, last)
+
+    return all_upright
+
+
 def _copy_of(zero: Any) -> Any:
     size, lanes = zero.itemsize, VECTOR // zero.itemsize
 
@@ -151,8 +167,14 @@ def _copy_of(zero: Any) -> Any:
 @_jit
 def _parts(size: int) -> Parts:
     if size == 4:
-        return Parts(address("matmulbench_panel_4"), address("matmulbench_dots_4"), address("matmulbench_copy_4"), 4)
-    return Parts(address("matmulbench_panel_8"), address("matmulbench_dots_8"), address("matmulbench_copy_8"), 8)
+        return Parts(
+            address("matmulbench_panel_4"), address("matmulbench_dots_4"),
+            address("matmulbench_upright_4"), address("matmulbench_copy_4"), 4,
+        )  # fmt: skip
+    return Parts(
+        address("matmulbench_panel_8"), address("matmulbench_dots_8"),
+        address("matmulbench_upright_8"), address("matmulbench_copy_8"), 8,
+    )  # fmt: skip
 
 
 @_jit
@@ -179,6 +201,25 @@ def _panel(
 def _dots(parts: Parts, m: int, k: int, n: int, a: Matrix, b: Matrix, c: Matrix, add: bool) -> None:
     """C = A B or C += A B, where A's rows and B's columns are contiguous."""
     call(parts.dots, (m, k, n, a.at, a.row, b.at, b.column, c.at, c.row, c.column, int(add)))
+
+
+@_jit
+def _fetch(size: int, rows: int, columns: int, x: Matrix) -> None:
+    """Ask for a matrix to be brought to the second cache."""
+    if x.row < x.column:
+        for j in range(columns):
+            for line in range(0, rows * size, LINE):
+                fetch(x.at + j * x.column + line)
+    else:
+        for i in range(rows):
+            for line in range(0, columns * size, LINE):
+                fetch(x.at + i * x.row + line)
+
+
+@_jit
+def _upright(parts: Parts, m: int, k: int, n: int, a: Matrix, b: Matrix, c: Matrix) -> None:
+    """C = A B for few columns, where A's rows are contiguous, and B's are packed, NARROW elements each."""
+    call(parts.upright, (m, k, a.at, a.row, b.at, c.at, c.row, n))
 
 
 @_jit
@@ -210,6 +251,26 @@ def _in_place(parts: Parts, m: int, k: int, n: int, a: Matrix, b: Matrix, c: Mat
 
 
 @_jit
+def _is_narrow(n: int, lanes: int) -> bool:
+    """Whether so few columns leave more lanes idle, lying along C's rows, than an upright tile wastes."""
+    return NARROW // 2 < n <= NARROW and 4 * n <= 3 * lanes * -(-n // lanes)
+
+
+@_jit
+def _narrow(parts: Parts, m: int, k: int, n: int, a: Matrix, b: Matrix, c: Matrix) -> None:
+    """C = A B for few columns, with vectors along the rows of C."""
+    size = parts.size
+    buffer = _buffer(k * NARROW, size)
+    packed = Matrix(_aligned(buffer), NARROW * size, size)
+    _copy(parts, k, n, packed, b)
+    rows = UPRIGHT * VECTOR // size
+    whole = m // rows * rows
+    _upright(parts, whole, k, n, a, packed, c)
+    _in_place(parts, m - whole, k, n, _from(a, whole, 0), packed, _from(c, whole, 0))
+    buffer[0] = 0  # the last use by name
+
+
+@_jit
 def _multiply(parts: Parts, m: int, k: int, n: int, a: Matrix, b: Matrix, c: Matrix) -> None:
     """C = A B on one thread: as it stands or, if A is stored by columns and that fills vectors better, turned."""
     size = parts.size
@@ -236,6 +297,8 @@ def _straight(parts: Parts, m: int, k: int, n: int, a: Matrix, b: Matrix, c: Mat
     along_k = a.column == size and b.row == size
     if along_k and (n == 1 or (m < FEW_ROWS and b.column != size and k >= lanes)):
         _dots(parts, m, k, n, a, b, c, False)
+    elif a.column == size and k <= DEEP and m >= 2 * FEW_ROWS and _is_narrow(n, lanes):
+        _narrow(parts, m, k, n, a, b, c)
     elif b.column == size and k <= DEEP and (m < MANY_ROWS or k * n <= SMALL) and not _pays(parts, m, k, n, a):
         _in_place(parts, m, k, n, a, b, c)
     else:
@@ -262,15 +325,16 @@ def _in_blocks(parts: Parts, m: int, k: int, n: int, a: Matrix, b: Matrix, c: Ma
     panels = -(-vectors // WIDEST)
     packing = b.column != size or m >= MANY_ROWS
     block_k = DEEP if a.column == size else BLOCK_K
-    far = 0
-    if k > block_k and not packing:  # the next block of B is fetched meanwhile: two have to fit
-        block_k //= 2
-        far = block_k * b.row
+    streaming = k > block_k and not packing  # B is read once, from memory: a panel of it need not stay for long
+    if streaming:
+        block_k = NEAR_K
     packed = _buffer(min(k, block_k) * vectors * lanes if packing else 0, size)
     columns = _buffer(block_k * rest, size)
     for p in range(0, k, block_k):
         steps = min(block_k, k - p)
         add = p > 0
+        if streaming:
+            _fetch(size, m, min(block_k, k - p - steps), _from(a, 0, p + steps))
         b_columns = Matrix(_aligned(columns), size, steps * size)
         if along_k:
             _copy(parts, rest, steps, _turned(b_columns), _turned(_from(b, p, wide)))
@@ -287,6 +351,9 @@ def _in_blocks(parts: Parts, m: int, k: int, n: int, a: Matrix, b: Matrix, c: Ma
                     if first == 0:
                         _copy(parts, steps, here, b_panel, _from(b, p, j))
                 last = here - (width - 1) * lanes
+                far = 0
+                if streaming:  # to the next panel
+                    far = width * VECTOR if panel < panels - 1 else block_k * b.row - j * size
                 _panel(parts, width, rows, steps, _from(a, first, p), b_panel, _from(c, first, j), last, add, far)
                 done += width
             if along_k:
@@ -303,7 +370,7 @@ def _share(
     of_b = Matrix(b, b_row * size, b_column * size)
     of_c = Matrix(c, n * size, size)
     by_rows = m > n or n < 64 * threads
-    unit = 8 if by_rows else WIDEST * VECTOR // size
+    unit = VECTOR // size if by_rows else WIDEST * VECTOR // size
     share = -(-(m if by_rows else n) // (unit * threads)) * unit
     first = thread * share
     if by_rows:
@@ -362,7 +429,12 @@ def _compile(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor | None:
     global _fast
     numba.get_num_threads()  # starts the threads
     for zero in (np.float32(0), np.float64(0)):
-        for name, make, count in (("panel", _panel_of, 13), ("dots", _dots_of, 11), ("copy", _copy_of, 7)):
+        for name, make, count in (
+            ("panel", _panel_of, 13),
+            ("dots", _dots_of, 11),
+            ("upright", _upright_of, 8),
+            ("copy", _copy_of, 7),
+        ):
             part = _compiled(make(zero), types.void, count)
             llvm.add_symbol(f"matmulbench_{name}_{zero.itemsize}", part.address)
     llvm.add_symbol("matmulbench_share", _compiled(_share, types.void, 13).address)

@@ -9,11 +9,12 @@ from __future__ import annotations
 from typing import Any
 
 from llvmlite import ir
-from numba.core import types
+from numba.core import cgutils, types
 
 from matmulbench.ladder.vectors import I64, Emitter, emitted, fma, splat
 
 _LINE, _ROWS = 64, 8  # bytes of a cache line; about as many rows as a tile has
+_BLOCKS_AHEAD = 4  # of upright tiles: a block takes less time than memory
 _LATENCY = 8  # sums that must be under way for an FMA to begin in every cycle: latency (4) x units (2)
 
 
@@ -139,3 +140,81 @@ def dots(
         return emit.row_blocks(start, m, n_rows, block)
 
     return types.int64(rows, columns, zero, *[types.int64] * 9, types.boolean), codegen
+
+
+@emitted
+def upright(
+    typing_context: Any, groups: Any, columns: Any, zero: Any,
+    m: Any, k: Any, a: Any, a_row: Any, b: Any, c: Any, c_row: Any, last: Any,
+) -> Any:  # fmt: skip
+    """C = A B for at most ``columns`` columns, with vectors that stand upright: along the rows of A, turned for it.
+
+    Whole blocks of ``groups`` vectors' rows only. ``a_row`` and ``c_row`` lead to the next row of A, whose elements must
+    be neighbours, and of C. B is packed, ``columns`` elements a row, of which the first ``last`` are used.
+    """
+    n_groups, n_columns = groups.literal_value, columns.literal_value
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        _, _, zero, m, k, a, a_row, b, c, c_row, last = args
+        emit = Emitter(builder, zero.type)
+        lanes, piece = emit.lanes, 16 // emit.size
+        n_rows = n_groups * lanes
+        number, beside = emit.constants(n_rows), emit.constants(n_columns, emit.size)
+        starts = range(0, n_columns, lanes)
+        masks = [emit.mask(builder.sub(last, ir.Constant(I64, start))) for start in starts]
+        size, b_step = (ir.Constant(I64, count * emit.size) for count in (1, n_columns))
+        kept = [cgutils.alloca_once(builder, emit.vector, piece) for _ in range(n_groups)]  # type: ignore[no-untyped-call]
+
+        def block(i: Any) -> None:
+            first = emit.at(a, builder.mul(i, a_row))
+            rows = [emit.at(first, builder.mul(number[r], a_row)) for r in range(n_rows)]
+            corner = emit.at(c, builder.mul(i, c_row))
+            blocks_on = ir.Constant(I64, _BLOCKS_AHEAD * n_rows)
+            ahead, corner_ahead = (
+                emit.at(place, builder.mul(blocks_on, row)) for place, row in ((first, a_row), (corner, c_row))
+            )
+            for r in range(n_rows):
+                emit.prefetch(emit.at(corner_ahead, builder.mul(number[r], c_row)), write=True)
+
+            def turned(p: Any, mask: Any = None) -> list[list[Any]]:
+                along = [emit.at(row, builder.mul(p, size)) for row in rows]
+                return [emit.load_turned(along[g * lanes : (g + 1) * lanes], mask) for g in range(n_groups)]
+
+            def step(p: Any, xs: list[Any], sums: list[Any]) -> list[Any]:
+                """Do one column of A, a vector for each group."""
+                b_row = emit.at(b, builder.mul(p, b_step))
+                ys = (splat(builder, emit.load_scalar(emit.at(b_row, offset)), lanes) for offset in beside)
+                pairs = [(x, y) for y in ys for x in xs]
+                return [fma(builder, x, y, total) for (x, y), total in zip(pairs, sums, strict=True)]
+
+            def steps(p: Any, sums: list[Any]) -> list[Any]:
+                along = builder.mul(p, ir.Constant(I64, n_rows * emit.size))
+                for line in range(0, n_rows * piece * emit.size, _LINE):
+                    emit.prefetch(emit.at(ahead, along, ir.Constant(I64, line)))
+                for q, xs in enumerate(zip(*turned(p), strict=True)):
+                    sums = step(builder.add(p, number[q]), list(xs), sums)
+                return sums
+
+            *sums, p = emit.loop(number[0], k, piece, [emit.zero] * (n_groups * n_columns), steps)
+            rest = builder.sub(k, p)
+            with builder.if_then(builder.icmp_signed(">", rest, number[0])):
+                for place, vectors in zip(kept, turned(p, emit.mask(rest, piece)), strict=True):
+                    for q, vector in enumerate(vectors):
+                        builder.store(vector, builder.gep(place, [number[q]]))
+
+            def one_more(q: Any, sums: list[Any]) -> list[Any]:
+                xs = [builder.load(builder.gep(place, [q])) for place in kept]
+                return step(builder.add(p, q), xs, sums)
+
+            *sums, _ = emit.loop(number[0], rest, 1, sums, one_more)
+            for g in range(n_groups):
+                of_group = [*sums[g::n_groups], *[emit.zero] * (-n_columns % lanes)]
+                for start, mask in zip(starts, masks, strict=True):
+                    for r, row in enumerate(emit.transpose(of_group[start : start + lanes])):
+                        place = emit.at(corner, builder.mul(number[g * lanes + r], c_row), beside[start])
+                        emit.store(row, place, mask)
+
+        emit.row_blocks(number[0], m, n_rows, block)
+        return context.get_dummy_value()
+
+    return types.void(groups, columns, zero, *[types.int64] * 8), codegen

@@ -3,7 +3,7 @@
 numba compiles scalars, and leaves it to LLVM to find vectors. Here they are asked for: each function below is an
 *intrinsic*, whose body is emitted where it is called. Addresses are ``int64``, strides are in bytes.
 
-numba's cache on disk looks at the file that calls an intrinsic: after a change here, touch ``numba_tiled.py``.
+numba's cache on disk looks at the file that calls an intrinsic: a change here has to show in ``numba_tiled.EMITTED``.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
+_PIECE = 16  # bytes of a vector within which shuffling is cheapest
 _I8, _I32, I64 = ir.IntType(8), ir.IntType(32), ir.IntType(64)
 
 # numba supplies the first argument; to a type checker the call is one too short.
@@ -84,21 +85,22 @@ class Emitter:
         """Load one element."""
         return self.builder.load(self.builder.inttoptr(address, self.scalar.as_pointer()))
 
-    def mask(self, count: Any) -> Any:
-        """Return which lanes lie before ``count``."""
-        kind = ir.VectorType(I64, self.lanes)
-        lanes = ir.Constant(kind, list(range(self.lanes)))
-        return self.builder.icmp_signed("<", lanes, splat(self.builder, count, self.lanes))
+    def mask(self, count: Any, lanes: int | None = None) -> Any:
+        """Return which of a vector's lanes, or of the first ``lanes``, lie before ``count``."""
+        lanes = lanes or self.lanes
+        numbers = ir.Constant(ir.VectorType(I64, lanes), list(range(lanes)))
+        return self.builder.icmp_signed("<", numbers, splat(self.builder, count, lanes))
 
-    def load(self, address: Any, mask: Any = None) -> Any:
-        """Load a vector; lanes outside ``mask`` are neither read nor anything but 0."""
-        pointer = self.builder.inttoptr(address, self.vector.as_pointer())
+    def load(self, address: Any, mask: Any = None, lanes: int | None = None) -> Any:
+        """Load a vector, or one of ``lanes``; lanes outside ``mask`` are neither read nor anything but 0."""
+        kind = ir.VectorType(self.scalar, lanes or self.lanes)
+        pointer = self.builder.inttoptr(address, kind.as_pointer())
         if mask is None:
             loaded = self.builder.load(pointer)
             loaded.align = self.size
             return loaded
-        function = self._masked("load", self.vector, [pointer.type, _I32, mask.type, self.vector])
-        return self.builder.call(function, (pointer, ir.Constant(_I32, self.size), mask, self.zero))
+        function = self._masked("load", kind, [pointer.type, _I32, mask.type, kind])
+        return self.builder.call(function, (pointer, ir.Constant(_I32, self.size), mask, ir.Constant(kind, None)))
 
     def store(self, value: Any, address: Any, mask: Any = None) -> None:
         """Store a vector; memory outside ``mask`` is left alone."""
@@ -110,7 +112,7 @@ class Emitter:
             self.builder.call(function, (value, pointer, ir.Constant(_I32, self.size), mask))
 
     def _masked(self, what: str, result: Any, arguments: list[Any]) -> Any:
-        name = f"llvm.masked.{what}.v{self.lanes}f{8 * self.size}.p0"
+        name = f"llvm.masked.{what}.v{arguments[-1 if what == 'store' else 2].count}f{8 * self.size}.p0"
         return cgutils.get_or_insert_function(  # type: ignore[no-untyped-call]
             self.builder.module, ir.FunctionType(result, arguments), name
         )
@@ -131,22 +133,7 @@ class Emitter:
 
         First within pieces of 128 bits, then piece by piece: each step is one instruction on x86, others would be two.
         """
-        lanes, piece = range(self.lanes), 16 // self.size
-
-        def pick(chosen: list[int], x: Any, y: Any) -> Any:
-            return self.builder.shuffle_vector(x, y, ir.Constant(ir.VectorType(_I32, self.lanes), chosen))
-
-        def in_pairs(chosen: list[int], rows: list[Any]) -> list[Any]:
-            return [pick(chosen, *pair) for pair in zip(rows[::2], rows[1::2], strict=True)]
-
-        def within(rows: list[Any], width: int) -> list[Any]:
-            """Interleave neighbours, ``width`` elements at a time: the lower half of each piece, then the upper."""
-            if len(rows) == 1:
-                return rows
-            places = [lane % piece // (2 * width) * width + lane % width + lane // piece * piece for lane in lanes]
-            low = [x + (self.lanes if lane // width % 2 else 0) for lane, x in zip(lanes, places, strict=True)]
-            high = [x + piece // 2 for x in low]
-            return within(in_pairs(low, rows), 2 * width) + within(in_pairs(high, rows), 2 * width)
+        piece = _PIECE // self.size
 
         def across(rows: list[Any], run: int) -> list[Any]:
             """Of each run take the first half, then the second."""
@@ -154,11 +141,42 @@ class Emitter:
                 return rows
             first = [x for x in range(2 * self.lanes) if x % run < run // 2]
             second = [x + run // 2 for x in first]
-            return across(in_pairs(first, rows), run // 2) + across(in_pairs(second, rows), run // 2)
+            return across(self._in_pairs(first, rows), run // 2) + across(self._in_pairs(second, rows), run // 2)
 
-        turned = [within(vectors[first : first + piece], 1) for first in range(0, self.lanes, piece)]
+        turned = [self._within_pieces(vectors[first : first + piece], 1) for first in range(0, self.lanes, piece)]
         by_place = [across([rows[place] for rows in turned], self.lanes) for place in range(piece)]
         return [row for rows in zip(*by_place, strict=True) for row in rows]
+
+    def load_turned(self, rows: list[Any], mask: Any = None) -> list[Any]:
+        """Load 128 bits of each of as many rows as there are lanes; return what lies in each column as a vector.
+
+        Rows that are a piece apart are loaded beside each other, so that turning within pieces is all there is to do.
+        """
+        piece = _PIECE // self.size
+        pieces = [self.load(row, mask, piece) for row in rows]
+        return self._within_pieces([self._joined(pieces[first::piece]) for first in range(piece)], 1)
+
+    def _joined(self, parts: list[Any]) -> Any:
+        """Return one vector of several, a power of two."""
+        while len(parts) > 1:
+            both = ir.Constant(ir.VectorType(_I32, 2 * parts[0].type.count), list(range(2 * parts[0].type.count)))
+            parts = [self.builder.shuffle_vector(x, y, both) for x, y in zip(parts[::2], parts[1::2], strict=True)]
+        return parts[0]
+
+    def _in_pairs(self, chosen: list[int], rows: list[Any]) -> list[Any]:
+        lanes = ir.Constant(ir.VectorType(_I32, self.lanes), chosen)
+        return [self.builder.shuffle_vector(x, y, lanes) for x, y in zip(rows[::2], rows[1::2], strict=True)]
+
+    def _within_pieces(self, rows: list[Any], width: int) -> list[Any]:
+        """Turn a square of pieces: interleave neighbours, ``width`` elements at a time, lower halves, then upper."""
+        if len(rows) == 1:
+            return rows
+        lanes, piece = range(self.lanes), _PIECE // self.size
+        places = [lane % piece // (2 * width) * width + lane % width + lane // piece * piece for lane in lanes]
+        low = [x + (self.lanes if lane // width % 2 else 0) for lane, x in zip(lanes, places, strict=True)]
+        high = [x + piece // 2 for x in low]
+        halves = (self._within_pieces(self._in_pairs(half, rows), 2 * width) for half in (low, high))
+        return [row for half in halves for row in half]
 
     def row_blocks(self, start: Any, stop: Any, rows: int, body: Any) -> Any:
         """Emit ``for i in range(start, stop, rows): body(i)``; whole blocks only. Return the first row left over."""
@@ -257,6 +275,17 @@ def move(typing_context: Any, zero: Any, target: Any, source: Any, count: Any) -
         return context.get_dummy_value()
 
     return types.void(zero, types.int64, types.int64, types.int64), codegen
+
+
+@emitted
+def fetch(typing_context: Any, address: Any) -> Any:
+    """Ask for the cache line at ``address``, which may be anywhere."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        Emitter(builder, ir.FloatType()).prefetch(args[0])
+        return context.get_dummy_value()
+
+    return types.void(types.int64), codegen
 
 
 @emitted
