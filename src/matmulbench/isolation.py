@@ -39,6 +39,9 @@ _POOLS = (
 # Threads that wait spin first: for milliseconds, by default, in which they take the cores from the next library's.
 # These are some tenths of a millisecond: long enough from one call to the next, short against a block.
 _PATIENCE = {"GOMP_SPINCOUNT": "20000", "KMP_BLOCKTIME": "1", "OPENBLAS_THREAD_TIMEOUT": "20"}
+# glibc gives freed memory back to the system or keeps it, as the heap happens to lie; to get it anew takes longer than
+# many a product. Kept, a result's memory serves again, whichever kernel comes next.
+_KEEPING = {"MALLOC_TRIM_THRESHOLD_": str(2**40), "MALLOC_MMAP_THRESHOLD_": str(2**25)}
 DEFAULT_MEMORY_LIMIT = 16 * 2**30
 _IMPORT_LIMIT = 120.0
 _SLICE = 0.5
@@ -55,8 +58,8 @@ class Outcome:
 
 
 def thread_environment(threads: int) -> dict[str, str]:
-    """Return the variables that give every pool ``threads`` threads, if set before the libraries are imported."""
-    return dict.fromkeys(_POOLS, str(threads)) | {"MKL_DYNAMIC": "FALSE"} | _PATIENCE
+    """Return the variables that give every pool ``threads`` threads, and peace, if set before a process starts."""
+    return dict.fromkeys(_POOLS, str(threads)) | {"MKL_DYNAMIC": "FALSE"} | _PATIENCE | _KEEPING
 
 
 class Host:
