@@ -149,8 +149,8 @@ def upright(
 ) -> Any:  # fmt: skip
     """C = A B for at most ``columns`` columns, with vectors that stand upright: along the rows of A, turned for it.
 
-    Whole blocks of ``groups`` vectors' rows only. ``a_row`` and ``c_row`` lead to the next row of A, whose elements must
-    be neighbours, and of C. B is packed, ``columns`` elements a row, of which the first ``last`` are used.
+    Whole blocks of ``groups`` vectors' rows only. ``a_row`` and ``c_row`` lead to the next row of A, whose elements are
+    neighbours, and of C. B is packed, ``columns`` elements a row, of which the first ``last`` are used.
     """
     n_groups, n_columns = groups.literal_value, columns.literal_value
 

@@ -19,7 +19,7 @@ from matmulbench.workload import Workload
 
 SILENCE_S = 60.0  # a call predicted to take this long is never made
 SAME = 0.02  # the smallest difference of interest
-EXTRAPOLATION_ERROR = 0.1  # what the audit's extrapolations miss by, nine times of ten
+EXTRAPOLATION_ERROR = 0.05  # more than the audit's extrapolations miss by, nine times of ten at least
 _FALSE_ALARM = 0.01  # how often a verdict may be wrong, over all kernels of a workload
 
 
@@ -62,10 +62,11 @@ def measure_cells(
     roof: Roof | None = None,
     limit_s: float | None = None,
     cold: bool = False,
+    in_full: tuple[str, ...] = (),
 ) -> Iterator[Cell]:
     """Measure ``specs`` on ``workload`` in rounds paired with ``baseline``; yield a cell for each.
 
-    ``budget_s`` is for all kernels together; for ``limit_s`` and ``cold`` see
+    ``budget_s`` is for all kernels together; for ``limit_s``, ``cold`` and ``in_full`` see
     :class:`~matmulbench.measurement.rounds.Settings`.
 
     A kernel that kills or hangs its child costs its own cell alone: the others are measured again without it.
@@ -75,7 +76,7 @@ def measure_cells(
         current: list[str] = []
         outcome = host.call(
             "matmulbench.measurement.rounds:measure_workload",
-            *(workload, specs, baseline, budget_s, Settings(host.threads, limit_s, cold)),
+            *(workload, specs, baseline, budget_s, Settings(host.threads, limit_s, cold, in_full)),
             silence_limit=SILENCE_S,
             listen=lambda message, current=current: current.append(message[1]),  # type: ignore[misc]
         )

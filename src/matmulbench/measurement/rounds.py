@@ -11,6 +11,7 @@ import random
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import count
+from math import inf
 from time import perf_counter, sleep
 from typing import TYPE_CHECKING, Any
 
@@ -54,11 +55,14 @@ class Settings:
         if not given.
     cold
         whether each call finds its operands in memory and not in a cache.
+    in_full
+        kernels that are never timed on a sub-problem, whatever a call takes.
     """
 
     threads: int = 1
     limit_s: float | None = None
     cold: bool = False
+    in_full: tuple[str, ...] = ()
 
 
 @dataclass
@@ -118,9 +122,10 @@ def measure_workload(
     """
     start = perf_counter()
     limit_s = settings.limit_s or budget_s / (4 * len(specs))
+    limits = {spec: inf if spec in settings.in_full else limit_s for spec in specs}
     order = random.Random(seed)
     operands = cache(lambda problem: problem.operands(seed))
-    contestants, failed = _enter(workload, specs, limit_s, operands)
+    contestants, failed = _enter(workload, limits, operands)
     _align(contestants, baseline)
     calibrate()  # loads it
     conditions = Conditions(settings.threads)
@@ -136,11 +141,11 @@ def measure_workload(
 
 
 def _enter(
-    workload: Workload, specs: list[str], limit_s: float, operands: MakeOperands
+    workload: Workload, limits: dict[str, float], operands: MakeOperands
 ) -> tuple[list[Contestant], list[dict[str, Any]]]:
     """Meet each kernel: load it, learn what it costs, calibrate its block."""
     contestants, failed = [], []
-    for spec in specs:
+    for spec, limit_s in limits.items():
         say(("kernel", spec))
         try:
             kernel = load_kernel(spec)
