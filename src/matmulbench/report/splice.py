@@ -49,12 +49,13 @@ def _block(readme: Path, results: Results) -> str:
         f"![Time of one product, {each.title}]({folder}/charts/{chart_name(each, found)}.svg)" for each in found[:1]
     ]
     machine, versions = results.run["machine"], results.run["versions"]
+    openblas = f" (OpenBLAS {versions['openblas']})" if "openblas" in versions else ""
     return "\n".join(
         [
             *pictures,
             "",
             f"{grid.title}, on {machine['cores']} cores of {machine['cpu']}; torch {versions['torch']}, "
-            f"numpy {versions['numpy']}.",
+            f"numpy {versions['numpy']}{openblas}.",
             "",
             grid.markdown(),
             "",

@@ -42,11 +42,20 @@ def _cache_bytes(level: int) -> int | None:
 
 
 def library_versions() -> dict[str, str]:
-    """Return the versions of Python and of the libraries that take part."""
+    """Return the versions of Python and of the libraries that take part; of OpenBLAS also the processor it has in mind.
+
+    OpenBLAS takes a processor that it does not know for an older one, whose vectors may be half as wide.
+    """
+    import numpy  # noqa: F401 -- its BLAS has to be loaded, to be found below
+    from threadpoolctl import threadpool_info
+
     found = {"python": platform.python_version()}
     for name in LIBRARIES:
         try:
             found[name] = version(name)
         except PackageNotFoundError:
             found[name] = "absent"
+    for pool in threadpool_info():
+        if pool["internal_api"] == "openblas" and "numpy" in pool["filepath"]:  # scipy brings its own
+            found["openblas"] = f"{pool['version']}, kernels for {pool['architecture']}"
     return found
