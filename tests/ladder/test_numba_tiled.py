@@ -73,6 +73,8 @@ def test_random_shapes_and_strides(seed):
         (129, 16, 129, "transposed", "plain"),  # one column for the second thread
         (3000, 20, 50, "transposed", "plain"),  # C turned part by part
         (60, 3000, 70, "transposed", "plain"),  # the next panel of B fetched meanwhile
+        (300, 40, 2500, "plain", "transposed"),  # more columns than are packed at a time
+        (100, 5000, 5, "transposed", "plain"),  # C turned, few columns
         (700, 50, 10, "window", "transposed"),  # upright tiles, the last columns of A masked
         (260, 2100, 150, "plain", "transposed"),  # packed panels, several blocks along k and m
         (40, 300, 2000, "window", "window"),  # columns shared out
@@ -106,6 +108,12 @@ def test_the_cache_on_disk_knows_what_is_emitted():
     files = [Path(module.__file__) for module in (exchange, tiles, vectors)]
     digest = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:12]
     assert digest == numba_tiled.EMITTED, f'numba_tiled.py needs EMITTED = "{digest}", or old code would run'
+
+
+def test_without_the_global_lock_it_is_unavailable():
+    code = "import sys; sys._is_gil_enabled = lambda: False; import matmulbench.ladder.numba_tiled"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "ImportError: numba-tiled needs Python's global lock" in done.stderr
 
 
 def test_dtypes_that_are_not_its_own_are_refused_by_name():

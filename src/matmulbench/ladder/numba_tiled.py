@@ -12,11 +12,13 @@ row of A: little enough to hide behind the arithmetic. :mod:`~matmulbench.ladder
 in the second cache, and so does the block of A that all panels meet. Tiles add to C, block after block.
 
 **Why packing.** Only B's rows need to be contiguous. Where they are not (a transposed view), and where many rows
-will use them, a panel is first copied into one piece: k x n copies for m x k x n multiplications.
+will use them, a panel is first copied into one piece: k x n copies for m x k x n multiplications. The memory for it is
+kept from one call to the next.
 
 **Edges.** Rows that fill no tile are done by smaller tiles. Columns that fill no vector are done with the vector's
 other lanes masked or, if there is enough to do, with vectors along k: 50 columns are 3 vectors of 16, and 2 that
-would cost as much as 16. Where A is stored by columns and they fill vectors better than B's rows, C is made transposed.
+would cost as much as 16. Where A is stored by columns and they fill vectors better than B's rows, C is made transposed;
+where there are ten columns at most, vectors stand upright, along the rows of C, and A is turned in registers for them.
 
 **Calls.** A product of a few microseconds takes less time than Python needs to look at its operands. So Python calls
 compiled code with the tensors as they are: see :mod:`~matmulbench.ladder.exchange`.
@@ -28,6 +30,7 @@ van de Geijn, *BLIS*, ACM TOMS 41, 2015.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar, cast
 
@@ -51,6 +54,9 @@ from matmulbench.ladder.operands import sizes
 from matmulbench.ladder.tiles import dots, tiles, upright
 from matmulbench.ladder.vectors import FORCED_BITS, address, call, fetch, move, turn, vector_bits, vector_registers
 
+if not getattr(sys, "_is_gil_enabled", lambda: True)():
+    raise ImportError("numba-tiled needs Python's global lock: all calls share the memory for what they prepare")
+
 # numba's cache on disk sees changes of this file alone, so that those of what is emitted have to show here: the test of
 # this digest says what it must be.
 EMITTED = "ccc83e281b07"
@@ -68,6 +74,10 @@ SMALL = 4096  # elements of B that stay in the first cache as they are
 MANY_ROWS = 256  # make it worth while to pack panels that could be used in place
 FEW_ROWS = 32  # are not worth preparing anything for
 TURNED = 2**16  # elements of C that are turned at once
+# Bytes of memory that a thread keeps for what it prepares: C turned, single columns of B, panels of B. To get it anew
+# for each product, page by page, would take up to a third of the time.
+FOR_TURNED, FOR_COLUMNS, FOR_PANELS = 2**20, 2**17, 2**23
+KEPT = FOR_TURNED + FOR_COLUMNS + FOR_PANELS
 THREADING = 250_000  # multiplications; below, waking a thread takes longer than it saves
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -86,13 +96,16 @@ class Matrix(NamedTuple):
 
 
 class Parts(NamedTuple):
-    """What is compiled for an element type: the addresses of four functions, and the bytes of an element."""
+    """What a thread works with: addresses of functions for an element type, and of memory; bytes of an element."""
 
     panel: int
     dots: int
     upright: int
     copy: int
     size: int
+    for_turned: int
+    for_columns: int
+    for_panels: int
 
 
 def _panel_of(zero: Any) -> Any:
@@ -165,15 +178,17 @@ def _copy_of(zero: Any) -> Any:
 
 
 @_jit
-def _parts(size: int) -> Parts:
+def _parts(size: int, thread: int) -> Parts:
+    kept = address("matmulbench_kept") + thread * KEPT
+    at = kept, kept + FOR_TURNED, kept + FOR_TURNED + FOR_COLUMNS
     if size == 4:
         return Parts(
             address("matmulbench_panel_4"), address("matmulbench_dots_4"),
-            address("matmulbench_upright_4"), address("matmulbench_copy_4"), 4,
+            address("matmulbench_upright_4"), address("matmulbench_copy_4"), 4, *at,
         )  # fmt: skip
     return Parts(
         address("matmulbench_panel_8"), address("matmulbench_dots_8"),
-        address("matmulbench_upright_8"), address("matmulbench_copy_8"), 8,
+        address("matmulbench_upright_8"), address("matmulbench_copy_8"), 8, *at,
     )  # fmt: skip
 
 
@@ -229,17 +244,6 @@ def _copy(parts: Parts, rows: int, columns: int, target: Matrix, source: Matrix)
 
 
 @_jit
-def _buffer(count: int, size: int) -> Any:
-    """Return memory for ``count`` elements. numba frees it after its last use by name: use it in the loop."""
-    return np.empty(count * size + VECTOR, np.uint8)
-
-
-@_jit
-def _aligned(buffer: Any) -> int:
-    return int(buffer.ctypes.data + VECTOR - 1) // VECTOR * VECTOR
-
-
-@_jit
 def _in_place(parts: Parts, m: int, k: int, n: int, a: Matrix, b: Matrix, c: Matrix) -> None:
     """C = A B, panel by panel, nothing prepared; B's rows must be contiguous."""
     size = parts.size
@@ -260,14 +264,12 @@ def _is_narrow(n: int, lanes: int) -> bool:
 def _narrow(parts: Parts, m: int, k: int, n: int, a: Matrix, b: Matrix, c: Matrix) -> None:
     """C = A B for few columns, with vectors along the rows of C."""
     size = parts.size
-    buffer = _buffer(k * NARROW, size)
-    packed = Matrix(_aligned(buffer), NARROW * size, size)
+    packed = Matrix(parts.for_columns, NARROW * size, size)
     _copy(parts, k, n, packed, b)
     rows = UPRIGHT * VECTOR // size
     whole = m // rows * rows
     _upright(parts, whole, k, n, a, packed, c)
     _in_place(parts, m - whole, k, n, _from(a, whole, 0), packed, _from(c, whole, 0))
-    buffer[0] = 0  # the last use by name
 
 
 @_jit
@@ -275,16 +277,15 @@ def _multiply(parts: Parts, m: int, k: int, n: int, a: Matrix, b: Matrix, c: Mat
     """C = A B on one thread: as it stands or, if A is stored by columns and that fills vectors better, turned."""
     size = parts.size
     lanes = VECTOR // size
-    if a.row != size or k < lanes or n * -(-m // lanes) >= m * -(-n // lanes):
+    if a.row != size or k < lanes or n > TURNED // lanes or n * -(-m // lanes) >= m * -(-n // lanes):
         _straight(parts, m, k, n, a, b, c)
     elif n == 1 and c.row == size:
         _straight(parts, 1, k, m, _turned(b), _turned(a), _turned(c))
     else:
         columns = min(m, TURNED // n // lanes * lanes + lanes)
-        buffer = _buffer(n * columns, size)
+        c_turned = Matrix(parts.for_turned, columns * size, size)
         for first in range(0, m, columns):
             here = min(columns, m - first)
-            c_turned = Matrix(_aligned(buffer), columns * size, size)
             _straight(parts, n, k, here, _turned(b), _turned(_from(a, first, 0)), c_turned)
             _copy(parts, here, n, _from(c, first, 0), _turned(c_turned))
 
@@ -302,7 +303,9 @@ def _straight(parts: Parts, m: int, k: int, n: int, a: Matrix, b: Matrix, c: Mat
     elif b.column == size and k <= DEEP and (m < MANY_ROWS or k * n <= SMALL) and not _pays(parts, m, k, n, a):
         _in_place(parts, m, k, n, a, b, c)
     else:
-        _in_blocks(parts, m, k, n, a, b, c)
+        columns = FOR_PANELS // (DEEP * size)
+        for j in range(0, n, columns):
+            _in_blocks(parts, m, k, min(columns, n - j), a, _from(b, 0, j), _from(c, 0, j))
 
 
 @_jit
@@ -328,14 +331,12 @@ def _in_blocks(parts: Parts, m: int, k: int, n: int, a: Matrix, b: Matrix, c: Ma
     streaming = k > block_k and not packing  # B is read once, from memory: a panel of it need not stay for long
     if streaming:
         block_k = NEAR_K
-    packed = _buffer(min(k, block_k) * vectors * lanes if packing else 0, size)
-    columns = _buffer(block_k * rest, size)
     for p in range(0, k, block_k):
         steps = min(block_k, k - p)
         add = p > 0
         if streaming:
             _fetch(size, m, min(block_k, k - p - steps), _from(a, 0, p + steps))
-        b_columns = Matrix(_aligned(columns), size, steps * size)
+        b_columns = Matrix(parts.for_columns, size, steps * size)
         if along_k:
             _copy(parts, rest, steps, _turned(b_columns), _turned(_from(b, p, wide)))
         for first in range(0, m, BLOCK_M):
@@ -347,7 +348,7 @@ def _in_blocks(parts: Parts, m: int, k: int, n: int, a: Matrix, b: Matrix, c: Ma
                 here = min(width * lanes, wide - j)
                 b_panel = _from(b, p, j)
                 if packing:
-                    b_panel = Matrix(_aligned(packed) + steps * j * size, width * VECTOR, size)
+                    b_panel = Matrix(parts.for_panels + steps * j * size, width * VECTOR, size)
                     if first == 0:
                         _copy(parts, steps, here, b_panel, _from(b, p, j))
                 last = here - (width - 1) * lanes
@@ -365,7 +366,7 @@ def _share(
     a: int, a_row: int, a_column: int, b: int, b_row: int, b_column: int, c: int,
 ) -> None:  # fmt: skip
     """Do one thread's share of C's rows or, if few, columns."""
-    parts = _parts(size)
+    parts = _parts(size, thread)
     of_a = Matrix(a, a_row * size, a_column * size)
     of_b = Matrix(b, b_row * size, b_column * size)
     of_c = Matrix(c, n * size, size)
@@ -414,7 +415,7 @@ def _product(unused: int, arguments: int, count: int) -> Any:
     return to_python(handle)
 
 
-_KEPT: list[Any] = []  # what the addresses belong to: code must not go while it can be called
+_KEPT: list[Any] = []  # what the addresses belong to: code and memory must not go while they can be used
 
 
 def _compiled(function: Any, result: Any, count: int) -> Any:
@@ -437,6 +438,10 @@ def _compile(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor | None:
         ):
             part = _compiled(make(zero), types.void, count)
             llvm.add_symbol(f"matmulbench_{name}_{zero.itemsize}", part.address)
+    threads = cast("Any", numba.config).NUMBA_NUM_THREADS  # as many as there can be
+    kept = np.empty(threads * KEPT + VECTOR, np.uint8)  # pages are the system's until they are written to
+    llvm.add_symbol("matmulbench_kept", -(-kept.ctypes.data // VECTOR) * VECTOR)
+    _KEPT.append(kept)
     llvm.add_symbol("matmulbench_share", _compiled(_share, types.void, 13).address)
     _fast = product = python_function("product", _compiled(_product, types.int64, 3))
     return cast("torch.Tensor | None", product(a, b))
