@@ -113,7 +113,9 @@ def _panel_of(zero: Any) -> Any:
         vectors: int, m: int, k: int, a: int, a_row: int, a_step: int, b: int, b_step: int,
         c: int, c_row: int, last: int, add: int, far: int,
     ) -> None:  # fmt: skip
-        if vectors == 4:
+        if vectors == 4 and m % 6 and m % 5 == 0:  # no rows are left over
+            tiles(5, 4, zero, 0, m, k, a, a_row, a_step, b, b_step, c, c_row, last, add != 0, far)
+        elif vectors == 4:
             i = tiles(6, 4, zero, 0, m, k, a, a_row, a_step, b, b_step, c, c_row, last, add != 0, far)
             i = tiles(2, 4, zero, i, m, k, a, a_row, a_step, b, b_step, c, c_row, last, add != 0, far)
             tiles(1, 4, zero, i, m, k, a, a_row, a_step, b, b_step, c, c_row, last, add != 0, far)
