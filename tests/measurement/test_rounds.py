@@ -72,6 +72,13 @@ def test_figures_fit_together(host: Host) -> None:
     assert not cells["numpy"].row.extrapolated
 
 
+def test_a_slow_kernel_is_timed_in_full_where_that_is_asked(host: Host) -> None:
+    same = "matmulbench.ladder.triple_loop:matmul"
+    workload = Workload.parse("16x50x4")
+    cells = measure_cells(host, workload, ["triple-loop"], same, 0.4, limit_s=1e-3, in_full=(same,))
+    assert {cell.row.kernel: cell.row.extrapolated for cell in cells} == {same: False, "triple-loop": True}
+
+
 def test_a_delay_makes_a_kernel_slower(host: Host, own: str) -> None:
     row = measured(host, [f"{own}:delayed"])["delayed"].row
     assert row.verdict == "slower"
