@@ -58,7 +58,7 @@ class Outcome:
 
 
 def thread_environment(threads: int) -> dict[str, str]:
-    """Return the variables that give every pool ``threads`` threads, and peace, if set before a process starts."""
+    """Return the variables, to be set before a process starts, that fix every pool's threads and keep freed memory."""
     return dict.fromkeys(_POOLS, str(threads)) | {"MKL_DYNAMIC": "FALSE"} | _PATIENCE | _KEEPING
 
 

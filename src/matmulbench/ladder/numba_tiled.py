@@ -52,14 +52,24 @@ from matmulbench.ladder.exchange import (
 )
 from matmulbench.ladder.operands import sizes
 from matmulbench.ladder.tiles import dots, tiles, upright
-from matmulbench.ladder.vectors import FORCED_BITS, address, call, fetch, move, turn, vector_bits, vector_registers
+from matmulbench.ladder.vectors import (
+    FORCED_BITS,
+    LINE,
+    address,
+    call,
+    fetch,
+    move,
+    turn,
+    vector_bits,
+    vector_registers,
+)
 
 if not getattr(sys, "_is_gil_enabled", lambda: True)():
     raise ImportError("numba-tiled needs Python's global lock: all calls share the memory for what they prepare")
 
 # numba's cache on disk sees changes of this file alone, so that those of what is emitted have to show here: the test of
 # this digest says what it must be.
-EMITTED = "ccc83e281b07"
+EMITTED = "0a340043aeec"
 
 VECTOR = vector_bits() // 8  # bytes
 WIDEST = 4 if vector_registers() == 32 else 2  # vectors of a tile
@@ -68,7 +78,6 @@ UPRIGHT = 2 if vector_registers() == 32 else 1  # vectors of an upright tile
 NARROW = 10  # columns of C at most, for upright tiles
 BLOCK_K, BLOCK_M = 256, 128  # so that a block of A and one of B's panels stay in the second cache
 NEAR_K = 64  # steps of a block so that a panel of B, and A's rows for it, stay in the first cache
-LINE = 64  # bytes that come from memory together
 DEEP = 1024  # steps along k of a block, where those of A are neighbours
 SMALL = 4096  # elements of B that stay in the first cache as they are
 MANY_ROWS = 256  # make it worth while to pack panels that could be used in place
@@ -222,15 +231,11 @@ def _dots(parts: Parts, m: int, k: int, n: int, a: Matrix, b: Matrix, c: Matrix,
 
 @_jit
 def _fetch(size: int, rows: int, columns: int, x: Matrix) -> None:
-    """Ask for a matrix to be brought to the second cache."""
-    if x.row < x.column:
-        for j in range(columns):
-            for line in range(0, rows * size, LINE):
-                fetch(x.at + j * x.column + line)
-    else:
-        for i in range(rows):
-            for line in range(0, columns * size, LINE):
-                fetch(x.at + i * x.row + line)
+    """Ask for a matrix that is stored by rows or by columns to be brought to the cache."""
+    runs, length, to_next = (columns, rows, x.column) if x.row < x.column else (rows, columns, x.row)
+    for run in range(runs):
+        for line in range(0, length * size, LINE):
+            fetch(x.at + run * to_next + line)
 
 
 @_jit

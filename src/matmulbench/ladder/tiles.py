@@ -11,9 +11,9 @@ from typing import Any
 from llvmlite import ir
 from numba.core import cgutils, types
 
-from matmulbench.ladder.vectors import I64, Emitter, emitted, fma, splat
+from matmulbench.ladder.vectors import I64, LINE, Emitter, emitted, fma, splat
 
-_LINE, _ROWS = 64, 8  # bytes of a cache line; about as many rows as a tile has
+_ROWS = 8  # about as many as a tile has
 _BLOCKS_AHEAD = 4  # of upright tiles: a block takes less time than memory
 _LATENCY = 8  # sums that must be under way for an FMA to begin in every cycle: latency (4) x units (2)
 
@@ -51,7 +51,7 @@ def tiles(
         def block(i: Any) -> None:
             first = emit.at(a, builder.mul(i, a_row))
             a_rows = [emit.at(first, builder.mul(number[r], a_row)) for r in range(n_rows)]
-            line = builder.mul(i, ir.Constant(I64, _LINE // _ROWS))
+            line = builder.mul(i, ir.Constant(I64, LINE // _ROWS))
             ahead = builder.select(is_far, emit.at(b_far, line), emit.at(first, rows_on))
             corner = emit.at(c, builder.mul(i, c_row))
             for r in range(n_rows):
@@ -157,7 +157,7 @@ def upright(
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         _, _, zero, m, k, a, a_row, b, c, c_row, last = args
         emit = Emitter(builder, zero.type)
-        lanes, piece = emit.lanes, 16 // emit.size
+        lanes, piece = emit.lanes, emit.piece
         n_rows = n_groups * lanes
         number, beside = emit.constants(n_rows), emit.constants(n_columns, emit.size)
         starts = range(0, n_columns, lanes)
@@ -189,7 +189,7 @@ def upright(
 
             def steps(p: Any, sums: list[Any]) -> list[Any]:
                 along = builder.mul(p, ir.Constant(I64, n_rows * emit.size))
-                for line in range(0, n_rows * piece * emit.size, _LINE):
+                for line in range(0, n_rows * piece * emit.size, LINE):
                     emit.prefetch(emit.at(ahead, along, ir.Constant(I64, line)))
                 for q, xs in enumerate(zip(*turned(p), strict=True)):
                     sums = step(builder.add(p, number[q]), list(xs), sums)

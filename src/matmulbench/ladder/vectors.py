@@ -17,6 +17,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
+LINE = 64  # bytes of a cache line
 _PIECE = 16  # bytes of a vector within which shuffling is cheapest
 _I8, _I32, I64 = ir.IntType(8), ir.IntType(32), ir.IntType(64)
 
@@ -68,6 +69,7 @@ class Emitter:
         self.builder, self.scalar = builder, scalar
         self.size = 4 if isinstance(scalar, ir.FloatType) else 8
         self.lanes = vector_bits() // (8 * self.size)
+        self.piece = _PIECE // self.size
         self.vector = ir.VectorType(scalar, self.lanes)
         self.zero = ir.Constant(self.vector, None)
 
@@ -99,7 +101,7 @@ class Emitter:
             loaded = self.builder.load(pointer)
             loaded.align = self.size
             return loaded
-        function = self._masked("load", kind, [pointer.type, _I32, mask.type, kind])
+        function = self._masked("load", kind.count, kind, [pointer.type, _I32, mask.type, kind])
         return self.builder.call(function, (pointer, ir.Constant(_I32, self.size), mask, ir.Constant(kind, None)))
 
     def store(self, value: Any, address: Any, mask: Any = None) -> None:
@@ -108,11 +110,11 @@ class Emitter:
         if mask is None:
             self.builder.store(value, pointer).align = self.size
         else:
-            function = self._masked("store", ir.VoidType(), [self.vector, pointer.type, _I32, mask.type])
+            function = self._masked("store", self.lanes, ir.VoidType(), [self.vector, pointer.type, _I32, mask.type])
             self.builder.call(function, (value, pointer, ir.Constant(_I32, self.size), mask))
 
-    def _masked(self, what: str, result: Any, arguments: list[Any]) -> Any:
-        name = f"llvm.masked.{what}.v{arguments[-1 if what == 'store' else 2].count}f{8 * self.size}.p0"
+    def _masked(self, what: str, lanes: int, result: Any, arguments: list[Any]) -> Any:
+        name = f"llvm.masked.{what}.v{lanes}f{8 * self.size}.p0"
         return cgutils.get_or_insert_function(  # type: ignore[no-untyped-call]
             self.builder.module, ir.FunctionType(result, arguments), name
         )
@@ -133,7 +135,7 @@ class Emitter:
 
         First within pieces of 128 bits, then piece by piece: each step is one instruction on x86, others would be two.
         """
-        piece = _PIECE // self.size
+        piece = self.piece
 
         def across(rows: list[Any], run: int) -> list[Any]:
             """Of each run take the first half, then the second."""
@@ -152,9 +154,8 @@ class Emitter:
 
         Rows that are a piece apart are loaded beside each other, so that turning within pieces is all there is to do.
         """
-        piece = _PIECE // self.size
-        pieces = [self.load(row, mask, piece) for row in rows]
-        return self._within_pieces([self._joined(pieces[first::piece]) for first in range(piece)], 1)
+        pieces = [self.load(row, mask, self.piece) for row in rows]
+        return self._within_pieces([self._joined(pieces[first :: self.piece]) for first in range(self.piece)], 1)
 
     def _joined(self, parts: list[Any]) -> Any:
         """Return one vector of several, a power of two."""
@@ -171,7 +172,7 @@ class Emitter:
         """Turn a square of pieces: interleave neighbours, ``width`` elements at a time, lower halves, then upper."""
         if len(rows) == 1:
             return rows
-        lanes, piece = range(self.lanes), _PIECE // self.size
+        lanes, piece = range(self.lanes), self.piece
         places = [lane % piece // (2 * width) * width + lane % width + lane // piece * piece for lane in lanes]
         low = [x + (self.lanes if lane // width % 2 else 0) for lane, x in zip(lanes, places, strict=True)]
         high = [x + piece // 2 for x in low]
