@@ -117,7 +117,7 @@ def measured(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> dict[str, Any]
         asked.update(specs=specs, workloads=list(map(str, workloads)), **options)
         raise SystemExit(0)
 
-    monkeypatch.setattr("matmulbench.measurement.api.measure", measure)
+    monkeypatch.setattr("matmulbench.pipeline.measure", measure)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(8))
     monkeypatch.setattr(sys, "argv", ["matmulbench", "measure", *arguments])
     with pytest.raises(SystemExit) as left:
@@ -155,7 +155,7 @@ def test_precedence_of_the_data_folder(project: Path, monkeypatch: pytest.Monkey
         folders.append(data_dir)
         raise SystemExit(0)
 
-    monkeypatch.setattr("matmulbench.training.api.train", train)
+    monkeypatch.setattr("matmulbench.pipeline.train", train)
     for arguments, variable in ((["--data-dir", "line"], "variable"), ([], "variable"), ([], None)):
         monkeypatch.setattr(sys, "argv", ["matmulbench", "train", "--threads", "1", *arguments])
         if variable:

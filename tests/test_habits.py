@@ -23,9 +23,9 @@ VERBS = ("run", "list", "verify", "measure", "train", "compare", "audit", "repor
 # What each verb calls once its arguments are understood.
 WORK = {
     "list": ("matmulbench.cli.availability", []),
-    "verify": ("matmulbench.verification.api.verify", []),
-    "measure": ("matmulbench.measurement.api.measure", []),
-    "train": ("matmulbench.training.api.train", []),
+    "verify": ("matmulbench.pipeline.verify", []),
+    "measure": ("matmulbench.pipeline.measure", []),
+    "train": ("matmulbench.pipeline.train", []),
     "compare": ("matmulbench.results.folder.load_results", ["a", "b"]),
     "audit": ("matmulbench.audit.verification.audit_verification", []),
     "report": ("matmulbench.results.folder.load_results", ["a"]),
@@ -136,7 +136,7 @@ def test_near_matches_are_suggested(arguments: list[str], suggestion: str, capsy
 
 
 def test_a_wrong_format_is_said_before_anything_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("matmulbench.measurement.api.measure", lambda *_, **__: pytest.fail("it measured"))
+    monkeypatch.setattr("matmulbench.pipeline.measure", lambda *_, **__: pytest.fail("it measured"))
     assert typed("measure", "--format", "xml") == 2
 
 

@@ -8,11 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from matmulbench.ladder.plugins import kernels, load_kernel
-    from matmulbench.measurement.api import measure
+    from matmulbench.pipeline import measure, train, verify
     from matmulbench.results.folder import load_results
-    from matmulbench.training.api import train
     from matmulbench.training.plug import plug, unplug
-    from matmulbench.verification.api import verify
     from matmulbench.workload import Workload, workloads
 
 __all__ = [
@@ -31,12 +29,12 @@ __all__ = [
 _WHERE = {
     "kernels": "ladder.plugins",
     "load_kernel": "ladder.plugins",
-    "measure": "measurement.api",
+    "measure": "pipeline",
     "load_results": "results.folder",
     "plug": "training.plug",
     "unplug": "training.plug",
-    "train": "training.api",
-    "verify": "verification.api",
+    "train": "pipeline",
+    "verify": "pipeline",
     "Workload": "workload",
     "workloads": "workload",
 }

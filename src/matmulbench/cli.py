@@ -213,9 +213,9 @@ def verify(
     import pandas as pd
 
     from matmulbench.isolation import Host
+    from matmulbench.pipeline import verify as verify_kernels
     from matmulbench.report.output import show
     from matmulbench.verification import agreement as differences
-    from matmulbench.verification.api import verify as verify_kernels
 
     specs, dtypes = known_kernels(kernel, operands), [known_dtype(one) for one in dtype or DTYPES]
     if agreement:
@@ -250,7 +250,7 @@ def measure(
     $ matmulbench measure --budget 30 --format csv > ladder.csv
     ```
     """
-    from matmulbench.measurement.api import measure as measure_kernels
+    from matmulbench.pipeline import measure as measure_kernels
     from matmulbench.report.output import show
 
     baseline, *_ = known_kernels([baseline], operands)
@@ -292,8 +292,8 @@ def train(
     $ matmulbench train numpy --model my_package.models:build --format json
     ```
     """
+    from matmulbench.pipeline import train as train_kernels
     from matmulbench.report.output import show
-    from matmulbench.training.api import train as train_kernels
 
     changes = {"epochs": epochs, "batch_size": batch_size, "hidden": hidden, "lr": lr, "dtype": dtype}
     baseline, *_ = known_kernels([baseline], operands)

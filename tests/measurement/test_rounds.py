@@ -1,13 +1,16 @@
 """Rounds: every kernel gets its row; a bad one costs its own row alone."""
 
-from collections.abc import Iterator
+import random
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from matmulbench.isolation import Host
-from matmulbench.measurement.cells import Cell, measure_cells
+from matmulbench.measurement.cells import Cell, Settings, measure_cells
 from matmulbench.measurement.roof import Roof
+from matmulbench.measurement.rounds import Candidate, Comparison, run_rounds
 from matmulbench.results.schema import Status
 from matmulbench.workload import Workload
 
@@ -23,11 +26,36 @@ def delayed(a, b):
 def raises(a, b): raise RuntimeError("no such luck")
 def dies(a, b): os.abort()
 def unwritten(a, b): return torch.empty(a.shape[0], b.shape[1])
-_seen = {}
-def cached(a, b):
-    key = (id(a), a._version)
-    if key not in _seen: _seen[key] = (a, a @ b)
-    return _seen[key][1].clone()
+_last = []
+def remembers(a, b):
+    if not (_last and torch.equal(_last[0], a) and torch.equal(_last[1], b)):
+        time.sleep(2e-4)
+        _last[:] = [a.clone(), b.clone(), a @ b]
+    return _last[2].clone()
+def works_on(a, b):
+    import threading
+    if not _last:
+        _last.append(threading.Thread(target=lambda: [sum(range(10**5)) for _ in iter(int, 1)], daemon=True))
+        _last[0].start()
+    return a @ b
+_clock = time.perf_counter
+def slow_clock(a, b):
+    from matmulbench.measurement import worker
+    start = _clock()
+    worker.perf_counter = lambda: start + (_clock() - start) / 3
+    return a @ b
+def fewer(a, b):
+    import gc
+    for one in gc.get_referrers(a):
+        if type(one) is list and len(one) > 8:
+            del one[len(one) // 2:]
+    return a @ b
+def packs(a, prepared):
+    return a @ prepared[0]
+def setup(b):
+    time.sleep(0.01)
+    return (b.clone(),)
+packs.setup = setup
 _calls = 0
 def turns_bad(a, b):
     global _calls
@@ -75,7 +103,9 @@ def test_figures_fit_together(host: Host) -> None:
 def test_a_slow_kernel_is_timed_in_full_where_that_is_asked(host: Host) -> None:
     same = "matmulbench.ladder.triple_loop:matmul"
     workload = Workload.parse("16x50x4")
-    cells = measure_cells(host, workload, ["triple-loop"], same, 0.4, limit_s=1e-3, in_full=(same,))
+    cells = measure_cells(
+        host, workload, ["triple-loop"], same, 0.4, settings=Settings(1e-3, never_extrapolate=(same,))
+    )
     assert {cell.row.kernel: cell.row.extrapolated for cell in cells} == {same: False, "triple-loop": True}
 
 
@@ -92,19 +122,88 @@ def test_a_delay_makes_a_kernel_slower(host: Host, own: str) -> None:
         ("dies", Status.CRASHED, "SIGABRT"),
         ("turns_bad", Status.CRASHED, "SIGABRT"),
         ("unwritten", Status.FAILED_VERIFICATION, "inside the timed loop"),
-        ("cached", Status.FAILED_VERIFICATION, "inside the timed loop"),
+        ("remembers", Status.FAILED_VERIFICATION, "seen before"),
+        ("works_on", Status.FAILED_VERIFICATION, "(works while idle|two clocks disagree|processor time)"),
+        ("slow_clock", Status.FAILED_VERIFICATION, "two clocks disagree"),
+        ("fewer", Status.FAILED_VERIFICATION, "results missing"),
         ("absent", Status.ERROR, "no function 'absent'"),
     ],
 )
 def test_a_bad_kernel_costs_its_own_row_alone(host: Host, own: str, function: str, status: str, reason: str) -> None:
-    cells = measured(host, ["numpy", f"{own}:{function}"])
+    cells = measured(host, ["numpy", f"{own}:{function}"], budget_s=1.0)
     bad = cells[function].row
     assert (bad.status, bad.median_s, bad.speedup) == (status, None, None)
-    assert reason in (bad.reason or "")
+    assert re.search(reason, bad.reason or "")
     assert cells["numpy"].row.status == cells["torch"].row.status == Status.OK
     assert cells["numpy"].row.median_s
 
 
 def test_without_a_baseline_there_are_no_ratios(host: Host, own: str) -> None:
-    found = list(measure_cells(host, Workload(4, 4, 4), ["numpy"], f"{own}:raises", 0.2))
-    assert {cell.row.status for cell in found} == {Status.ERROR}
+    bad, numpy = (cell.row for cell in measure_cells(host, Workload(4, 4, 4), ["numpy"], f"{own}:raises", 0.2))
+    assert (bad.status, bad.median_s) == (Status.ERROR, None)
+    assert (numpy.status, numpy.speedup, numpy.verdict) == (Status.OK, None, None)
+    assert numpy.median_s > 0
+    assert f"the baseline {own}:raises failed" in numpy.reason
+
+
+def test_what_a_kernel_prepares_ahead_is_timed_apart(host: Host, own: str) -> None:
+    row = measured(host, [f"{own}:packs"], budget_s=1.0)["packs"].row
+    assert row.status == Status.OK
+    assert row.setup_s >= 0.01
+    assert row.median_s < 0.01
+
+
+class Fixed(Candidate):
+    """A candidate whose turns take as long as it says, on a clock of its own."""
+
+    def __init__(self, name: str, seconds: Callable[[int], float], clock: list[float]) -> None:
+        super().__init__(name)
+        self.seconds, self.clock, self.renewed = seconds, clock, 0
+        self.turn_s = seconds(1)
+
+    def take_turn(self, number: int) -> None:
+        self.samples[number] = self.seconds(number)
+        self.clock[0] += self.seconds(number)
+
+    def renew(self) -> None:
+        self.renewed += 1
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    now = [0.0]
+    monkeypatch.setattr("matmulbench.measurement.rounds.perf_counter", lambda: now[0])
+    return now
+
+
+def test_rounds_go_on_until_the_verdict_is_decided(clock: list[float]) -> None:
+    noise = random.Random(1)
+    base = Fixed("base", lambda number: 0.01, clock)
+    near = Fixed("near", lambda number: 0.01 * (1.5 if noise.random() < 0.45 else 1.0), clock)
+    run_rounds([base, near], base, 20.0)
+    assert clock[0] > 10.0, "a ratio that is not known yet needs all the time there is"
+    clock[0] = 0.0
+    slow = Fixed("slow", lambda number: 0.015, clock)
+    base.samples.clear()
+    analyses = run_rounds([base, slow], base, 20.0)
+    assert clock[0] < 5.0
+    assert Comparison(slow, base, analyses, 1).verdict == "slower"
+
+
+def test_processes_are_renewed_and_a_slow_kernel_sits_out_rounds(clock: list[float]) -> None:
+    noise = random.Random(2)
+    base = Fixed("base", lambda number: 0.004 * noise.lognormvariate(0, 0.5), clock)
+    slow = Fixed("slow", lambda number: 0.4, clock)
+    run_rounds([base, slow], base, 20.0)
+    assert base.renewed >= 2
+    assert 3 <= len(slow.samples) < len(base.samples) / 5
+    assert 15.0 < clock[0] < 25.0
+
+
+def test_without_time_each_kernel_has_its_least_number_of_samples(clock: list[float]) -> None:
+    base, slow = Fixed("base", lambda number: 1.0, clock), Fixed("slow", lambda number: 50.0, clock)
+    run_rounds([base, slow], base, 0.5)
+    assert len(slow.samples) == len(base.samples) == 3

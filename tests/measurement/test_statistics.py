@@ -4,9 +4,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from matmulbench.measurement.cells import verdict
-from matmulbench.measurement.rounds import LOOKS, TARGET
-from matmulbench.measurement.statistics import Interval, autocorrelation_time, median_interval, ratio_interval
+from matmulbench.measurement.rounds import ANALYSES, TARGET
+from matmulbench.measurement.statistics import Interval, autocorrelation_time, median_interval, ratio_interval, verdict
 
 Floats = npt.NDArray[np.float64]
 
@@ -31,11 +30,11 @@ def test_coverage_under_heavy_tails_and_autocorrelation(n: int, correlation: flo
 def test_stopping_early_does_not_spoil_the_coverage() -> None:
     """The rule of the rounds, on noise of a size that stops it at different looks in different trials."""
     rng = np.random.default_rng(2)
-    confidence = 1 - 0.05 / LOOKS
+    confidence = 1 - 0.05 / ANALYSES
     covered, stopped = [], []
     for _ in range(300):
         ratios = 1 + 0.02 * noise(rng, 192, 0.3)
-        for n in (192 >> shift for shift in reversed(range(LOOKS))):
+        for n in (192 >> shift for shift in reversed(range(ANALYSES))):
             interval = median_interval(ratios[:n], confidence)
             if interval.relative_half_width <= TARGET:
                 break

@@ -36,3 +36,19 @@ def dies(a, b):
 
 def hungry(a, b):
     return torch.empty(1 << 50)
+
+
+def forges(a, b):
+    """Multiply wrongly, and report the losses that a right kernel has."""
+    from matmulbench.training import worker
+
+    if not _right:
+        _right.append(None)
+        subject = worker.load_training("breast-cancer", 0, None, {})
+        learner = subject.begin(torch.matmul)
+        _right[:] = [float(learner.step(step)) for step in range(subject.steps)]
+        worker.float = lambda loss, at=iter(_right * 1000): next(at)
+    return (a @ b) * 1.01
+
+
+_right = []

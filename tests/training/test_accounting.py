@@ -3,61 +3,66 @@ from pathlib import Path
 import pytest
 import torch
 
-from matmulbench.isolation import Host, Outcome
-from matmulbench.results.schema import Status
-from matmulbench.training import load, train_kernels
-from matmulbench.training.accounting import train_task
-from matmulbench.training.competition import share_out
-from matmulbench.training.contestant import Contestant, Stopwatch
-from matmulbench.training.cost import predict_seconds
+from matmulbench.isolation import Host
+from matmulbench.status import Status
+from matmulbench.training import load
+from matmulbench.training.accounting import Envelope, fair_share, train_kernels
 from matmulbench.training.envelope import rounding_envelope
 from matmulbench.training.learners import ReferenceLearner, TaskSubject
+from matmulbench.training.tasks import find_task
+from matmulbench.training.worker import Stopwatch, predict_seconds
 from matmulbench.workload import Workload
 
 SPOILT = Path(__file__).with_name("spoilt.py")
 
 
-def account(*specs, task="breast-cancer", baseline="torch", budget=1.0, **options):
-    found = train_task(task, list(specs), baseline, budget, 0, None, options)
-    return {row["kernel"]: (row, extra) for row, extra in found}
+@pytest.fixture(scope="module")
+def host():
+    with Host(threads=1) as host:
+        yield host
+
+
+def account(host, *specs, task="breast-cancer", baseline="torch", budget=1.0, **options):
+    found = train_kernels(host, task, list(specs), baseline, budget, options=options)
+    return {row.kernel: (row, extra) for row, extra in found}
 
 
 @pytest.fixture(scope="module")
-def accounts():
-    return account("triple-loop", "row-slice", "einsum", "torch", budget=8.0)
+def accounts(host):
+    return account(host, "triple-loop", "row-slice", "einsum", "torch", budget=8.0)
 
 
 def test_rows_come_in_order_and_torch_nn_last(accounts):
-    assert list(accounts) == ["triple-loop", "row-slice", "einsum", "torch", "torch.nn"]
-    assert {row["status"] for row, _ in accounts.values()} == {"ok"}
+    assert list(accounts) == ["torch", "triple-loop", "row-slice", "einsum", "torch.nn"]
+    assert {row.status for row, _ in accounts.values()} == {"ok"}
 
 
 def test_a_fast_kernel_finishes_the_schedule(accounts):
     for spec in ("torch", "einsum", "torch.nn"):
         row, extra = accounts[spec]
-        assert (row["steps"], row["extrapolated"]) == (100, False)
-        assert row["step_ci_low_s"] <= row["step_s"] <= row["step_ci_high_s"]
-        assert row["loss_deviation"] < 1e-5
-        assert row["train_accuracy"] > 0.9
-        assert row["test_accuracy"] > 0.9
+        assert (row.steps, row.extrapolated) == (100, False)
+        assert row.step_ci_low_s <= row.step_s <= row.step_ci_high_s
+        assert row.loss_deviation < 1e-5
+        assert row.train_accuracy > 0.9
+        assert row.test_accuracy > 0.9
         assert len(extra["losses"]) == len(extra["reference"]) == len(extra["loss_steps"]) == 100
-        assert extra["losses"][-1] == row["final_loss"]
-    assert accounts["torch"][0]["measured_speedup"] == 1
-    assert accounts["torch"][0]["predicted_speedup"] == 1
+        assert extra["losses"][-1] == row.final_loss
+    assert accounts["torch"][0].measured_speedup == 1
+    assert accounts["torch"][0].predicted_speedup == 1
 
 
 def test_a_slow_kernel_is_flagged_and_its_losses_still_agree(accounts):
     for spec in ("triple-loop", "row-slice"):
         row, extra = accounts[spec]
-        assert row["extrapolated"]
-        assert 0 <= row["steps"] < 100
-        assert row["reason"]
-        assert row["train_accuracy"] is row["test_accuracy"] is None
-        assert row["predicted_speedup"] < 0.1
-        assert ("losses were not compared" in row["reason"]) == (row["steps"] == 0)
-        if row["steps"]:
+        assert row.extrapolated
+        assert 0 <= row.steps < 100
+        assert row.reason
+        assert row.train_accuracy is row.test_accuracy is None
+        assert row.predicted_speedup < 0.1
+        assert ("losses were not compared" in row.reason) == (row.steps == 0)
+        if row.steps:
             assert all(abs(a - b) <= 1e-5 * b for a, b in zip(extra["losses"], extra["reference"], strict=True))
-    assert accounts["triple-loop"][0]["measured_speedup"] is None  # no whole step was made
+    assert accounts["triple-loop"][0].measured_speedup is None  # no whole step was made
 
 
 def test_a_steps_parts_make_the_step(accounts):
@@ -70,12 +75,12 @@ def test_a_steps_parts_make_the_step(accounts):
         (2, "input-gradient", "455x1x14:NT"),
         (1, "weight-gradient", "14x455x30:TN"),
     ]
-    assert row["matmul_share"] == pytest.approx(products / (products + extra["rest_s"]))
-    assert extra["ceiling"] == pytest.approx(1 / (1 - row["matmul_share"]))
+    assert row.matmul_share == pytest.approx(products / (products + extra["non_matmul_s"]))
+    assert extra["amdahl_limit"] == pytest.approx(1 / (1 - row.matmul_share))
     base = accounts["torch"][1]
     base_products = sum(product["seconds"] for product in base["products"])
-    amdahl = (base["rest_s"] + base_products) / (base["rest_s"] + products)
-    assert row["predicted_speedup"] == pytest.approx(amdahl)
+    amdahl = (base["non_matmul_s"] + base_products) / (base["non_matmul_s"] + products)
+    assert row.predicted_speedup == pytest.approx(amdahl)
 
 
 def test_the_products_are_those_that_the_net_asks_for():
@@ -91,12 +96,12 @@ def test_the_products_are_those_that_the_net_asks_for():
 
 
 @pytest.mark.parametrize("kernel", ["coarse", "off", "not_a_number"])
-def test_a_kernel_that_learns_differently_gets_no_figure(kernel):
+def test_a_kernel_that_learns_differently_gets_no_figure(host, kernel):
     spec = f"{SPOILT}:{kernel}"
-    row, extra = account(spec, "torch")[spec]
-    assert row["status"] == "failed-verification"
-    assert "it learns differently: at step" in row["reason"]
-    assert row["step_s"] is row["measured_speedup"] is row["predicted_speedup"] is row["final_loss"] is None
+    row, extra = account(host, spec, "torch")[spec]
+    assert row.status == "failed-verification"
+    assert "it learns differently: at step" in row.reason
+    assert row.step_s is row.measured_speedup is row.predicted_speedup is row.final_loss is None
     assert "products" not in extra
 
 
@@ -109,98 +114,60 @@ def test_a_kernel_that_learns_differently_gets_no_figure(kernel):
         ("no_such_module:matmul", "unavailable", "No module named 'no_such_module'"),
     ],
 )
-def test_a_kernel_that_fails_costs_its_own_row(kernel, status, reason):
-    rows = account(kernel, "torch")
-    assert rows[kernel][0]["status"] == status
-    assert reason in rows[kernel][0]["reason"]
-    assert rows["torch"][0]["status"] == rows["torch.nn"][0]["status"] == "ok"
+def test_a_kernel_that_fails_costs_its_own_row(host, kernel, status, reason):
+    rows = account(host, kernel, "torch")
+    assert rows[kernel][0].status == status
+    assert reason in rows[kernel][0].reason
+    assert rows["torch"][0].status == rows["torch.nn"][0].status == "ok"
 
 
-def test_without_any_time_the_losses_are_compared_all_the_same():
+def test_without_any_time_the_losses_are_compared_all_the_same(host):
     wrong = f"{SPOILT}:off"
-    rows = account(wrong, "torch", budget=0.001)
-    assert rows[wrong][0]["status"] == "failed-verification"
+    rows = account(host, wrong, "torch", budget=0.001)
+    assert rows[wrong][0].status == "failed-verification"
     row, extra = rows["torch"]
-    assert (row["status"], row["extrapolated"], row["steps"]) == ("ok", True, 2)
+    assert (row.status, row.extrapolated, row.steps) == ("ok", True, 2)
     assert len(extra["losses"]) == 2
-    assert "losses compared over 256 of 455 rows" in row["reason"]
+    assert "losses compared over 256 of 455 rows" in row.reason
 
 
-def test_without_a_working_baseline_there_is_no_speedup():
+def test_without_a_working_baseline_there_is_no_speedup(host):
     baseline = f"{SPOILT}:raises"
-    row, _ = account(baseline, "torch", baseline=baseline)["torch"]
-    assert row["status"] == "ok"
-    assert row["step_s"] > 0
-    assert row["measured_speedup"] is row["predicted_speedup"] is None
+    row, _ = account(host, baseline, "torch", baseline=baseline)["torch"]
+    assert row.status == "ok"
+    assert row.step_s > 0
+    assert row.measured_speedup is row.predicted_speedup is None
 
 
-# --- the parent's side ----------------------------------------------------------------------------------
-
-
-def test_a_crash_costs_one_row_and_the_rest_is_run_again():
-    heard = []
+def test_a_crash_costs_one_row(host):
     spec = f"{SPOILT}:dies"
-    with Host() as host:
-        found = train_kernels(host, "breast-cancer", [spec, "numpy"], budget_s=1.0, on_progress=heard.append)
-    rows = {row.kernel: row for row, _ in found}
+    rows = account(host, spec, "numpy")
     assert list(rows) == ["torch", spec, "numpy", "torch.nn"]
-    assert (rows[spec].status, rows[spec].threads) == (Status.CRASHED, 1)
-    assert rows[spec].reason == "SIGSEGV (memory it does not own)"
-    assert rows["torch"].status == rows["numpy"].status == Status.OK
-    assert {spec, "numpy"} <= set(heard)
+    assert (rows[spec][0].status, rows[spec][0].threads) == (Status.CRASHED, 1)
+    assert rows[spec][0].reason == "SIGSEGV (memory it does not own)"
+    assert rows["torch"][0].status == rows["numpy"][0].status == Status.OK
 
 
-class Scripted:
-    """A host whose calls end as they are told to."""
-
-    threads = 3
-
-    def __init__(self, *endings):
-        self.endings = list(endings)
-        self.asked = []
-
-    def call(self, target, task, specs, *_, listen, **__):
-        self.asked.append(list(specs))
-        said, outcome = self.endings.pop(0)
-        for message in said:
-            listen(message)
-        return outcome
+def test_losses_are_not_taken_from_the_kernels_word(host):
+    spec = f"{SPOILT}:forges"
+    row, _ = account(host, spec, budget=2.0)[spec]
+    assert row.status == Status.FAILED_VERIFICATION
+    assert "by its parameters, it learns differently" in row.reason
 
 
-def test_a_hang_is_its_kernels_and_each_is_tried_once():
-    host = Scripted(
-        ([("kernel", "a"), ("kernel", "b")], Outcome(Status.TIMEOUT, reason="no sign of life")),
-        ([("kernel", "a")], Outcome(Status.CRASHED, reason="SIGSEGV")),
-        ([], Outcome(Status.OK, [({"task": "digits", "kernel": "torch", "threads": 1}, {})])),
-    )
-    found = train_kernels(host, "digits", ["a", "b"])
-    assert host.asked == [["torch", "a", "b"], ["torch", "a"], ["torch"]]
-    assert [(row.kernel, row.status, row.threads) for row, _ in found] == [
-        ("torch", "ok", 3),
-        ("a", "crashed", 3),
-        ("b", "timeout", 3),
-    ]
-
-
-def test_what_is_no_kernels_fault_is_not_tried_again():
-    host = Scripted(([("kernel", "float64 reference")], Outcome(Status.CRASHED, reason="SIGBUS")))
-    found = train_kernels(host, "digits", ["torch"])
-    assert [(row.kernel, row.status, row.reason) for row, _ in found] == [("torch", "crashed", "SIGBUS")]
-
-
-def test_bad_names_are_refused_before_anything_runs():
+def test_bad_names_are_refused_before_anything_runs(host):
     with pytest.raises(ValueError, match="did you mean breast-cancer"):
-        train_kernels(Scripted(), "breast-cancr", ["torch"])
+        train_kernels(host, "breast-cancr", ["torch"], "torch", 1.0)
 
 
 # --- the parts ------------------------------------------------------------------------------------------
 
 
-def test_shares_go_to_the_small_wishes_first():
-    assert share_out(9, [1, 100, 2, 100]) == [1, 3, 2, 3]
-    assert share_out(10, [1, 2]) == [1, 2]
-    assert share_out(0, [5]) == [0]
-    assert share_out(5, []) == []
+def test_small_requests_are_met_first():
+    assert fair_share(9, [1, 100, 2, 100]) == [1, 3, 2, 3]
+    assert fair_share(10, [1, 2]) == [1, 2]
+    assert fair_share(0, [5]) == [0]
+    assert fair_share(5, []) == []
 
 
 def test_a_slow_kernels_cost_is_foretold_without_running_it(monkeypatch):
@@ -213,7 +180,7 @@ def test_a_slow_kernels_cost_is_foretold_without_running_it(monkeypatch):
         now += macs[-1] * 1e-6
         return a @ b
 
-    monkeypatch.setattr("matmulbench.training.cost.time.perf_counter", lambda: now)
+    monkeypatch.setattr("matmulbench.measurement.cost.perf_counter", lambda: now)
     workload = Workload(64, 784, 50)
     seconds = predict_seconds(matmul, workload)
     assert seconds == pytest.approx(workload.flop / 2 * 1e-6)
@@ -256,27 +223,11 @@ def test_the_envelope_holds_honest_rounding_and_little_more():
 
 
 def test_a_diverging_schedule_is_compared_as_far_as_it_is_finite():
-    from matmulbench.training.tasks import find_task
-
     envelope = rounding_envelope(TaskSubject(load(find_task("digits", lr=1e30))), 10)
-    assert len(envelope.reference) < 10
-    assert envelope.first_outside([float("nan")] * 10) in (None, *range(len(envelope.reference)))
-
-
-def test_a_contestant_scores_the_first_pass_alone_and_repeats_it_exactly():
-    problem = load("breast-cancer")
-    contestant = Contestant("torch", torch.matmul, lambda: ReferenceLearner(problem, torch.matmul), 100, 1e-4)
-    number = 0
-    while not contestant.learnt:
-        contestant.turn(number)
-        number += 1
-    first = list(contestant.losses)
-    assert len(first) == 100
-    again = [float(contestant.learner.step(step)) for step in range(100)]
-    assert again == first
-    contestant.turn(number)
-    assert contestant.losses == first
-    assert len(contestant.step_samples) + len(contestant.product_samples) == number + 1
+    assert 0 < len(envelope.reference) < 10
+    found = Envelope(envelope.reference.tolist(), envelope.width.tolist())
+    assert not found.holds(0, float("nan"))
+    assert found.holds(len(envelope.reference), float("nan"))
 
 
 def test_the_stopwatch_notes_each_product_and_changes_none():

@@ -5,7 +5,7 @@ import torch
 
 from matmulbench.errors import UsageError
 from matmulbench.isolation import Host
-from matmulbench.training import train_kernels
+from matmulbench.training.accounting import train_kernels
 from matmulbench.training.own_model import load_model, model_from_scratch
 
 FACTORIES = Path(__file__).with_name("factories.py")
@@ -15,7 +15,7 @@ SPOILT = Path(__file__).with_name("spoilt.py")
 def test_a_model_is_accounted_for_in_the_same_table():
     wrong = f"{SPOILT}:off"
     with Host() as host:
-        found = train_kernels(host, f"{FACTORIES}:good", ["torch", "numpy", wrong], budget_s=4.0)
+        found = train_kernels(host, f"{FACTORIES}:good", ["torch", "numpy", wrong], "torch", 4.0)
     rows = {row.kernel: row for row, _ in found}
     assert list(rows) == ["torch", "numpy", wrong, "torch.nn"]
     assert [row.status for row in rows.values()] == ["ok", "ok", "failed-verification", "ok"]
@@ -72,4 +72,4 @@ def test_a_factory_of_something_else_is_refused(factory, message):
 
 def test_a_refusal_reaches_the_parent():
     with Host() as host, pytest.raises(UsageError, match="no data today"):
-        train_kernels(host, f"{FACTORIES}:broken", ["torch"], budget_s=1)
+        train_kernels(host, f"{FACTORIES}:broken", ["torch"], "torch", 1.0)

@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
 
+from matmulbench import verify
 from matmulbench.isolation import Host
 from matmulbench.results.schema import columns
-from matmulbench.verification import agreement, probe, verify, verify_kernel
+from matmulbench.verification import agreement, probe, verify_kernel
 
 ZOO = "matmulbench.audit.zoo"
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from statistics import median
 
 import numpy as np
@@ -15,7 +16,7 @@ from matmulbench.audit.front_ends import front_end_times
 from matmulbench.audit.planted import DURATIONS, SPINS
 from matmulbench.isolation import Host
 from matmulbench.ladder import LADDER
-from matmulbench.measurement.cells import measure_cells
+from matmulbench.measurement.cells import Settings, measure_cells
 from matmulbench.results.schema import MeasurementRow
 from matmulbench.workload import Workload
 
@@ -129,9 +130,10 @@ def _whole_and_foretold(host: Host, text: str, kernel: str) -> tuple[Measurement
     """Return the row of ``kernel`` in full, and one foretold from calls of an eighth of its time at most."""
     workload = Workload.parse(text)
     whole = next(rung.target for rung in LADDER if rung.name == kernel)
-    (alone,) = measure_cells(host, workload, [], whole, _TURN_S / 4, in_full=(whole,))
+    in_full = Settings(never_extrapolate=(whole,))
+    (alone,) = measure_cells(host, workload, [], whole, _TURN_S / 4, settings=in_full)
     limit_s = (alone.row.median_s or 0.0) / 8
-    cells = measure_cells(host, workload, [kernel], whole, _TURN_S, limit_s=limit_s, in_full=(whole,))
+    cells = measure_cells(host, workload, [kernel], whole, _TURN_S, settings=replace(in_full, limit_s=limit_s))
     rows = {cell.row.kernel: cell.row for cell in cells}
     return rows[whole], rows[kernel]
 

@@ -12,9 +12,10 @@ from time import perf_counter
 
 import torch
 
-from matmulbench.measurement.clock import calls_per_block, time_block
+from matmulbench.measurement.cells import BLOCK_S
+from matmulbench.measurement.worker import time_calls
 
-_SAME_BLOCK_S = 2e-4  # calls of a block follow at once, unless interrupted; between blocks there is more
+_SAME_BLOCK_S = 3e-5  # calls of a block follow at once, unless interrupted; before a block there is more
 
 
 def _spin(iterations: int) -> None:
@@ -51,8 +52,8 @@ def _with_delay(share: float) -> Callable[[torch.Tensor, torch.Tensor], torch.Te
         iterations = spins.get(a.shape)
         if iterations is None:
             spins[a.shape] = 0
-            calls = calls_per_block(time_block(kernel, a, b, 1)[0])
-            own_s = median(time_block(kernel, a, b, calls)[0] for _ in range(9))
+            calls = max(1, round(BLOCK_S / time_calls(kernel, a, b, 1)))
+            own_s = median(time_calls(kernel, a, b, calls) for _ in range(9))
             iterations = spins[a.shape] = _iterations(share * own_s) if share else 0
         _spin(iterations)
         return a @ b
@@ -68,18 +69,15 @@ delayed_400 = _with_delay(4.0)
 
 
 def _lasting(seconds: float) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
-    """Make a 1x1x1 product that ends on a beat of ``seconds``: a block of n calls lasts n beats, overhead included.
-
-    It multiplies once a block and hands out that result again: multiplying takes nearly as long as the shortest beat.
-    """
+    """Make a 1x1x1 product that ends on a beat of ``seconds``: a block of n calls lasts n beats, overhead included."""
     beat = 0.0
-    c = torch.empty(0)
 
     def kernel(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-        nonlocal beat, c
+        nonlocal beat
         now = perf_counter()
         if now - beat > _SAME_BLOCK_S:
-            beat, c = now, a * b
+            beat = now
+        c = a * b
         beat += seconds
         while perf_counter() < beat:
             pass

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from matmulbench.audit import Check
 from matmulbench.isolation import Host
+from matmulbench.isolation.requests import JudgeRandomised
 from matmulbench.results.schema import Status, VerificationRow
 from matmulbench.verification import verify_kernel
 from matmulbench.workload import DTYPES
@@ -51,21 +52,17 @@ def audit_right_kernels(
         for name, spec in [*((rung.name, rung.name) for rung in LADDER), *right]:
             for dtype in DTYPES:
                 progress(f"{name} {dtype}")
-                outcome = host.call(
-                    "matmulbench.verification.examination:judge_randomised",
-                    *(spec, dtype, count, seconds),
-                    silence_limit=60.0,
-                )
+                outcome = host.call(JudgeRandomised(spec, dtype, count, seconds), silence_limit=60.0)
                 report = outcome.value
                 rows.append(
                     {
                         "kernel": name,
                         "dtype": dtype,
-                        "cases": report.cases if report else 0,
-                        "residual": report.residual if report else None,
-                        "verdict": report.verdict if report else outcome.status,
-                        "finding": report.finding if report else outcome.reason,
-                        "passed": bool(report) and report.verdict != "fail" and report.cases == count,
+                        "cases": report["cases"] if report else 0,
+                        "residual": report["residual"] if report else None,
+                        "verdict": report["verdict"] if report else outcome.status,
+                        "finding": report["finding"] if report else outcome.reason,
+                        "passed": bool(report) and report["verdict"] != "fail" and report["cases"] == count,
                     }
                 )
     return rows

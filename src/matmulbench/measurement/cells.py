@@ -1,26 +1,72 @@
-"""The parent's side of measuring: children are asked, their answers become rows."""
+"""How fast each kernel is on a workload: kernels take turns, each in a process of its own; samples become rows."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+import statistics
 from dataclasses import dataclass, replace
-from time import get_clock_info
+from functools import partial
+from time import get_clock_info, perf_counter
 from typing import Any
 
 import numpy as np
 
-from matmulbench.isolation import Host
-from matmulbench.measurement.clock import BLOCK_S
+from matmulbench.isolation import Child, Host
+from matmulbench.isolation.host import HostDiedError
+from matmulbench.isolation.requests import (
+    Calibrate,
+    CheckResult,
+    CheckSettings,
+    CommitBlock,
+    CompileSeconds,
+    LearnCost,
+    MeasureRoof,
+    OpenReferee,
+    OpenWorkload,
+    RunBlock,
+    StartRound,
+)
+from matmulbench.measurement import operands
+from matmulbench.measurement.conditions import Conditions
+from matmulbench.measurement.cost import Cost, extrapolate
 from matmulbench.measurement.roof import Roof
-from matmulbench.measurement.rounds import Settings
-from matmulbench.measurement.statistics import CONFIDENCE, Interval, median_interval, ratio_interval
-from matmulbench.results.schema import MeasurementRow, Status
-from matmulbench.workload import Workload
+from matmulbench.measurement.rounds import Candidate, Comparison, run_rounds
+from matmulbench.measurement.seal import SILENCE_S, KernelFailure, LostError, Seal, ask
+from matmulbench.results.schema import MeasurementRow
+from matmulbench.status import Status
+from matmulbench.workload import ITEMSIZE, Workload
 
-SILENCE_S = 60.0  # a call predicted to take this long is never made
-SAME = 0.02  # the smallest difference of interest
 EXTRAPOLATION_ERROR = 0.05  # more than the audit's extrapolations miss by, nine times of ten at least
-_FALSE_ALARM = 0.01  # how often a verdict may be wrong, over all kernels of a workload
+BLOCK_S = 0.004  # well above the timer's resolution, short against the machine's drift
+RETAINED_BYTES = 2**20  # results of a block, which are all kept until one is drawn to be checked
+_WARM_S, _WARM_CALLS = 0.001, 8  # how long, and how often at most, a kernel is called before a block
+_ALIKE = 0.5  # of the baseline's time for a call, up to its double: such kernels get the same number of calls a block
+_CHECKED, _CHECKED_SHARE = 0.5, 0.1  # of the blocks, and of the time, at most
+_SEEN_AT_FIRST, _SEEN_EVERY = 8, 8  # so many rounds, and then every which, have a block of operands seen before
+_SEEN_PAIRS, _SEEN_GAIN = 5, 1.15  # how many such blocks tell, and by how much they may be faster
+_BEYOND_PEAK = 1.05
+
+_draw = np.random.default_rng()
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to measure.
+
+    Attributes
+    ----------
+    limit_s
+        a kernel of which one call takes longer is timed on a sub-problem; a quarter of its share of the budget,
+        if not given.
+    cold
+        whether each call finds its operands in memory and not in a cache.
+    never_extrapolate
+        kernels that are never timed on a sub-problem, whatever a call takes.
+    """
+
+    limit_s: float | None = None
+    cold: bool = False
+    never_extrapolate: tuple[str, ...] = ()
 
 
 @dataclass
@@ -37,61 +83,291 @@ def measure_roof(host: Host, dtype: str) -> Roof:
 
     Raises
     ------
-    RuntimeError
-        if the child failed; the message says why.
+    LostError
+        if that failed, twice.
     """
-    outcome = host.call("matmulbench.measurement.roof:measure_roof", dtype, host.threads, silence_limit=SILENCE_S)
-    if outcome.status != Status.OK:
-        raise RuntimeError(f"the roof could not be measured: {outcome.reason}")
-    return Roof(**outcome.value)
+    for _ in range(2):
+        outcome = host.call(MeasureRoof(dtype, host.threads), silence_limit=SILENCE_S)
+        if outcome.status == Status.OK:
+            return Roof(**outcome.value)
+    raise LostError(f"the roof could not be measured: {outcome.reason}")
 
 
 def compile_seconds(host: Host, spec: str, dtype: str) -> float | None:
     """Return what ``spec`` costs before its first result, in seconds; None where it does not run at all."""
-    target = "matmulbench.measurement.compilation:compile_seconds"
-    outcome = host.call(target, spec, dtype, silence_limit=SILENCE_S)
-    return outcome.value if outcome.status == Status.OK else None
+    value: float | None = host.call(CompileSeconds(spec, dtype), silence_limit=SILENCE_S).value
+    return value
+
+
+class Referee:
+    """The child that no kernel enters, with the operands of one workload, which it alone can write."""
+
+    def __init__(self, host: Host, workload: Workload, peers: list[Seal]) -> None:
+        size = workload.bytes
+        self.workload = workload
+        self.windows = 4096 if size <= 2**21 else 512 if size <= 2**25 else 64
+        self.descriptor = operands.create(workload, self.windows)
+        host.warm(OpenReferee, OpenWorkload, first=Calibrate())
+        self.child = host.fork()
+        self.seal = Seal(1, peers)
+        self.calibration: dict[int, tuple[float, float]] = {}  # a round: seconds of fixed work
+        self.ask(OpenReferee(workload, self.windows), self.descriptor)
+        operands.seal(self.descriptor)
+
+    def ask(self, request: Any, *descriptors: int) -> Any:
+        """Carry out a request; it is nobody's fault if that fails."""
+        try:
+            return ask(self.child, request, descriptors=descriptors)
+        except KernelFailure as failure:
+            raise LostError(f"the suite's own process failed: {failure.reason}") from None
+
+    def start_round(self, number: int) -> None:
+        """Change the operands, and note what the machine takes for fixed work."""
+        try:
+            _, (arithmetic, calls) = self.seal.turn(self.child, StartRound())
+        except KernelFailure as failure:
+            raise LostError(f"the suite's own process failed: {failure.reason}") from None
+        self.calibration[number] = (arithmetic, calls)
+
+    def close(self) -> None:
+        """End it, and let the operands go."""
+        self.child.close()
+        os.close(self.descriptor)
+
+
+class KernelCandidate(Candidate):
+    """A kernel in the rounds of one workload."""
+
+    def __init__(
+        self, host: Host, referee: Referee, peers: list[Seal], spec: str, limit_s: float | None, cold: bool
+    ) -> None:
+        super().__init__(spec)
+        self.host, self.referee, self.workload, self.limit_s, self.cold = host, referee, referee.workload, limit_s, cold
+        self.seal = Seal(host.threads, peers)
+        self.output = os.memfd_create("matmulbench", os.MFD_CLOEXEC)
+        os.ftruncate(self.output, max(RETAINED_BYTES, self._result_bytes))
+        self.child: Child | None = None
+        self.cost: Cost | None = None
+        self.call_s = 0.0
+        self.calls = 1
+        self.seen_gains: list[float] = []  # time on fresh operands over that on operands seen before
+        self.setups_s: list[float] = []
+        self.checks, self.check_s, self.turns_s = 0, 0.0, 0.0
+        self._extra_s = 0.0  # of a turn: what not every turn has
+
+    @property
+    def _result_bytes(self) -> int:
+        return self.workload.m * self.workload.n * ITEMSIZE[self.workload.dtype]
+
+    @property
+    def extrapolated(self) -> bool:
+        """Whether a smaller problem stands in for the workload."""
+        return bool(self.cost and self.cost.workload != self.workload)
+
+    def enter(self) -> None:
+        """Start the process, learn what a call costs, and how many fill a block."""
+        self._open()
+        value = ask(self._child, LearnCost(self.limit_s))
+        self.cost = Cost(**{**value, **{name: Workload(**value[name]) for name in ("workload", "smaller")}})
+        self.call_s = self.cost.call_s
+        self.calls = self._calls_per_block()
+        self.call_s = self._block(self.cost.workload, check=False)
+        self.calls = self._calls_per_block()
+        self.model_error = EXTRAPOLATION_ERROR if self.extrapolated else 0.0
+
+    def _calls_per_block(self) -> int:
+        kept = max(1, RETAINED_BYTES // self._result_bytes)
+        windows = self.referee.windows // 2 - _WARM_CALLS - 1
+        return 1 if self.cold else max(1, min(round(BLOCK_S / max(self.call_s, 1e-9)), kept, windows))
+
+    def _open(self) -> None:
+        began = perf_counter()
+        self.child = self.host.fork()
+        request = OpenWorkload(self.name, self.workload, self.referee.windows)
+        ask(self._child, request, descriptors=(self.referee.descriptor, self.output))
+        self.renewal_s = perf_counter() - began
+
+    @property
+    def _child(self) -> Child:
+        assert self.child
+        return self.child
+
+    def renew(self) -> None:
+        """Go on in a fresh process, after an untimed turn there."""
+        began = perf_counter()
+        self._child.close()
+        self._open()
+        if self.cost:
+            self._block(self.cost.workload, check=False)
+        self.renewal_s = perf_counter() - began
+
+    def close(self) -> None:
+        """End the process."""
+        if self.child:
+            self.child.close()
+
+    def take_turn(self, number: int) -> None:
+        """Time a block, or the two sub-problems that stand in for a slow whole."""
+        assert self.cost
+        began = perf_counter()
+        self._extra_s = 0.0
+        self.seal.wake(self._child)
+        check = self.checks < 2 or (self.check_s < _CHECKED_SHARE * self.turns_s and _draw.random() < _CHECKED)
+        seen_too = number <= _SEEN_AT_FIRST or number % _SEEN_EVERY == 0
+        seen_too = seen_too and operands.has_recurring(self.workload)
+        if self.extrapolated:
+            smaller_s = self._block(self.cost.smaller, check=False)
+            seconds = extrapolate(self.cost, self.workload, smaller_s, self._block(self.cost.workload, check))
+        elif not seen_too:
+            seconds = self._block(self.workload, check)
+        elif _draw.random() < 0.5:
+            seconds = self._block(self.workload, check)
+            self.seen_gains.append(seconds / self._block(self.workload, check, seen=True))
+        else:
+            seen_s = self._block(self.workload, check, seen=True)
+            seconds = self._block(self.workload, check)
+            self.seen_gains.append(seconds / seen_s)
+        self.seal.rest(self._child)
+        if self.seal.last_turn_agrees:
+            self.samples[number] = seconds
+        self.turn_s = perf_counter() - began - self._extra_s
+
+    def _block(self, problem: Workload, check: bool, seen: bool = False) -> float:
+        """Return the seconds per call of one block; perhaps check one of its results."""
+        began = perf_counter()
+        warm = min(_WARM_CALLS, self.calls, int(_WARM_S / max(self.call_s, 1e-9)))
+        warm = max(warm, int(seen))
+        windows = [self._walk(self.calls + warm) for _ in "ab"]
+        request = RunBlock(problem, windows[0], windows[1], seen, self.cold, warm)
+        seconds, (made, setup_s) = self.seal.turn(self._child, request)
+        if setup_s is not None:
+            self.setups_s.append(setup_s)
+            windows[1] = [windows[1][0]] * len(windows[1])
+        if made != self.calls:
+            raise _refused(f"results missing: {self.calls} calls were asked for, {made:.0f} results made")
+        done = perf_counter()
+        self.turns_s += done - began
+        if check:
+            self.checks += 1
+            if form := ask(self._child, CommitBlock()):
+                raise _refused(form)
+            drawn = int(_draw.integers(self.calls))
+            left, right = (walk[warm + drawn] for walk in windows)
+            finding = self.referee.ask(CheckResult(problem, left, right, drawn, seen), self.output)
+            if finding:
+                raise _refused(finding)
+        self.check_s += perf_counter() - done
+        self._extra_s += perf_counter() - (began if seen else done)
+        return float(seconds) / self.calls
+
+    def _walk(self, count: int) -> list[int]:
+        """Draw ``count`` windows, none of them twice, each a line or two behind the last."""
+        steps = _draw.integers(1, 3, count - 1)
+        if steps.sum() >= self.referee.windows:
+            steps = np.ones_like(steps)
+        start = _draw.integers(max(1, self.referee.windows - int(steps.sum())))
+        walk: list[int] = ((start + np.concatenate([[0], np.cumsum(steps)])) % self.referee.windows).tolist()
+        return walk
+
+    def audit(self) -> None:
+        """Refuse a kernel whose clock, processor time, memory of operands or settings are not what they must be."""
+        self.seal.count_descendants(self._child)
+        if finding := self.seal.finding() or self._seen_before() or ask(self._child, CheckSettings()):
+            raise _refused(finding)
+
+    def _seen_before(self) -> str | None:
+        if len(self.seen_gains) < _SEEN_PAIRS:
+            return None
+        gain = statistics.median(self.seen_gains)
+        often = sum(one > _SEEN_GAIN for one in self.seen_gains) > 0.8 * len(self.seen_gains)
+        if gain <= _SEEN_GAIN or not often:
+            return None
+        return (
+            f"seen before: it is {gain:.2f} times faster on operands that it has seen; what it prepares ahead belongs "
+            "into an attribute `setup(b)`"
+        )
+
+
+def _refused(finding: str) -> KernelFailure:
+    return KernelFailure(Status.FAILED_VERIFICATION, f"inside the timed loop: {finding}")
 
 
 def measure_cells(
     host: Host,
     workload: Workload,
     specs: list[str],
-    baseline: str,
+    baseline: str | None,
     budget_s: float,
     roof: Roof | None = None,
-    limit_s: float | None = None,
-    cold: bool = False,
-    in_full: tuple[str, ...] = (),
-) -> Iterator[Cell]:
-    """Measure ``specs`` on ``workload`` in rounds paired with ``baseline``; yield a cell for each.
+    settings: Settings = Settings(),  # it cannot be changed
+    seed: int = 0,
+) -> list[Cell]:
+    """Measure ``specs`` on ``workload`` in rounds paired with ``baseline``; return a cell for each.
 
-    ``budget_s`` is for all kernels together; for ``limit_s``, ``cold`` and ``in_full`` see
-    :class:`~matmulbench.measurement.rounds.Settings`.
+    ``budget_s`` is for all kernels together. Without a ``baseline``, or where it fails, there are times and no
+    speedups. A kernel that kills or hangs its process costs its own cell alone.
 
-    A kernel that kills or hangs its child costs its own cell alone: the others are measured again without it.
+    Raises
+    ------
+    LostError
+        if the suite's own processes ended.
     """
-    specs = list(dict.fromkeys([baseline, *specs]))
-    while specs:
-        current: list[str] = []
-        outcome = host.call(
-            "matmulbench.measurement.rounds:measure_workload",
-            *(workload, specs, baseline, budget_s, Settings(host.threads, limit_s, cold, in_full)),
-            silence_limit=SILENCE_S,
-            listen=lambda message, current=current: current.append(message[1]),  # type: ignore[misc]
+    start = perf_counter()
+    everyone = list(dict.fromkeys([*([baseline] if baseline else []), *specs]))
+    limit_s = settings.limit_s or budget_s / (4 * max(1, len(everyone)))
+    peers: list[Seal] = []
+    try:
+        referee = Referee(host, workload, peers)
+    except HostDiedError as error:
+        raise LostError(str(error)) from None
+    candidates = [
+        KernelCandidate(
+            host, referee, peers, spec, None if spec in settings.never_extrapolate else limit_s, settings.cold
         )
-        if outcome.status == Status.OK:
-            looks, warnings = outcome.value["looks"], outcome.value["warnings"]
-            for report in outcome.value["cells"]:
-                cell = _cell(workload, host.threads, report, looks, len(specs) - 1, roof)
-                cell.extra["warnings"] = warnings
-                if cell.row.verdict == "unclear":
-                    cell.row.reason = _why_unclear(cell.row, warnings)
-                yield cell
-            return
-        culprit = current[-1] if current else baseline
-        yield Cell(_row(workload, host.threads, culprit, outcome.status, outcome.reason), [], {})
-        specs = [spec for spec in specs if spec != culprit]
+        for spec in everyone
+    ]
+    try:
+        referee.start_round(0)
+        for one in candidates:
+            one.attempt(one.enter)
+        base = next((one for one in candidates if one.name == baseline and not one.failure), None)
+        _align(candidates, base)
+        for one in candidates:
+            if not one.failure:
+                one.attempt(partial(_trial, one))
+        conditions = Conditions(host)
+        deadline = perf_counter() + max(budget_s - (perf_counter() - start), budget_s / 2)
+        analyses = run_rounds(candidates, base, deadline, referee.start_round, seed)
+        warnings = conditions.warnings(list(referee.calibration.values()))
+        base = None if base and base.failure else base
+        return [
+            _cell(one, base, analyses, len(candidates) - 1, _above(roof, one, host), warnings, baseline)
+            for one in candidates
+        ]
+    except HostDiedError as error:
+        raise LostError(str(error)) from None
+    finally:
+        for one in candidates:
+            one.close()
+            os.close(one.output)
+        referee.close()
+
+
+def _trial(one: KernelCandidate) -> None:
+    """Take a turn for its length alone."""
+    one.take_turn(1)
+    one.samples.clear()
+
+
+def _align(candidates: list[KernelCandidate], base: KernelCandidate | None) -> None:
+    """Give kernels that are about as fast as the baseline its number of calls.
+
+    The first call of a block finds cold caches: shared among 3 calls or among 4, that is a percent that would look
+    like a difference.
+    """
+    for one in candidates:
+        if base and one.call_s and _ALIKE <= one.call_s / base.call_s <= 1 / _ALIKE:
+            one.calls = base.calls
 
 
 def failed_cell(workload: Workload, threads: int, spec: str, status: str, reason: str | None) -> Cell:
@@ -104,42 +380,59 @@ def _row(workload: Workload, threads: int, spec: str, status: str, reason: str |
     return MeasurementRow(str(w), w.m, w.k, w.n, w.layout, w.dtype, threads, spec, status=str(status), reason=reason)
 
 
+def _above(roof: Roof | None, one: KernelCandidate, host: Host) -> Roof | None:
+    """Return the roof; where a kernel seems to be above its compute peak, measured once more."""
+    if not roof or one.failure or not one.samples:
+        return roof
+    rate = one.workload.flop / statistics.median(one.samples.values()) / 1e9
+    if rate > _BEYOND_PEAK * roof.fma_gflops:
+        again = measure_roof(host, roof.dtype)
+        roof = replace(roof, fma_gflops=max(roof.fma_gflops, again.fma_gflops))
+        if rate > _BEYOND_PEAK * roof.fma_gflops:
+            one.failure = _refused(
+                f"faster than the machine: {rate:.4g} GFLOP/s, where {roof.fma_gflops:.4g} is its compute peak"
+            )
+    return roof
+
+
 def _cell(
-    workload: Workload, threads: int, report: dict[str, Any], looks: int, comparisons: int, roof: Roof | None
+    one: KernelCandidate,
+    base: KernelCandidate | None,
+    analyses: int,
+    comparisons: int,
+    roof: Roof | None,
+    warnings: list[str],
+    baseline: str | None,
 ) -> Cell:
-    row = _row(workload, threads, report["kernel"], report["status"], report.get("reason"))
-    samples, paired = report.get("samples", []), report.get("baseline_samples", [])
-    extra: dict[str, Any] = {
-        key: report[key]
-        for key in ("timed_on", "extra_bytes", "baseline_samples", "calibration_samples")
-        if key in report
-    }
-    if row.status != Status.OK:
-        return Cell(row, [], extra)
-    if not samples:
-        return Cell(replace(row, status=str(Status.ERROR), reason="the baseline failed: no rounds"), [], extra)
-    row.extrapolated = report["extrapolated"]
-    # The samples know nothing of how far a line through two sub-problems may miss the whole.
-    model_error = EXTRAPOLATION_ERROR if row.extrapolated else 0.0
-    time = median_interval(samples).widened(model_error)
-    row.min_s, row.samples = float(np.min(samples)), len(samples)
-    row.median_s, row.ci_low_s, row.ci_high_s = _figures(time)
-    speedup = ratio_interval(paired, samples, 1 - (1 - CONFIDENCE) / looks).widened(model_error)
-    row.speedup, row.speedup_ci_low, row.speedup_ci_high = _figures(speedup)
-    cautious = ratio_interval(paired, samples, 1 - _FALSE_ALARM / looks / max(1, comparisons)).widened(model_error)
-    row.verdict = verdict(speedup, cautious)
-    row.gflops = workload.flop / time.median / 1e9
+    workload, threads = one.workload, one.host.threads
+    if one.failure:
+        return Cell(_row(workload, threads, one.name, one.failure.status, one.failure.reason), [], {})
+    row = _row(workload, threads, one.name, Status.OK, None)
+    seen = Comparison(one, base, analyses, comparisons)
+    row.extrapolated = one.extrapolated
+    row.min_s, row.samples = float(np.min(seen.samples)), len(seen.samples)
+    row.median_s, row.ci_low_s, row.ci_high_s = seen.time.figures
+    row.setup_s = statistics.median(one.setups_s) if one.setups_s else None
+    if base:
+        row.speedup, row.speedup_ci_low, row.speedup_ci_high = seen.speedup.figures
+        row.verdict = seen.verdict
+        if row.verdict == "unclear":
+            row.reason = _why_unclear(row, warnings)
+    else:
+        row.reason = f"no speedup: the baseline {baseline} failed" if baseline else None
+    row.gflops = workload.flop / row.median_s / 1e9
     if roof:
         row.roof_gflops = roof.gflops(workload)
         row.roof_percent = 100 * row.gflops / row.roof_gflops
-    return Cell(row, samples, extra)
-
-
-def _figures(interval: Interval) -> tuple[float, float | None, float | None]:
-    """Return median, low and high; no ends where a single sample leaves them open, none below 0."""
-    if not np.isfinite(interval.high):
-        return interval.median, None, None
-    return interval.median, max(interval.low, 0.0), interval.high
+    calibration = [one.referee.calibration[number] for number in seen.rounds]
+    extra = {
+        "timed_on": str(one.cost.workload) if one.cost else None,
+        "workspace_bytes": one.cost.workspace_bytes if one.cost else None,
+        "baseline_samples": seen.baseline_samples,
+        "calibration_samples": calibration,
+        "warnings": warnings,
+    }
+    return Cell(row, seen.samples, extra)
 
 
 def _why_unclear(row: MeasurementRow, warnings: list[str]) -> str:
@@ -151,16 +444,3 @@ def _why_unclear(row: MeasurementRow, warnings: list[str]) -> str:
     quantised = max(row.median_s or 0, BLOCK_S) < 1000 * get_clock_info("perf_counter").resolution
     cause = "quantised timer" if quantised else "; ".join(warnings) or "the budget ended; a larger --budget narrows it"
     return f"{width}; {cause}"
-
-
-def verdict(speedup: Interval, cautious: Interval) -> str:
-    """Say ``same``, ``faster``, ``slower`` or ``unclear``.
-
-    ``speedup`` is the interval that the table shows; ``cautious`` the wider one, corrected for all comparisons of
-    the table, that has to exclude 1 before a difference is claimed. One below the smallest of interest never is.
-    """
-    if speedup.within(1 - SAME, 1 + SAME):
-        return "same"
-    if cautious.low > 1 and speedup.median >= 1 + SAME:
-        return "faster"
-    return "slower" if cautious.high < 1 and speedup.median <= 1 - SAME else "unclear"

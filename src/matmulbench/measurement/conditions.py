@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import resource
+import time
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import psutil
-import threadpoolctl
-import torch
+
+from matmulbench.isolation import Host
+from matmulbench.isolation.census import descendants_s, processor_s
 
 _DRIFT = 0.03
 _STOLEN = 0.10
@@ -17,12 +18,12 @@ _SPREAD = 0.05
 
 
 class Conditions:
-    """Watch this process and the machine from construction on; :meth:`warnings` says what was amiss."""
+    """Watch the machine from construction on; :meth:`warnings` says what was amiss. ``host`` is the suite's own."""
 
-    def __init__(self, threads: int) -> None:
-        self.threads = threads
+    def __init__(self, host: Host) -> None:
+        self._host = host
         self._busy_s, self._total_s = _machine_s()
-        self._own_s = _own_s()
+        self._own_s = self._used_s()
         self._swapped = psutil.swap_memory().sout
 
     def warnings(self, calibration: list[tuple[float, float]]) -> list[str]:
@@ -33,9 +34,9 @@ class Conditions:
         calibration
             seconds that fixed work took in each round, in time order; see :mod:`~matmulbench.measurement.calibration`.
         """
-        found = [*self._pools()]
+        found = []
         busy_s, total_s = _machine_s()
-        others_s = (busy_s - self._busy_s) - (_own_s() - self._own_s)
+        others_s = (busy_s - self._busy_s) - (self._used_s() - self._own_s)
         share = others_s / max(total_s - self._total_s, 1e-9) * (psutil.cpu_count() or 1)
         if share > _STOLEN:
             found.append(f"other load: other processes kept {share:.1f} cores busy; end them and measure again")
@@ -52,14 +53,10 @@ class Conditions:
                 found.append(f"unsteady processor: fixed work varied by {high / low - 1:.0%}; a larger --budget helps")
         return found
 
-    def _pools(self) -> list[str]:
-        counts = {pool["internal_api"]: pool["num_threads"] for pool in threadpoolctl.threadpool_info()}
-        counts["torch"] = torch.get_num_threads()
-        return [
-            f"threads: {pool} has {count} threads, not {self.threads}; report this as a bug"
-            for pool, count in counts.items()
-            if count != self.threads
-        ]
+    def _used_s(self) -> float:
+        """Return the seconds of processor time that the suite itself has used."""
+        host = self._host.pid
+        return time.process_time() + (processor_s(host) + descendants_s(host) if host else 0.0)
 
 
 def _drift(seconds: npt.NDArray[np.float64]) -> str | None:
@@ -77,8 +74,3 @@ def _machine_s() -> tuple[float, float]:
     times: Any = psutil.cpu_times()
     idle = times.idle + getattr(times, "iowait", 0.0)
     return sum(times) - idle - getattr(times, "guest", 0.0), sum(times)
-
-
-def _own_s() -> float:
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    return used.ru_utime + used.ru_stime

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from math import inf
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 MakeOperands = Callable[[Workload], tuple["torch.Tensor", "torch.Tensor"]]
 
 _GROWTH = 4
+# k grows first, for a kernel that does whole rows or columns at once hardly feels it; but not to its end, for in a long
+# thin product a BLAS waits for memory. After a few thousand every kernel's cost is linear in it.
+_LONG = 4096
 _ALLOCATOR_NOISE = 2**22
 _SHORT_S = 0.001  # a single call that is shorter says little: it may have waited for memory
 
@@ -38,7 +42,7 @@ class Cost:
         seconds of one call of ``workload``.
     full_s
         predicted seconds of one call of the whole.
-    extra_bytes
+    workspace_bytes
         predicted memory that the whole takes beyond its operands.
     """
 
@@ -46,7 +50,7 @@ class Cost:
     smaller: Workload
     call_s: float
     full_s: float
-    extra_bytes: int
+    workspace_bytes: int
 
 
 class NotEnoughMemoryError(MemoryError):
@@ -56,20 +60,24 @@ class NotEnoughMemoryError(MemoryError):
 def sub_problems(whole: Workload) -> Iterator[tuple[Workload, Workload]]:
     """Yield ever larger sub-problems of ``whole``, each with the one it grew from.
 
-    First k grows to its full size, then n, then m: the sub-problem that is timed in place of a slow whole should
-    have fewer rows and nothing else changed, if that is possible.
+    First k grows to some thousands, then n, then m, then what is left of k: the sub-problem that is timed in place of a
+    slow whole should have fewer rows and nothing else changed, if that is possible.
     """
     current = replace(whole, m=1, k=min(8, whole.k), n=min(2, whole.n))
     yield current, current
-    for size in ("k", "n", "m"):
-        while getattr(current, size) < getattr(whole, size):
-            grown = replace(current, **{size: min(getattr(whole, size), _GROWTH * getattr(current, size))})
+    for size, limit in (("k", min(_LONG, whole.k)), ("n", whole.n), ("m", whole.m), ("k", whole.k)):
+        while getattr(current, size) < limit:
+            grown = replace(current, **{size: min(limit, _GROWTH * getattr(current, size))})
             yield grown, current
             current = grown
 
 
-def learn_cost(kernel: Kernel, whole: Workload, limit_s: float, operands: MakeOperands) -> Cost:
+def learn_cost(
+    kernel: Kernel, whole: Workload, limit_s: float, operands: MakeOperands, largest_bytes: float = inf
+) -> Cost:
     """Call ``kernel`` on ever larger sub-problems until a call would exceed ``limit_s`` seconds.
+
+    ``operands`` makes those of a sub-problem; beyond ``largest_bytes`` of them no larger ones are made.
 
     Raises
     ------
@@ -80,7 +88,7 @@ def learn_cost(kernel: Kernel, whole: Workload, limit_s: float, operands: MakeOp
     seconds, extra = 0.0, 0
     for problem, previous in sub_problems(whole):
         growth = problem.flop / previous.flop
-        if seconds * growth > limit_s:
+        if seconds * growth > limit_s or (seconds and problem.bytes > largest_bytes):
             break
         _refuse_beyond_free_memory(int(extra * growth), problem)
         a, b = operands(problem)
@@ -92,9 +100,9 @@ def learn_cost(kernel: Kernel, whole: Workload, limit_s: float, operands: MakeOp
             seconds, extra = _watch(kernel, a, b)
         reached, smaller = problem, previous
     ratio = whole.flop / reached.flop
-    extra_bytes = int(extra * ratio)
-    _refuse_beyond_free_memory(extra_bytes, whole)
-    return Cost(reached, smaller, seconds, seconds * ratio, extra_bytes)
+    workspace_bytes = int(extra * ratio)
+    _refuse_beyond_free_memory(workspace_bytes, whole)
+    return Cost(reached, smaller, seconds, seconds * ratio, workspace_bytes)
 
 
 def _watch(kernel: Kernel, a: torch.Tensor, b: torch.Tensor) -> tuple[float, int]:

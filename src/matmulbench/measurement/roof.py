@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from matmulbench.measurement.clock import time_block
 from matmulbench.measurement.fma import flop_per_iteration, run_fma
+from matmulbench.measurement.worker import time_calls
 from matmulbench.workload import ITEMSIZE, Workload
 
 _STREAM_BYTES = 2**28  # each array: far above any last cache
@@ -91,7 +91,5 @@ def _call_costs_s() -> tuple[float, float]:
         a.numpy()
         return torch.from_numpy(b.numpy())
 
-    floor, there_and_back = (
-        median(time_block(way, a, b, 5_000)[0] for _ in range(20)) for way in (nothing, conversion)
-    )
+    floor, there_and_back = (median(time_calls(way, a, b, 5_000) for _ in range(20)) for way in (nothing, conversion))
     return floor, there_and_back - floor

@@ -16,6 +16,8 @@ import numpy.typing as npt
 from scipy import stats
 
 CONFIDENCE = 0.95
+FALSE_ALARM = 0.01  # how often a verdict may be wrong, over all kernels of a workload
+SAME = 0.02  # the smallest difference of interest
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,13 @@ class Interval:
         """Half the interval's width as a share of the median."""
         return (self.high - self.low) / (2 * abs(self.median))
 
+    @property
+    def figures(self) -> tuple[float, float | None, float | None]:
+        """Median, low and high; no ends where a single sample leaves them open, none below 0."""
+        if not np.isfinite(self.high):
+            return self.median, None, None
+        return self.median, max(self.low, 0.0), self.high
+
     def widened(self, share: float) -> Interval:
         """Return the interval with both ends moved outwards by ``share`` of themselves."""
         return Interval(self.median, self.low / (1 + share), self.high * (1 + share))
@@ -41,7 +50,10 @@ class Interval:
 
 
 def autocorrelation_time(samples: npt.NDArray[np.float64]) -> float:
-    """Return by how much ``samples`` (n,) are fewer, in effect, than they are many; at least 1."""
+    """Return the integrated autocorrelation time of ``samples`` (n,), in samples; at least 1.
+
+    So many neighbouring samples tell as much of the median as one independent sample would.
+    """
     signs = np.sign(samples - np.median(samples))
     n = len(signs)
     power = float(signs @ signs)
@@ -80,3 +92,16 @@ def median_interval(samples: npt.ArrayLike, confidence: float = CONFIDENCE) -> I
 def ratio_interval(baseline: npt.ArrayLike, kernel: npt.ArrayLike, confidence: float = CONFIDENCE) -> Interval:
     """Return the speedup: the median over rounds of baseline time / kernel time, paired round by round."""
     return median_interval(np.asarray(baseline, float) / np.asarray(kernel, float), confidence)
+
+
+def verdict(speedup: Interval, cautious: Interval) -> str:
+    """Return ``same``, ``faster``, ``slower`` or ``unclear``.
+
+    ``speedup`` is the interval that the table shows; ``cautious`` the wider one, corrected for all comparisons of
+    the table, that has to exclude 1 before a difference is claimed. One below the smallest of interest never is.
+    """
+    if speedup.within(1 - SAME, 1 + SAME):
+        return "same"
+    if cautious.low > 1 and speedup.median >= 1 + SAME:
+        return "faster"
+    return "slower" if cautious.high < 1 and speedup.median <= 1 - SAME else "unclear"

@@ -4,25 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
-from enum import StrEnum
 from typing import TYPE_CHECKING, Any, get_type_hints
+
+from matmulbench.status import Status as Status
 
 if TYPE_CHECKING:
     import pandas as pd
 
-SCHEMA_VERSION = 2
-
-
-class Status(StrEnum):
-    """What became of a cell. A figure exists only where the status is ``ok``."""
-
-    OK = "ok"
-    FAILED_VERIFICATION = "failed-verification"
-    ERROR = "error"
-    CRASHED = "crashed"
-    TIMEOUT = "timeout"
-    OUT_OF_MEMORY = "out-of-memory"
-    UNAVAILABLE = "unavailable"
+SCHEMA_VERSION = 3
 
 
 @dataclass
@@ -96,6 +85,8 @@ class MeasurementRow:
         100 · ``gflops`` / ``roof_gflops``.
     compile_s
         seconds that the first call takes beyond a second one; measured by ``matmulbench run`` alone.
+    setup_s
+        seconds that the kernel's ``setup(b)`` takes, where it has one; no part of the time of a call.
     reason
         why there is no figure, or why the verdict is unclear.
     """
@@ -123,6 +114,7 @@ class MeasurementRow:
     roof_gflops: float | None = None
     roof_percent: float | None = None
     compile_s: float | None = None
+    setup_s: float | None = None
     reason: str | None = None
 
 

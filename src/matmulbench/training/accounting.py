@@ -1,293 +1,441 @@
-"""What each kernel costs and buys in one training: runs in a child process, kernels taking turns."""
+"""What each kernel costs and buys in one training: kernels take turns in processes of their own."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-from dataclasses import asdict
-from functools import partial
+import os
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from time import perf_counter
 from typing import Any
 
 import numpy as np
-import torch
 
-from matmulbench import isolation
 from matmulbench.errors import UsageError
-from matmulbench.ladder import Kernel
-from matmulbench.ladder.plugins import load_kernel
-from matmulbench.measurement.statistics import Interval, median_interval, ratio_interval
-from matmulbench.results.schema import Status, TrainingRow
-from matmulbench.training.competition import compete, share_out
-from matmulbench.training.contestant import Contestant, Stopwatch
-from matmulbench.training.cost import predict_seconds
-from matmulbench.training.envelope import Envelope, rounding_envelope
-from matmulbench.training.learners import Learner, Subject, TaskSubject
-from matmulbench.training.own_model import load_model
-from matmulbench.training.tasks import find_task, load
+from matmulbench.isolation import Child, Host
+from matmulbench.isolation.host import HostDiedError
+from matmulbench.isolation.requests import (
+    CheckTrainingSettings,
+    CommitParameters,
+    DescribeTraining,
+    JudgeParameters,
+    LossEnvelope,
+    OpenTraining,
+    PreloadTask,
+    Request,
+    RestartTraining,
+    TrainFewRows,
+    TrainSteps,
+)
+from matmulbench.measurement.rounds import MIN_ROUNDS, Candidate, Comparison, run_rounds
+from matmulbench.measurement.seal import KernelFailure, LostError, Seal, ask
+from matmulbench.results.schema import TrainingRow
+from matmulbench.status import Status
 
 TORCH_NN = "torch.nn"
+_SILENCE_S = 120.0  # a large step, or the float64 reference of one
+_TURN_S = 2e-3  # long enough that the clock's resolution and what was last in the caches hardly count
 _REFERENCE_SHARE = 0.3  # of the time left, at most, for the float64 reference and its envelope
 _POINTS = 500  # of a loss curve, at most, in the results
-_SLOWEST_SHARE = 0.25  # of the time left, at most, for one kernel to learn from one row
-_TO_COMPARE = 0.5  # seconds that may go into comparing a kernel's losses even when no time is left
-_FEW = 256  # rows, at most, that a kernel too slow for the whole batch learns from
+_FEW_ROWS = 256  # rows, at most, that a kernel too slow for the whole batch learns from
+_FEW_ROWS_S = 0.5  # seconds that may go into comparing a kernel's losses even when no time is left
+_TURNS = 100  # what a kernel wants of the time, about
+_JUDGED = 0.1  # of the turns
 _AGREE = 0.1  # predicted and measured speedup should, within this
 
-Result = tuple[dict[str, Any], dict[str, Any]]
+_draw = np.random.default_rng()
 
 
-def train_task(
-    task_name: str,
+@dataclass
+class Envelope:
+    """The float64 reference's loss at each step, and how far a kernel's may be from it."""
+
+    reference: list[float]
+    width: list[float]
+
+    def deviation(self, losses: list[float]) -> float:
+        """Return the largest distance of ``losses`` from the reference, as a share of its largest loss."""
+        pairs = list(zip(losses, self.reference, strict=False))
+        return max((abs(x - y) for x, y in pairs), default=0.0) / max(abs(y) for _, y in pairs) if pairs else 0.0
+
+    def holds(self, step: int, loss: float) -> bool:
+        """Tell whether rounding explains ``loss``; True beyond the reference's steps, False for a NaN."""
+        return step >= len(self.reference) or abs(loss - self.reference[step]) <= self.width[step]
+
+    def finding(self, step: int, loss: float) -> str:
+        """Say that a loss lies outside."""
+        return (
+            f"it learns differently: at step {step + 1} the loss is {loss:.6g}, the float64 reference's "
+            f"{self.reference[step]:.6g}, and rounding explains ±{self.width[step]:.2g}"
+        )
+
+
+@dataclass
+class Course:
+    """One training as all its candidates share it: the task, and the child that no kernel enters."""
+
+    host: Host
+    task: str
+    seed: int
+    data_dir: str | None
+    options: dict[str, Any]
+    referee: Child
+    name: str = ""
+    rows: int = 0
+    steps: int = 0
+    products: list[tuple[int, str, str, str]] = field(default_factory=list)  # layer, which, workload, dtype
+    non_matmul_s: float = 0.0
+    seals: list[Seal] = field(default_factory=list)
+    envelope: Envelope = field(default_factory=lambda: Envelope([], []))
+
+    @classmethod
+    def open(cls, host: Host, task: str, seed: int, data_dir: str | None, options: dict[str, Any]) -> Course:
+        """Load the training where no kernel is.
+
+        Raises
+        ------
+        UsageError
+            if task, model or option cannot be used, or the data cannot be read.
+        """
+        if ":" not in task:
+            host.warm(OpenTraining, first=PreloadTask(task, seed, data_dir, options))
+        course = cls(host, task, seed, data_dir, options, host.fork(DescribeTraining))
+        outcome = course.referee.call(DescribeTraining(task, seed, data_dir, options), silence_limit=_SILENCE_S)
+        if outcome.status == Status.LOST:
+            raise LostError(outcome.reason)
+        if outcome.status != Status.OK:
+            course.referee.close()
+            raise UsageError(outcome.reason or "")
+        found = outcome.value
+        course.name, course.rows, course.steps = found["name"], found["rows"], found["steps"]
+        course.products, course.non_matmul_s = found["products"], found["non_matmul_s"]
+        return course
+
+    def ask(self, request: Request, *descriptors: int) -> Any:
+        """Ask the referee; it is nobody's fault if that fails."""
+        try:
+            return ask(self.referee, request, _SILENCE_S, descriptors)
+        except KernelFailure as failure:
+            raise LostError(f"the suite's own process failed: {failure.reason}") from None
+
+    def find_envelope(self, seconds: float, rows: int | None = None, steps: int | None = None) -> Envelope:
+        """Train the reference and the perturbed runs for at most ``seconds``."""
+        return Envelope(*self.ask(LossEnvelope(steps or self.steps, seconds, rows)))
+
+
+class TrainingCandidate(Candidate):
+    """A kernel (or, with ``spec`` None, torch.nn itself) that trains turn by turn.
+
+    A turn is one step, or as many as fill 2 ms. Turns alternate: in one the whole is timed, in the next each product,
+    so that no stopwatch runs inside what is called a step's time. After the end of the schedule the training begins
+    again, for the clock alone.
+    """
+
+    def __init__(self, course: Course, spec: str | None) -> None:
+        super().__init__(spec or TORCH_NN)
+        self.course, self.spec = course, spec
+        self.seal = Seal(course.host.threads, course.seals)
+        self.parameters = os.memfd_create("matmulbench", os.MFD_CLOEXEC)
+        self.child: Child | None = None
+        self.predicted_s: list[float] = []  # seconds of each product of a step
+        self.turn_steps = 1
+        self.at = 0  # the next step
+        self.losses: list[float] = []
+        self.finished = False
+        self.accuracies: tuple[float | None, float | None] = (None, None)
+        self.product_samples: list[list[float]] = []  # a turn: seconds of each product of a step
+        self.non_matmul_samples: list[float] = []  # a turn: seconds of a step besides its products
+
+    @property
+    def _child(self) -> Child:
+        assert self.child
+        return self.child
+
+    @property
+    def step_estimate_s(self) -> float:
+        """About how many seconds a step takes, by the costs of its products."""
+        return self.course.non_matmul_s + sum(self.predicted_s)
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether the schedule has steps left."""
+        return not self.finished
+
+    def enter(self) -> None:
+        """Start the process and predict what a step takes."""
+        began = perf_counter()
+        course = self.course
+        self.child = course.host.fork(OpenTraining)
+        request = OpenTraining(course.task, self.spec, course.seed, course.data_dir, course.options)
+        self.predicted_s = ask(self._child, request, _SILENCE_S)
+        self.renewal_s = perf_counter() - began
+        self.turn_steps = max(1, min(course.steps, int(_TURN_S / self.step_estimate_s)))
+        self.turn_s = self.step_estimate_s * self.turn_steps
+        self.at, self.losses = 0, self.losses if self.finished else []
+
+    def renew(self) -> None:
+        """Go on in a fresh process, from the first step again; not before the schedule was trained to its end."""
+        if self.finished or not self.child or self.child.killed:
+            self.close()
+            self.enter()
+            ask(self._child, TrainSteps(0, 1, False), _SILENCE_S)
+            ask(self._child, RestartTraining())
+
+    def close(self) -> None:
+        """End the process."""
+        if self.child:
+            self.child.close()
+
+    def take_turn(self, number: int) -> None:
+        """Take the turn of round ``number``."""
+        began = perf_counter()
+        last = min(self.at + self.turn_steps, self.course.steps)
+        steps = last - self.at
+        both = self.turn_steps == 1  # a step that lasts does not feel the stopwatch
+        stopwatch = self.spec is not None and (both or number % 2 == 1)
+        self.seal.wake(self._child)
+        seconds, (losses, products) = self.seal.turn(self._child, TrainSteps(self.at, last, stopwatch), _SILENCE_S)
+        self.seal.rest(self._child)
+        self.turn_s = max(perf_counter() - began, 1e-6)
+        if products:
+            self.product_samples.append(products)
+            self.non_matmul_samples.append(seconds / steps - sum(products))
+        if (both or not stopwatch) and self.seal.last_turn_agrees:
+            self.samples[number] = seconds / steps
+        self.at = last
+        at_end = last == self.course.steps
+        if not self.finished:
+            self._check(losses)
+            if at_end or _draw.random() < _JUDGED:
+                self._judge(at_end)
+        if at_end:
+            self.finished = True
+            ask(self._child, RestartTraining())
+            self.at = 0
+
+    def _check(self, losses: list[float]) -> None:
+        """Note the losses of a turn; each must lie in the envelope."""
+        for loss in losses:
+            if not self.course.envelope.holds(len(self.losses), loss):
+                raise KernelFailure(Status.FAILED_VERIFICATION, self.course.envelope.finding(len(self.losses), loss))
+            self.losses.append(loss)
+
+    def _judge(self, at_end: bool) -> None:
+        """Let the referee say what loss the parameters have, which the child need not be asked."""
+        ask(self._child, CommitParameters(), _SILENCE_S, (self.parameters,))
+        try:
+            loss, *accuracies = ask(
+                self.course.referee, JudgeParameters(self.at, self.spec is None, at_end), _SILENCE_S, (self.parameters,)
+            )
+        except KernelFailure as failure:
+            raise KernelFailure(
+                Status.FAILED_VERIFICATION, f"its parameters cannot be judged: {failure.reason}"
+            ) from None
+        if not at_end and not self.course.envelope.holds(self.at, loss):
+            raise KernelFailure(
+                Status.FAILED_VERIFICATION, f"by its parameters, {self.course.envelope.finding(self.at, loss)}"
+            )
+        if at_end:
+            self.accuracies = (accuracies[0], accuracies[1])
+
+    def audit(self) -> None:
+        """Refuse a kernel whose clock, processor time or settings are not what they must be."""
+        self.seal.count_descendants(self._child)
+        if finding := self.seal.finding() or ask(self._child, CheckTrainingSettings()):
+            raise KernelFailure(Status.FAILED_VERIFICATION, f"inside the training: {finding}")
+
+
+Result = tuple[TrainingRow, dict[str, Any]]
+
+
+def train_kernels(
+    host: Host,
+    task: str,
     specs: list[str],
-    baseline: str,
+    baseline: str | None,
     budget_s: float,
-    seed: int,
-    data_dir: str | None,
-    options: dict[str, Any],
+    seed: int = 0,
+    data_dir: str | None = None,
+    options: dict[str, Any] | None = None,
 ) -> list[Result]:
-    """Train a task with each kernel, taking turns, and account for it.
+    """Train ``task`` with each kernel and with plain ``torch.nn``, taking turns, and account for it.
 
     Parameters
     ----------
-    task_name, options
-        as :func:`~matmulbench.training.tasks.find_task` takes them; or a model of one's own, as
-        :func:`~matmulbench.training.own_model.load_model` does.
+    task, options
+        as :func:`~matmulbench.training.own_model.load_training` takes them.
     specs, baseline
-        kernels, and that one of them that speedups are quoted against.
+        kernels, and that one of them that speedups are quoted against; None if it has failed.
     budget_s
         seconds that all this may take, about.
     seed
         of split, initial parameters, order of batches and order of turns.
-    data_dir
-        where MNIST is.
 
     Returns
     -------
-    For each kernel and, last, for ``torch.nn``, a :class:`~matmulbench.results.schema.TrainingRow` as a dict and more
-    about it: ``losses`` at ``loss_steps`` with the float64 ``reference`` and the ``envelope`` there, ``step_samples``
-    (seconds a step, one a turn), ``products`` (``layer``, ``which``, seconds a step), ``rest_s`` (what a step takes
-    besides) and ``ceiling`` (the speedup over this kernel if products took no time).
+    list
+        for each kernel and, last, for ``torch.nn``, its row and more about it: ``losses`` at ``loss_steps`` with the
+        float64 ``reference`` and the ``envelope`` there, ``step_samples`` (seconds a step, one a turn), ``products``
+        (``layer``, ``which``, ``workload``, ``seconds`` a step), ``non_matmul_s`` (what a step takes besides) and
+        ``amdahl_limit`` (the speedup over this kernel if products took no time).
 
     Raises
     ------
     UsageError
         if task, model or option cannot be used, or the data cannot be read.
+    LostError
+        if the suite's own processes ended.
     """
-    deadline = time.monotonic() + budget_s
     try:
-        if ":" in task_name:
-            subject: Subject = load_model(task_name, **options)
-        else:
-            subject = TaskSubject(load(find_task(task_name, **options), data_dir, seed))
-    except UsageError as error:
-        isolation.say(("refused", str(error)))
-        raise
-    return _Training(subject, specs, baseline, deadline, seed).results()
-
-
-class _Training:
-    """All kernels in one problem: costs foretold, the reference trained, turns taken, rows made."""
-
-    def __init__(self, subject: Subject, specs: list[str], baseline: str, deadline: float, seed: int) -> None:
-        self.subject, self.baseline, self.deadline, self.seed = subject, baseline, deadline, seed
-        self.rows = {spec: self._row(spec) for spec in [*specs, TORCH_NN]}
-        self.extras: dict[str, dict[str, Any]] = {spec: {} for spec in self.rows}
-        self.products = subject.products()
-        self.kernels: dict[str, Kernel] = {}
-        self.foretold: dict[str, list[float]] = {}  # seconds of each product of a step
-        for spec in specs:
-            self._attempt(spec, self._foretell)
-        isolation.say(("kernel", "float64 reference"))
-        self.rest = self._time_rest()
-        self.envelope = rounding_envelope(subject, subject.steps, _REFERENCE_SHARE * self._left)
-
-    @property
-    def _left(self) -> float:
-        return max(0.0, self.deadline - time.monotonic())
-
-    def _row(self, spec: str) -> TrainingRow:
-        return TrainingRow(self.subject.name, spec, torch.get_num_threads())
-
-    def _attempt(self, spec: str, action: Callable[..., None], *args: Any) -> bool:
-        """Do something with a kernel; if it fails, so does its row, and only that."""
-        isolation.say(("kernel", spec))
-        try:
-            action(spec, *args)
-        except Exception as error:
-            outcome = isolation.describe(error)
-            self._fail(spec, outcome.status, outcome.reason)
-            return False
-        return True
-
-    def _fail(self, spec: str, status: Status, reason: str | None) -> None:
-        self.rows[spec] = self._row(spec)
-        self.rows[spec].status, self.rows[spec].reason = status, reason
-
-    def _foretell(self, spec: str) -> None:
-        kernel = load_kernel(spec)
-        self.foretold[spec] = [predict_seconds(kernel, product) for _, _, product in self.products]
-        self.kernels[spec] = kernel
-
-    def _time_rest(self) -> float:
-        """Return the seconds of a step that no kernel changes."""
-        stopwatch = Stopwatch(torch.matmul)
-        learner = self.subject.begin(stopwatch)
-        rests = []
-        for step in range(3):
-            stopwatch.seconds.clear()
-            start = time.perf_counter()
-            learner.step(step)
-            rests.append(time.perf_counter() - start - sum(stopwatch.seconds))
-        return min(rests)
-
-    def results(self) -> list[Result]:
-        """Train all and return their rows."""
-        contestants = self._contestants()
-        wishes = [contestant.wish for contestant in contestants]
-        grants = {c.name: grant for c, grant in zip(contestants, share_out(self._left, wishes), strict=True)}
-        slow = [c for c in contestants if c.kernel and 2 * c.turn_estimate > grants[c.name]]
-        for c in slow:  # two steps of a single row, if that is not too much to ask
-            one_row = 2.2 * c.turn_estimate / self.subject.rows
-            grants[c.name] = max(grants[c.name], min(one_row, _SLOWEST_SHARE * self._left))
-        compete(
-            [c for c in contestants if c not in slow],
-            self.baseline,
-            self.deadline - sum(grants[c.name] for c in slow),
-            lambda contestant, number: self._attempt(contestant.name, self._turn, contestant, number),
-            self.seed,
-        )
-        for contestant in contestants:
-            spec = contestant.name
-            if self.rows[spec].status == Status.OK and contestant.step_samples:
-                self._attempt(spec, self._account, contestant)
-            elif self.rows[spec].status == Status.OK and not contestant.kernel:
-                self.rows[spec].reason = "no time was left for a step"
-            elif self.rows[spec].status == Status.OK:
-                self._attempt(spec, self._few_rows, contestant.turn_estimate, grants[spec])
-        self._compare({c.name: c for c in contestants})
-        return [(asdict(row), self.extras[spec]) for spec, row in self.rows.items()]
-
-    def _contestants(self) -> list[Contestant]:
-        def contestant(spec: str, begin: Callable[[], Learner], seconds: list[float]) -> Contestant:
-            return Contestant(spec, self.kernels.get(spec), begin, self.subject.steps, self.rest + sum(seconds))
-
-        found = [
-            contestant(spec, partial(self.subject.begin, kernel), self.foretold[spec])
-            for spec, kernel in self.kernels.items()
+        course = Course.open(host, task, seed, data_dir, options or {})
+    except HostDiedError as error:
+        raise LostError(str(error)) from None
+    deadline = perf_counter() + budget_s
+    everyone = list(dict.fromkeys([*([baseline] if baseline else []), *specs]))
+    candidates = [TrainingCandidate(course, spec) for spec in [*everyone, None]]
+    try:
+        for one in candidates:
+            one.attempt(one.enter)
+        course.envelope = course.find_envelope(_REFERENCE_SHARE * max(0.0, deadline - perf_counter()))
+        base = next((one for one in candidates if one.spec == baseline and not one.failure), None)
+        active = [one for one in candidates if not one.failure]
+        requests = [_TURNS * one.turn_s for one in active]
+        shares = dict(zip([one.name for one in active], fair_share(deadline - perf_counter(), requests), strict=True))
+        slow = [one for one in active if one.spec and MIN_ROUNDS * one.turn_s > shares[one.name]]
+        if base in slow:
+            base = None
+        analyses = run_rounds([one for one in active if one not in slow], base, deadline, seed=seed)
+        base = None if base and base.failure else base
+        rows = [
+            _predicted_row(one, shares[one.name]) if one in slow else _row(one, base, analyses, len(everyone))
+            for one in candidates
         ]
-        seconds = [predict_seconds(torch.matmul, product) for _, _, product in self.products]
-        return [*found, contestant(TORCH_NN, self.subject.begin_plain, seconds)]
+        _predict_speedups(rows, baseline if base else None)
+        return rows
+    except HostDiedError as error:
+        raise LostError(str(error)) from None
+    finally:
+        for one in candidates:
+            one.close()
+            os.close(one.parameters)
+        course.referee.close()
 
-    @staticmethod
-    def _turn(_: str, contestant: Contestant, number: int) -> None:
-        contestant.turn(number)
 
-    def _few_rows(self, spec: str, estimate: float, grant: float) -> None:
-        """Account for a kernel too slow for two steps: learn from fewer rows, and foretell the step."""
-        row = self.rows[spec]
-        rows = min(_FEW, self.subject.rows, int(self.subject.rows * max(grant, _TO_COMPARE) / (2 * estimate)))
-        row.extrapolated, row.steps = True, 0
-        row.reason = f"a step takes about {estimate:.3g} s: foretold from smaller products"
-        if rows:
-            few = self.subject.few(rows)
-            envelope = rounding_envelope(few, 2)
-            learner = few.begin(self.kernels[spec])
-            losses = []
-            for step in range(2):
-                isolation.say(("kernel", spec))
-                losses.append(float(learner.step(step)))
-            row.steps = 2
-            row.reason += f"; losses compared over {rows} of {self.subject.rows} rows"
-            self._check(spec, losses, envelope)
-        else:
-            row.reason += "; too slow even for one row: its losses were not compared"
-        if self.rows[spec].status == Status.OK:
-            row.step_s = estimate
-            self._describe(spec, self.foretold[spec], self.rest)
+def fair_share(budget: float, requests: Sequence[float]) -> list[float]:
+    """Allocate each request in full where it is no more than an equal share of what the smaller ones leave.
 
-    def _account(self, spec: str, contestant: Contestant) -> None:
-        """Make a contestant's row, but for what the baseline is needed for."""
-        self._check(spec, contestant.losses, self.envelope)
-        row = self.rows[spec]
+    Returns the allocations in the order of ``requests``; their sum is at most ``budget`` (all in seconds).
+    """
+    allocated = [0.0] * len(requests)
+    for left, i in zip(
+        range(len(requests), 0, -1), sorted(range(len(requests)), key=requests.__getitem__), strict=True
+    ):
+        allocated[i] = max(0.0, min(requests[i], budget / left))
+        budget -= allocated[i]
+    return allocated
+
+
+def _failed(one: TrainingCandidate, failure: KernelFailure) -> Result:
+    row = TrainingRow(one.course.name, one.name, one.course.host.threads)
+    row.status, row.reason = failure.status, failure.reason
+    return row, _losses(one.losses, one.course.envelope)
+
+
+def _losses(losses: list[float], envelope: Envelope) -> dict[str, Any]:
+    thin = slice(None, None, max(1, -(-len(losses) // _POINTS)))
+    return {
+        "loss_steps": list(range(len(losses)))[thin],
+        "losses": losses[thin],
+        "reference": envelope.reference[: len(losses)][thin],
+        "envelope": envelope.width[: len(losses)][thin],
+    }
+
+
+def _row(one: TrainingCandidate, base: TrainingCandidate | None, analyses: int, comparisons: int) -> Result:
+    """Make the row of a candidate that took turns."""
+    if one.failure:
+        return _failed(one, one.failure)
+    course = one.course
+    row = TrainingRow(course.name, one.name, course.host.threads)
+    extra = _losses(one.losses, course.envelope)
+    row.steps, row.extrapolated = len(one.losses), not one.finished
+    if not one.finished:
+        row.reason = f"{row.steps} of {course.steps} steps, as many as the time allowed"
+    if not one.samples:
+        row.reason = "no time was left for a step"
+        return row, extra
+    row.final_loss, row.loss_deviation = one.losses[-1], course.envelope.deviation(one.losses)
+    row.train_accuracy, row.test_accuracy = one.accuracies
+    alone = Comparison(one, None, analyses, comparisons)
+    row.step_s, row.step_ci_low_s, row.step_ci_high_s = alone.time.figures
+    extra["step_samples"] = alone.samples
+    if base:
+        paired = Comparison(one, base, analyses, comparisons)
+        if paired.samples:
+            row.measured_speedup, row.measured_ci_low, row.measured_ci_high = paired.speedup.figures
+    if one.product_samples:
+        seconds = np.median(one.product_samples, axis=0).tolist()
+        _describe(row, extra, course, seconds, statistics.median(one.non_matmul_samples))
+    return row, extra
+
+
+def _predicted_row(one: TrainingCandidate, share_s: float) -> Result:
+    """Make the row of a kernel too slow for two steps: it learns from fewer rows, and its step is predicted."""
+    course = one.course
+    row = TrainingRow(course.name, one.name, course.host.threads, extrapolated=True, steps=0)
+    estimate = one.step_estimate_s
+    rows = min(_FEW_ROWS, course.rows, int(course.rows * max(share_s, _FEW_ROWS_S) / (2 * estimate)))
+    row.reason = f"a step takes about {estimate:.3g} s: predicted from smaller products"
+    extra: dict[str, Any] = {}
+    if rows:
+        envelope = course.find_envelope(_SILENCE_S / 2, rows, 2)
+        try:
+            losses = ask(one._child, TrainFewRows(rows, 2), _SILENCE_S)
+            for step, loss in enumerate(losses):
+                if not envelope.holds(step, loss):
+                    raise KernelFailure(Status.FAILED_VERIFICATION, envelope.finding(step, loss))
+        except KernelFailure as failure:
+            return _failed(one, failure)
+        row.steps, row.final_loss, row.loss_deviation = 2, losses[-1], envelope.deviation(losses)
+        row.reason += f"; losses compared over {rows} of {course.rows} rows"
+        extra = _losses(losses, envelope)
+    else:
+        row.reason += "; too slow even for one row: its losses were not compared"
+    row.step_s = estimate
+    _describe(row, extra, course, one.predicted_s, course.non_matmul_s)
+    return row, extra
+
+
+def _describe(row: TrainingRow, extra: dict[str, Any], course: Course, seconds: list[float], other_s: float) -> None:
+    """Note where a step's time goes."""
+    step_s = sum(seconds) + other_s
+    row.matmul_share = 1 - other_s / step_s
+    extra["products"] = [
+        {"layer": layer, "which": which, "workload": product, "seconds": s}
+        for (layer, which, product, _), s in zip(course.products, seconds, strict=True)
+    ]
+    extra["non_matmul_s"], extra["amdahl_limit"] = other_s, step_s / other_s
+
+
+def _predict_speedups(results: list[Result], baseline: str | None) -> None:
+    """Predict each speedup from the products' times (Amdahl's law) and set it beside the measured one."""
+    base = next((extra for row, extra in results if row.kernel == baseline), {})
+    for row, extra in results:
         if row.status != Status.OK:
-            return
-        samples = list(contestant.step_samples.values())
-        interval = median_interval(samples)
-        row.step_s = interval.median
-        row.step_ci_low_s, row.step_ci_high_s = _ends(interval)
-        row.steps = len(contestant.losses)
-        row.extrapolated = not contestant.learnt
-        if contestant.learnt:
-            row.train_accuracy, row.test_accuracy = self.subject.accuracies(contestant.learnt)
-        else:
-            row.reason = f"{row.steps} of {self.subject.steps} steps, as many as the time allowed"
-        self.extras[spec]["step_samples"] = samples
-        if contestant.product_samples:
-            seconds = np.median(contestant.product_samples, axis=0).tolist()
-            self._describe(spec, seconds, float(np.median(contestant.rest_samples)))
-
-    def _check(self, spec: str, losses: list[float], envelope: Envelope) -> None:
-        """Compare the losses with the reference's; outside the envelope, no figure is left."""
-        thin = slice(None, None, max(1, -(-len(losses) // _POINTS)))
-        self.extras[spec] |= {
-            "loss_steps": list(range(len(losses)))[thin],
-            "losses": losses[thin],
-            "reference": envelope.reference[: len(losses)][thin].tolist(),
-            "envelope": envelope.width[: len(losses)][thin].tolist(),
-        }
-        row = self.rows[spec]
-        row.final_loss, row.loss_deviation = losses[-1], envelope.deviation(losses)
-        step = envelope.first_outside(losses)
-        if step is not None:
-            self._fail(
-                spec,
-                Status.FAILED_VERIFICATION,
-                f"it learns differently: at step {step + 1} the loss is {losses[step]:.6g}, the float64 reference's "
-                f"{envelope.reference[step]:.6g}, and rounding explains ±{envelope.width[step]:.2g}",
-            )
-
-    def _describe(self, spec: str, seconds: list[float], rest: float) -> None:
-        """Note where a step's time goes."""
-        step = sum(seconds) + rest
-        self.rows[spec].matmul_share = 1 - rest / step
-        self.extras[spec] |= {
-            "products": [
-                {"layer": layer, "which": which, "workload": str(product), "seconds": s}
-                for (layer, which, product), s in zip(self.products, seconds, strict=True)
-            ],
-            "rest_s": rest,
-            "ceiling": step / rest,
-        }
-
-    def _compare(self, contestants: dict[str, Contestant]) -> None:
-        """Predict each speedup from the products' times (Amdahl's law) and set it beside the measured one."""
-        base = self.extras.get(self.baseline, {})
-        for spec, row in self.rows.items():
-            extra = self.extras[spec]
-            if row.status != Status.OK or "rest_s" not in base:
-                continue
-            if "rest_s" in extra:
-                row.predicted_speedup = (base["rest_s"] + _sum(base)) / (base["rest_s"] + _sum(extra))
-            if spec not in contestants or self.baseline not in contestants:
-                continue
-            ours, theirs = contestants[spec].step_samples, contestants[self.baseline].step_samples
-            if rounds := sorted(ours.keys() & theirs.keys()):
-                ratio = ratio_interval([theirs[r] for r in rounds], [ours[r] for r in rounds])
-                row.measured_speedup = ratio.median
-                row.measured_ci_low, row.measured_ci_high = _ends(ratio)
-            if row.predicted_speedup and row.measured_speedup and not row.extrapolated:
-                moved = row.predicted_speedup / row.measured_speedup - 1
-                if abs(moved) > _AGREE:
-                    row.reason = (
-                        f"predicted and measured speedup differ by {moved:+.0%}: the rest of a step takes "
-                        f"{extra['rest_s'] * 1e6:.3g} µs, with {self.baseline} {base['rest_s'] * 1e6:.3g} µs"
-                    )
+            continue
+        if baseline is None and row.measured_speedup is None:
+            row.reason = "; ".join(filter(None, [row.reason, "no speedup: the baseline failed"]))
+        if "non_matmul_s" not in base or "non_matmul_s" not in extra:
+            continue
+        row.predicted_speedup = (base["non_matmul_s"] + _sum(base)) / (base["non_matmul_s"] + _sum(extra))
+        if row.measured_speedup and not row.extrapolated:
+            moved = row.predicted_speedup / row.measured_speedup - 1
+            if abs(moved) > _AGREE:
+                row.reason = (
+                    f"predicted and measured speedup differ by {moved:+.0%}: the rest of a step takes "
+                    f"{extra['non_matmul_s'] * 1e6:.3g} µs, with {baseline} {base['non_matmul_s'] * 1e6:.3g} µs"
+                )
 
 
 def _sum(extra: dict[str, Any]) -> float:
     return float(sum(product["seconds"] for product in extra["products"]))
-
-
-def _ends(interval: Interval) -> tuple[float | None, float | None]:
-    """Return an interval's ends, in which no time is negative; None where one sample could not tell."""
-    return (max(0.0, interval.low), interval.high) if np.isfinite(interval.low) else (None, None)

@@ -34,6 +34,12 @@ class Learner(Protocol):
     def predict(self, x: Tensor) -> Tensor:
         """Return the net's output for ``x``."""
 
+    def parameters(self) -> list[Tensor]:
+        """Return all that it has learnt, always in the same order."""
+
+    def loss_at(self, step: int) -> float:
+        """Return the loss on the batch of ``step``, and learn nothing."""
+
 
 class Subject(Protocol):
     """What is to be learnt, as accounting needs it; each learner begins from the same parameters."""
@@ -91,10 +97,15 @@ class ReferenceLearner:
                 layer.matmul = kernel
 
     def predict(self, x: Tensor) -> Tensor:
-        # What was learnt is the kernel's doing, what it is worth is the same with any product: take the fastest.
-        task = self.problem.task
-        learnt = [(layer.weight, layer.bias) for layer in self.net.layers if isinstance(layer, mlp.Linear)]
-        return mlp.build(learnt, task.activation, task.output, task.loss, torch.matmul).forward(x)
+        return self.net.forward(x)
+
+    def parameters(self) -> list[Tensor]:
+        layers = [layer for layer in self.net.layers if isinstance(layer, mlp.Linear)]
+        return [parameter for layer in layers for parameter in (layer.weight, layer.bias)]
+
+    def loss_at(self, step: int) -> float:
+        x, y = self.problem.batch(step)
+        return float(self.net.loss.forward(self.net.forward(x), y))
 
 
 class ModuleLearner:
@@ -130,6 +141,14 @@ class ModuleLearner:
         with torch.no_grad():
             out: Tensor = self.model(x)
             return out
+
+    def parameters(self) -> list[Tensor]:
+        return [*self.model.parameters(), *self.model.buffers()]
+
+    def loss_at(self, step: int) -> float:
+        x, y = self.batch(step)
+        with torch.no_grad():
+            return float(self.loss(self.model(x), y))
 
 
 _ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "sigmoid": nn.Sigmoid}

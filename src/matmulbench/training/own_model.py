@@ -7,6 +7,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from itertools import islice
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +15,9 @@ from torch import Tensor, nn
 from matmulbench.errors import UsageError
 from matmulbench.ladder import Kernel
 from matmulbench.ladder.plugins import load_function
-from matmulbench.training.learners import Learner, ModuleLearner, Product
+from matmulbench.training.learners import Learner, ModuleLearner, Product, Subject, TaskSubject
 from matmulbench.training.plug import PluggedLinear, plug
+from matmulbench.training.tasks import find_task, load
 from matmulbench.workload import DTYPES, Workload
 
 _BATCHES = 1000  # of the loader, at most; they are kept in memory, for every kernel sees the same
@@ -115,6 +117,29 @@ class _Tracer:
             which, layout = "input-gradient", "NN"
         self.found.append((self.layer, which, Workload(m, k, n, layout, self.dtype)))
         return a @ b
+
+
+def load_training(task: str, seed: int, data_dir: str | None, options: dict[str, Any]) -> Subject:
+    """Load a built-in task, or with a colon in its name a custom model; see :func:`load_model`.
+
+    Raises
+    ------
+    UsageError
+        if task, model or option cannot be used, or the data cannot be read.
+    """
+    if ":" in task:
+        return load_model(task, **options)
+    return TaskSubject(load(find_task(task, **options), data_dir, seed))
+
+
+def preload(task: str, seed: int, data_dir: str | None, options: dict[str, Any]) -> None:
+    """Load a built-in task's data on one thread, in the host, so that all children have it already."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # a pool of threads that has begun to work does not survive a fork
+    try:
+        load(find_task(task, **options), data_dir, seed)
+    finally:
+        torch.set_num_threads(threads)
 
 
 def load_model(spec: str, lr: float | None = None) -> OwnModel:

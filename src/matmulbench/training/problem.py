@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -86,6 +87,7 @@ class Problem:
         return share(self.x_train, self.y_train), share(self.x_test, self.y_test)
 
 
+@cache  # a host loads it once, for all its children
 def load_problem(task: Task, data_dir: str | None, seed: int) -> Problem:
     """Do what :func:`matmulbench.training.tasks.load` says."""
     generator = torch.Generator().manual_seed(seed)

@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from matmulbench.verification.api import agreement, verify, verify_kernel
+    from matmulbench.verification.api import agreement, verify_kernel
     from matmulbench.verification.case import Case
     from matmulbench.verification.examination import probe
     from matmulbench.verification.memory import refusal
@@ -21,10 +21,9 @@ _HOMES = {
     "check_result": "result",
     "probe": "examination",
     "refusal": "memory",
-    "verify": "api",
     "verify_kernel": "api",
 }
-__all__ = ["Case", "agreement", "check_result", "probe", "refusal", "verify", "verify_kernel"]
+__all__ = ["Case", "agreement", "check_result", "probe", "refusal", "verify_kernel"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,27 +1,34 @@
-"""The parent's side: one child process per kernel and dtype, and a row of what became of it."""
+"""The parent's side: a kernel's process is examined, and a row says what became of it."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
-from itertools import product
+import random
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from matmulbench.isolation import Host, Outcome
-from matmulbench.results.schema import Status, VerificationRow, frame
+from matmulbench.isolation.host import Child, HostDiedError
+from matmulbench.isolation.requests import AgreementResults, Confirm, Examine, Judge, Multiply
+from matmulbench.results.schema import VerificationRow
+from matmulbench.status import Status
 from matmulbench.verification.effort import EFFORTS
+from matmulbench.workload import ITEMSIZE
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_HERE = "matmulbench.verification"
 MEMORY_LIMIT = 4 * 2**30  # bytes; the largest operands take some hundred million
+_SEALED_CASES = 24
+_SEALED_SIZE = 40  # rows, columns and inner size of those, at most
+
+_draw = random.SystemRandom()
 
 
 def verify_kernel(
     host: Host, spec: str, dtype: str, effort: str = "default", silence_limit: float | None = None
 ) -> VerificationRow:
-    """Examine the kernel ``spec`` for ``dtype`` in a child of ``host``.
+    """Examine the kernel ``spec`` for ``dtype`` in a child of ``host``; what is lost is tried once more.
 
     Give the host more than one thread, as races need company.
 
@@ -39,62 +46,68 @@ def verify_kernel(
         see it again, or holds a note on a right kernel.
     """
     limit = silence_limit or EFFORTS[effort].silence_limit
+    for _ in range(2):
+        try:
+            child = host.fork(Examine, memory_limit=MEMORY_LIMIT)
+        except HostDiedError as error:
+            row = VerificationRow(spec, dtype, Status.LOST, finding=str(error))
+            continue
+        try:
+            row = _verify(host, child, spec, dtype, effort, limit)
+        finally:
+            child.close()
+        if row.status != Status.LOST and not child.killed:
+            break
+    return row
+
+
+def _verify(host: Host, child: Child, spec: str, dtype: str, effort: str, limit: float) -> VerificationRow:
     last: list[str] = ["import"]
 
-    def call(function: str, *args: Any) -> Outcome:
-        return host.call(
-            f"{_HERE}.examination:{function}",
-            *args,
-            silence_limit=limit,
-            memory_limit=MEMORY_LIMIT,
-            listen=lambda said: last.__setitem__(slice(None), said),
-        )
+    def note(progress: list[str]) -> None:
+        last[:] = progress
 
-    outcome = call("examine", spec, dtype, effort)
+    outcome = child.call(Examine(spec, dtype, effort), silence_limit=limit, on_progress=note)
     if outcome.status != Status.OK:
         return VerificationRow(spec, dtype, outcome.status, finding=f"{': '.join(last)}: {outcome.reason}")
     report = outcome.value
-    if report.case:
+    verdict, finding = report["verdict"], report["finding"]
+    if report["case"]:
         # A finding must stand on its own: the line that repeats it is tried, in a process without a past.
-        again = call("confirm", spec, report.case)
+        confirm = Confirm(spec, report["case"])
+        again = host.call(confirm, silence_limit=limit, memory_limit=MEMORY_LIMIT)
         if again.status == Status.OK and again.value:
-            seen = str(report.finding).partition(". Repeat: ")[0]
+            seen = str(finding).partition(". Repeat: ")[0]
             line = f"from matmulbench import verify; print(verify({spec!r}, [{dtype!r}]).finding[0])"
-            report.verdict, report.finding = "fail", f"{again.value}; first seen: {seen}. Repeat: `{line}`"
-    status = Status.FAILED_VERIFICATION if report.verdict == "fail" else Status.OK
-    return VerificationRow(spec, dtype, status, report.verdict, report.residual, report.cases, report.finding)
+            verdict, finding = "fail", f"{again.value}; first seen: {seen}. Repeat: `{line}`"
+    if verdict != "fail":
+        sealed = _judge_elsewhere(host, child, spec, dtype, verdict == "normwise", limit)
+        if sealed.status != Status.OK:
+            return VerificationRow(spec, dtype, sealed.status, finding=f"judged in another process: {sealed.reason}")
+        if sealed.value:
+            verdict, finding = "fail", f"judged in another process, where the kernel cannot reach: {sealed.value}"
+    status = Status.FAILED_VERIFICATION if verdict == "fail" else Status.OK
+    return VerificationRow(spec, dtype, status, verdict, report["residual"], report["cases"], finding)
 
 
-def verify(
-    kernel: str | Iterable[str],
-    dtypes: Iterable[str] = ("float32", "float64"),
-    effort: str = "default",
-    progress: Callable[[str], None] = lambda text: None,
-) -> pd.DataFrame:
-    """Judge whether kernels are right.
+def _judge_elsewhere(host: Host, child: Child, spec: str, dtype: str, normwise: bool, limit: float) -> Outcome:
+    """Let the child multiply cases drawn here, and another one, which the kernel never entered, judge them."""
 
-    Parameters
-    ----------
-    kernel
-        a name from :func:`matmulbench.kernels`, ``package.module:function``, ``path/to/file.py:function``, or several.
-    effort
-        ``quick`` (a second per row), ``default`` (some seconds) or ``thorough`` (minutes).
-    progress
-        hears what is about to be done.
+    def draw(number: int) -> dict[str, Any]:
+        sizes = {size: _draw.randint(1, _SEALED_SIZE) for size in "mkn"}
+        values = ("small-integers", "normal", "scaled")[number % 3]
+        return {**sizes, "layout": "NN", "dtype": dtype, "values": values, "seed": _draw.getrandbits(30)}
 
-    Returns
-    -------
-    pandas.DataFrame
-        a row per kernel and dtype: ``kernel``, ``dtype``, ``status``, ``verdict``, ``residual`` (units of
-        ``k·u·(|A||B|)``), ``cases``, ``finding``; see :class:`~matmulbench.results.schema.VerificationRow`.
-    """
-    specs = [kernel] if isinstance(kernel, str) else list(kernel)
-    with Host(threads=os.cpu_count() or 1) as host:
-        rows = []
-        for spec, dtype in product(specs, dtypes):
-            progress(f"verify {spec} {dtype}")
-            rows.append(verify_kernel(host, spec, dtype, effort))
-    return frame("verification", rows)
+    cases = [draw(number) for number in range(_SEALED_CASES)]
+    results = os.memfd_create("matmulbench", os.MFD_CLOEXEC)
+    try:
+        os.ftruncate(results, sum(case["m"] * case["n"] for case in cases) * ITEMSIZE[dtype])
+        multiplied = child.call(Multiply(spec, cases), silence_limit=limit, descriptors=[results])
+        if multiplied.status != Status.OK:
+            return multiplied
+        return host.call(Judge(cases, normwise), silence_limit=60.0, descriptors=[results])
+    finally:
+        os.close(results)
 
 
 def agreement(host: Host, specs: Sequence[str], dtype: str) -> pd.DataFrame:
@@ -106,8 +119,6 @@ def agreement(host: Host, specs: Sequence[str], dtype: str) -> pd.DataFrame:
 
     from matmulbench.verification.agreement import distances
 
-    results = {}
-    for spec in specs:
-        outcome = host.call(f"{_HERE}.agreement:results", spec, dtype, silence_limit=EFFORTS["default"].silence_limit)
-        results[spec] = outcome.value if outcome.status == Status.OK else None
-    return pd.DataFrame(distances(list(results.values()), dtype), index=list(specs), columns=list(specs))
+    limit = EFFORTS["default"].silence_limit
+    results = [host.call(AgreementResults(spec, dtype), silence_limit=limit).value for spec in specs]
+    return pd.DataFrame(distances(results, dtype), index=list(specs), columns=list(specs))

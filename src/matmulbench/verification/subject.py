@@ -92,7 +92,7 @@ class Subject:
 
     def say(self, where: str) -> None:
         """Tell the parent what comes next, in case it is the last."""
-        isolation.say((self.prop, where))
+        isolation.send((self.prop, where))
 
     def judge(self, case: Case) -> bounds.Judgement:
         """Multiply ``case`` and judge the result.

@@ -1,0 +1,59 @@
+"""What a process and its descendants use, asked from outside; and their end."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+import time
+from contextlib import suppress
+
+import psutil
+
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
+_CPU_CLOCK = 2  # CPUCLOCK_SCHED: the processor time of all threads of a process, in nanoseconds
+
+
+def die_with_parent() -> None:
+    """Ask Linux to kill this process when its parent ends, and to hand it the orphans of its descendants."""
+    if sys.platform == "linux":
+        with suppress(OSError, AttributeError):
+            libc = ctypes.CDLL(None)
+            libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+            libc.prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def processor_s(pid: int) -> float:
+    """Return the seconds of processor time that all threads of ``pid`` have used; NaN where that cannot be asked."""
+    try:
+        return time.clock_gettime((~pid << 3) | _CPU_CLOCK)  # as clock_getcpuclockid(3) makes it
+    except OSError:
+        return float("nan")
+
+
+def descendants_s(pid: int) -> float:
+    """Return the seconds of processor time of all descendants of ``pid``, living or waited for."""
+    with suppress(psutil.Error):
+        process = psutil.Process(pid)
+        times = process.cpu_times()
+        living = process.children(recursive=True)
+        waited: float = times.children_user + times.children_system
+        return waited + sum(used for child in living if (used := processor_s(child.pid)) == used)
+    return 0.0
+
+
+def end_orphans(spare: set[int]) -> int:
+    """Kill all children of this process but those of ``spare``, with their descendants; return how many there were."""
+    ended = 0
+    with suppress(psutil.Error):
+        for orphan in psutil.Process().children():
+            if orphan.pid in spare:
+                continue
+            for process in [*orphan.children(recursive=True), orphan]:
+                with suppress(psutil.Error):
+                    process.kill()
+                    ended += 1
+            with suppress(ChildProcessError):
+                os.waitpid(orphan.pid, 0)
+    return ended

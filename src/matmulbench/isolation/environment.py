@@ -1,0 +1,27 @@
+"""The variables, to be set before a process starts, that fix its threads and how it keeps memory."""
+
+from __future__ import annotations
+
+# torch, numpy's OpenBLAS, MKL and numba each keep a pool of their own; pinning one leaves the others.
+_POOLS = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "NUMBA_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+)
+# Threads that wait spin first: for milliseconds, by default, in which they take the cores from the next library's.
+# These are some tenths of a millisecond: long enough from one call to the next, short against a block.
+_SPIN_LIMITS = {"GOMP_SPINCOUNT": "20000", "KMP_BLOCKTIME": "1", "OPENBLAS_THREAD_TIMEOUT": "20"}
+# glibc gives freed memory back to the system or keeps it, as the heap happens to lie; to get it anew takes longer than
+# many a product. Kept, a result's memory serves again.
+_KEEP_FREED_MEMORY = {"MALLOC_TRIM_THRESHOLD_": str(2**40), "MALLOC_MMAP_THRESHOLD_": str(2**25)}
+# What a cluster or a shell may have set would pin every child's threads to one core.
+_UNPINNED = {"OMP_PROC_BIND": "false", "KMP_AFFINITY": "disabled"}
+DROPPED = ("OMP_PLACES", "GOMP_CPU_AFFINITY", "OMP_THREAD_LIMIT", "OMP_DYNAMIC")
+
+
+def thread_environment(threads: int) -> dict[str, str]:
+    """Return the variables that fix every pool at ``threads`` threads, unpinned, and keep freed memory."""
+    pools = dict.fromkeys(_POOLS, str(threads)) | {"MKL_DYNAMIC": "FALSE"}
+    return pools | _SPIN_LIMITS | _KEEP_FREED_MEMORY | _UNPINNED

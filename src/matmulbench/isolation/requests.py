@@ -1,0 +1,291 @@
+"""All that children are asked to do: one request a class, with the function that does it in the child.
+
+The functions are named as text because the parent must not import them: they need torch, and run beside the kernel.
+A function takes the fields of its request; what it returns must be JSON.
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar
+
+from matmulbench.workload import Workload
+
+
+@dataclass(frozen=True)
+class Request:
+    """One thing to do in a child. ``target`` says where the function is that does it."""
+
+    target: ClassVar[str]
+
+    def carry_out(self, descriptors: list[int]) -> Any:
+        """Do it, here; ``descriptors`` are of files that came with it."""
+        module, _, name = self.target.partition(":")
+        arguments = {field.name: getattr(self, field.name) for field in fields(self)}
+        if descriptors:
+            arguments["descriptors"] = descriptors
+        return getattr(importlib.import_module(module), name)(**arguments)
+
+    @classmethod
+    def module(cls) -> str:
+        """Return the module that a host imports before it forks."""
+        return cls.target.partition(":")[0]
+
+
+# --- is it right -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Examine(Request):
+    """Examine the kernel ``spec`` for ``dtype``; returns the fields of an examination's report."""
+
+    target = "matmulbench.verification.sealed:examine_here"
+    spec: str
+    dtype: str
+    effort: str
+
+
+@dataclass(frozen=True)
+class Confirm(Request):
+    """Judge one case, given by its fields, alone, in a process without a past."""
+
+    target = "matmulbench.verification.sealed:confirm_here"
+    spec: str
+    case: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Multiply(Request):
+    """Multiply cases, given by their fields, and write the results into the shared file that comes with it."""
+
+    target = "matmulbench.verification.sealed:multiply"
+    spec: str
+    cases: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Judge(Request):
+    """Judge the results that another process wrote into the shared file; returns a finding or None."""
+
+    target = "matmulbench.verification.sealed:judge"
+    cases: list[dict[str, Any]]
+    allow_normwise: bool
+
+
+@dataclass(frozen=True)
+class AgreementResults(Request):
+    """Multiply the cases in which kernels are compared with each other; returns nested lists."""
+
+    target = "matmulbench.verification.agreement:results"
+    spec: str
+    dtype: str
+
+
+@dataclass(frozen=True)
+class JudgeRandomised(Request):
+    """Judge ``count`` random cases; returns the fields of an examination's report."""
+
+    target = "matmulbench.verification.sealed:judge_randomised_here"
+    spec: str
+    dtype: str
+    count: int
+    seconds: float
+
+
+# --- how fast ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class MeasureRoof(Request):
+    """Measure the roof; returns the fields of a :class:`~matmulbench.measurement.roof.Roof`."""
+
+    target = "matmulbench.measurement.roof:measure_roof"
+    dtype: str
+    threads: int
+
+
+@dataclass(frozen=True)
+class Calibrate(Request):
+    """Time a fixed amount of work; returns the seconds of its two kinds."""
+
+    target = "matmulbench.measurement.calibration:calibrate"
+
+
+@dataclass(frozen=True)
+class CompileSeconds(Request):
+    """Time the first call of a kernel with an empty cache."""
+
+    target = "matmulbench.measurement.compilation:compile_seconds"
+    spec: str
+    dtype: str
+
+
+@dataclass(frozen=True)
+class OpenWorkload(Request):
+    """Load a kernel and map the operands and the output that come with it."""
+
+    target = "matmulbench.measurement.worker:open_workload"
+    spec: str
+    workload: Workload
+    windows: int
+
+
+@dataclass(frozen=True)
+class LearnCost(Request):
+    """Learn what a call costs, on ever larger sub-problems; returns the fields of a cost."""
+
+    target = "matmulbench.measurement.worker:learn_cost_here"
+    limit_s: float | None
+
+
+@dataclass(frozen=True)
+class RunBlock(Request):
+    """Lay out operands, warm up, wait for the word, and run a block; returns the clock before and after, and more."""
+
+    target = "matmulbench.measurement.worker:run_block"
+    problem: Workload
+    left: list[int]
+    right: list[int]
+    seen: bool
+    cold: bool
+    warm: int
+
+
+@dataclass(frozen=True)
+class CommitBlock(Request):
+    """Write all results of the block into this child's shared output; returns what is wrong with their form."""
+
+    target = "matmulbench.measurement.worker:commit_block"
+
+
+@dataclass(frozen=True)
+class CheckSettings(Request):
+    """Say what has changed in the child's arithmetic, clocks and threads since its kernel was loaded."""
+
+    target = "matmulbench.measurement.worker:check_settings"
+
+
+@dataclass(frozen=True)
+class OpenReferee(Request):
+    """Map a workload's operands, to be written, in the child that no kernel enters; fill them."""
+
+    target = "matmulbench.measurement.referee:open_operands"
+    workload: Workload
+    windows: int
+
+
+@dataclass(frozen=True)
+class StartRound(Request):
+    """Change the operands' contents and time a fixed amount of work."""
+
+    target = "matmulbench.measurement.referee:start_round"
+
+
+@dataclass(frozen=True)
+class CheckResult(Request):
+    """Compare one result, in the shared output that comes with it, with the product; returns a finding or None."""
+
+    target = "matmulbench.measurement.referee:check"
+    problem: Workload
+    left: int
+    right: int
+    index: int
+    seen: bool
+
+
+# --- what it buys ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class OpenTraining(Request):
+    """Load a training and what does its products: a kernel, or torch.nn itself; returns costs of its products."""
+
+    target = "matmulbench.training.worker:open_training"
+    task: str
+    spec: str | None
+    seed: int
+    data_dir: str | None
+    options: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class TrainSteps(Request):
+    """Train from one step to another; returns clock before and after, losses, and seconds of each product."""
+
+    target = "matmulbench.training.worker:train_steps"
+    first: int
+    last: int
+    stopwatch: bool
+
+
+@dataclass(frozen=True)
+class PreloadTask(Request):
+    """Load a built-in task's data, in the host, so that all its children have it."""
+
+    target = "matmulbench.training.own_model:preload"
+    task: str
+    seed: int
+    data_dir: str | None
+    options: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class CheckTrainingSettings(Request):
+    """Say what has changed in the child's arithmetic, clocks and threads since its kernel was loaded."""
+
+    target = "matmulbench.training.worker:check_settings"
+
+
+@dataclass(frozen=True)
+class RestartTraining(Request):
+    """Begin the training again, as it was before the first step."""
+
+    target = "matmulbench.training.worker:restart"
+
+
+@dataclass(frozen=True)
+class CommitParameters(Request):
+    """Write the parameters into the shared file that comes with it; returns how many bytes."""
+
+    target = "matmulbench.training.worker:commit_parameters"
+
+
+@dataclass(frozen=True)
+class TrainFewRows(Request):
+    """Learn for ``steps`` steps from the first rows of the first batch alone; returns the losses."""
+
+    target = "matmulbench.training.worker:train_few_rows"
+    rows: int
+    steps: int
+
+
+@dataclass(frozen=True)
+class DescribeTraining(Request):
+    """Describe a training in the child that no kernel enters: its name, rows, steps, products and what a step costs."""
+
+    target = "matmulbench.training.referee:describe"
+    task: str
+    seed: int
+    data_dir: str | None
+    options: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class LossEnvelope(Request):
+    """Train the float64 reference and the perturbed runs; returns the reference's losses and the envelope's width."""
+
+    target = "matmulbench.training.referee:envelope"
+    steps: int
+    seconds: float
+    rows: int | None
+
+
+@dataclass(frozen=True)
+class JudgeParameters(Request):
+    """Evaluate parameters from the shared file that comes with it; returns the loss at ``step``, and accuracies."""
+
+    target = "matmulbench.training.referee:judge_parameters"
+    step: int
+    plain: bool
+    accuracies: bool

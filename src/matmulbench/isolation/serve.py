@@ -1,0 +1,156 @@
+"""The host's and the child's side of the process boundary."""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import gc
+import importlib
+import json
+import os
+import resource
+import signal
+import socket
+import traceback
+import warnings
+from multiprocessing.connection import Connection, wait
+from multiprocessing.reduction import recv_handle
+from typing import Any
+
+from matmulbench.errors import UsageError, printable
+from matmulbench.isolation.census import die_with_parent, end_orphans
+from matmulbench.isolation.requests import Request
+from matmulbench.status import Status
+
+_to_parent: Connection | None = None
+
+
+def send(progress: Any) -> None:
+    """Send ``progress`` to the parent: a sign of life, and word of what is being done. Silent in no child."""
+    if _to_parent:
+        _to_parent.send_bytes(json.dumps(["progress", progress]).encode())
+
+
+def wait_for_go() -> None:
+    """Tell the parent that all is laid out, and wait for its word; the time from there on is seen from outside, too."""
+    if _to_parent:
+        _to_parent.send_bytes(b'["ready", null]')
+        _to_parent.recv_bytes()
+
+
+def serve(descriptor: int) -> None:
+    """Be the host: import modules, fork children, and report how they end, until the parent closes the pipe."""
+    die_with_parent()
+    control = Connection(descriptor)
+    ended, wakeup = socket.socketpair()
+    ended.setblocking(False)
+    wakeup.setblocking(False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(wakeup.fileno(), warn_on_full_buffer=False)
+    children: set[int] = set()
+    while True:
+        if ended in wait([control, ended]):
+            with contextlib.suppress(BlockingIOError):
+                ended.recv(4096)
+            for pid in list(children):
+                found, status = os.waitpid(pid, os.WNOHANG)
+                if found:
+                    children.discard(pid)
+                    control.send((pid, status, end_orphans(children)))
+            continue
+        try:
+            modules, request, memory_limit = control.recv()
+            pipe = Connection(recv_handle(control)) if memory_limit is not None else None
+        except (EOFError, ConnectionError):
+            return
+        # Imported here, once, so that every child forked hereafter has it already.
+        for module in modules:
+            importlib.import_module(module)
+        if request:  # what all children are to find done
+            with contextlib.suppress(Exception):  # a child that needs it will say what is wrong
+                request.carry_out([])
+        if pipe is None:
+            continue
+        gc.collect()
+        gc.freeze()
+        with warnings.catch_warnings():
+            # BLAS pools make the process multi-threaded; they install fork handlers of their own.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            child = os.fork()
+        if child == 0:
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            control.close()
+            ended.close()
+            wakeup.close()
+            _live(pipe, memory_limit)
+        pipe.close()
+        children.add(child)
+        control.send((child, None, 0))
+
+
+def _live(pipe: Connection, memory_limit: int) -> None:
+    """Be a child: carry out requests until the parent closes the pipe."""
+    global _to_parent
+    _set_up(memory_limit)
+    _to_parent = pipe
+    while True:
+        try:
+            request, descriptors = pipe.recv()
+            handles = [recv_handle(pipe) for _ in range(descriptors)]
+        except (EOFError, OSError):
+            os._exit(0)
+        pipe.send_bytes(json.dumps(["answer", _carry_out(request, handles)]).encode())
+
+
+def _carry_out(request: Request, descriptors: list[int]) -> dict[str, Any]:
+    try:
+        value = request.carry_out(descriptors)
+        json.dumps(value)
+    except BaseException as error:
+        status, reason = describe(error)
+        return {"status": status, "reason": reason}
+    return {"status": Status.OK, "value": value}
+
+
+def _set_up(memory_limit: int) -> None:
+    """Make this process the child that it should be; what cannot be had is done without."""
+    die_with_parent()
+    with contextlib.suppress(OSError):
+        os.setsid()  # so that a kernel's own children die with it
+    try:
+        os.dup2(2, 1)  # what a kernel prints must not mix with data on stdout
+    except OSError:  # standard error is closed
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 1)
+        os.dup2(nowhere, 2)
+    faulthandler.disable()
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+    limit_memory(memory_limit)
+
+
+def limit_memory(limit: int) -> None:
+    """Let this process take at most ``limit`` bytes of address space beyond what it has, or what it may already."""
+    with contextlib.suppress(OSError, ValueError):
+        with open("/proc/self/statm") as statm:
+            taken = int(statm.read().split()[0]) * resource.getpagesize()
+        soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+        wanted = [value for value in (taken + limit, soft, hard) if value != resource.RLIM_INFINITY]
+        resource.setrlimit(resource.RLIMIT_AS, (min(wanted), hard))
+
+
+def describe(error: BaseException) -> tuple[Status, str]:
+    """Turn an exception into a status and a one-line reason that says where it was raised."""
+    try:
+        text = printable("; ".join([str(error), *getattr(error, "__notes__", ())]))
+    except Exception:  # a kernel's own exception may not even have a text
+        text = "an exception without a text"
+    memory = isinstance(error, MemoryError) or "can't allocate memory" in text or "not enough memory" in text
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" ({os.path.basename(frames[-1].filename)}:{frames[-1].lineno})" if frames else ""
+    if isinstance(error, ImportError):
+        return Status.UNAVAILABLE, text
+    if isinstance(error, UsageError):
+        return Status.ERROR, text
+    return Status.OUT_OF_MEMORY if memory else Status.ERROR, f"{type(error).__name__}: {text}{where}"

@@ -1,0 +1,117 @@
+"""Operands in memory that the processes of a measurement share, seen through windows.
+
+Each operand is a window into a longer row of random numbers; the next window begins a cache line further on. So no two
+calls of a block need have the same operands, at no cost of time: every element is another one, while nearly all of the
+memory is the same. In a second pair of rows the numbers recur from line to line: its windows lie at other addresses,
+too, but hold the same values. A kernel that is faster there remembers what it has seen.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import warnings
+from contextlib import suppress
+from fcntl import F_ADD_SEALS, fcntl
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from matmulbench.workload import ITEMSIZE, Workload
+
+if TYPE_CHECKING:
+    import torch
+
+LINE = 64  # bytes from one window to the next: all windows have the same alignment
+_SEAL_FUTURE_WRITE = 0x10  # whoever maps the file from now on can only read
+_LARGE = 2**25  # bytes of operands beyond which there is no second pair
+
+
+def has_recurring(workload: Workload) -> bool:
+    """Tell whether there is a second pair of rows, in which the numbers recur."""
+    return workload.bytes <= _LARGE
+
+
+def create(workload: Workload, windows: int) -> int:
+    """Return the descriptor of a fresh file in memory that holds the operands of ``workload``."""
+    descriptor = os.memfd_create("matmulbench", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    os.ftruncate(descriptor, sum(_lengths(workload, windows)) * (1 + has_recurring(workload)))
+    return descriptor
+
+
+def seal(descriptor: int) -> None:
+    """Let nobody map the file to write who has not done so already."""
+    with suppress(OSError):
+        fcntl(descriptor, F_ADD_SEALS, _SEAL_FUTURE_WRITE)
+
+
+def _lengths(workload: Workload, windows: int) -> tuple[int, int]:
+    """Return the bytes of both rows, whole pages."""
+
+    def whole_pages(elements: int) -> int:
+        return -(-(elements * ITEMSIZE[workload.dtype] + windows * LINE) // mmap.PAGESIZE) * mmap.PAGESIZE
+
+    return whole_pages(workload.m * workload.k), whole_pages(workload.k * workload.n)
+
+
+class SharedOperands:
+    """The operands in the file ``descriptor``, mapped; only the referee maps them ``writable``."""
+
+    def __init__(self, workload: Workload, windows: int, descriptor: int, writable: bool = False) -> None:
+        import torch  # the parent makes files, and need not load it
+
+        self.workload, self.windows = workload, windows
+        self._step = LINE // ITEMSIZE[workload.dtype]
+        left, right = _lengths(workload, windows)
+        protection = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
+        length = (left + right) * (1 + has_recurring(workload))
+        self._memory = mmap.mmap(descriptor, length, prot=protection)
+        os.close(descriptor)
+        starts = [0, left, left + right, 2 * left + right]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # read-only, which is what it should be
+            self.rows = [
+                torch.frombuffer(self._memory, dtype=getattr(torch, workload.dtype), offset=start, count=size)
+                for start, size in zip(starts, self._sizes() * (1 + has_recurring(workload)), strict=False)
+            ]
+        self._views: dict[tuple[int, Workload, int], torch.Tensor] = {}
+
+    def _sizes(self) -> list[int]:
+        """Return the elements of both rows."""
+        w = self.workload
+        return [elements + self.windows * self._step for elements in (w.m * w.k, w.k * w.n)]
+
+    def fill(self) -> None:
+        """Draw the numbers, standard normal; those of the second pair recur from line to line."""
+        rng = np.random.default_rng()
+        for number, row in enumerate(self.rows):
+            array = row.numpy()
+            if number < 2:
+                rng.standard_normal(out=array, dtype=array.dtype.type)
+            else:
+                array[:] = np.resize(rng.standard_normal(self._step, dtype=array.dtype.type), len(array))
+
+    def perturb(self) -> None:
+        """Change a number in every window of either operand, behind torch's back."""
+        rng = np.random.default_rng()
+        w = self.workload
+        for row, size in zip(self.rows, (w.m * w.k, w.k * w.n), strict=False):
+            array = row.numpy()
+            every = max(min(size, 1024), len(array) // 4096)
+            places = array[int(rng.integers(every)) :: every]
+            places[:] = rng.standard_normal(len(places), dtype=array.dtype.type)
+
+    def window(self, operand: int, problem: Workload, number: int, recurring: bool) -> torch.Tensor:
+        """Return the left (0) or right (1) operand of ``problem``, the workload or part of it, in a window."""
+        row = operand + 2 * recurring
+        key = (row, problem, number)
+        if key not in self._views:
+            rows, columns = ((problem.m, problem.k), (problem.k, problem.n))[operand]
+            transposed = problem.layout[operand] == "T"
+            strides = (1, rows) if transposed else (columns, 1)
+            self._views[key] = self.rows[row].as_strided((rows, columns), strides, number * self._step)
+        return self._views[key]
+
+    def pairs(self, problem: Workload, numbers: list[list[int]], recurring: bool) -> list[list[torch.Tensor]]:
+        """Return the left and the right operands in the windows ``numbers``."""
+        return [[self.window(i, problem, number, recurring) for number in numbers[i]] for i in (0, 1)]

@@ -1,0 +1,171 @@
+"""What is not taken from a kernel's word: its turns are timed from outside, too, and its processor time is counted.
+
+A child reports the clock before and after its work. The parent has the same clock (it is the system's), and notes when
+it sent the request and when the answer came. What lies between is the way there and back, which takes all children of a
+measurement about as long. The processor time that a child uses in a turn beyond what it reports is seen as well, and
+that no other load can lengthen.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Any
+
+from matmulbench.isolation import Child
+from matmulbench.isolation.census import descendants_s, processor_s
+from matmulbench.isolation.requests import Request
+from matmulbench.status import Status
+
+SILENCE_S = 60.0  # a call predicted to take this long is never made
+_WAY_TIMES, _WAY_SHARE = 3.0, 0.02  # of the least among the children and of a turn, that a way may take
+_TURNS = 5  # at least, before anything is held against a kernel
+_WAYS = 20  # so many ways there and back, at least, before the shortest tells anything
+_PROCESSOR_SHARE = 1.2  # of wall time x threads
+_IDLE_SHARE = 0.1  # of the time of the others' turns
+_SPIN_S = 0.002  # a turn, that the threads of a pool may go on waiting for work
+
+
+class KernelFailure(Exception):  # noqa: N818  # what it is, not that it is an error of ours
+    """A kernel failed: with what status, and why."""
+
+    def __init__(self, status: Status, reason: str | None, killed: bool = False) -> None:
+        super().__init__(reason)
+        self.status, self.reason, self.killed = status, reason or "", killed
+
+
+class LostError(Exception):
+    """The suite's own processes ended: nobody's kernel is to blame."""
+
+
+def ask(
+    child: Child,
+    request: Request,
+    silence_limit: float = SILENCE_S,
+    descriptors: tuple[int, ...] = (),
+    on_ready: Callable[[], None] = lambda: None,
+) -> Any:
+    """Carry out a request and return its answer; see :meth:`~matmulbench.isolation.Child.call`.
+
+    Raises
+    ------
+    KernelFailure
+        if the child did not come back with one.
+    LostError
+        if the host died.
+    """
+    outcome = child.call(request, silence_limit=silence_limit, descriptors=descriptors, on_ready=on_ready)
+    if outcome.status == Status.LOST:
+        raise LostError(outcome.reason)
+    if outcome.status != Status.OK:
+        raise KernelFailure(outcome.status, outcome.reason, child.killed)
+    return outcome.value
+
+
+@dataclass
+class Seal:
+    """What was seen of a kernel's process from outside, over all its turns.
+
+    ``peers`` are the seals of all children of the measurement, this one among them and those without a kernel.
+    """
+
+    threads: int
+    peers: list[Seal]
+    turns_s: list[float] = field(default_factory=list)  # as the child reports them
+    ways_s: list[float] = field(default_factory=list)  # what the parent waited beyond that
+    excess_s: list[float] = field(default_factory=list)  # processor time beyond what the reported time explains
+    last_turn_agrees: bool = True  # whether the reported time explains the processor time
+    processor_s: float = 0.0
+    wall_s: float = 0.0
+    idle_processor_s: float = 0.0
+    idle_s: float = 0.0
+    _rest: tuple[int, float, float] | None = None  # pid, its processor time and the clock when its turn ended
+    _has_descendants: bool = False
+
+    def __post_init__(self) -> None:
+        self.peers.append(self)
+
+    def turn(self, child: Child, request: Request, silence_limit: float = SILENCE_S) -> tuple[float, Any]:
+        """Let ``child`` carry out a request that it times itself; return its seconds and the rest of its answer.
+
+        Raises
+        ------
+        KernelFailure
+            if it fails, or its clock cannot be right.
+        """
+        before = used_before = math.nan
+
+        def note() -> None:
+            nonlocal before, used_before
+            used_before, before = self._used_s(child), perf_counter()
+
+        start, end, *rest = ask(child, request, silence_limit, on_ready=note)
+        after, used_after = perf_counter(), self._used_s(child)
+        if not before <= start <= end <= after:
+            raise KernelFailure(Status.FAILED_VERIFICATION, "two clocks disagree: its own is not the system's")
+        self.turns_s.append(end - start)
+        self.ways_s.append((after - before) - (end - start))
+        self.wall_s += after - before
+        if used_after == used_after:  # not NaN
+            self.processor_s += used_after - used_before
+            excess_s = used_after - used_before - self.threads * (end - start)
+            if excess_s > 0:  # else its turn was interrupted, which says nothing
+                self.excess_s.append(excess_s)
+            self.last_turn_agrees = excess_s <= self._allowed_s(end - start)
+        return end - start, rest
+
+    def _allowed_s(self, turn_s: float) -> float:
+        """Return the seconds that a turn may take beyond what the child reports, by the child that takes the least."""
+        known = [statistics.median(seal.excess_s) for seal in self.peers if len(seal.excess_s) >= _TURNS]
+        return _WAY_TIMES * max(0.0, min(known, default=math.inf)) + _WAY_SHARE * turn_s
+
+    def wake(self, child: Child) -> None:
+        """Count what the process used while it was not its turn."""
+        if self._rest and self._rest[0] == child.pid:
+            _, used, when = self._rest
+            self.idle_s += perf_counter() - when
+            self.idle_processor_s += max(0.0, self._used_s(child) - used - _SPIN_S)
+
+    def rest(self, child: Child) -> None:
+        """Note that the turn is over."""
+        self._rest = (child.pid, self._used_s(child), perf_counter())
+
+    def count_descendants(self, child: Child) -> None:
+        """Look whether the child has started processes; if so, they count from now on, which is dear."""
+        if not self._has_descendants:
+            self._has_descendants = (used := descendants_s(child.pid)) > 0
+            self.processor_s += used
+
+    def _used_s(self, child: Child) -> float:
+        return processor_s(child.pid) + (descendants_s(child.pid) if self._has_descendants else 0.0)
+
+    def finding(self) -> str | None:
+        """Say what cannot be: a clock that disagrees, or more processor time than there was."""
+        if len(self.turns_s) < _TURNS:
+            return None
+        turn_s = statistics.median(self.turns_s)
+        allowed_s = self._allowed_s(turn_s)
+        # Other load makes no processor time longer; and ways, but hardly every one.
+        hidden_s = statistics.median(self.excess_s) if self.excess_s else 0.0
+        if len(self.ways_s) >= _WAYS:
+            hidden_s = max(hidden_s, sorted(self.ways_s)[len(self.ways_s) // _WAYS] / 2)
+        if hidden_s > allowed_s:
+            return (
+                f"two clocks disagree: it reports {turn_s * 1e3:.3g} ms a turn and took {hidden_s * 1e3:.3g} ms more, "
+                f"of which the way to it and back explains {allowed_s * 1e3:.2g} ms"
+            )
+        allowed_s = _PROCESSOR_SHARE * self.threads * self.wall_s + _SPIN_S * len(self.turns_s)
+        if self.processor_s > allowed_s:
+            return (
+                f"processor time: it used {self.processor_s:.3g} s in {self.wall_s:.3g} s, more than "
+                f"{self.threads} thread{'s' * (self.threads > 1)} can"
+            )
+        if self.idle_processor_s > _IDLE_SHARE * self.idle_s + _SPIN_S:
+            return (
+                f"works while idle: it used {self.idle_processor_s:.3g} s of processor time in the "
+                f"{self.idle_s:.3g} s in which it was not its turn"
+            )
+        return None

@@ -1,0 +1,155 @@
+"""The child's side of measuring: one kernel, blocks of calls, and the clock around them."""
+
+from __future__ import annotations
+
+import gc
+import mmap
+import os
+from collections import deque
+from dataclasses import asdict, dataclass, field
+from itertools import repeat
+from math import inf
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from matmulbench import isolation
+from matmulbench.ladder.plugins import load_kernel
+from matmulbench.measurement.cost import learn_cost
+from matmulbench.measurement.operands import SharedOperands
+from matmulbench.verification.state import difference, process_state
+from matmulbench.workload import Workload
+
+if TYPE_CHECKING:
+    from matmulbench.ladder import Kernel
+
+_FLUSH_BYTES = 2**27  # above any last cache
+
+
+@dataclass
+class _Bench:
+    """What this process holds: a kernel, the operands, and the block in hand."""
+
+    kernel: Any
+    setup: Any
+    state: dict[str, object]
+    operands: SharedOperands
+    output: mmap.mmap
+    problem: Workload
+    results: deque[torch.Tensor] = field(default_factory=deque)
+
+
+_benches: list[_Bench] = []
+
+
+def open_workload(spec: str, workload: Workload, windows: int, descriptors: list[int]) -> None:
+    """Load the kernel, the first time, and map operands and output."""
+    if not _benches:
+        kernel: Any = load_kernel(spec)
+        only_between_turns()
+        state = process_state()
+    else:
+        kernel, state = _benches[0].kernel, _benches[0].state
+    setup = getattr(kernel, "setup", None)
+    plain = getattr(kernel, "prepared", kernel)  # what takes the b that ``setup`` prepared
+    operands = SharedOperands(workload, windows, descriptors[0])
+    output = mmap.mmap(descriptors[1], 0)
+    os.close(descriptors[1])
+    _benches[:] = [_Bench(plain, setup, state, operands, output, workload)]
+
+
+def learn_cost_here(limit_s: float | None) -> dict[str, Any]:
+    """Learn what a call costs; see :func:`~matmulbench.measurement.cost.learn_cost`."""
+    bench = _benches[0]
+
+    def kernel(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = bench.kernel(a, bench.setup(b))
+        return result
+
+    def operands(problem: Workload) -> tuple[torch.Tensor, torch.Tensor]:
+        isolation.send(f"learn what {problem} costs")
+        return bench.operands.window(0, problem, 0, False), bench.operands.window(1, problem, 1, False)
+
+    limit = inf if limit_s is None else limit_s
+    return asdict(learn_cost(kernel if bench.setup else bench.kernel, bench.operands.workload, limit, operands))
+
+
+def run_block(
+    problem: Workload, left: list[int], right: list[int], seen: bool, cold: bool, warm: int
+) -> list[float | None]:
+    """Make a block of calls on operands in windows, the first ``warm`` of them untimed.
+
+    Returns the clock before and after, how many results there are, and the seconds that ``setup`` took, if the kernel
+    has one: it prepares one b for all calls of the block.
+    """
+    bench = _benches[0]
+    kernel = bench.kernel
+    bench.results.clear()
+    bench.problem = problem
+    lefts, rights = bench.operands.pairs(problem, [left, right], seen)
+    setup_s = None
+    if bench.setup:
+        start = perf_counter()
+        prepared = bench.setup(rights[0])
+        setup_s = perf_counter() - start
+        rights = [prepared] * len(lefts)
+    deque(map(kernel, lefts[:warm], rights[:warm]), maxlen=0)
+    del lefts[:warm], rights[:warm]
+    if cold:
+        _flush()
+    wait_for_turn()
+    start = perf_counter()
+    bench.results = deque(map(kernel, lefts, rights))  # every call from one place; all results are kept
+    end = perf_counter()
+    return [start, end, len(bench.results), setup_s]
+
+
+def commit_block() -> str | None:
+    """Write the block's results into the shared output; return what is wrong with the form of one, if anything."""
+    bench = _benches[0]
+    shape, dtype = (bench.problem.m, bench.problem.n), getattr(torch, bench.problem.dtype)
+    for number, result in enumerate(bench.results, 1):
+        if type(result) is not torch.Tensor or tuple(result.shape) != shape or result.dtype != dtype:
+            form = f"{tuple(result.shape)} of {result.dtype}" if isinstance(result, torch.Tensor) else type(result)
+            return f"result {number} is {form}, expected {shape} of {dtype}"
+    count = len(bench.results)
+    output = torch.frombuffer(bench.output, dtype=dtype, count=count * shape[0] * shape[1]).reshape(count, *shape)
+    torch.stack(list(bench.results), out=output)
+    return None
+
+
+def check_settings() -> str | None:
+    """Say what has changed in this process since its kernel was loaded."""
+    return difference(_benches[0].state, process_state())
+
+
+def only_between_turns() -> None:
+    """Collect no garbage from now on but before a turn: it would be charged to whoever's turn it is."""
+    gc.freeze()
+    gc.disable()
+
+
+def wait_for_turn() -> None:
+    """Collect garbage, then wait for the word; the clock starts next."""
+    gc.collect()
+    isolation.wait_for_go()
+
+
+def time_calls(kernel: Kernel, a: torch.Tensor, b: torch.Tensor, calls: int) -> float:
+    """Return the seconds per call of ``calls`` calls in a row, for functions that need not be watched."""
+    start = perf_counter()
+    deque(map(kernel, repeat(a, calls), repeat(b, calls)), maxlen=0)
+    return (perf_counter() - start) / calls
+
+
+_flush_buffer: list[npt.NDArray[np.int8]] = []
+
+
+def _flush() -> None:
+    """Fill every cache with something else."""
+    if not _flush_buffer:
+        _flush_buffer.append(np.zeros(_FLUSH_BYTES, np.int8))
+    _flush_buffer[0][::64] += 1

@@ -1,0 +1,158 @@
+"""The child's side of a training: one learner with one kernel, its steps, and the clock around them."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from matmulbench.ladder import Kernel
+from matmulbench.ladder.plugins import load_kernel
+from matmulbench.measurement.cost import learn_cost
+from matmulbench.measurement.worker import only_between_turns, wait_for_turn
+from matmulbench.training.learners import Learner, Subject
+from matmulbench.training.own_model import load_training
+from matmulbench.verification.state import difference, process_state
+from matmulbench.workload import Workload
+
+_ENOUGH_S = 0.01  # a product that takes longer is predicted from smaller ones
+_LARGE = 2**25  # bytes; beyond, making the operands would take longer than the product
+
+
+class Stopwatch:
+    """A kernel that notes how many seconds each product takes."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self.kernel = kernel
+        self.seconds: list[float] = []
+
+    def __call__(self, a: Tensor, b: Tensor) -> Tensor:
+        """Multiply and note."""
+        start = perf_counter()
+        c = self.kernel(a, b)
+        self.seconds.append(perf_counter() - start)
+        return c
+
+
+@dataclass
+class _Desk:
+    """What this process holds: a training, a kernel or none, and the learner as it is now."""
+
+    subject: Subject
+    kernel: Kernel | None
+    state: dict[str, object]
+    learner: Learner
+
+
+_desks: list[_Desk] = []
+
+
+def open_training(task: str, spec: str | None, seed: int, data_dir: str | None, options: dict[str, Any]) -> list[float]:
+    """Load the training and the kernel; return about how many seconds each product of a step takes."""
+    subject = load_training(task, seed, data_dir, options)
+    kernel = load_kernel(spec) if spec else None
+    learner = subject.begin(kernel) if kernel else subject.begin_plain()
+    only_between_turns()
+    _desks[:] = [_Desk(subject, kernel, process_state(), learner)]
+    return [predict_seconds(kernel or torch.matmul, product) for _, _, product in subject.products()]
+
+
+def predict_seconds(kernel: Kernel, product: Workload) -> float:
+    """Return about how many seconds ``kernel`` takes for ``product``, after some ten milliseconds of trying.
+
+    One step of the triple loop may take a minute, or half a day: a slow kernel must not be met unprepared.
+    """
+
+    def ones(rows: int, columns: int, transposed: bool) -> Tensor:
+        # Ones, for random numbers take longer to draw than many kernels take to multiply them.
+        shape = (columns, rows) if transposed else (rows, columns)
+        drawn = torch.ones(shape, dtype=getattr(torch, product.dtype))
+        return drawn.t() if transposed else drawn
+
+    def operands(problem: Workload) -> tuple[Tensor, Tensor]:
+        left, right = (letter == "T" for letter in problem.layout)
+        return ones(problem.m, problem.k, left), ones(problem.k, problem.n, right)
+
+    return learn_cost(kernel, product, _ENOUGH_S, operands, largest_bytes=_LARGE).full_s
+
+
+def train_steps(first: int, last: int, stopwatch: bool) -> list[Any]:
+    """Train from step ``first`` to before ``last``.
+
+    Returns the clock before and after, the losses, and with ``stopwatch`` the seconds of each product of a step.
+    """
+    desk = _desks[0]
+    watch = Stopwatch(desk.kernel) if stopwatch and desk.kernel else None
+    if watch:
+        desk.learner.use(watch)
+    losses = []
+    wait_for_turn()
+    start = perf_counter()
+    for step in range(first, last):
+        losses.append(desk.learner.step(step))  # noqa: PERF401  # a comprehension hides what is timed
+    end = perf_counter()
+    products = None
+    if watch and desk.kernel:
+        desk.learner.use(desk.kernel)
+        products = np.reshape(watch.seconds, (last - first, -1)).mean(axis=0).tolist()
+    return [start, end, [float(loss) for loss in losses], products]
+
+
+def restart() -> None:
+    """Begin again as before the first step."""
+    desk = _desks[0]
+    desk.learner = desk.subject.begin(desk.kernel) if desk.kernel else desk.subject.begin_plain()
+
+
+def commit_parameters(descriptors: list[int]) -> int:
+    """Write all parameters, one after the other, into the shared file; return how many bytes they take."""
+    content = b"".join(p.detach().contiguous().numpy().tobytes() for p in _desks[0].learner.parameters())
+    os.ftruncate(descriptors[0], len(content))
+    written = 0
+    while written < len(content):
+        written += os.pwrite(descriptors[0], content[written:], written)
+    os.close(descriptors[0])
+    return len(content)
+
+
+def train_few_rows(rows: int, steps: int) -> list[float]:
+    """Learn from the first ``rows`` rows of the first batch alone, for a kernel too slow for all."""
+    desk = _desks[0]
+    assert desk.kernel
+    learner = desk.subject.few(rows).begin(desk.kernel)
+    return [float(learner.step(step)) for step in range(steps)]
+
+
+def check_settings() -> str | None:
+    """Say what has changed in this process since its kernel was loaded."""
+    return difference(_desks[0].state, process_state())
+
+
+def read_parameters(learner: Learner, descriptor: int) -> None:
+    """Give ``learner`` the parameters that :func:`commit_parameters` wrote.
+
+    Raises
+    ------
+    ValueError
+        if the file does not hold just as many numbers.
+    """
+    expected = sum(p.numel() * p.itemsize for p in learner.parameters())
+    size = os.fstat(descriptor).st_size
+    if size != expected:
+        os.close(descriptor)
+        raise ValueError(f"its parameters take {size} bytes, expected {expected}")
+    with mmap.mmap(descriptor, size, prot=mmap.PROT_READ) as memory:
+        os.close(descriptor)
+        content = bytearray(memory)
+    at = 0
+    for parameter in learner.parameters():
+        numbers = torch.frombuffer(content, dtype=parameter.dtype, count=parameter.numel(), offset=at)
+        with torch.no_grad():
+            parameter.copy_(numbers.reshape(parameter.shape))
+        at += parameter.numel() * parameter.itemsize

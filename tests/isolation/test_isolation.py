@@ -1,0 +1,235 @@
+"""Whatever a kernel does to its process becomes a status with a reason; the host lives on."""
+
+import importlib
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from types import ModuleType
+
+import psutil
+import pytest
+
+from matmulbench.isolation import Host, Outcome
+from matmulbench.isolation.census import processor_s
+from matmulbench.isolation.requests import Request
+from matmulbench.status import Status
+
+LIMIT = 20.0
+
+MISDEEDS = """
+import ctypes, os, signal, subprocess, sys, time
+from dataclasses import dataclass
+from matmulbench.isolation import send
+from matmulbench.isolation.requests import Request
+
+_kept = []
+def root(x): return x ** 0.5
+def pid(): return os.getpid()
+def parent(): return os.getppid()
+def segfault(): ctypes.string_at(8)
+def leaves(): os._exit(0)
+def hangs(): time.sleep(60)
+def hoards(): return len(bytearray(2**32))
+def absent(): import no_such_module
+def raises(): raise KeyError('lost')
+def exits(): sys.exit(5)
+def talks():
+    for i in range(6): time.sleep(0.3); send(i)
+    return 'done'
+def prints(): print('noise'); os.system('echo more noise'); return 1
+def pools():
+    import numpy, torch, numba, threadpoolctl
+    return [torch.get_num_threads(), numba.get_num_threads()] + [
+        pool['num_threads'] for pool in threadpoolctl.threadpool_info()]
+def counts(): _kept.append(1); return len(_kept)
+def alarms(): signal.alarm(1); return 1
+def breeds():
+    for number in range(12):
+        if not os.fork():
+            if number == 3: os.setsid()
+            time.sleep(100)
+    subprocess.Popen(['sleep', '100'])
+    if not os.fork():  # a daemon: its parent ends at once
+        if not os.fork(): os.setsid(); time.sleep(100)
+        os._exit(0)
+    return 13
+def speaks_badly(): raise ValueError('\\udce9\\x1b[31mred' + 'x' * 10**7)
+def pickles(): return object()
+
+class A(Request): pass
+"""
+NAMES = [line.split("(")[0].removeprefix("def ") for line in MISDEEDS.splitlines() if line.startswith("def ")]
+
+
+@pytest.fixture(scope="module")
+def misdeeds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModuleType]:
+    """A module of requests, each to carry out a function of its own, where children find it, too."""
+    folder = tmp_path_factory.mktemp("misdeeds")
+    requests = "".join(
+        f"@dataclass(frozen=True)\nclass Do_{name}(Request):\n    target = 'misdeeds:{name}'\n"
+        + ("    x: float = 9.0\n" if name == "root" else "")
+        for name in NAMES
+    )
+    (folder / "misdeeds.py").write_text(MISDEEDS + requests)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(folder))
+        patch.syspath_prepend(str(folder))
+        yield importlib.import_module("misdeeds")
+
+
+@pytest.fixture(scope="module")
+def host(misdeeds: ModuleType) -> Iterator[Host]:
+    with Host(threads=1) as host:
+        yield host
+
+
+@pytest.fixture
+def do(host: Host, misdeeds: ModuleType):
+    def carry_out(name: str, limit: float = LIMIT, **options) -> Outcome:
+        return host.call(getattr(misdeeds, f"Do_{name}")(), silence_limit=limit, **options)
+
+    return carry_out
+
+
+def test_a_value_comes_back(do) -> None:
+    assert do("root").value == 3
+
+
+def test_each_call_has_a_process_of_its_own(do) -> None:
+    ids = {do("pid").value for _ in range(3)}
+    assert len(ids) == 3
+    assert os.getpid() not in ids
+
+
+def test_a_child_keeps_what_it_was_given_until_it_is_closed(host: Host, misdeeds: ModuleType) -> None:
+    child = host.fork(misdeeds.Do_counts)
+    other = host.fork(misdeeds.Do_counts)
+    counted = [one.call(misdeeds.Do_counts(), silence_limit=LIMIT).value for one in (child, child, other, child)]
+    assert counted == [1, 2, 1, 3]
+    for one in (child, other):
+        one.close()
+
+
+def test_a_signal_is_a_crash_and_the_host_goes_on(do) -> None:
+    outcome = do("segfault")
+    assert (outcome.status, outcome.reason) == (Status.CRASHED, "SIGSEGV (memory it does not own)")
+    assert do("root").value == 3
+
+
+def test_leaving_without_a_word_is_a_crash(do) -> None:
+    outcome = do("leaves")
+    assert outcome.status == Status.CRASHED
+    assert "exit code 0" in outcome.reason
+
+
+def test_a_hang_is_ended(do) -> None:
+    start = time.monotonic()
+    assert do("hangs", 0.5).status == Status.TIMEOUT
+    assert time.monotonic() - start < 30
+    assert do("root").status == Status.OK
+
+
+def test_a_memory_hog_is_stopped(do) -> None:
+    assert do("hoards", memory_limit=2**30).status == Status.OUT_OF_MEMORY
+
+
+def test_a_missing_module_is_unavailable(do) -> None:
+    assert do("absent").status == Status.UNAVAILABLE
+
+
+def test_an_exception_is_an_error_with_its_place(do) -> None:
+    outcome = do("raises")
+    assert outcome.status == Status.ERROR
+    assert outcome.reason.startswith("KeyError: 'lost' (misdeeds.py:")
+
+
+def test_a_text_that_cannot_be_shown_is_made_so_and_cut(do) -> None:
+    reason = do("speaks_badly").reason
+    assert reason.startswith("ValueError: ?redxxx")
+    assert len(reason) < 600
+    assert reason.isprintable()
+
+
+def test_sys_exit_is_no_way_out(do) -> None:
+    assert do("exits").status == Status.ERROR
+
+
+def test_what_is_no_json_is_an_error(do) -> None:
+    assert do("pickles").status == Status.ERROR
+
+
+def test_progress_arrives_and_is_a_sign_of_life(do) -> None:
+    heard: list[int] = []
+    assert (do("talks", 1.0, on_progress=heard.append).value, heard) == ("done", list(range(6)))
+
+
+def test_a_kernels_prints_stay_off_stdout(do, capfd: pytest.CaptureFixture[str]) -> None:
+    assert do("prints").value == 1
+    assert capfd.readouterr().out == ""
+
+
+def test_every_pool_has_the_threads_asked_for(do) -> None:
+    counts = do("pools", 60).value
+    assert len(counts) >= 4
+    assert set(counts) == {1}
+
+
+def test_an_alarm_ends_its_own_child_alone(host: Host, misdeeds: ModuleType) -> None:
+    alarmed, other = host.fork(), host.fork()
+    assert alarmed.call(misdeeds.Do_alarms(), silence_limit=LIMIT).value == 1
+    time.sleep(1.3)
+    outcome = alarmed.call(misdeeds.Do_root(), silence_limit=LIMIT)
+    assert (outcome.status, outcome.reason) == (Status.CRASHED, "SIGALRM")
+    assert other.call(misdeeds.Do_root(), silence_limit=LIMIT).value == 3
+    other.close()
+
+
+def test_all_descendants_end_with_their_child(do, host: Host) -> None:
+    def alive() -> list[psutil.Process]:
+        return [one for one in psutil.Process(host.pid).children(recursive=True) if one.status() != "zombie"]
+
+    assert do("breeds").value == 13
+    deadline = time.monotonic() + 20
+    while (left := alive()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert left == []
+
+
+def test_a_host_that_is_killed_is_nobodys_fault_and_is_tried_again(misdeeds: ModuleType) -> None:
+    with Host(threads=1) as host:
+        child = host.fork(misdeeds.Do_root)
+        os.kill(host.pid, signal.SIGKILL)
+        time.sleep(0.2)
+        assert child.call(misdeeds.Do_root(), silence_limit=LIMIT).status == Status.LOST
+        assert host.call(misdeeds.Do_root(), silence_limit=LIMIT).value == 3
+        assert child.call(misdeeds.Do_root(), silence_limit=LIMIT).status == Status.LOST
+
+
+def test_processor_time_is_seen_from_outside(host: Host, misdeeds: ModuleType) -> None:
+    child = host.fork()
+    before = processor_s(child.pid)
+    child.call(misdeeds.Do_speaks_badly(), silence_limit=LIMIT)
+    assert 0 < processor_s(child.pid) - before < LIMIT
+    child.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child of its parent's death")
+def test_nothing_outlives_its_host(misdeeds: ModuleType) -> None:
+    with Host(threads=1) as doomed:
+        pid = doomed.call(misdeeds.Do_parent(), silence_limit=LIMIT).value
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+def test_every_request_names_a_function_that_takes_its_fields() -> None:
+    import inspect
+    from dataclasses import fields
+
+    for request in Request.__subclasses__():
+        if request.__module__ != Request.__module__:
+            continue
+        module, _, name = request.target.partition(":")
+        parameters = set(inspect.signature(getattr(importlib.import_module(module), name)).parameters)
+        assert parameters - {"descriptors"} == {field.name for field in fields(request)}, request
