@@ -11,7 +11,6 @@ from matmulbench.ladder import BASELINE
 from matmulbench.report.grid import Cell, Column, Grid
 from matmulbench.report.tables import (
     audit_table,
-    claims_table,
     comparison_table,
     measurement_table,
     training_table,
@@ -50,8 +49,6 @@ def as_grid(frame: pd.DataFrame, baseline: str = BASELINE) -> Grid:
         return training_table(frame, baseline)
     if "passed" in names:
         return audit_table(frame)
-    if "claimed" in names:
-        return claims_table(frame)
     if "median_a_s" in names:
         return comparison_table(frame)
     rows = [[_plain(value) for value in row] for row in frame.itertuples(index=False)]

@@ -234,31 +234,6 @@ def comparison_table(comparison: pd.DataFrame) -> Grid:
     return grid
 
 
-def claims_table(claims: pd.DataFrame) -> Grid:
-    """Return the claims of :func:`matmulbench.claims.verify_claims`: what the README says, and what is found here."""
-    columns = [
-        Column("workload", "name", optional=2),
-        Column("kernel", "name"),
-        Column("README"),
-        Column("95 % interval", optional=1),
-        Column("here"),
-        Column("95 % interval", optional=1),
-        Column("verdict", "prose"),
-    ]
-    grid = Grid("Speedups that the README claims", columns)
-    for row in records(claims):
-        cells = [Cell(f"{row['workload']} {row['dtype']}"), Cell(short(row["kernel"]))]
-        for whose in ("claimed", "here"):
-            low, high = row[f"{whose}_ci_low"], row[f"{whose}_ci_high"]
-            cells += [factor_cell(row[whose]), Cell(factor_interval(low, high), known(low))]
-        tone = {"holds": "good", "failed": "bad"}.get(row["verdict"], "")
-        reason = (
-            f": {row['reason']}" if row["verdict"] in ("failed", "unclear") and isinstance(row["reason"], str) else ""
-        )
-        grid.rows.append([*cells, Cell(row["verdict"] + reason, tone=tone)])
-    return grid
-
-
 def audit_table(checks: pd.DataFrame) -> Grid:
     """Return the checks of ``matmulbench audit``, those that failed first."""
     columns = [
