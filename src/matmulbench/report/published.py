@@ -1,12 +1,12 @@
-"""Ladders that others published, to be read beside ours, not against it: other machines, other settings."""
+"""Ladders that others published, to be read next to ours, not against it: other machines, other settings."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from matmulbench.report.grid import Cell, Column, Grid
-from matmulbench.report.view import ladders
-from matmulbench.report.wording import NOTHING, seconds
+from matmulbench.report.formatting import NOTHING, number, seconds
+from matmulbench.report.queries import ladders
+from matmulbench.report.table import Table, figure, words
 from matmulbench.results.folder import Results
 
 
@@ -50,41 +50,28 @@ CAVEAT = (
 )
 
 
-def published_table(results: Results) -> Grid:
+def published_table(results: Results) -> Table:
     """Return the published ladders, with our time of the same product where it was measured."""
-    grid = Grid(
-        "Published ladders beside ours",
-        [
-            Column("source", "name"),
-            Column("product", "name"),
-            Column("kernel", "name"),
-            Column("theirs"),
-            Column("step", optional=1),
-            Column("ours"),
-            Column("threads here"),
-        ],
-        note=CAVEAT,
-    )
     ours = ladders(results.measurements)
+    rows = []
     for published in LADDERS:
-        grid.sections.add(len(grid.rows))
         same = [each for each in ours if (each.workload, each.dtype) == (published.workload, "float32")]
         ladder = min(same, key=lambda each: each.threads, default=None)
-        before: float | None = None
+        before = 0.0
         for kernel, time in published.times.items():
-            row = ladder.row(kernel) if ladder else None
-            mine = Cell(seconds(row["median_s"]), row["median_s"], "strong") if row else Cell(NOTHING, tone="faint")
-            step = f"{before / time:,.0f}× faster" if before and before / time > 1.5 else NOTHING
-            grid.rows.append(
-                [
-                    Cell(published.source),
-                    Cell(published.workload),
-                    Cell(kernel),
-                    Cell(seconds(time), time),
-                    Cell(step),
-                    mine,
-                    Cell(str(ladder.threads), ladder.threads) if row and ladder else Cell(NOTHING),
-                ]
-            )
+            row = {"source": published.source, "workload": published.workload, "kernel": kernel, "theirs": time}
+            row["step"] = f"{before / time:,.0f}× faster" if before / time > 1.5 else NOTHING
+            if ladder and (mine := ladder.row(kernel)):
+                row |= {"ours": mine["median_s"], "threads": ladder.threads}
+            rows.append(row)
             before = time
-    return grid
+    columns = [
+        words("source", "source"),
+        words("product", "workload"),
+        words("kernel", "kernel"),
+        figure("theirs", seconds, "theirs"),
+        words("step", "step", optional=1),
+        figure("ours", seconds, "ours", tone="strong"),
+        figure("threads here", number(".0f"), "threads"),
+    ]
+    return Table("Published ladders next to ours", columns, rows, CAVEAT, by=("source", "workload"))

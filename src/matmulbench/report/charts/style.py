@@ -16,8 +16,9 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from matmulbench.ladder import LADDER
-from matmulbench.report.view import in_order
-from matmulbench.report.wording import factor, rate, seconds
+from matmulbench.report.formatting import factor, rate, seconds
+from matmulbench.report.queries import in_order, kernels_of, labels
+from matmulbench.results.folder import Results
 
 INK, FAINT, GRID = "#222222", "#6b6b6b", "#dddddd"
 DOTS_PER_INCH = 150
@@ -48,7 +49,7 @@ RC: dict[Any, Any] = {  # matplotlib's own type lists every parameter there is
 }
 
 # Okabe and Ito's palette, which colour-blind readers tell apart; its yellow is darkened to show on white. Grey and
-# brown are added: with line and marker they are a look of their own.
+# brown are added: with line and marker they are a style of their own.
 _COLOURS = (
     "#000000",
     "#E69F00",
@@ -74,21 +75,25 @@ _LINES: tuple[str | tuple[int, tuple[float, ...]], ...] = (
 
 
 @dataclass(frozen=True)
-class Look:
-    """What marks a kernel; marker and line tell it apart in grey."""
+class Style:
+    """What marks a kernel in every chart; marker and line tell it apart in grey."""
 
+    label: str
     colour: str
     marker: str
     line: str | tuple[int, tuple[float, ...]]
 
 
-def looks(kernels: Iterable[str]) -> dict[str, Look]:
-    """Return the look of each kernel: the ladder's are fixed, others take what follows."""
-    places = in_order([*(rung.name for rung in LADDER), *kernels])
-    return {
-        kernel: Look(_COLOURS[i % len(_COLOURS)], _MARKERS[i % len(_MARKERS)], _LINES[i % len(_LINES)])
-        for i, kernel in enumerate(places)
-    }
+def styles(results: Results) -> dict[str, Style]:
+    """Return the style of each kernel of a run: the ladder's are fixed, others take what follows."""
+    kernels = in_order([*(rung.name for rung in LADDER), *kernels_of(results)])
+    label = labels(kernels)
+    found = {}
+    for i, kernel in enumerate(kernels):
+        # Colours and markers are as many: where they begin anew, they pair anew.
+        marker = _MARKERS[(i + i // len(_COLOURS)) % len(_MARKERS)]
+        found[kernel] = Style(label[kernel], _COLOURS[i % len(_COLOURS)], marker, _LINES[i % len(_LINES)])
+    return found
 
 
 @dataclass
@@ -126,7 +131,7 @@ def compact(svg: str) -> str:
     return re.sub(r">\s+<", ">\n<", re.sub(r"<[^!?][^>]*>", tag, svg))
 
 
-def blank(
+def new_figure(
     width: float, height: float, title: str, left: float, right: float, top: float = 0.5, bottom: float = 0.55
 ) -> tuple[Figure, Axes]:
     """Return a figure of one axes; sizes and margins in inches, so that labels have room."""
@@ -181,7 +186,7 @@ def _plain(text: str) -> str:
     return (number.rstrip("0").rstrip(".") if "." in number else number) + sign + space + unit
 
 
-def beside(
+def annotate(
     axes: Axes,
     place: float,
     inches: float,
