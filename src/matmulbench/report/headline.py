@@ -79,49 +79,50 @@ def _between(best: Row, slowest: Row, baseline: str) -> str:
 def _beyond_the_ladder(results: Results, baseline: str, label: dict[str, str]) -> Iterator[str]:
     """Say of each right kernel that is not of the ladder how it does."""
     right = results.verification[results.verification["status"] == Status.OK]
-    rungs = {rung.name for rung in LADDER}
-    first = next(iter(ladders(results.measurements)), None)
-    for kernel in (kernel for kernel in dict.fromkeys(right["kernel"]) if kernel not in rungs):
+    others = [kernel for kernel in dict.fromkeys(right["kernel"]) if kernel not in {rung.name for rung in LADDER}]
+    for kernel in others:
         verdicts = [f"{row.verdict} in {row.dtype}" for row in right[right["kernel"] == kernel].itertuples()]
         parts = [f"{label[kernel]} is right ({', '.join(verdicts)})"]
-        if first and (row := first.row(kernel)):
-            gain = compared(row["speedup"], row["verdict"], label[baseline])
-            against = f", {gain}" if kernel != baseline and has_figure(row, "speedup") else ""
-            roof = f", {percent(row['roof_percent'], of=100)} of the roof" if has_figure(row, "roof_percent") else ""
-            parts.append(f"{first.title} takes {seconds(row['median_s'])}{against}{roof}")
+        for ladder in ladders(results.measurements)[:1]:
+            if row := ladder.row(kernel):
+                claims = [f"{ladder.title} takes {seconds(row['median_s'])}"]
+                if kernel != baseline and has_figure(row, "speedup"):
+                    claims.append(compared(row["speedup"], row["verdict"], label[baseline]))
+                if has_figure(row, "roof_percent"):
+                    claims.append(f"{percent(row['roof_percent'], of=100)} of the roof")
+                parts.append(", ".join(claims))
         for (task, threads), rows in tasks(results.training).items():
-            row = next((row for row in rows if row["kernel"] == kernel), None)
-            if kernel == baseline or not row or not has_figure(row, "predicted_speedup"):
-                continue
-            if has_figure(row, "measured_speedup"):
-                gain = f"is {_step_gain(row, label[baseline])}"
-            else:
-                gain = f"is predicted to be {compared(row['predicted_speedup'], None, f'with {label[baseline]}')}"
-            parts.append(f"a training step of {task_title(task, threads)} {gain}")
+            step = f"a training step of {task_title(task, threads)}"
+            mine = [row for row in rows if row["kernel"] == kernel != baseline and has_figure(row, "predicted_speedup")]
+            parts += [f"{step} {_step_gain(row, label[baseline])}" for row in mine]
         yield f"{'; '.join(parts)}."
 
 
 def _step_gain(row: Row, baseline: str) -> str:
     """Say how a training step compares; an interval around 1, or none, allows no claim."""
+    if not has_figure(row, "measured_speedup"):
+        return f"is predicted to be {compared(row['predicted_speedup'], None, f'with {baseline}')}"
     low, high = known(row["measured_ci_low"]), known(row["measured_ci_high"])
-    clear = low is not None and high is not None and (low > 1 or high < 1)
-    return compared(row["measured_speedup"], None if clear else "unclear", f"with {baseline}")
+    clear = low is not None and high is not None and not low <= 1 <= high
+    return f"is {compared(row['measured_speedup'], None if clear else 'unclear', f'with {baseline}')}"
 
 
 def _bought(results: Results, baseline: str, name: str) -> Iterator[str]:
     for (task, threads), rows in tasks(results.training).items():
         reference = reference_of(rows, baseline)
-        # torch.nn, which is torch's own layers and no kernel, has no share.
-        others = [row for row in rows if has_figure(row, "measured_speedup") and has_figure(row, "matmul_share")]
-        best = max(
-            (row for row in others if row["kernel"] != baseline), key=lambda row: row["measured_speedup"], default=None
-        )
-        if not reference or not best:
+        others = [
+            row
+            for row in rows
+            # torch.nn, which is torch's own layers and no kernel, has no share.
+            if row["kernel"] != baseline and has_figure(row, "measured_speedup") and has_figure(row, "matmul_share")
+        ]
+        if not reference or not others:
             continue
+        best = max(others, key=lambda row: row["measured_speedup"])
         limit = amdahl_limit(reference)
         most = f"; products that cost nothing would make it {factor(limit)}" if limit else ""
         yield (
-            f"A training step of {task_title(task, threads)} is {_step_gain(best, name)} "
+            f"A training step of {task_title(task, threads)} {_step_gain(best, name)} "
             f"when its products go through {best['label']}, the best other kernel{most}."
         )
 

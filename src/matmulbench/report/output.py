@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -33,18 +35,14 @@ def show(rows: pd.DataFrame | list[dict[str, Any]], format: str = "table", basel
 
 def as_table(frame: pd.DataFrame, baseline: str = BASELINE) -> Table:
     """Return the table that is made for such rows, or all their columns as they are."""
-    names = list(frame.columns)
-    if "residual" in names:
-        return tables.verification_table(frame)
-    if "gflops" in names:
-        return tables.measurement_table(frame, baseline)
-    if "step_s" in names:
-        return tables.training_table(frame, baseline)
-    if "passed" in names:
-        return tables.audit_table(frame)
-    if "median_a_s" in names:
-        return tables.comparison_table(frame)
-    return plain_table(frame)
+    made_for: dict[str, Callable[[pd.DataFrame], Table]] = {
+        "residual": tables.verification_table,
+        "gflops": partial(tables.measurement_table, baseline=baseline),
+        "step_s": partial(tables.training_table, baseline=baseline),
+        "passed": tables.audit_table,
+        "median_a_s": tables.comparison_table,
+    }
+    return next((made_for[name] for name in made_for if name in frame), plain_table)(frame)
 
 
 def plain_table(frame: pd.DataFrame) -> Table:

@@ -149,6 +149,6 @@ def roofs(results: Results) -> dict[tuple[str, int], Row]:
     for row in (entry["row"] for entry in results.journal if entry["table"] == "roof"):
         key = (row["dtype"], int(row["threads"]))
         alike = results.measurements.query("dtype == @key[0] and threads == @key[1] and status == 'ok'")
-        # Beside what arithmetic alone reaches, the most that any product reached in this run.
+        # Next to what arithmetic alone reaches, the most that any product reached in this run.
         found[key] = row | {"best_matmul_gflops": alike["gflops"].max()}
     return found

@@ -45,21 +45,14 @@ def _block(readme: Path, results: Results) -> str:
     folder = Path(os.path.relpath(results.path.resolve(), readme.resolve().parent)).as_posix()
     table = ladder_table(results)
     found = [ladder for ladder in ladders(results.measurements) if ladder.timed]
-    pictures = [
-        f"![Time of one product, {each.title}]({folder}/charts/{chart_name(each, found)}.svg)" for each in found[:1]
-    ]
     machine, versions = results.run["machine"], results.run["versions"]
     openblas = f" (OpenBLAS {versions['openblas']})" if "openblas" in versions else ""
-    return "\n".join(
-        [
-            *pictures,
-            "",
-            f"{table.title}, on {machine['cores']} cores of {machine['cpu']}; torch {versions['torch']}, "
-            f"numpy {versions['numpy']}{openblas}.",
-            "",
-            table.markdown(),
-            "",
-            *([table.note + ".", ""] if table.note else []),
-            f"Made by `matmulbench report {folder} --splice {readme.name}`.",
-        ]
-    )
+    parts = [
+        *(f"![Time of one product, {each.title}]({folder}/charts/{chart_name(each, found)}.svg)" for each in found[:1]),
+        f"{table.title}, on {machine['cores']} cores of {machine['cpu']}; torch {versions['torch']}, "
+        f"numpy {versions['numpy']}{openblas}.",
+        table.markdown(),
+        *([f"{table.note}."] if table.note else []),
+        f"Made by `matmulbench report {folder} --splice {readme.name}`.",
+    ]
+    return "\n\n".join(parts)

@@ -101,43 +101,30 @@ class Table:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
         """Draw for a terminal, without those optional columns for which it is too narrow."""
-        drawn = self
-        while drawn._natural_width(console, options) > options.max_width:
-            least = max(drawn.columns, key=lambda column: column.optional)
+        columns, table = self.columns, self._rich()
+        while Measurement.get(console, options.update(max_width=10_000), table).minimum > options.max_width:
+            least = max(columns, key=lambda column: column.optional)
             if not least.optional:
                 break
-            drawn = replace(drawn, columns=[column for column in drawn.columns if column is not least])
-        yield drawn._rich()
+            columns = [column for column in columns if column is not least]
+            table = replace(self, columns=columns)._rich()
+        yield table
 
     def _rich(self) -> RichTable:
-        table = RichTable(
-            title=self.title,
-            title_justify="left",
-            title_style="bold",
-            caption=self.note or None,
-            caption_justify="left",
-            box=box.SIMPLE_HEAD,
-            pad_edge=False,
-            collapse_padding=True,
-        )
-        for column in self.columns:
-            # Only prose may be folded; a folded figure is misread.
+        left: Literal["left"] = "left"
+        table = RichTable(title=self.title, title_justify=left, title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+        table.caption, table.caption_justify, table.collapse_padding = self.note or None, left, True
+        for i, column in enumerate(self.columns):
             side: Literal["left", "right"] = "right" if column.kind == "figure" else "left"
-            table.add_column(column.title, justify=side, no_wrap=column.kind != "prose")
+            width = max(map(len, [column.title, *(row[i].text for row in self.rows)]))
+            # Only prose may be folded; a folded figure is misread.
+            least = min(width, _FOLDED) if column.kind == "prose" else width
+            table.add_column(column.title, justify=side, no_wrap=column.kind != "prose", min_width=least)
         for i, row in enumerate(self.rows):
             if i in self.sections:
                 table.add_section()
             table.add_row(*(Text(cell.text, style=_TONES[cell.tone]) for cell in row))
         return table
-
-    def _natural_width(self, console: Console, options: ConsoleOptions) -> int:
-        """Return the width at which nothing is cut and prose is folded as far as it can bear."""
-        spare = 0
-        for i, column in enumerate(self.columns):
-            if column.kind == "prose":
-                width = max(len(column.title), *(len(row[i].text) for row in self.rows), 0)
-                spare += max(0, width - _FOLDED)
-        return Measurement.get(console, options.update(max_width=10_000), self._rich()).maximum - spare
 
     def markdown(self) -> str:
         """Return the rows as a Markdown table."""

@@ -149,7 +149,7 @@ def verification_table(verification: pd.DataFrame) -> Table:
         for row in records(verification)
     ]
     note = "residual: the largest error, in units of k·u·(|A||B|)"
-    return Table("Verification", columns, rows, note, by=("kernel",))
+    return Table("Verification", columns, rows, note)
 
 
 verification_matrix = verification_table  # the name by which the command still asks for it

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -158,8 +159,8 @@ def _points(axes: Axes, points: Iterable[tuple[float, Row]], style: Style) -> No
         axes.plot(x, row["gflops"], style.marker, color=style.colour, markerfacecolor=fill, markersize=5.5, alpha=0.9)
 
 
-def _handle(style: Style, line: object) -> Line2D:
-    return Line2D([], [], color=style.colour, marker=style.marker, linestyle=line, label=style.label)  # type: ignore[arg-type]
+def _handle(style: Style, line: Any) -> Line2D:
+    return Line2D([], [], color=style.colour, marker=style.marker, linestyle=line, label=style.label)
 
 
 def _on_line(axes: Axes, x: float, y: float, text: str, align: str = "left") -> None:

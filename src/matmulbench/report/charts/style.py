@@ -50,28 +50,10 @@ RC: dict[Any, Any] = {  # matplotlib's own type lists every parameter there is
 
 # Okabe and Ito's palette, which colour-blind readers tell apart; its yellow is darkened to show on white. Grey and
 # brown are added: with line and marker they are a style of their own.
-_COLOURS = (
-    "#000000",
-    "#E69F00",
-    "#56B4E9",
-    "#009E73",
-    "#B8A800",
-    "#0072B2",
-    "#7B4A2D",
-    "#D55E00",
-    "#CC79A7",
-    "#7F7F7F",
-)
-_MARKERS = ("o", "s", "^", "D", "v", "P", "h", "X", "*", "p")
-_LINES: tuple[str | tuple[int, tuple[float, ...]], ...] = (
-    "-",
-    "--",
-    "-.",
-    ":",
-    (0, (5, 1, 1, 1, 1, 1)),
-    (0, (7, 2)),
-    (0, (3, 1, 1, 1)),
-)
+_HUES = "000000 E69F00 56B4E9 009E73 B8A800 0072B2 7B4A2D D55E00 CC79A7 7F7F7F"
+_COLOURS = [f"#{hue}" for hue in _HUES.split()]
+_MARKERS = ["o", "s", "^", "D", "v", "P", "h", "X", "*", "p"]
+_LINES: list[Any] = ["-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (7, 2)), (0, (3, 1, 1, 1))]
 
 
 @dataclass(frozen=True)
@@ -81,7 +63,7 @@ class Style:
     label: str
     colour: str
     marker: str
-    line: str | tuple[int, tuple[float, ...]]
+    line: Any  # matplotlib takes a name, or offset and lengths of its dashes
 
 
 def styles(results: Results) -> dict[str, Style]:
@@ -222,11 +204,7 @@ def legend_room(names: Iterable[str]) -> float:
 def legend_above(axes: Axes, left: float, columns: int) -> None:
     """Put the legend above the axes, from ``left`` inches of their edge."""
     width = axes.get_position().width * axes.figure.get_figwidth()  # type: ignore[union-attr]
+    corner = (-left / width, 1.0)
     axes.legend(
-        loc="lower left",
-        bbox_to_anchor=(-left / width, 1.0),
-        ncols=columns,
-        fontsize=8,
-        columnspacing=1.4,
-        borderaxespad=0.2,
+        loc="lower left", bbox_to_anchor=corner, ncols=columns, fontsize=8, columnspacing=1.4, borderaxespad=0.2
     )

@@ -35,15 +35,10 @@ from matmulbench.report.queries import (
 from matmulbench.results.folder import Results
 
 # Fill and hatch of a step's parts: light enough for the hatch to show, told apart without colour too.
-_PARTS = (
-    ("#56B4E9", ""),
-    ("#E69F00", "///"),
-    ("#009E73", "|||"),
-    ("#CC79A7", "\\\\\\"),
-    ("#0072B2", "xxx"),
-    ("#D55E00", "---"),
-    ("#B8A800", "++"),
-)
+_PARTS = [
+    ("#56B4E9", ""), ("#E69F00", "///"), ("#009E73", "|||"), ("#CC79A7", "\\\\\\"), ("#0072B2", "xxx"),
+    ("#D55E00", "---"), ("#B8A800", "++"),
+]  # fmt: skip
 _REST, _REST_FILL = "all else", ("#e6e6e6", "")
 _NEAR = 0.5  # from here on a speedup is near 1
 
