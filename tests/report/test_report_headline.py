@@ -7,6 +7,7 @@ import pytest
 
 from matmulbench.report import write_report
 from matmulbench.report.headline import headline, warnings
+from matmulbench.report.page import render
 from matmulbench.results.folder import Results, load_results
 from matmulbench.workload import Workload
 
@@ -115,8 +116,6 @@ def test_what_was_amiss_with_the_machine_is_said_once_at_its_worst(
 
 def test_the_page_shows_what_was_amiss() -> None:
     reference = load_results(Path(__file__).parents[2] / "results" / "reference")
-    from matmulbench.report.page import render
-
     page = render(reference, [])
     assert "What was amiss with the machine" in page
     assert all(f"<li>{warning}</li>" in page for warning in warnings(reference))

@@ -12,7 +12,7 @@ from markupsafe import Markup
 from matmulbench.report.charts.style import Chart
 from matmulbench.report.headline import headline, warnings
 from matmulbench.report.published import published_table
-from matmulbench.report.queries import baseline_of
+from matmulbench.report.queries import baseline_of, kernels_of, labels
 from matmulbench.report.side_by_side import side_by_side_table
 from matmulbench.report.tables import (
     audit_table,
@@ -63,7 +63,7 @@ def render(results: Results, charts: list[Chart], front_ends: Sequence[FrontEnd]
         published=published_table(results) if measured else None,
         side_by_side=side_by_side_table(results, front_ends) if front_ends else None,
         audit=audit_table(results.audit) if results.audit is not None else None,
-        baseline=baseline,
+        baseline=labels([*kernels_of(results), baseline])[baseline],
     )
 
 
