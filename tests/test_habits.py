@@ -19,7 +19,7 @@ from matmulbench.training.tasks import TASKS
 from matmulbench.workload import PRESETS
 
 MAIN = "from matmulbench.cli import main; main()"
-VERBS = ("run", "list", "verify", "measure", "train", "compare", "audit", "report", "verify-claims", "fetch")
+VERBS = ("run", "list", "verify", "measure", "train", "compare", "audit", "report", "fetch")
 # What each verb calls once its arguments are understood.
 WORK = {
     "list": ("matmulbench.cli.availability", []),
@@ -29,7 +29,6 @@ WORK = {
     "compare": ("matmulbench.results.folder.load_results", ["a", "b"]),
     "audit": ("matmulbench.audit.verification.audit_verification", []),
     "report": ("matmulbench.results.folder.load_results", ["a"]),
-    "verify-claims": ("matmulbench.results.folder.load_results", []),
     "fetch": ("matmulbench.data.fetch_mnist", ["mnist"]),
 }
 
@@ -89,7 +88,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         ("list --format ", {"table", "csv", "json"}),
         ("audit --only m", {"measurement"}),
         ("fetch ", {"mnist"}),
-        ("ver", {"verify", "verify-claims"}),
+        ("ver", {"verify"}),
     ],
 )
 def test_completion(

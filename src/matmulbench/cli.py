@@ -419,38 +419,6 @@ def report(
         splice_into(splice, results)
 
 
-@app.command("verify-claims")
-def verify_claims(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="the run that the README shows")] = Path(
-        "results/reference"
-    ),
-    budget: Annotated[float, typer.Option(help="seconds of measuring")] = 60.0,
-    format: Format = "table",
-    quiet: Quiet = False,
-) -> None:
-    """Measure the README's speedups again here, and say which hold; exit 1 where one does not.
-
-    A claim **holds** where the interval found here overlaps the README's, widened by 10 %; else the kernel is **faster
-    here** or **slower here** against the baseline. An overlapping interval whose ends are a factor of 2 apart is
-    **unclear**, and denies nothing. Ratios differ from one processor to another: on a machine other than the README's
-    a claim that does not hold is news about the machine, no fault of the suite.
-
-    ```console
-    $ matmulbench verify-claims
-    $ matmulbench verify-claims runs/monday --budget 120 --format json
-    ```
-    """
-    from matmulbench.claims import verify_claims as measure_again
-    from matmulbench.report.output import show
-    from matmulbench.results.folder import load_results
-
-    results, budget_s = load_results(folder), seconds(budget)
-    with progress(quiet) as say:
-        frame = measure_again(results, budget_s, say)
-    show(frame, format)
-    raise typer.Exit(int((~frame["verdict"].isin(["holds", "unclear"])).any()))
-
-
 @app.command()
 def fetch(
     what: Annotated[str, typer.Argument(metavar="mnist", help="the data set", autocompletion=among(["mnist"]))],

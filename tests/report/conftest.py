@@ -43,7 +43,7 @@ def make_run(
         for kernel in kernels:
             for dtype in ("float32", "float64"):
                 residual = 0.01 if kernel == "torch" else 0.3
-                folder.add("verification", VerificationRow(kernel, dtype, "ok", "correct", residual, 24))
+                folder.add("verification", VerificationRow(kernel, dtype, "ok", "pass", residual, 24))
         for count in threads:
             if roof:
                 folder._append(b"")  # entries of other tables may stand anywhere
@@ -127,7 +127,7 @@ def training(task: str, kernel: str, threads: int) -> tuple[TrainingRow, dict[st
 def add_failures(folder: RunFolder, workloads: list[Workload]) -> None:
     wrong = "work/mine.py:matmul"
     finding = "5x784x10: element (0, 0) is 3.1, expected -12.4; the sum over k stops after 5 of 784 terms"
-    folder.add("verification", VerificationRow(wrong, "float32", "failed-verification", "wrong", 8.1e5, 3, finding))
+    folder.add("verification", VerificationRow(wrong, "float32", "failed-verification", "fail", 8.1e5, 3, finding))
     for i, status in enumerate(s for s in Status if s is not Status.OK):
         workload = workloads[min(i, len(workloads) - 1)]
         base = (str(workload), workload.m, workload.k, workload.n, workload.layout, workload.dtype, 1)

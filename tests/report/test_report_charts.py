@@ -9,16 +9,22 @@ from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.transforms import Bbox
 
-from matmulbench.report.charts import ladder, rates, training, write_charts
-from matmulbench.report.charts.style import RC, looks
+from matmulbench.report.charts import ladder, rates, save_charts, training
+from matmulbench.report.charts.style import RC, styles
 from matmulbench.results.folder import Results
 from matmulbench.workload import PRESETS, Workload
 
+TWINS = ("work/before/kernel.py:matmul", "work/after/kernel.py:matmul")
 QUICK = {
     "ladder-5x784x10", "ladder-64x784x50", "ladder-64x64x64", "ladder-256x256x256",
     "gflops-by-size", "roofline",
-    "end-to-end-digits", "predicted-digits", "step-digits", "loss-digits",
+    "end-to-end-digits", "step-digits", "loss-digits",
 }  # fmt: skip
+
+
+def write_charts(results: Results, folder: Path) -> list[Path]:
+    """Save every chart; return the files."""
+    return [folder / f"{chart.name}.{kind}" for chart in save_charts(results, folder) for kind in ("svg", "png")]
 
 
 def test_every_chart_is_written_as_svg_and_png(quick: Results, tmp_path: Path) -> None:
@@ -99,10 +105,33 @@ def test_several_thread_counts_have_charts_of_their_own(make_run: Callable[..., 
     assert names == {"ladder-64x64x64-t1", "ladder-64x64x64-t2", "roofline-t1", "roofline-t2", "threads"}
 
 
-def test_a_kernel_looks_the_same_in_every_chart() -> None:
-    assert looks(["torch"])["torch"] == looks(["numpy", "mine.py:matmul", "torch"])["torch"]
-    look = looks(["mine.py:matmul"])
-    assert len({(each.colour, each.marker) for each in look.values()}) == len(look)
+def test_a_kernel_looks_the_same_in_every_run(make_run: Callable[..., Results], tmp_path: Path) -> None:
+    one = styles(make_run(tmp_path / "one", [], tasks=(), kernels=("torch",)))
+    several = styles(make_run(tmp_path / "several", [], tasks=(), kernels=("numpy", *TWINS, "torch")))
+    assert one["torch"] == several["torch"]
+    assert len({(each.colour, each.marker) for each in several.values()}) == len(several)
+
+
+def test_kernels_of_one_name_are_told_apart_in_every_chart(make_run: Callable[..., Results], tmp_path: Path) -> None:
+    workloads = [Workload(64, 64, 64), Workload(256, 256, 256)]
+    run = make_run(tmp_path / "run", workloads, tasks=("digits",), threads=(1, 2), kernels=("torch", *TWINS))
+    with rc_context(RC):
+        charts = {chart.name: chart.svg() for room in (ladder, rates, training) for chart in room.draw(run)}
+    assert len(charts) == 12
+    for name, svg in charts.items():
+        assert all(f">{label}</text>" in svg for label in ("before/kernel.py:matmul", "after/kernel.py:matmul")), name
+
+
+def test_a_remark_claims_no_more_than_the_verdict(make_run: Callable[..., Results], tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", [Workload(64, 64, 64)], tasks=(), kernels=("einsum", "numpy", "torch"))
+    table = run.measurements.set_index("kernel", drop=False)
+    table.loc[["einsum", "numpy"], "speedup"] = [1.002, 1.3]
+    table.loc[["einsum", "numpy"], "verdict"] = ["same", "unclear"]
+    run.tables["measurements"] = table
+    [svg] = [path.read_text() for path in write_charts(run, tmp_path) if path.name == "ladder-64x64x64.svg"]
+    assert ">as fast</text>" in svg
+    assert ">unclear (1.30×)</text>" in svg
+    assert "faster" not in svg
 
 
 @pytest.mark.parametrize("module", ["tables", "output", "splice", ""])

@@ -1,25 +1,44 @@
-"""The run in a few sentences: a kernel of one's own has one to itself."""
+"""The run in a few sentences, none of which claims more than its verdict."""
 
 from collections.abc import Callable
 from pathlib import Path
 
-from matmulbench.report.headline import headline
-from matmulbench.results.folder import Results
+import pytest
+
+from matmulbench.report import write_report
+from matmulbench.report.headline import headline, warnings
+from matmulbench.report.page import render
+from matmulbench.results.folder import Results, load_results
 from matmulbench.workload import Workload
 
 OWN = "work/fast.py:matmul"
 
 
-def test_a_kernel_of_ones_own_has_a_sentence(make_run: Callable[..., Results], tmp_path: Path) -> None:
-    run = make_run(tmp_path / "run", [Workload(5, 784, 10)], tasks=("digits",), kernels=("numpy", "torch", OWN))
-    [mine] = [sentence for sentence in headline(run) if sentence.startswith("fast.py:matmul is right")]
-    assert "5x784x10 · float32 · 1 thread takes 83.4 µs, 1/11.4 as fast as torch" in mine
-    assert "% of the roof; a training step of digits" in mine
+@pytest.fixture
+def run(make_run: Callable[..., Results], tmp_path: Path) -> Results:
+    return make_run(tmp_path / "run", [Workload(5, 784, 10)], tasks=("digits",), kernels=("numpy", "torch", OWN))
+
+
+def change(results: Results, table: str, kernel: str, **values: object) -> None:
+    frame = results.tables[table]
+    for column, value in values.items():
+        frame.loc[frame["kernel"] == kernel, column] = value
+
+
+def about(results: Results, start: str) -> str:
+    [sentence] = [sentence for sentence in headline(results) if sentence.startswith(start)]
+    return sentence
+
+
+def test_a_kernel_beyond_the_ladder_has_a_sentence(run: Results) -> None:
+    mine = about(run, "fast.py:matmul is right")
+    assert "5x784x10 · float32 · 1 thread takes 83.4 µs, 11.4× slower than torch" in mine
+    assert "% of the roof; a training step of digits · 1 thread is 38.2× slower than with torch" in mine
 
 
 def test_a_kernel_that_was_not_timed_is_right_all_the_same(make_run: Callable[..., Results], tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", [], tasks=(), kernels=("torch", OWN))
-    assert headline(run) == ["fast.py:matmul is right (correct in float32, correct in float64)."]
+    assert headline(run) == ["fast.py:matmul is right (pass in float32, pass in float64)."]
 
 
 def test_a_wrong_kernel_is_named_as_refused_and_has_no_other_sentence(small: Results) -> None:
@@ -27,10 +46,76 @@ def test_a_wrong_kernel_is_named_as_refused_and_has_no_other_sentence(small: Res
     assert said == ["Refused as wrong, and not timed: mine.py:matmul."]
 
 
-def test_what_a_step_gains_is_foretold_where_it_was_not_measured(
+def test_what_a_step_gains_is_predicted_where_it_was_not_measured(run: Results) -> None:
+    change(run, "training", OWN, measured_speedup=float("nan"))
+    assert "a training step of digits · 1 thread is predicted to be" in about(run, "fast.py:matmul is right")
+
+
+@pytest.mark.parametrize(
+    ("verdict", "said"), [("same", "as fast as torch"), ("unclear", "not clearly faster or slower than torch (1.04×)")]
+)
+def test_no_sentence_claims_more_than_the_verdict(run: Results, verdict: str, said: str) -> None:
+    change(run, "measurements", OWN, median_s=9e-6, speedup=1.04, verdict=verdict)
+    change(run, "measurements", "numpy", median_s=8e-6, speedup=1.04, verdict=verdict)
+    assert f"takes 9.00 µs, {said}," in about(run, "fast.py:matmul is right")
+    change(run, "measurements", OWN, status="crashed")
+    assert "faster than" not in about(run, "On 5x784x10").replace("clearly faster or slower than", "")
+
+
+def test_two_whose_intervals_overlap_are_not_ranked(run: Results) -> None:
+    change(run, "measurements", "torch", status="crashed")
+    change(run, "measurements", OWN, median_s=9e-6, ci_low_s=7e-6)
+    change(run, "measurements", "numpy", median_s=8e-6, ci_high_s=8e-6)
+    assert "not clearly faster or slower than fast.py:matmul (1.12×)" in about(run, "On 5x784x10")
+
+
+def test_a_step_whose_interval_holds_one_is_not_called_faster(run: Results) -> None:
+    change(run, "training", "numpy", measured_speedup=1.03, measured_ci_low=0.98, measured_ci_high=1.05)
+    change(run, "training", OWN, status="crashed")
+    said = about(run, "A training step of digits")
+    assert "is not clearly faster or slower than with torch (1.03×) when its products go through numpy" in said
+
+
+def test_a_baseline_without_a_time_leaves_no_speedups(run: Results) -> None:
+    change(run, "measurements", "torch", status="crashed", median_s=float("nan"))
+    for table in ("measurements", "training"):
+        names = [name for name in run.tables[table] if "speedup" in name or name.startswith("measured")]
+        run.tables[table][names] = float("nan")
+    run.measurements["verdict"] = None
+    change(run, "training", "torch", status="crashed")
+    mine, last = headline(run)[1:]
+    assert mine.startswith("fast.py:matmul is right (pass in float32, pass in float64); 5x784x10")
+    assert "torch" not in mine
+    assert last == "There are no speedups: torch, the baseline, has no time."
+    assert write_report(run.path).stat().st_size
+
+
+def test_kernels_of_one_name_are_told_apart(make_run: Callable[..., Results], tmp_path: Path) -> None:
+    kernels = ("torch", "work/before/kernel.py:matmul", "work/after/kernel.py:matmul")
+    said = headline(make_run(tmp_path / "run", [Workload(5, 784, 10)], tasks=("digits",), kernels=kernels))
+    for label in ("before/kernel.py:matmul", "after/kernel.py:matmul"):
+        assert any(sentence.startswith(f"{label} is right") for sentence in said)
+
+
+def test_what_was_amiss_with_the_machine_is_said_once_at_its_worst(
     make_run: Callable[..., Results], tmp_path: Path
 ) -> None:
-    run = make_run(tmp_path / "run", [], tasks=("digits",), kernels=("torch", OWN))
-    run.tables["training"]["measured_speedup"] = float("nan")
-    [mine] = [sentence for sentence in headline(run) if sentence.startswith("fast.py:matmul is right")]
-    assert "a training step of digits · 1 thread is foretold to be" in mine
+    workloads = [Workload(5, 784, 10), Workload(64, 64, 64)]
+    run = make_run(tmp_path / "run", workloads, tasks=(), kernels=("numpy", "torch"))
+    assert warnings(run) == []
+    assert "What was amiss" not in write_report(run.path).read_text()
+    entries = [entry for entry in run.journal if entry["table"] == "measurements"]
+    for entry, share in zip(entries, (7, 7, 12, 12), strict=True):
+        entry["warnings"] = [f"unsteady processor: fixed work varied by {share}%"]
+    entries[0]["warnings"].append("swap: memory was written to disk")
+    assert warnings(run) == [
+        "unsteady processor: fixed work varied by 12% (2 workloads)",
+        "swap: memory was written to disk (1 workload)",
+    ]
+
+
+def test_the_page_shows_what_was_amiss() -> None:
+    reference = load_results(Path(__file__).parents[2] / "results" / "reference")
+    page = render(reference, [])
+    assert "What was amiss with the machine" in page
+    assert all(f"<li>{warning}</li>" in page for warning in warnings(reference))

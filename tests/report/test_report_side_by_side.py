@@ -19,11 +19,11 @@ def front_ends() -> list[FrontEnd]:
 
 
 def test_a_line_per_cell_that_a_front_end_timed(quick: Results, front_ends: list[FrontEnd]) -> None:
-    grid = side_by_side_table(quick, front_ends)
-    assert [column.name for column in grid.columns] == [
+    table = side_by_side_table(quick, front_ends)
+    assert [column.title for column in table.columns] == [
         "workload", "kernel", "matmulbench", "asv", "asv / ours", "pytest-benchmark", "pytest-benchmark / ours",
     ]  # fmt: skip
-    lines = {(row[0].text, row[1].text): [cell.value for cell in row[2:]] for row in grid.rows}
+    lines = {(row[0].text, row[1].text): [cell.value for cell in row[2:]] for row in table.rows}
     assert list(lines) == [
         ("5x784x10", "numpy"),
         ("5x784x10", "torch"),

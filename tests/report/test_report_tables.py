@@ -10,14 +10,14 @@ from rich.console import Console
 
 from matmulbench.errors import UsageError
 from matmulbench.ladder import LADDER
-from matmulbench.report.grid import Cell, Column, Grid
-from matmulbench.report.output import as_grid, show
+from matmulbench.report.output import as_table, show
+from matmulbench.report.queries import labels
+from matmulbench.report.table import Table, words
 from matmulbench.report.tables import (
     ladder_table,
     measurement_table,
     speedup_table,
     training_table,
-    verification_matrix,
     verification_table,
 )
 from matmulbench.results.folder import Results
@@ -25,29 +25,29 @@ from matmulbench.results.schema import Status
 from matmulbench.workload import PRESETS, Workload
 
 
-def text(grid: Grid, width: int) -> str:
+def text(table: Table, width: int) -> str:
     out = io.StringIO()
-    Console(file=out, width=width).print(grid)
+    Console(file=out, width=width).print(table)
     return out.getvalue()
 
 
 def test_the_ladder_has_the_first_workload_in_ladder_order(quick: Results) -> None:
-    grid = ladder_table(quick)
-    assert grid.title == "5x784x10 · float32 · 1 thread"
-    assert [row[0].text for row in grid.rows] == [rung.name for rung in LADDER]
-    assert grid.rows[-1][-1].text == "baseline"
+    table = ladder_table(quick)
+    assert table.title == "5x784x10 · float32 · 1 thread"
+    assert [row[0].text for row in table.rows] == [rung.name for rung in LADDER]
+    assert table.rows[-1][-1].text == "baseline"
 
 
 def test_the_order_is_the_ladders_whatever_the_rows(quick: Results) -> None:
-    grid = measurement_table(quick.measurements.iloc[::-1].query("workload == '64x64x64'"))
-    assert [row[0].text for row in grid.rows] == [rung.name for rung in LADDER]
+    table = measurement_table(quick.measurements.iloc[::-1].query("workload == '64x64x64'"))
+    assert [row[0].text for row in table.rows] == [rung.name for rung in LADDER]
 
 
 def test_what_is_climbed_is_computed_from_the_times(quick: Results) -> None:
-    grid = ladder_table(quick)
-    column = [column.name for column in grid.columns].index("vs triple-loop")
+    table = ladder_table(quick)
+    column = [column.title for column in table.columns].index("vs triple-loop")
     times = quick.measurements.query("workload == '5x784x10'").set_index("kernel")["median_s"]
-    values = {row[0].text: row[column].value for row in grid.rows}
+    values = {row[0].text: row[column].value for row in table.rows}
     assert values["triple-loop"] == 1
     assert values["numpy"] == pytest.approx(times["triple-loop"] / times["numpy"])
 
@@ -68,28 +68,27 @@ def test_a_figure_beside_a_failure_is_not_shown(quick: Results) -> None:
 
 
 def test_extrapolated_figures_are_marked(quick: Results) -> None:
-    grid = ladder_table(quick, "256x256x256")
-    assert grid.rows[0][1].text.startswith("≈")
-    assert not grid.rows[-1][1].text.startswith("≈")
-    assert "extrapolated" in grid.note
+    table = measurement_table(quick.measurements.query("workload == '256x256x256'"))
+    assert table.rows[0][1].text.startswith("≈")
+    assert not table.rows[-1][1].text.startswith("≈")
+    assert "extrapolated" in table.note
 
 
-def test_an_unknown_workload_is_named_with_near_matches(quick: Results) -> None:
-    with pytest.raises(UsageError, match=r"5x784x11.*5x784x10"):
-        ladder_table(quick, "5x784x11")
+def test_a_run_that_measured_nothing_has_no_ladder(make_run: Callable[..., Results], tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="the run measured no workload"):
+        ladder_table(make_run(tmp_path / "run", [], tasks=()))
 
 
 def test_speedups_have_a_line_per_workload(standard: Results) -> None:
-    grid = speedup_table(standard)
-    assert [row[0].text for row in grid.rows] == [str(workload) for workload in PRESETS["standard"]]
+    table = speedup_table(standard)
+    assert [row[0].text for row in table.rows] == [str(workload) for workload in PRESETS["standard"]]
 
 
-def test_verification_shows_findings(standard: Results) -> None:
-    assert any("after 5 of 784" in row[-1].text for row in verification_table(standard.verification).rows)
-    last = verification_matrix(standard.verification).rows[-1]
-    assert last[0].text == "mine.py:matmul"
-    assert last[1].tone == "bad"
-    assert last[2].text == "not tried"
+def test_verification_shows_verdict_and_finding(standard: Results) -> None:
+    last = verification_table(standard.verification).rows[-1]
+    assert [cell.text for cell in last[:5]] == ["mine.py:matmul", "float32", "fail", "8.1e+05", "3"]
+    assert last[2].tone == "bad"
+    assert "after 5 of 784" in last[5].text
 
 
 def test_training_tells_the_ceiling(quick: Results) -> None:
@@ -98,8 +97,8 @@ def test_training_tells_the_ceiling(quick: Results) -> None:
 
 @pytest.mark.parametrize("width", [80, 100, 130])
 def test_no_figure_is_cut_in_a_narrow_terminal(quick: Results, width: int) -> None:
-    for grid in (ladder_table(quick), training_table(quick.training)):
-        shown = text(grid, width)
+    for table in (ladder_table(quick), training_table(quick.training)):
+        shown = text(table, width)
         assert "…" not in shown
         assert max(map(len, shown.splitlines())) <= width
 
@@ -110,8 +109,8 @@ def test_a_wide_terminal_shows_every_column(quick: Results) -> None:
 
 
 def test_markdown_escapes_what_would_end_a_cell() -> None:
-    grid = Grid("", [Column("a|b", "name")], [[Cell("c|d")]])
-    assert grid.markdown().splitlines() == ["| a\\|b |", "| :-- |", "| c\\|d |"]
+    table = Table("", [words("a|b", "name")], [{"name": "c|d"}])
+    assert table.markdown().splitlines() == ["| a\\|b |", "| :-- |", "| c\\|d |"]
 
 
 def test_csv_and_json_are_data_alone(quick: Results, capsys: pytest.CaptureFixture[str]) -> None:
@@ -148,9 +147,62 @@ def test_a_comparison_names_what_broke() -> None:
          "median_b_s": nothing, "speedup": nothing, "speedup_ci_low": nothing, "speedup_ci_high": nothing,
          "drift_arithmetic": nothing, "drift_calls": nothing, "verdict": "broken"},
     ]  # fmt: skip
-    first, second = as_grid(pd.DataFrame(rows)).rows
+    first, second = as_table(pd.DataFrame(rows)).rows
     assert [cell.text for cell in first] == [
         "5x784x10", "float32, 1", "numpy", "4.00 µs", "8.00 µs", "0.55×", "0.50–0.60×", "1.10×", "1.20×", "slower",
     ]  # fmt: skip
     assert [cell.text for cell in second[2:]] == ["mine.py:matmul", *["–"] * 6, "broken: ok, then crashed"]
     assert {first[-1].tone, second[-1].tone} == {"bad"}
+
+
+@pytest.mark.parametrize(
+    ("kernels", "expected"),
+    [
+        (["torch", "path/to/mine.py:matmul"], ["torch", "mine.py:matmul"]),
+        (["x/before/k.py:f", "x/after/k.py:f", "x/after/k.py:g"], ["before/k.py:f", "after/k.py:f", "k.py:g"]),
+        (["k.py:f", "a/k.py:f", "b/a/k.py:f"], ["k.py:f", "a/k.py:f", "b/a/k.py:f"]),
+        (["/one/src/k.py:f", "/two/src/k.py:f"], ["one/src/k.py:f", "two/src/k.py:f"]),
+        (["pkg1.k:matmul", "pkg2.k:matmul"], ["pkg1.k:matmul", "pkg2.k:matmul"]),
+    ],
+)
+def test_a_label_is_the_shortest_that_tells_a_kernel_apart(kernels: list[str], expected: list[str]) -> None:
+    assert labels([*kernels, *kernels]) == dict(zip(kernels, expected, strict=True))
+
+
+def test_kernels_of_one_name_are_told_apart_in_every_table(make_run: Callable[..., Results], tmp_path: Path) -> None:
+    kernels = ("work/before/kernel.py:matmul", "work/after/kernel.py:matmul")
+    run = make_run(tmp_path / "run", [Workload(64, 64, 64)], tasks=("digits",), kernels=kernels)
+    shown = ["before/kernel.py:matmul", "after/kernel.py:matmul"]
+    assert [row[0].text for row in measurement_table(run.measurements, kernels[1]).rows] == shown
+    titles = [column.title for column in measurement_table(run.measurements, kernels[1]).columns]
+    assert "vs after/kernel.py:matmul" in titles
+    assert [row[1].text for row in training_table(run.training).rows] == shown
+    assert [row[0].text for row in verification_table(run.verification).rows] == [shown[0]] * 2 + [shown[1]] * 2
+    assert [column.title for column in speedup_table(run).columns[1:]] == shown
+
+
+def test_without_a_baseline_the_reason_stands_where_the_verdict_would(quick: Results) -> None:
+    frame = quick.measurements.query("workload == '64x64x64' and kernel != 'torch'").copy()
+    frame[["speedup", "speedup_ci_low", "speedup_ci_high"]] = math.nan
+    frame["verdict"], frame["reason"] = None, "the baseline failed: no speedup"
+    for row in measurement_table(frame).rows:
+        assert row[1].value is not None
+        assert [cell.text for cell in row[3:5]] == ["–", "–"]
+        assert row[-1].text == "the baseline failed: no speedup"
+
+
+def test_setup_has_a_column_where_a_kernel_has_one(quick: Results) -> None:
+    assert "setup" not in [column.title for column in measurement_table(quick.measurements).columns]
+    frame = quick.measurements.assign(setup_s=math.nan)
+    assert "setup" not in [column.title for column in measurement_table(frame).columns]
+    frame.loc[frame["kernel"] == "numba", "setup_s"] = 0.25
+    table = measurement_table(frame)
+    place = [column.title for column in table.columns].index("setup")
+    assert {row[place].text for row in table.rows if row[1].text == "numba"} == {"250 ms"}
+    assert {row[place].text for row in table.rows if row[1].text != "numba"} == {"–"}
+
+
+def test_a_status_that_is_new_is_shown_with_its_reason(quick: Results) -> None:
+    frame = quick.measurements.copy()
+    frame["status"], frame["reason"] = "lost", "the machine is gone"
+    assert {row[-1].text for row in measurement_table(frame).rows} == {"lost: the machine is gone"}

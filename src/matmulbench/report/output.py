@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from matmulbench.ladder import BASELINE
-from matmulbench.report.grid import Cell, Column, Grid
-from matmulbench.report.tables import (
-    audit_table,
-    claims_table,
-    comparison_table,
-    measurement_table,
-    training_table,
-    verification_table,
-)
-from matmulbench.report.wording import known
-from matmulbench.results.schema import columns
+from matmulbench.report import tables
+from matmulbench.report.formatting import number
+from matmulbench.report.table import Table, figure, words
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,46 +30,38 @@ def show(rows: pd.DataFrame | list[dict[str, Any]], format: str = "table", basel
     elif format == "json":
         sys.stdout.write(frame.to_json(orient="records", indent=2, double_precision=15, force_ascii=False) + "\n")
     else:
-        print_grids(as_grid(frame, baseline))
+        print_grids(as_table(frame, baseline))
 
 
-def as_grid(frame: pd.DataFrame, baseline: str = BASELINE) -> Grid:
-    """Return the table that fits the columns: one of the result tables, or all columns as they are."""
-    names = list(frame.columns)
-    if names == columns("verification"):
-        return verification_table(frame)
-    if names == columns("measurements"):
-        return measurement_table(frame, baseline)
-    if names == columns("training"):
-        return training_table(frame, baseline)
-    if "passed" in names:
-        return audit_table(frame)
-    if "claimed" in names:
-        return claims_table(frame)
-    if "median_a_s" in names:
-        return comparison_table(frame)
-    rows = [[_plain(value) for value in row] for row in frame.itertuples(index=False)]
-    heads = [Column(name, "figure" if frame[name].dtype.kind in "if" else "prose") for name in names]
-    return Grid("", heads, rows)
+def as_table(frame: pd.DataFrame, baseline: str = BASELINE) -> Table:
+    """Return the table that is made for such rows, or all their columns as they are."""
+    made_for: dict[str, Callable[[pd.DataFrame], Table]] = {
+        "residual": tables.verification_table,
+        "gflops": partial(tables.measurement_table, baseline=baseline),
+        "step_s": partial(tables.training_table, baseline=baseline),
+        "passed": tables.audit_table,
+        "median_a_s": tables.comparison_table,
+    }
+    return next((made_for[name] for name in made_for if name in frame), plain_table)(frame)
 
 
-def _plain(value: Any) -> Cell:
-    if isinstance(value, str | bool):
-        return Cell(str(value))
-    number = known(value)
-    return Cell("") if number is None else Cell(f"{number:g}", number)
+def plain_table(frame: pd.DataFrame) -> Table:
+    """Return all columns of ``frame`` as they are."""
+    texts = frame.select_dtypes(exclude="number").astype(object).fillna("").astype(str)
+    columns = [
+        words(name, name, "prose") if name in texts else figure(name, number("g"), name, failed_too=True)
+        for name in frame.columns
+    ]
+    return Table("", columns, frame.assign(**texts).to_dict("records"))
 
 
-def print_grids(*grids: Grid) -> None:
+def print_grids(*grids: Table) -> None:
     """Print tables as wide as the terminal, or as wide as they are where the output is piped."""
     if sys.stdout.isatty():
-        console = Console(highlight=False)
-        for grid in grids:
-            console.print(grid)
+        Console(highlight=False).print(*grids)
         return
     console = Console(width=_UNLIMITED, highlight=False)
     with console.capture() as drawn:
-        for grid in grids:
-            console.print(grid)
+        console.print(*grids)
     # Rich fills every line to the table's width, which is of no use in a file.
     sys.stdout.write("".join(f"{line.rstrip()}\n" for line in drawn.get().splitlines()))

@@ -10,8 +10,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from matmulbench.report.charts.style import Chart
-from matmulbench.report.headline import headline
+from matmulbench.report.headline import headline, warnings
 from matmulbench.report.published import published_table
+from matmulbench.report.queries import baseline_of, kernels_of, labels
 from matmulbench.report.side_by_side import side_by_side_table
 from matmulbench.report.tables import (
     audit_table,
@@ -19,9 +20,8 @@ from matmulbench.report.tables import (
     measurement_table,
     speedup_table,
     training_table,
-    verification_matrix,
+    verification_table,
 )
-from matmulbench.report.view import baseline_of
 from matmulbench.results.folder import Results
 from matmulbench.results.front_ends import FrontEnd
 
@@ -48,21 +48,22 @@ def render(results: Results, charts: list[Chart], front_ends: Sequence[FrontEnd]
         run=results.run,
         facts=_facts(results.run),
         headline=headline(results),
+        warnings=warnings(results),
         ladder=ladder_table(results) if measured else None,
         first_chart=ladder_charts[:1],
         other_charts=ladder_charts[1:],
         speedups=speedup_table(results) if measured else None,
         measurements=measurement_table(results.measurements, baseline) if measured else None,
-        verification=verification_matrix(results.verification) if len(results.verification) else None,
+        verification=verification_table(results.verification) if len(results.verification) else None,
         rate_charts=group("gflops-", "roofline"),
         thread_charts=group("threads"),
         training=training_table(results.training, baseline) if trained else None,
-        training_charts=group("end-to-end-", "predicted-", "step-"),
+        training_charts=group("end-to-end-", "step-"),
         loss_charts=group("loss-"),
         published=published_table(results) if measured else None,
         side_by_side=side_by_side_table(results, front_ends) if front_ends else None,
         audit=audit_table(results.audit) if results.audit is not None else None,
-        baseline=baseline,
+        baseline=labels([*kernels_of(results), baseline])[baseline],
     )
 
 

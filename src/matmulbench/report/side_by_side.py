@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from matmulbench.report.grid import Cell, Column, Grid
-from matmulbench.report.tables import factor_cell
-from matmulbench.report.view import in_order, ladders, short
-from matmulbench.report.wording import NOTHING, seconds
+from matmulbench.report.formatting import factor, seconds
+from matmulbench.report.queries import Row, in_order, labels, ladders
+from matmulbench.report.table import Table, figure, words
 from matmulbench.results.folder import Results
 from matmulbench.results.front_ends import FrontEnd
 
@@ -17,38 +16,43 @@ CAVEAT = (
 )
 
 
-def side_by_side_table(results: Results, front_ends: Sequence[FrontEnd]) -> Grid:
+def side_by_side_table(results: Results, front_ends: Sequence[FrontEnd]) -> Table:
     """Return a line per workload and kernel that a front end timed: our time, theirs, and theirs over ours."""
-    columns = [Column("workload", "name"), Column("kernel", "name"), Column("matmulbench")]
-    for front_end in front_ends:
-        columns += [Column(front_end.name), Column(f"{front_end.name} / ours", optional=1)]
-    grid = Grid("Front ends side by side", columns, note="; ".join([CAVEAT, *_origins(results, front_ends)]))
     ours = {
         (ladder.workload, row["kernel"]): row["median_s"]
         for ladder in ladders(results.measurements)
         if (ladder.dtype, ladder.threads) == ("float32", 1)  # as the suites have it
         for row in ladder.timed
     }
-    theirs = [{(row.workload, row.kernel): row.median_s for row in front_end.rows} for front_end in front_ends]
-    kernels: dict[str, list[str]] = {}
-    for workload, kernel in [*ours, *(key for times in theirs for key in times)]:
-        kernels.setdefault(workload, []).append(kernel)
-    for workload, names in kernels.items():
-        timed = [kernel for kernel in in_order(names) if any((workload, kernel) in times for times in theirs)]
-        if timed:
-            grid.sections.add(len(grid.rows))
-        for kernel in timed:
-            own = ours.get((workload, kernel))
-            cells = [Cell(workload), Cell(short(kernel)), _time(own)]
-            for times in theirs:
-                time = times.get((workload, kernel))
-                cells += [_time(time), factor_cell(time / own if time and own else None)]
-            grid.rows.append(cells)
-    return grid
-
-
-def _time(value: float | None) -> Cell:
-    return Cell(seconds(value), value, "strong") if value else Cell(NOTHING, tone="faint")
+    rows: dict[tuple[str, str], Row] = {}
+    for i, front_end in enumerate(front_ends):
+        for timed in front_end.rows:
+            cell = (timed.workload, timed.kernel)
+            row = rows.setdefault(cell, dict(zip(("workload", "kernel"), cell, strict=True)))
+            row[f"theirs {i}"] = timed.median_s
+            if own := ours.get(cell):
+                row |= {"ours": own, f"ratio {i}": timed.median_s / own}
+    workloads = list(dict.fromkeys(workload for workload, _ in [*ours, *rows]))
+    kernels = in_order(kernel for _, kernel in [*ours, *rows])
+    label = labels(kernels)
+    ordered = sorted(rows.values(), key=lambda row: (workloads.index(row["workload"]), kernels.index(row["kernel"])))
+    columns = [
+        words("workload", "workload"),
+        words("kernel", "label"),
+        figure("matmulbench", seconds, "ours", tone="strong"),
+    ]
+    for i, name in enumerate(front_end.name for front_end in front_ends):
+        columns += [
+            figure(name, seconds, f"theirs {i}", tone="strong"),
+            figure(f"{name} / ours", factor, f"ratio {i}", optional=1),
+        ]
+    return Table(
+        "Front ends side by side",
+        columns,
+        [row | {"label": label[row["kernel"]]} for row in ordered],
+        "; ".join([CAVEAT, *_origins(results, front_ends)]),
+        by=("workload",),
+    )
 
 
 def _origins(results: Results, front_ends: Sequence[FrontEnd]) -> list[str]:

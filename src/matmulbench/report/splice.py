@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 
 from matmulbench.errors import UsageError
+from matmulbench.report.queries import chart_name, ladders
 from matmulbench.report.tables import ladder_table
-from matmulbench.report.view import chart_name, ladders
 from matmulbench.results.folder import Results
 
 BEGIN, END = "<!-- matmulbench:begin -->", "<!-- matmulbench:end -->"
@@ -43,23 +43,16 @@ def splice(readme: Path, results: Results) -> bool:
 
 def _block(readme: Path, results: Results) -> str:
     folder = Path(os.path.relpath(results.path.resolve(), readme.resolve().parent)).as_posix()
-    grid = ladder_table(results)
+    table = ladder_table(results)
     found = [ladder for ladder in ladders(results.measurements) if ladder.timed]
-    pictures = [
-        f"![Time of one product, {each.title}]({folder}/charts/{chart_name(each, found)}.svg)" for each in found[:1]
-    ]
     machine, versions = results.run["machine"], results.run["versions"]
     openblas = f" (OpenBLAS {versions['openblas']})" if "openblas" in versions else ""
-    return "\n".join(
-        [
-            *pictures,
-            "",
-            f"{grid.title}, on {machine['cores']} cores of {machine['cpu']}; torch {versions['torch']}, "
-            f"numpy {versions['numpy']}{openblas}.",
-            "",
-            grid.markdown(),
-            "",
-            *([grid.note + ".", ""] if grid.note else []),
-            f"Made by `matmulbench report {folder} --splice {readme.name}`.",
-        ]
-    )
+    parts = [
+        *(f"![Time of one product, {each.title}]({folder}/charts/{chart_name(each, found)}.svg)" for each in found[:1]),
+        f"{table.title}, on {machine['cores']} cores of {machine['cpu']}; torch {versions['torch']}, "
+        f"numpy {versions['numpy']}{openblas}.",
+        table.markdown(),
+        *([f"{table.note}."] if table.note else []),
+        f"Made by `matmulbench report {folder} --splice {readme.name}`.",
+    ]
+    return "\n\n".join(parts)

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -151,7 +152,7 @@ class RunFolder:
 
 @dataclass(repr=False)
 class Results:
-    """A run read back; in a notebook it shows itself as headline, tables and charts.
+    """A run read back; in a notebook it shows its ``report.html``.
 
     Attributes
     ----------
@@ -212,10 +213,11 @@ class Results:
         return f"<Results of {self.path}: {rows}>"
 
     def _repr_html_(self) -> str:
-        # The one look upwards: a notebook asks the object itself how it is shown.
-        from matmulbench.report.notebook import fragment
-
-        return fragment(self)
+        page = self.path / "report.html"
+        if not page.exists():
+            return escape(repr(self))
+        frame = '<iframe srcdoc="{}" sandbox="allow-scripts" style="width:100%;height:40rem;border:0"></iframe>'
+        return frame.format(escape(page.read_text(encoding="utf-8")))
 
 
 def load_results(path: Path | str) -> Results:

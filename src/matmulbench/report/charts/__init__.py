@@ -10,7 +10,7 @@ from matmulbench.report.charts import ladder, rates, training
 from matmulbench.report.charts.style import RC, Chart
 from matmulbench.results.folder import Results
 
-__all__ = ["Chart", "save_charts", "write_charts"]
+__all__ = ["Chart", "save_charts"]
 
 
 def save_charts(results: Results, folder: Path) -> list[Chart]:
@@ -23,14 +23,3 @@ def save_charts(results: Results, folder: Path) -> list[Chart]:
                 chart.save(folder)
                 charts.append(chart)
     return charts
-
-
-def write_charts(results: Results, folder: Path) -> list[Path]:
-    """Write every chart that the run has figures for into ``folder``.
-
-    Returns
-    -------
-    list of Path
-        the files, SVG and PNG of each chart.
-    """
-    return [folder / f"{chart.name}.{kind}" for chart in save_charts(results, folder) for kind in ("svg", "png")]

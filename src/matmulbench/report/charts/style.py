@@ -16,8 +16,9 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from matmulbench.ladder import LADDER
-from matmulbench.report.view import in_order
-from matmulbench.report.wording import factor, rate, seconds
+from matmulbench.report.formatting import factor, rate, seconds
+from matmulbench.report.queries import in_order, kernels_of, labels
+from matmulbench.results.folder import Results
 
 INK, FAINT, GRID = "#222222", "#6b6b6b", "#dddddd"
 DOTS_PER_INCH = 150
@@ -48,47 +49,33 @@ RC: dict[Any, Any] = {  # matplotlib's own type lists every parameter there is
 }
 
 # Okabe and Ito's palette, which colour-blind readers tell apart; its yellow is darkened to show on white. Grey and
-# brown are added: with line and marker they are a look of their own.
-_COLOURS = (
-    "#000000",
-    "#E69F00",
-    "#56B4E9",
-    "#009E73",
-    "#B8A800",
-    "#0072B2",
-    "#7B4A2D",
-    "#D55E00",
-    "#CC79A7",
-    "#7F7F7F",
-)
-_MARKERS = ("o", "s", "^", "D", "v", "P", "h", "X", "*", "p")
-_LINES: tuple[str | tuple[int, tuple[float, ...]], ...] = (
-    "-",
-    "--",
-    "-.",
-    ":",
-    (0, (5, 1, 1, 1, 1, 1)),
-    (0, (7, 2)),
-    (0, (3, 1, 1, 1)),
-)
+# brown are added: with line and marker they are a style of their own.
+_HUES = "000000 E69F00 56B4E9 009E73 B8A800 0072B2 7B4A2D D55E00 CC79A7 7F7F7F"
+_COLOURS = [f"#{hue}" for hue in _HUES.split()]
+_MARKERS = ["o", "s", "^", "D", "v", "P", "h", "X", "*", "p"]
+_LINES: list[Any] = ["-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (7, 2)), (0, (3, 1, 1, 1))]
 
 
 @dataclass(frozen=True)
-class Look:
-    """What marks a kernel; marker and line tell it apart in grey."""
+class Style:
+    """What marks a kernel in every chart; marker and line tell it apart in grey."""
 
+    label: str
     colour: str
     marker: str
-    line: str | tuple[int, tuple[float, ...]]
+    line: Any  # matplotlib takes a name, or offset and lengths of its dashes
 
 
-def looks(kernels: Iterable[str]) -> dict[str, Look]:
-    """Return the look of each kernel: the ladder's are fixed, others take what follows."""
-    places = in_order([*(rung.name for rung in LADDER), *kernels])
-    return {
-        kernel: Look(_COLOURS[i % len(_COLOURS)], _MARKERS[i % len(_MARKERS)], _LINES[i % len(_LINES)])
-        for i, kernel in enumerate(places)
-    }
+def styles(results: Results) -> dict[str, Style]:
+    """Return the style of each kernel of a run: the ladder's are fixed, others take what follows."""
+    kernels = in_order([*(rung.name for rung in LADDER), *kernels_of(results)])
+    label = labels(kernels)
+    found = {}
+    for i, kernel in enumerate(kernels):
+        # Colours and markers are as many: where they begin anew, they pair anew.
+        marker = _MARKERS[(i + i // len(_COLOURS)) % len(_MARKERS)]
+        found[kernel] = Style(label[kernel], _COLOURS[i % len(_COLOURS)], marker, _LINES[i % len(_LINES)])
+    return found
 
 
 @dataclass
@@ -126,7 +113,7 @@ def compact(svg: str) -> str:
     return re.sub(r">\s+<", ">\n<", re.sub(r"<[^!?][^>]*>", tag, svg))
 
 
-def blank(
+def new_figure(
     width: float, height: float, title: str, left: float, right: float, top: float = 0.5, bottom: float = 0.55
 ) -> tuple[Figure, Axes]:
     """Return a figure of one axes; sizes and margins in inches, so that labels have room."""
@@ -181,7 +168,7 @@ def _plain(text: str) -> str:
     return (number.rstrip("0").rstrip(".") if "." in number else number) + sign + space + unit
 
 
-def beside(
+def annotate(
     axes: Axes,
     place: float,
     inches: float,
@@ -217,11 +204,7 @@ def legend_room(names: Iterable[str]) -> float:
 def legend_above(axes: Axes, left: float, columns: int) -> None:
     """Put the legend above the axes, from ``left`` inches of their edge."""
     width = axes.get_position().width * axes.figure.get_figwidth()  # type: ignore[union-attr]
+    corner = (-left / width, 1.0)
     axes.legend(
-        loc="lower left",
-        bbox_to_anchor=(-left / width, 1.0),
-        ncols=columns,
-        fontsize=8,
-        columnspacing=1.4,
-        borderaxespad=0.2,
+        loc="lower left", bbox_to_anchor=corner, ncols=columns, fontsize=8, columnspacing=1.4, borderaxespad=0.2
     )

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from matmulbench.ladder import BASELINE, LADDER
-from matmulbench.report.wording import count, known
+from matmulbench.report.formatting import count, known
 from matmulbench.results.folder import Results
 from matmulbench.results.schema import Status
 from matmulbench.workload import Workload
@@ -16,7 +16,7 @@ from matmulbench.workload import Workload
 if TYPE_CHECKING:
     import pandas as pd
 
-Row = dict[str, Any]
+Row = dict[Any, Any]  # a line of a table by column, and what is derived from it
 
 _RANK = {rung.name: rank for rank, rung in enumerate(LADDER)}
 
@@ -31,15 +31,28 @@ def in_order(kernels: Iterable[str]) -> list[str]:
     return sorted(dict.fromkeys(kernels), key=lambda kernel: _RANK.get(kernel, len(_RANK)))
 
 
-def short(kernel: str) -> str:
-    """Return a name that fits a label: ``path/to/mine.py:matmul`` becomes ``mine.py:matmul``."""
-    place, colon, function = kernel.rpartition(":")
-    return PurePath(place).name + colon + function if colon else kernel
+def kernels_of(results: Results) -> list[str]:
+    """Return every kernel of a run, in ladder order."""
+    return in_order(kernel for table in results.tables.values() for kernel in table["kernel"])
+
+
+def labels(kernels: Iterable[str]) -> dict[str, str]:
+    """Return for each kernel the shortest label that no other of them has.
+
+    ``path/to/mine.py:matmul`` becomes ``mine.py:matmul``, next to ``other/mine.py:matmul`` it is ``to/mine.py:matmul``.
+    """
+    parts = {kernel: PurePath(kernel).parts for kernel in kernels}
+    found = {}
+    for kernel, mine in parts.items():
+        ends = ["/".join(mine[-n:]) for n in range(1, len(mine))]
+        alike = [sum(mine[-n:] == other[-n:] for other in parts.values()) for n in range(1, len(mine))]
+        found[kernel] = next((end for end, number in zip(ends, alike, strict=True) if number == 1), kernel)
+    return found
 
 
 def has_figure(row: Row, column: str) -> bool:
     """Say whether a row is ``ok`` and has a figure in ``column``."""
-    return row["status"] == Status.OK and known(row[column]) is not None
+    return row["status"] == Status.OK and known(row.get(column)) is not None
 
 
 @dataclass(frozen=True)
@@ -103,9 +116,10 @@ def task_title(task: str, threads: int) -> str:
 
 
 def records(frame: pd.DataFrame) -> list[Row]:
-    """Return the rows of a table as dictionaries, kernels in ladder order and otherwise as they stand."""
-    place = {kernel: i for i, kernel in enumerate(in_order(frame["kernel"]))}
-    rows: list[Row] = [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]
+    """Return the rows of a table with each kernel's ``label``, kernels in ladder order and otherwise as they stand."""
+    label = labels(frame["kernel"])
+    place = {kernel: i for i, kernel in enumerate(in_order(label))}
+    rows = [{**row, "label": label[row["kernel"]]} for row in frame.to_dict("records")]
     return sorted(rows, key=lambda row: place[row["kernel"]])
 
 
@@ -118,21 +132,15 @@ def matmul_speedup(row: Row, reference: Row | None) -> float | None:
     return products[0] / products[1] if len(products) == 2 else None
 
 
-def ceiling(reference: Row | None) -> float | None:
+def reference_of(rows: list[Row], baseline: str) -> Row | None:
+    """Return the row of a training with the ``baseline``, if it has a time."""
+    return next((row for row in rows if row["kernel"] == baseline and has_figure(row, "step_s")), None)
+
+
+def amdahl_limit(reference: Row | None) -> float | None:
     """Return the speedup of a step whose products cost nothing (Amdahl), against the ``reference`` row."""
     share = known(reference["matmul_share"]) if reference else None
     return 1 / (1 - share) if share is not None and share < 1 else None
-
-
-def training_entries(results: Results) -> Iterator[tuple[Row, Row]]:
-    """Yield each training row with its journal entry (the last one), which holds losses and products."""
-    latest = {_training_key(e["row"]): e for e in results.journal if e["table"] == "training"}
-    for row in records(results.training):
-        yield row, latest[_training_key(row)]
-
-
-def _training_key(row: Row) -> tuple[str, str, int]:
-    return row["task"], row["kernel"], int(row["threads"])
 
 
 def roofs(results: Results) -> dict[tuple[str, int], Row]:
@@ -141,6 +149,6 @@ def roofs(results: Results) -> dict[tuple[str, int], Row]:
     for row in (entry["row"] for entry in results.journal if entry["table"] == "roof"):
         key = (row["dtype"], int(row["threads"]))
         alike = results.measurements.query("dtype == @key[0] and threads == @key[1] and status == 'ok'")
-        # Beside what arithmetic alone reaches, the most that any product reached in this run.
+        # Next to what arithmetic alone reaches, the most that any product reached in this run.
         found[key] = row | {"best_matmul_gflops": alike["gflops"].max()}
     return found

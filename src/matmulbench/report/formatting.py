@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from numbers import Real
 from typing import Any
 
@@ -37,13 +38,13 @@ def _unit(value: float) -> tuple[float, str]:
     return next((unit for unit in reversed(_UNITS) if value >= 0.9995 * unit[0]), _UNITS[0])
 
 
-def seconds(value: Any) -> str:
-    """Return a time with its SI unit: ``7.50 µs``, ``293 ms``, ``5.80 h``."""
+def seconds(value: Any, extrapolated: bool = False) -> str:
+    """Return a time with its SI unit: ``7.50 µs``, ``293 ms``, ``≈ 5.80 h``."""
     number = known(value)
     if number is None:
         return NOTHING
     scale, name = _unit(number)
-    return f"{digits(number / scale)} {name}"
+    return f"{'≈ ' * bool(extrapolated)}{digits(number / scale)} {name}"
 
 
 def seconds_interval(low: Any, high: Any) -> str:
@@ -56,7 +57,7 @@ def seconds_interval(low: Any, high: Any) -> str:
 
 
 def factor(value: Any) -> str:
-    """Return a speedup: ``2.08×``, ``0.48×``; far below 1 as a fraction, ``1/39,100``, which can be read."""
+    """Return a speedup: ``2.08×``, ``0.48×``; far below 1 as a fraction that can be read, ``1/39,100``."""
     number = known(value)
     if number is None or number <= 0:
         return NOTHING
@@ -74,14 +75,18 @@ def factor_interval(low: Any, high: Any) -> str:
     return f"{first.removesuffix('×') if both else first}–{last}"
 
 
-def faster(value: Any) -> str:
-    """Return a speedup in words: ``2.08× faster``, ``39,100× slower``."""
-    number = known(value)
+def compared(speedup: Any, verdict: Any, other: str = "") -> str:
+    """Return a speedup over ``other`` in words that claim no more than its ``verdict``: ``2.08× faster than torch``."""
+    number = known(speedup)
     if number is None or number <= 0:
         return NOTHING
-    if number < 1:
-        return f"{factor(1 / number)} slower"
-    return f"{factor(number)} faster" if number > 1 else "as fast"
+    if verdict == "unclear":
+        text = f"not clearly faster or slower than {other}" if other else "unclear"
+        return f"{text} ({factor(number)})"
+    if verdict == "same" or factor(number) == "1.00×":
+        return f"as fast as {other}" if other else "as fast"
+    text = f"{factor(number)} faster" if number > 1 else f"{factor(1 / number)} slower"
+    return f"{text} than {other}" if other else text
 
 
 def rate(value: Any) -> str:
@@ -104,3 +109,13 @@ def percent(value: Any, of: float = 1.0) -> str:
 def count(number: int, noun: str) -> str:
     """Return a number with its noun: ``1 thread``, ``2 threads``."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def text(value: Any) -> str:
+    """Return a text, and nothing where there is none."""
+    return value if isinstance(value, str) else ""
+
+
+def number(form: str) -> Callable[[Any], str]:
+    """Return what writes a number in a form such as ``.2g``."""
+    return lambda value: NOTHING if (figure := known(value)) is None else format(figure, form)

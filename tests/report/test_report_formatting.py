@@ -1,9 +1,9 @@
 import pytest
 
-from matmulbench.report.wording import (
+from matmulbench.report.formatting import (
+    compared,
     factor,
     factor_interval,
-    faster,
     percent,
     rate,
     seconds,
@@ -44,9 +44,19 @@ def test_intervals_of_speedups() -> None:
 
 
 def test_speedups_in_words() -> None:
-    assert faster(2.0) == "2.00× faster"
-    assert faster(1 / 39_100) == "39,100× slower"
-    assert faster(1.0) == "as fast"
+    assert compared(2.0, "faster") == "2.00× faster"
+    assert compared(1 / 39_100, "slower", "torch") == "39,100× slower than torch"
+    assert compared(None, None, "torch") == "–"
+
+
+@pytest.mark.parametrize(
+    ("speedup", "verdict", "text"),
+    [(1.01, "same", "as fast as torch"), (1.004, "faster", "as fast as torch"),
+     (1.3, "unclear", "not clearly faster or slower than torch (1.30×)")],
+)  # fmt: skip
+def test_words_claim_no_more_than_the_verdict(speedup: float, verdict: str, text: str) -> None:
+    assert compared(speedup, verdict, "torch") == text
+    assert "faster" not in compared(speedup, verdict)
 
 
 def test_rates_and_shares_of_any_size_show_a_digit() -> None:

@@ -1,0 +1,137 @@
+"""A table ready to be shown, in a terminal, on the page or in a README: columns that make cells of rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Literal
+
+from rich import box
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.measure import Measurement
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from matmulbench.report.formatting import known, text
+from matmulbench.report.queries import Row
+from matmulbench.results.schema import Status
+
+# What a cell's tone looks like in a terminal; the page has a class of the same name for each.
+_TONES = {"": "", "good": "green", "bad": "red", "faint": "dim", "strong": "bold"}
+_FOLDED = 14  # characters; prose in a narrower column is hard to read
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One entry: its text, the value that it sorts by (the text, if None) and its tone."""
+
+    text: str
+    value: float | None = None
+    tone: str = ""
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: its title, the cell that it makes of a row, and what kind of text that is.
+
+    Where a terminal is too narrow, those with the highest ``optional`` are left out first; 0 always stays.
+    """
+
+    title: str
+    cell: Callable[[Row], Cell]
+    kind: Literal["figure", "name", "prose"] = "figure"
+    optional: int = 0
+    shown: bool = True
+
+
+def figure(
+    title: str,
+    format: Callable[..., str],
+    *keys: str,
+    optional: int = 0,
+    tone: str = "",
+    shown: bool = True,
+    failed_too: bool = False,
+) -> Column:
+    """Return a column of figures: ``format`` takes what a row holds under ``keys``; the first is what it sorts by.
+
+    A row whose status is not ``ok`` has no figure, except where ``failed_too``.
+    """
+
+    def cell(row: Row) -> Cell:
+        fine = failed_too or row.get("status", Status.OK) == Status.OK
+        values = [row.get(key) if fine else None for key in keys]
+        value = known(values[0])
+        return Cell(format(*values), value, "faint" if value is None else tone)
+
+    return Column(title, cell, "figure", optional, shown)
+
+
+def words(
+    title: str, key: str, kind: Literal["name", "prose"] = "name", optional: int = 0, shown: bool = True
+) -> Column:
+    """Return a column of texts, which a row holds under ``key``, and their tone, if any, under ``key_tone``."""
+    return Column(title, lambda row: Cell(text(row[key]), tone=row.get(f"{key}_tone", "")), kind, optional, shown)
+
+
+@dataclass
+class Table:
+    """A titled table; a line is drawn where one of the keys ``by`` changes from one row to the next."""
+
+    title: str
+    columns: Sequence[Column]
+    records: Sequence[Row]
+    note: str = ""
+    by: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        self.columns = [column for column in self.columns if column.shown]
+
+    @cached_property
+    def rows(self) -> list[list[Cell]]:
+        """The cells, line by line."""
+        return [[column.cell(row) for column in self.columns] for row in self.records]
+
+    @cached_property
+    def sections(self) -> set[int]:
+        """The lines above which a line is drawn."""
+        keys = [[row[key] for key in self.by] for row in self.records]
+        return {i for i in range(1, len(keys)) if keys[i] != keys[i - 1]}
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
+        """Draw for a terminal, without those optional columns for which it is too narrow."""
+        columns, table = self.columns, self._rich()
+        while Measurement.get(console, options.update(max_width=10_000), table).minimum > options.max_width:
+            least = max(columns, key=lambda column: column.optional)
+            if not least.optional:
+                break
+            columns = [column for column in columns if column is not least]
+            table = replace(self, columns=columns)._rich()
+        yield table
+
+    def _rich(self) -> RichTable:
+        left: Literal["left"] = "left"
+        table = RichTable(title=self.title, title_justify=left, title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+        table.caption, table.caption_justify, table.collapse_padding = self.note or None, left, True
+        for i, column in enumerate(self.columns):
+            side: Literal["left", "right"] = "right" if column.kind == "figure" else "left"
+            width = max(map(len, [column.title, *(row[i].text for row in self.rows)]))
+            # Only prose may be folded; a folded figure is misread.
+            least = min(width, _FOLDED) if column.kind == "prose" else width
+            table.add_column(column.title, justify=side, no_wrap=column.kind != "prose", min_width=least)
+        for i, row in enumerate(self.rows):
+            if i in self.sections:
+                table.add_section()
+            table.add_row(*(Text(cell.text, style=_TONES[cell.tone]) for cell in row))
+        return table
+
+    def markdown(self) -> str:
+        """Return the rows as a Markdown table."""
+
+        def line(texts: list[str]) -> str:
+            return "| " + " | ".join(each.replace("|", "\\|") for each in texts) + " |"
+
+        rule = ["--:" if column.kind == "figure" else ":--" for column in self.columns]
+        lines = [[column.title for column in self.columns], rule]
+        return "\n".join(map(line, [*lines, *([cell.text for cell in row] for row in self.rows)]))
