@@ -223,6 +223,14 @@ def test_a_pickle_bomb_is_refused(tmp_path, monkeypatch):
         mnist(tmp_path)
 
 
+def test_a_page_saved_in_place_of_the_file_is_told(tmp_path):
+    (tmp_path / "mnist.pkl.gz").write_bytes(b"<html>404</html>")
+    with pytest.raises(
+        DataError, match=r"mnist\.pkl\.gz: it begins with b'<h', as no form of MNIST does. Accepted are"
+    ):
+        mnist(tmp_path)
+
+
 def test_the_embedded_sets():
     x, y = breast_cancer()
     assert (x.shape, y.shape, int(y.sum())) == ((569, 30), (569,), 357)  # benign

@@ -141,8 +141,10 @@ def _read_one(path: Path) -> Mnist:
         train, test = _pair(path, "train", train_x, train_y, _ROWS), _pair(path, "test", test_x, test_y, _TEST)
     elif start[:1].isalnum() or start[:1] == b'"':
         train, test = _read_csv(path)
-    else:
+    elif start[:1] in b"\x80(]":
         train, test = _read_pickle(path)
+    else:
+        raise DataError(f"{path}: it begins with {start!r}, as no form of MNIST does. {_ACCEPTED}")
     return _split(dict.fromkeys(FILES, path), train, test)
 
 
