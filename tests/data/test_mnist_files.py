@@ -1,16 +1,18 @@
 import gzip
+import hashlib
 import pickle
 import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
-from matmulbench.data import DataError, breast_cancer, digits, first_product, mnist
-from matmulbench.data.mnist_files import FILES
+from matmulbench.data import DataError, breast_cancer, digits, first_product, mnist, mnist_files
 from matmulbench.ladder.broadcasting import matmul
 
+IDX = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 REBUILT = "mnist-rebuilt.pkl.gz"
 
 
@@ -39,7 +41,7 @@ def test_the_pickle_holds_the_same(mnist_dir, from_idx, tmp_path):
 
 
 def test_files_may_be_unpacked_and_the_variable_names_the_folder(mnist_dir, from_idx, tmp_path, monkeypatch):
-    for name in FILES:
+    for name in IDX:
         with gzip.open(Path(mnist_dir) / f"{name}.gz") as packed, (tmp_path / name).open("wb") as plain:
             shutil.copyfileobj(packed, plain)
     monkeypatch.setenv("MATMULBENCH_DATA", str(tmp_path))
@@ -53,40 +55,158 @@ def test_the_articles_first_product(mnist_dir, from_idx):
     assert torch.allclose(matmul(m1, m2), m1 @ m2, atol=1e-4)
 
 
+def link(mnist_dir, folder, rename=lambda name: f"{name}.gz"):
+    """Link to the IDX files from ``folder`` under other names."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in IDX:
+        (folder / rename(name)).symlink_to(Path(mnist_dir) / f"{name}.gz")
+
+
+@pytest.mark.parametrize(
+    ("below", "old", "new"),
+    [("MNIST/raw", "", ""), ("raw", "-idx", ".idx"), ("MNIST", "-ubyte", ".ubyte"), ("", "-idx3-ubyte", "")],
+)
+def test_the_files_are_found_as_torchvision_and_others_lay_them(mnist_dir, from_idx, tmp_path, below, old, new):
+    link(mnist_dir, tmp_path / below, lambda name: name.replace(old, new))
+    assert np.array_equal(mnist(tmp_path).test[1], from_idx.test[1])
+
+
+def test_one_of_the_files_stands_for_all(mnist_dir, from_idx):
+    assert np.array_equal(mnist(Path(mnist_dir) / f"{IDX[2]}.gz").test[1], from_idx.test[1])
+
+
 def test_swapped_files_are_told(mnist_dir, tmp_path):
     train, test = "train-labels-idx1-ubyte", "t10k-labels-idx1-ubyte"
-    for name in FILES:
-        other = {train: test, test: train}.get(name, name)
-        (tmp_path / f"{name}.gz").symlink_to(Path(mnist_dir) / f"{other}.gz")
+    link(mnist_dir, tmp_path, lambda name: {train: f"{test}.gz", test: f"{train}.gz"}.get(name, f"{name}.gz"))
     with pytest.raises(DataError, match=rf"{train}\.gz: shape: \(10000,\), expected \(60000,\)"):
         mnist(tmp_path)
 
 
-def test_a_changed_pixel_is_told(mnist_dir, tmp_path):
-    for name in FILES:
-        (tmp_path / f"{name}.gz").symlink_to(Path(mnist_dir) / f"{name}.gz")
-    name = "t10k-images-idx3-ubyte"
-    content = bytearray(gzip.decompress((tmp_path / f"{name}.gz").read_bytes()))
+def test_another_set_of_the_same_shape_is_named(mnist_dir, tmp_path, monkeypatch):
+    link(mnist_dir, tmp_path)
+    path = tmp_path / f"{IDX[0]}.gz"
+    content = bytearray(gzip.decompress(path.read_bytes()))
     content[5000] ^= 1
-    (tmp_path / f"{name}.gz").unlink()
-    (tmp_path / name).write_bytes(content)
-    with pytest.raises(DataError, match=rf"{name}: sha256"):
+    path.unlink()
+    path.write_bytes(gzip.compress(content, 1))
+    with pytest.raises(DataError, match=rf"{path.name}: train-images: not MNIST: .*, MNIST's is sha256 741c9888"):
+        mnist(tmp_path)
+    checksum = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+    monkeypatch.setitem(mnist_files._OTHERS, checksum, "Fashion-MNIST's")
+    with pytest.raises(DataError, match="not MNIST: the content is Fashion-MNIST's"):
+        mnist(tmp_path)
+
+
+def test_a_file_cut_short_is_told(mnist_dir, tmp_path):
+    link(mnist_dir, tmp_path)
+    path = tmp_path / f"{IDX[0]}.gz"
+    content = path.read_bytes()
+    path.unlink()
+    path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(DataError, match="the file is cut short"):
         mnist(tmp_path)
 
 
 def test_an_empty_folder_says_what_is_missing_and_how_to_get_it(tmp_path):
     with pytest.raises(DataError) as caught:
         mnist(tmp_path)
-    for part in (*FILES, "fetch mnist", "--data-dir", "MATMULBENCH_DATA", str(tmp_path)):
+    forms = ("mnist.npz", "train.csv", "mnist_train.csv", "mnist.pkl.gz")
+    for part in (*IDX, *forms, "fetch mnist", "--data-dir", "MATMULBENCH_DATA", str(tmp_path)):
         assert part in str(caught.value)
+
+
+def test_an_absent_file_of_the_four_is_named(tmp_path):
+    (tmp_path / IDX[0]).write_bytes(b"")
+    with pytest.raises(DataError, match=r"not there, absent: t10k-images, t10k-labels, train-labels\. Accepted"):
+        mnist(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def whole(from_idx):
+    """Return MNIST as four arrays of bytes."""
+    (x, y), (x_valid, y_valid), (x_test, y_test) = from_idx
+    x, x_test = ((part * 256).astype(np.uint8) for part in (np.concatenate((x, x_valid)), x_test))
+    return x, np.concatenate((y, y_valid)), x_test, y_test
+
+
+def same(got, want):
+    return all(
+        np.array_equal(a, b) for one, other in zip(got, want, strict=True) for a, b in zip(one, other, strict=True)
+    )
+
+
+@pytest.mark.parametrize(("scale", "kind", "protocol"), [(256, "u1", 5), (256 / 255, "f8", 4)])
+def test_a_pickle_saved_anew_holds_the_same(from_idx, tmp_path, scale, kind, protocol):
+    sets = [((x * scale).astype(kind), y.astype(np.int32)) for x, y in from_idx]
+    (tmp_path / "mnist.pkl").write_bytes(pickle.dumps(sets, protocol=protocol))
+    got = mnist(tmp_path)
+    assert [(x.dtype, y.dtype, x.flags.writeable) for x, y in got] == [(np.float32, np.int64, True)] * 3
+    want = [(x * np.float32(scale if scale < 2 else 1), y) for x, y in from_idx]
+    assert all(np.allclose(x, x_want, rtol=1e-6) for (x, _), (x_want, _) in zip(got, want, strict=True))
+    assert all(np.array_equal(y, y_want) for (_, y), (_, y_want) in zip(got, want, strict=True))
+
+
+def test_kerass_file_holds_the_same(from_idx, whole, tmp_path):
+    x, y, x_test, y_test = whole
+    np.savez(
+        tmp_path / "mnist.npz", x_train=x.reshape(-1, 28, 28), y_train=y.astype("u1"), x_test=x_test, y_test=y_test
+    )
+    assert same(mnist(tmp_path), from_idx)
+    np.savez(tmp_path / "mnist.npz", x_train=x[::-1], y_train=y, x_test=x_test, y_test=y_test)
+    with pytest.raises(DataError, match="train-images: not MNIST: the content is sha256"):
+        mnist(tmp_path)
+
+
+def write_csv(path, x, y, header=False):
+    frame = pd.DataFrame(np.column_stack((y, x)), columns=["label", *(f"pixel{n}" for n in range(784))])
+    frame.to_csv(path, index=False, header=header)
+
+
+def test_a_sixth_of_kaggles_file_is_held_out(from_idx, whole, tmp_path):
+    write_csv(tmp_path / "train.csv", whole[0][:1200], whole[1][:1200], header=True)
+    (x, y), (x_valid, y_valid), (x_test, _) = mnist(tmp_path)
+    assert np.array_equal(x, from_idx.train[0][:1000])
+    assert np.array_equal(y, from_idx.train[1][:1000])
+    assert np.array_equal(x_valid, from_idx.train[0][1000:1200])
+    assert np.array_equal(y_valid, from_idx.train[1][1000:1200])
+    assert x.flags.c_contiguous
+    assert len(x_test) == 0
+
+
+def test_the_test_file_beside_is_read(from_idx, whole, tmp_path):
+    write_csv(tmp_path / "mnist_train.csv", whole[0][:1200], whole[1][:1200])
+    write_csv(tmp_path / "mnist_test.csv", *whole[2:])
+    assert same(mnist(tmp_path)[2:], from_idx[2:])
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "message"),
+    [
+        (np.zeros((10, 784)), np.zeros(10), "rows: 10, expected 1000 to 60000"),
+        (
+            np.full((1000, 784), [256] + [0] * 783),
+            np.zeros(1000),
+            r"train x: values from 0.0 to 256.0, expected 0 to 255",
+        ),
+        (np.zeros((1000, 784)), np.arange(1000) % 11, r"train y: values from 0.0 to 10.0, expected 0 to 9"),
+        (np.zeros((1000, 784)), np.full(1000, 1.5), r"train y: 1.5, expected whole numbers"),
+    ],
+)
+def test_a_csv_file_of_something_else_is_refused(tmp_path, x, y, message):
+    write_csv(tmp_path / "train.csv", x, y)
+    with pytest.raises(DataError, match=rf"train\.csv: {message}"):
+        mnist(tmp_path)
 
 
 @pytest.mark.parametrize(
     ("sets", "message"),
     [
-        ([1, 2], "expected three"),
-        ([(np.zeros((2, 784), np.float32), np.zeros(2, np.int64))] * 3, r"train x: shape \(2, 784\) of float32"),
-        ([1, 2, 3], "train: expected a pair"),
+        ([1, 2], "expected are three pairs"),
+        (
+            [(np.zeros((2, 784), np.float32), np.zeros(2, np.int64))] * 3,
+            r"train x: shape \(2, 784\), expected \(50000, 784\)",
+        ),
+        ([1, 2, 3], "expected are three pairs"),
     ],
 )
 def test_a_pickle_of_something_else_is_refused(tmp_path, sets, message):
@@ -97,9 +217,17 @@ def test_a_pickle_of_something_else_is_refused(tmp_path, sets, message):
 
 
 def test_a_pickle_bomb_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("matmulbench.data.mnist_files._PICKLE_LIMIT", 1000)
-    (tmp_path / "mnist.pkl.gz").write_bytes(gzip.compress(bytes(100_000)))
-    with pytest.raises(DataError, match="unpacks to more than 1000 bytes"):
+    monkeypatch.setattr("matmulbench.data.array_pickle.BYTES", 1000)
+    (tmp_path / "mnist.pkl.gz").write_bytes(gzip.compress(b"\x80\x02T" + (10**6).to_bytes(4, "little") + bytes(10**6)))
+    with pytest.raises(DataError, match="more than 1000 bytes"):
+        mnist(tmp_path)
+
+
+def test_a_page_saved_in_place_of_the_file_is_told(tmp_path):
+    (tmp_path / "mnist.pkl.gz").write_bytes(b"<html>404</html>")
+    with pytest.raises(
+        DataError, match=r"mnist\.pkl\.gz: it begins with b'<h', as no form of MNIST does. Accepted are"
+    ):
         mnist(tmp_path)
 
 

@@ -1,52 +1,51 @@
-"""MNIST from its four IDX files or from ``mnist.pkl.gz``."""
+"""MNIST, found and read in whichever form it is kept."""
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from matmulbench.data.array_pickle import load_pairs
 from matmulbench.data.embedded import Pair
 from matmulbench.data.errors import DataError
-from matmulbench.data.idx import read_bounded, read_idx
-from matmulbench.data.restricted_pickle import load_arrays
+from matmulbench.data.readers import IDX, ZIP, read_csv, read_idx, read_npz, unpacked
 
 if TYPE_CHECKING:
     import torch
 
 VARIABLE = "MATMULBENCH_DATA"
-PICKLES = ("mnist.pkl.gz", "mnist.pkl", "mnist-rebuilt.pkl.gz")
-_TRAIN, _VALID, _TEST, _PIXELS = 50_000, 10_000, 10_000, 784
-_PICKLE_LIMIT = 256 * 2**20  # the right one has 220,080,342 bytes
+_PIXELS, _ROWS, _TEST, _FEWEST = 784, 60_000, 10_000, 1_000
 
-# name: shape, sha256 of the content unpacked (the gzip around it differs from mirror to mirror)
+# name: shape, sha256 of the elements as bytes
 FILES = {
-    "train-images-idx3-ubyte": (
-        (60_000, 28, 28),
-        "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
-    ),
-    "train-labels-idx1-ubyte": (
-        (60_000,),
-        "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
-    ),
-    "t10k-images-idx3-ubyte": (
-        (10_000, 28, 28),
-        "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
-    ),
-    "t10k-labels-idx1-ubyte": (
-        (10_000,),
-        "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
-    ),
+    "train-images": ((_ROWS, 28, 28), "741c988805d008ac6e4c904b69001ba184c24b2c540a4ef403f4c71b676cf757"),
+    "train-labels": ((_ROWS,), "1feba77c54802fa5339a11837ea4b2866434b83314ec45192930f1df69120c13"),
+    "t10k-images": ((_TEST, 28, 28), "6d87418db22cc8025d05968bec9bd5c3932904b23485740db143a061a2c9d161"),
+    "t10k-labels": ((_TEST,), "ddeff807876a9661a1110d45c266c86239a3a1b7d37da0c3716a7a683c852ff5"),
 }
+# Other sets of the same names and shapes: md5 of their gzipped train-images, as torchvision lists it
+_OTHERS = {"8d4fb7e6c68d591d4c3dfef9ec88bf0d": "Fashion-MNIST's", "bdb82020997e1d708af4cf47b453dcf7": "KMNIST's"}
+_ONE_FILE = r"(mnist.*\.(npz|pkl|pickle)|(mnist_)?train\.csv)(\.gz)?"
+_ACCEPTED = (
+    "Accepted are the four IDX files (train-images-idx3-ubyte.gz, train-labels-idx1-ubyte.gz, "
+    "t10k-images-idx3-ubyte.gz and t10k-labels-idx1-ubyte.gz, or unpacked), Keras' mnist.npz, Kaggle's train.csv (its "
+    "last sixth is held out), mnist_train.csv with mnist_test.csv, and mnist.pkl.gz. `matmulbench fetch mnist` gets "
+    f"the first; --data-dir or {VARIABLE} names another folder"
+)
 
 
 class Mnist(NamedTuple):
     """Pairs of x (rows, 784) float32, a pixel/256 from 0 to 0.99609375, and y (rows,) int64, 0 to 9.
 
-    ``train`` has 50,000 rows, ``valid`` and ``test`` 10,000 each, in the order of the files.
+    ``train`` has 50,000 rows, ``valid`` and ``test`` 10,000 each, in the order of the files. Of Kaggle's 42,000 rows,
+    ``train`` has the first five sixths and ``valid`` the last; ``test`` is empty where the file has no labelled test.
     """
 
     train: Pair
@@ -67,36 +66,37 @@ def mnist(data_dir: str | Path | None = None) -> Mnist:
     Parameters
     ----------
     data_dir
-        a folder with the four IDX files, each gzipped or not, or with ``mnist.pkl.gz``; or such a pickle itself.
-        By default, the folder that the variable ``MATMULBENCH_DATA`` names, or else the cache of ``fetch mnist``.
+        a folder that has, itself or in ``MNIST/raw`` below it, as torchvision lays it out: the four IDX files, Keras'
+        ``mnist.npz``, Kaggle's ``train.csv``, ``mnist_train.csv`` with ``mnist_test.csv``, or ``mnist.pkl.gz``, gzipped
+        or not; or such a file itself. By default, the folder that the variable ``MATMULBENCH_DATA`` names, or else the
+        cache of ``fetch mnist``.
 
     Raises
     ------
     DataError
         if files are absent or not what they should be; the message names file and field.
     """
-    folder = Path(data_dir or os.environ.get(VARIABLE) or cache_folder()).expanduser()
-    if folder.is_file():
-        return _read_pickle(folder)
-    paths = {name: _find(folder, name) for name in FILES}
-    absent = [name for name, path in paths.items() if path is None]
-    if len(absent) == len(FILES):
-        for name in PICKLES:
-            if (folder / name).is_file():
-                return _read_pickle(folder / name)
-    if absent:
-        raise DataError(
-            f"{folder}: MNIST is not there, absent: {', '.join(f'{name}.gz' for name in absent)}. Get it with "
-            f"`matmulbench fetch mnist`, or name a folder that has these files or {PICKLES[0]} "
-            f"with --data-dir or {VARIABLE}"
-        )
-    arrays = [read_idx(path, *FILES[name]) for name, path in paths.items() if path]
-    train_x, train_y, test_x, test_y = (_scale(a) if a.ndim > 1 else a.astype(np.int64) for a in arrays)
-    return Mnist(
-        (train_x[:_TRAIN], train_y[:_TRAIN]),  # type: ignore[arg-type]  # images and labels alternate
-        (train_x[_TRAIN:], train_y[_TRAIN:]),  # type: ignore[arg-type]
-        (test_x, test_y),  # type: ignore[arg-type]
-    )
+    given = Path(data_dir or os.environ.get(VARIABLE) or cache_folder()).expanduser()
+    if given.is_file():
+        with unpacked(given) as file:
+            if file.read(3) != IDX:
+                return _read_one(given)
+        given = given.parent
+    found: dict[str, Path] = {}
+    for place in (given, given / "raw", given / "MNIST", given / "MNIST" / "raw"):
+        try:
+            files = sorted(path for path in place.iterdir() if path.is_file()) if place.is_dir() else []
+        except OSError as error:
+            raise DataError(f"{place}: {error.strerror}") from None
+        idx = {name: path for name in FILES for path in files if _is_idx_of(name, path.name)}
+        if len(idx) == len(FILES):
+            return _read_four(idx)
+        for path in files:
+            if re.fullmatch(_ONE_FILE, path.name):
+                return _read_one(path)
+        found = found or idx
+    absent = f", absent: {', '.join(sorted(FILES.keys() - found.keys()))}" if found else ""
+    raise DataError(f"{given}: MNIST is not there{absent}. {_ACCEPTED}")
 
 
 def first_product(data_dir: str | Path | None = None, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -121,39 +121,82 @@ def first_product(data_dir: str | Path | None = None, seed: int = 0) -> tuple[to
     return m1, m2
 
 
-def _find(folder: Path, name: str) -> Path | None:
-    dotted = name.replace("-idx", ".idx")  # as some archives unpack
-    for candidate in (f"{name}.gz", name, f"{dotted}.gz", dotted):
-        if (folder / candidate).is_file():
-            return folder / candidate
-    return None
+def _is_idx_of(name: str, file: str) -> bool:
+    """Tell whether ``file`` is called as copies of the IDX file ``name`` are: train-images.idx3-ubyte and the like."""
+    return re.fullmatch(rf"{name}([-._]idx\d)?([-._]ubyte)?(\.gz)?", file) is not None
 
 
-def _scale(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    return images.reshape(len(images), -1).astype(np.float32) / np.float32(256)
+def _read_four(paths: dict[str, Path]) -> Mnist:
+    train_x, train_y, test_x, test_y = (read_idx(path, FILES[name][0]) for name, path in paths.items())
+    train = _pair(paths["train-images"], "train", train_x, train_y, _ROWS)
+    return _split(paths, train, _pair(paths["t10k-images"], "test", test_x, test_y, _TEST))
 
 
-def _read_pickle(path: Path) -> Mnist:
-    content = read_bounded(path, _PICKLE_LIMIT + 1)
-    if len(content) > _PICKLE_LIMIT:
-        raise DataError(f"{path}: size: it unpacks to more than {_PICKLE_LIMIT} bytes, mnist.pkl has 220 million")
-    sets = load_arrays(content, str(path))
-    if not isinstance(sets, tuple | list) or len(sets) != 3:
-        raise DataError(f"{path}: pickle: expected three (x, y) pairs: train, valid and test")
-    rows = (_TRAIN, _VALID, _TEST)
-    return Mnist(*(_pair(path, part, pair, n) for part, pair, n in zip(Mnist._fields, sets, rows, strict=True)))
+def _read_one(path: Path) -> Mnist:
+    """Read a file that has all of MNIST; its first bytes tell its form."""
+    with unpacked(path) as file:
+        start = file.read(2)
+    if start.startswith(ZIP):
+        train_x, train_y, test_x, test_y = read_npz(path)
+        train, test = _pair(path, "train", train_x, train_y, _ROWS), _pair(path, "test", test_x, test_y, _TEST)
+    elif start[:1].isalnum() or start[:1] == b'"':
+        train, test = _read_csv(path)
+    elif start[:1] in b"\x80(]":
+        train, test = _read_pickle(path)
+    else:
+        raise DataError(f"{path}: it begins with {start!r}, as no form of MNIST does. {_ACCEPTED}")
+    return _split(dict.fromkeys(FILES, path), train, test)
 
 
-def _pair(path: Path, part: str, pair: Any, rows: int) -> Pair:
-    """Check one pair of a pickle."""
-    if not isinstance(pair, tuple | list) or len(pair) != 2 or not all(isinstance(a, np.ndarray) for a in pair):
-        raise DataError(f"{path}: {part}: expected a pair (x, y) of arrays")
-    x, y = pair
-    for field, array, shape, kind, high in (("x", x, (rows, _PIXELS), "f", 1), ("y", y, (rows,), "i", 9)):
-        if array.shape != shape or array.dtype.kind != kind:
-            raise DataError(
-                f"{path}: {part} {field}: shape {array.shape} of {array.dtype}, expected {shape} of kind {kind!r}"
-            )
-        if not (array.min() >= 0 and array.max() <= high):
+def _read_csv(path: Path) -> tuple[Pair, Pair]:
+    x, y = read_csv(path, _ROWS)
+    if len(x) < _FEWEST:
+        raise DataError(f"{path}: rows: {len(x)}, expected {_FEWEST} to {_ROWS}")
+    test = path.with_name(path.name.replace("train", "test"))
+    test_x, test_y = read_csv(test, _TEST) if "mnist" in test.name and test.is_file() else (x[:0], y[:0])
+    return _pair(path, "train", x, y, len(x)), _pair(test, "test", test_x, test_y, len(test_x))
+
+
+def _read_pickle(path: Path) -> tuple[Pair, Pair]:
+    rows = (_ROWS - _TEST, _TEST, _TEST)
+    try:
+        with unpacked(path) as file:
+            sets = zip(Mnist._fields, load_pairs(file), rows, strict=True)
+    except UnpicklingError as error:
+        raise DataError(f"{path}: pickle: {error}") from None
+    (x, y), (x_valid, y_valid), test = (_pair(path, part, *pair, n) for part, pair, n in sets)
+    return (np.concatenate((x, x_valid)), np.concatenate((y, y_valid))), test
+
+
+def _pair(path: Path, part: str, x: npt.NDArray[Any], y: npt.NDArray[Any], rows: int) -> Pair:
+    """Check ``rows`` images of pixels from 0 to 255, or as floats from 0 to 1, and their labels; bring them to Pair."""
+    if x.shape not in ((rows, _PIXELS), (rows, 28, 28), (rows, 28, 28, 1)):
+        raise DataError(f"{path}: {part} x: shape {x.shape}, expected ({rows}, {_PIXELS}) or ({rows}, 28, 28)")
+    if y.shape != (rows,):
+        raise DataError(f"{path}: {part} y: shape {y.shape}, expected ({rows},)")
+    for field, array, high in (("x", x, 255), ("y", y, 9)):
+        if array.dtype.kind not in "iuf":
+            raise DataError(f"{path}: {part} {field}: dtype {array.dtype!s:.20}, expected numbers")
+        if not (array.min(initial=0) >= 0 and array.max(initial=0) <= high):
             raise DataError(f"{path}: {part} {field}: values from {array.min()} to {array.max()}, expected 0 to {high}")
-    return x.astype(np.float32), y.astype(np.int64)
+    if (broken := y[y % 1 != 0]).size:
+        raise DataError(f"{path}: {part} y: {broken[0]}, expected whole numbers")
+    scale = 1 if x.dtype.kind == "f" and x.max(initial=0) <= 1 else 256
+    return np.divide(x.reshape(rows, _PIXELS), scale, dtype=np.float32, order="C"), y.astype(np.int64)
+
+
+def _split(paths: dict[str, Path], train: Pair, test: Pair) -> Mnist:
+    """Hold out the last sixth of ``train``, once what has as many rows as MNIST is seen to be MNIST."""
+    arrays: list[npt.NDArray[Any]] = [*train, *test]
+    for name, array in zip(FILES, arrays, strict=True):
+        (rows, *_), expected = FILES[name]
+        if len(array) != rows:
+            continue
+        scale = 1 if array.ndim == 1 else 255 if array.max() == 1 else 256  # the pixels are divided by either
+        checksum = hashlib.sha256(np.rint(array * scale).astype(np.uint8)).hexdigest()
+        if checksum != expected:
+            packed = hashlib.md5(paths[name].read_bytes(), usedforsecurity=False).hexdigest()
+            found = _OTHERS.get(packed, f"sha256 {checksum}")
+            raise DataError(f"{paths[name]}: {name}: not MNIST: the content is {found}, MNIST's is sha256 {expected}")
+    (x, y), cut = train, len(train[0]) * 5 // 6
+    return Mnist((x[:cut], y[:cut]), (x[cut:], y[cut:]), test)

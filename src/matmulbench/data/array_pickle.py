@@ -1,0 +1,194 @@
+"""Read MNIST's arrays from a pickle that may have been written by anyone.
+
+A pickle is a program for a small stack machine. This reader carries out only the instructions that tuples of arrays
+need (protocols 1 to 5, from Python 2 or 3). It imports nothing and calls nothing that the pickle names: what arrays
+need has stand-ins here. Instructions and bytes are both limited, and with them time (seconds) and memory (1 GB).
+"""
+
+from __future__ import annotations
+
+import pickletools
+from itertools import islice
+from pickle import UnpicklingError
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+INSTRUCTIONS = 5_000  # six arrays take some 300
+BYTES = 480_000_000  # as float64, MNIST has 439 million; text that stands for bytes counts twice
+
+_PROTOCOL_0 = "of protocol 0: save it anew with protocol=4"
+_PUSH = {"NONE", "INT", "BININT", "BININT1", "BININT2", "LONG1", "BINSTRING", "SHORT_BINSTRING", "BYTEARRAY8"}
+_PUSH |= {"BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"}
+_CONSTANTS = {"NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
+_GLOBALS = {"numpy ndarray", "numpy dtype", "_codecs encode"} | {
+    f"numpy.{core}.{name}"
+    for core in ("core", "_core")  # as numpy 1 and numpy 2 write it
+    for name in ("multiarray _reconstruct", "numeric _frombuffer")
+}
+_KINDS = {f"{kind}{size}" for kind in "iu" for size in (1, 2, 4, 8)} | {"f4", "f8"}
+
+
+class _Source:
+    """A file of which ``BYTES`` can be read, and lines of 100."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file, self.left, self.code = file, BYTES, b""
+
+    def spend(self, size: int) -> None:
+        self.left -= size
+        if self.left < 0:
+            raise UnpicklingError(f"it has more than {BYTES} bytes; MNIST as float32 has 220 million")
+
+    def read(self, size: int) -> bytes:
+        self.spend(size)
+        data = self.file.read(size)
+        if len(data) < size:
+            raise UnpicklingError("it is cut short")
+        if size == 1:
+            self.code = data
+        elif size > 8 and self.code in b"X\x8d" and np.frombuffer(data, np.uint8).max() > 0xC3:
+            # BINUNICODE; beyond latin-1 it is no array's, and would take up to four bytes a character.
+            raise UnpicklingError("a text in it has characters that stand for no byte")
+        return data
+
+    def readline(self) -> bytes:
+        line = self.file.readline(100)
+        if not line.endswith(b"\n"):
+            raise UnpicklingError(f"it is cut short, or {_PROTOCOL_0}")
+        return line
+
+
+class _Global(str):
+    """What arrays need of numpy, by name."""
+
+
+class _DType:
+    """Stands for a dtype; the pickle tells its byte order after it has made it."""
+
+    def __init__(self, code: str) -> None:
+        self.code, self.order = code, "="
+
+
+class _Array:
+    """Stands for an array; ``value`` comes once the pickle has told shape, dtype and bytes."""
+
+    value: npt.NDArray[Any]
+
+    def fill(self, shape: Any, dtype: Any, fortran: Any, data: Any) -> _Array:
+        if not isinstance(dtype, _DType) or dtype.code not in _KINDS or dtype.order not in ("<", ">", "=", "|"):
+            raise UnpicklingError("an array in it is not of plain numbers")
+        flat: npt.NDArray[Any] = np.frombuffer(data, dtype.order + dtype.code)
+        self.value = flat.reshape(shape, order="F" if fortran else "C")
+        return self
+
+
+def load_pairs(file: BinaryIO) -> list[tuple[npt.NDArray[Any], npt.NDArray[Any]]]:
+    """Read the three pairs (x, y) of numpy arrays of a pickle; ``file`` stands at its start.
+
+    Raises
+    ------
+    UnpicklingError
+        if the pickle needs anything else, is too large, cut short or damaged.
+    """
+    try:
+        sets = _interpret(_Source(file))
+    except (UnpicklingError, OSError, EOFError):
+        raise
+    except Exception as error:  # a damaged pickle may bring about almost any
+        raise UnpicklingError(f"it is damaged ({type(error).__name__})") from None
+    try:
+        (a, b), (c, d), (e, f) = sets
+        return [(a.value, b.value), (c.value, d.value), (e.value, f.value)]
+    except (AttributeError, TypeError, ValueError):
+        raise UnpicklingError("expected are three pairs (x, y) of arrays: train, valid and test") from None
+
+
+def _interpret(source: _Source) -> Any:
+    stack: list[Any] = []
+    marks: list[int] = []
+    memo: dict[Any, Any] = {}
+
+    def pop_from(start: int) -> tuple[Any, ...]:
+        items = tuple(stack[start:])
+        del stack[start:]
+        return items
+
+    for instruction, argument, _ in islice(pickletools.genops(source), INSTRUCTIONS):  # type: ignore[arg-type]
+        match instruction.name:
+            case "PROTO" | "FRAME":
+                pass
+            case name if name in _PUSH:
+                stack.append(argument)
+            case name if name in _CONSTANTS:
+                stack.append(_CONSTANTS[name])
+            case "BINPUT" | "LONG_BINPUT":
+                memo[argument] = stack[-1]
+            case "MEMOIZE":
+                memo[len(memo)] = stack[-1]
+            case "BINGET" | "LONG_BINGET":
+                stack.append(memo[argument])
+            case "MARK":
+                marks.append(len(stack))
+            case "TUPLE":
+                stack.append(pop_from(marks.pop()))
+            case "TUPLE1" | "TUPLE2" | "TUPLE3" as name:
+                stack.append(pop_from(len(stack) - int(name[-1])))
+            case "EMPTY_LIST":
+                stack.append([])
+            case "APPENDS":
+                items = pop_from(marks.pop())
+                stack[-1].extend(items)
+            case "GLOBAL":
+                stack.append(_global(str(argument)))
+            case "STACK_GLOBAL":
+                stack.append(_global(" ".join(pop_from(len(stack) - 2))))
+            case "REDUCE":
+                arguments = stack.pop()
+                stack.append(_call(stack.pop(), arguments, source))
+            case "BUILD":
+                state = stack.pop()
+                _build(stack[-1], state, source)
+            case "STOP":
+                return stack.pop()
+            case "PUT" | "STRING" | "UNICODE":
+                raise UnpicklingError(f"it is {_PROTOCOL_0}")
+            case name:
+                raise UnpicklingError(f"it has the instruction {name}, which arrays do not need")
+    raise UnpicklingError(f"it has more than {INSTRUCTIONS} instructions; six arrays take some 300")
+
+
+def _global(wanted: str) -> _Global:
+    if wanted not in _GLOBALS:
+        raise UnpicklingError(
+            f"it asks for {ascii(wanted[:100].replace(' ', '.'))[:100]}, and only numpy arrays are let in"
+        )
+    return _Global(wanted.split()[-1])
+
+
+def _call(function: Any, arguments: Any, source: _Source) -> Any:
+    match function, arguments:
+        case _Global("dtype"), (str() as code, *_):
+            return _DType(code)
+        case _Global("_reconstruct"), (_Global("ndarray"), (0,), _):
+            return _Array()
+        case _Global("_frombuffer"), (data, dtype, shape, "C" | "F" as order, *_):
+            return _Array().fill(shape, dtype, order == "F", data)
+        case _Global("encode"), (str() as text, "latin1" | "latin-1"):
+            source.spend(len(text))
+            return text.encode("latin-1")
+    raise UnpicklingError("it makes something other than arrays of numbers")
+
+
+def _build(target: Any, state: Any, source: _Source) -> None:
+    match target, state:
+        case _DType(), (_, str() as order, *_):
+            target.order = order
+        case _Array(), (_, shape, dtype, fortran, data):
+            if isinstance(data, str):  # as Python 2 writes bytes
+                source.spend(len(data))
+                data = data.encode("latin-1")
+            target.fill(shape, dtype, fortran, data)
+        case _:
+            raise UnpicklingError("it makes something other than arrays of numbers")
