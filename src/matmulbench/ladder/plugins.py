@@ -86,20 +86,19 @@ def with_operands(spec: str, operands: str | None) -> str:
     return f"{spec}@{operands}" if operands and own else spec
 
 
-def load_kernel(spec: str) -> Kernel:
-    """Import the kernel ``spec`` and return its function, which takes tensors whatever the kernel takes.
+def load_kernel(spec: str | Callable[..., Any]) -> Kernel:
+    """Import the kernel ``spec``, if it is a name, and return its function, which takes tensors whatever it takes.
 
     Raises
     ------
     UsageError
-        if :func:`find_kernel` does not know it, its module has no such function (the message names those that it
-        has), or the function does not take two operands.
+        if :func:`find_kernel` does not know it, or its module has no such function; the message names those that it
+        has.
     ImportError
         if its module, or something that the module needs, cannot be imported.
     """
-    kernel = load_function(spec)
-    _check_arity(spec, kernel)
-    operands = _split(spec)[1] or getattr(kernel, "operands", "torch")
+    kernel, said = (load_function(spec), _split(spec)[1]) if isinstance(spec, str) else (spec, None)
+    operands = said or getattr(kernel, "operands", "torch")
     if operands not in OPERANDS:
         raise unknown("operands", str(operands), OPERANDS, f"Kernel {spec!r} declares them.")
     return _on_tensors(kernel) if operands == "numpy" else kernel

@@ -124,7 +124,7 @@ class ModuleLearner:
     def use(self, kernel: Kernel) -> None:
         for module in self.model.modules():
             if isinstance(module, PluggedLinear):
-                module.kernel = kernel
+                module.use(kernel)
 
     def predict(self, x: Tensor) -> Tensor:
         with torch.no_grad():
