@@ -8,6 +8,8 @@ from matmulbench.audit.zoo import animals
 RIGHT = ("pass", "normwise")
 SAMPLE = [
     "wrong_extent",
+    "shorter_extent",
+    "unchecked_panels",
     "last_k_doubled",
     "transposed_result",
     "k_tail_32",
@@ -43,6 +45,7 @@ SAMPLE = [
     "strassen",
     "kahan",
     "random_order",
+    "pairwise",
     "padded_result",
 ]
 

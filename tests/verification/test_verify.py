@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from matmulbench.isolation import Host
+from matmulbench.ladder import LADDER
 from matmulbench.results.schema import columns
 from matmulbench.verification import agreement, probe, verify, verify_kernel
 
@@ -81,3 +82,19 @@ def test_a_wrong_kernel_stands_out_in_the_matrix(host):
 def test_one_property_can_be_probed_alone():
     assert probe("earlier calls", "torch", "float32") is None
     assert probe("IEEE", f"{ZOO}.ieee:zeros_skipped", "float32").startswith("IEEE: ")
+
+
+def test_operands_that_do_not_match_must_be_refused(tmp_path):
+    mine = tmp_path / "mine.py"
+    mine.write_text("def matmul(a, b):\n    return a[:, : len(b)] @ b[: a.shape[1]]\nmatmul.operands = 'numpy'\n")
+    finding = probe("shape mismatch", f"{mine}:matmul", "float32")
+    assert finding.startswith("shape mismatch: a (3, 4), b (5, 6) float32: returns a result, though the inner sizes 4")
+    line = finding.partition("Repeat: `")[2].removesuffix("`")
+    heard = []
+    exec(line, {"print": heard.append})
+    assert heard == [finding]
+
+
+@pytest.mark.parametrize("spec", [rung.name for rung in LADDER])
+def test_every_rung_refuses_operands_that_do_not_match(spec):
+    assert probe("shape mismatch", spec, "float64") is None
