@@ -84,6 +84,43 @@ def test_one_property_can_be_probed_alone():
     assert probe("IEEE", f"{ZOO}.ieee:zeros_skipped", "float32").startswith("IEEE: ")
 
 
+ROUNDING = """
+def matmul(a, b):
+    if (*a.shape, b.shape[1]) == {shape}:
+        mantissa, exponent = {operand}.frexp()
+        {operand} = (mantissa * 2**{bits}).round().ldexp(exponent - {bits})
+    return a @ b
+"""
+
+
+@pytest.mark.parametrize("operand", ["a", "b"])
+@pytest.mark.parametrize(
+    ("shape", "dtype", "bits"),
+    [
+        ((5, 784, 10), "float32", 16),
+        ((5, 784, 10), "float64", 52),
+        ((64, 784, 50), "float32", 23),
+        ((50_000, 784, 50), "float32", 22),
+        ((50, 50_000, 784), "float32", 16),
+        ((50, 50_000, 784), "float64", 40),
+        ((2, 100_000, 3), "float32", 23),
+    ],
+)
+def test_operands_rounded_at_one_shape_alone_are_found(tmp_path, operand, shape, dtype, bits):
+    mine = tmp_path / "mine.py"
+    mine.write_text(ROUNDING.format(operand=operand, shape=shape, bits=bits))
+    finding = probe("full precision", f"{mine}:matmul", dtype)
+    assert finding.startswith(f"full precision: {'x'.join(map(str, shape))}")
+    line = finding.partition("Repeat: `")[2].removesuffix("`")
+    heard = []
+    exec(line, {"print": heard.append})
+    assert heard[0].partition(": ")[2] == finding.partition(": ")[2]
+
+
+def test_an_algorithm_of_strassens_type_may_lose_bits_of_sums():
+    assert probe("full precision", f"{ZOO}.right:strassen", "float32").startswith("only the norm bound holds")
+
+
 def test_operands_that_do_not_match_must_be_refused(tmp_path):
     mine = tmp_path / "mine.py"
     mine.write_text("def matmul(a, b):\n    return a[:, : len(b)] @ b[: a.shape[1]]\nmatmul.operands = 'numpy'\n")

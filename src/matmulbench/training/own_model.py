@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from matmulbench.errors import UsageError
 from matmulbench.ladder import Kernel
 from matmulbench.ladder.plugins import load_function
-from matmulbench.training.learners import Learner, ModuleLearner, Product
+from matmulbench.training.learners import Learner, ModuleLearner
 from matmulbench.training.plug import PluggedLinear, plug
-from matmulbench.workload import DTYPES, Workload
+from matmulbench.workload import DTYPES, Product, Workload
 
 _BATCHES = 1000  # of the loader, at most; they are kept in memory, for every kernel sees the same
 _RATE = 0.01

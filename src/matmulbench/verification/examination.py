@@ -53,6 +53,7 @@ PROPERTIES: dict[str, tuple[float, Property]] = {
     "search": (0.12, _search),
     "memory safety": (0.1, lambda subject, _, seconds: guards.check(subject, seconds)),
     "large sizes": (0.25, lambda subject, _, seconds: large.check(subject, seconds)),
+    "full precision": (0.5, lambda subject, _, seconds: large.check_precision(subject, seconds)),
     "shape mismatch": (0.0, lambda subject, *_: shapes.check_mismatches(subject)),
 }
 

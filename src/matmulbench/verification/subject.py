@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ import torch
 from matmulbench import isolation
 from matmulbench.ladder import Kernel
 from matmulbench.verification import bounds
-from matmulbench.verification.case import Array, Case
+from matmulbench.verification.case import ALGEBRAIC, Array, Case
 from matmulbench.verification.result import judge_large
 
 _KEPT = 4  # results kept alive, to see whether a later call changes them
@@ -108,15 +108,23 @@ class Subject:
         result = self.call(a, b, str(case), case)
         self.learn(case, time.perf_counter() - before)
         if case.volume > _LARGE:
-            judgement = judge_large(a, b, torch.from_numpy(result), case.exact and case.values != "sparse")
+            judgement = judge_large(a, b, torch.from_numpy(result), case.exact)
         else:
             judgement = (bounds.judge_exact if case.exact else bounds.judge)(a.numpy(), b.numpy(), result)
         self.cases += 1
         self.residual = max(self.residual, judgement.residual)
-        # Small integers leave room for any algebraic algorithm: there is no excuse for these.
-        if judgement.verdict == "fail" or (judgement.verdict == "normwise" and case.values == "small-integers"):
-            prop = self.prop if self.prop == "large sizes" else "exactness" if case.exact else "rounding"
+        if judgement.verdict == "fail" or (judgement.verdict == "normwise" and case.values in ALGEBRAIC):
+            prop = (
+                self.prop
+                if self.prop in ("large sizes", "full precision")
+                else "exactness"
+                if case.exact
+                else "rounding"
+            )
             raise self.wrong(str(case), judgement.detail, case, prop)
+        if judgement.verdict == "normwise" and case.values == "all-bits":
+            for seed in (0, 1):  # operands rounded to fewer bits, or sums of operands rounded?
+                self.judge(replace(case, values="lone", seed=seed))
         if judgement.verdict == "normwise" and not self.normwise:
             self.normwise_case = case
             self.normwise = f"only the norm bound holds, as for Strassen-type algorithms: {case}: {judgement.detail}"
