@@ -1,11 +1,16 @@
 import numpy as np
 import pytest
 
+from matmulbench.audit.zoo.right import strassen
 from matmulbench.isolation import Host
 from matmulbench.ladder import LADDER
+from matmulbench.ladder.plugins import load_kernel
 from matmulbench.results.schema import columns
 from matmulbench.verification import agreement, probe, verify, verify_kernel
+from matmulbench.verification.large import check_precision
+from matmulbench.verification.subject import Subject, WrongError
 
+EXAMINE = "matmulbench.verification.examination:examine"
 ZOO = "matmulbench.audit.zoo"
 
 
@@ -93,32 +98,33 @@ def matmul(a, b):
 """
 
 
-@pytest.mark.parametrize("operand", ["a", "b"])
 @pytest.mark.parametrize(
-    ("shape", "dtype", "bits"),
+    ("operand", "shape", "dtype", "bits"),
     [
-        ((5, 784, 10), "float32", 16),
-        ((5, 784, 10), "float64", 52),
-        ((64, 784, 50), "float32", 23),
-        ((50_000, 784, 50), "float32", 22),
-        ((50, 50_000, 784), "float32", 16),
-        ((50, 50_000, 784), "float64", 40),
-        ((2, 100_000, 3), "float32", 23),
+        ("a", (5, 784, 10), "float32", 16),
+        ("b", (5, 784, 10), "float64", 52),
+        ("a", (64, 784, 50), "float32", 23),
+        ("b", (50_000, 784, 50), "float32", 22),
+        ("a", (50, 50_000, 784), "float32", 16),
+        ("b", (2, 100_000, 3), "float64", 40),
     ],
 )
 def test_operands_rounded_at_one_shape_alone_are_found(tmp_path, operand, shape, dtype, bits):
     mine = tmp_path / "mine.py"
     mine.write_text(ROUNDING.format(operand=operand, shape=shape, bits=bits))
-    finding = probe("full precision", f"{mine}:matmul", dtype)
-    assert finding.startswith(f"full precision: {'x'.join(map(str, shape))}")
-    line = finding.partition("Repeat: `")[2].removesuffix("`")
+    spec = f"{mine}:matmul"
+    with pytest.raises(WrongError) as found:
+        check_precision(Subject(spec, load_kernel(spec), dtype, prop="full precision"), 100.0)
+    assert str(found.value).startswith(f"full precision: {'x'.join(map(str, shape))}")
     heard = []
-    exec(line, {"print": heard.append})
-    assert heard[0].partition(": ")[2] == finding.partition(": ")[2]
+    exec(found.value.repeat.strip("`"), {"print": heard.append})
+    assert found.value.detail in heard[0]
 
 
 def test_an_algorithm_of_strassens_type_may_lose_bits_of_sums():
-    assert probe("full precision", f"{ZOO}.right:strassen", "float32").startswith("only the norm bound holds")
+    subject = Subject("strassen", strassen, "float32")
+    check_precision(subject, 0.1)
+    assert "all-bits" in subject.normwise
 
 
 def test_operands_that_do_not_match_must_be_refused(tmp_path):
@@ -133,5 +139,6 @@ def test_operands_that_do_not_match_must_be_refused(tmp_path):
 
 
 @pytest.mark.parametrize("spec", [rung.name for rung in LADDER])
-def test_every_rung_refuses_operands_that_do_not_match(spec):
-    assert probe("shape mismatch", spec, "float64") is None
+def test_every_rung_refuses_operands_that_do_not_match(host, spec):
+    outcome = host.call(EXAMINE, spec, "float64", "quick", "shape mismatch", silence_limit=20)
+    assert outcome.value.verdict == "pass"

@@ -7,6 +7,7 @@ costs is part of what is timed.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
 import inspect
@@ -131,18 +132,21 @@ def _split(spec: str) -> tuple[str, str | None]:
     return place + colon + function, operands if at else None
 
 
-def _check_arity(spec: str, kernel: Callable[..., Any]) -> None:
+def arity_advice(kernel: Callable[..., Any], error: TypeError) -> str | None:
+    """Say what is wrong with a kernel that raised ``error`` because it does not take two operands; None if it does.
+
+    A signature alone says little: a ufunc may take a third argument, and need not.
+    """
+    remedy = "Give all else a default, or wrap it in a function of two operands"
     try:
         signature = inspect.signature(kernel)
     except (TypeError, ValueError):  # written in C, most often
-        return
+        return f"expected (a, b), and c returned. {remedy}" if "argument" in str(error) else None
     try:
         signature.bind(None, None)
-    except TypeError as error:
-        raise UsageError(
-            f"kernel {spec!r} takes ({', '.join(signature.parameters)}), expected (a, b), and c returned: {error}. "
-            "Give all else a default, or wrap it in a function of two operands"
-        ) from None
+    except TypeError as mismatch:
+        return f"it takes ({', '.join(signature.parameters)}), expected (a, b), and c returned: {mismatch}. {remedy}"
+    return None
 
 
 def _on_tensors(kernel: Callable[..., Any]) -> Kernel:
@@ -150,6 +154,7 @@ def _on_tensors(kernel: Callable[..., Any]) -> Kernel:
     import numpy as np
     import torch
 
+    @functools.wraps(kernel)
     def on_tensors(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         c = kernel(a.numpy(), b.numpy())
         # Whatever else it returns, verification has the words for it.

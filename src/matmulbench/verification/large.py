@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from matmulbench.verification.case import Case
 from matmulbench.verification.memory import Appetite, free_bytes
 from matmulbench.verification.subject import Subject
@@ -13,7 +15,7 @@ _SHAPES = (
 )  # fmt: skip
 _LONG_SUMS = {(3, 20_000, 2, "NN"), (2, 100_000, 3, "NT")}
 _PER_BYTE = 4e-9  # seconds that a large case takes besides the product: to draw it, to watch it, to judge it
-_PROMPT = 0.15  # seconds, as predicted, in which a product of the suite is tried even after the time is up
+_PROMPT = 1.0  # seconds, as predicted, in which a product of the suite is tried even after the time is up
 _LONG = 10**7  # multiplications: shapes below are long in one dimension only, and tried however busy the machine
 _QUICK = 0.25  # seconds, as predicted, that they may take
 
@@ -53,11 +55,15 @@ def check_precision(subject: Subject, seconds: float) -> None:
     appetite = Appetite.measure(subject)
     end = subject.clock() + seconds
     suite = {(w.m, w.k, w.n, w.layout) for w in PRESETS["full"]} | _LONG_SUMS
-    for m, k, n, layout in sorted(suite, key=lambda shape: shape[0] * shape[1] * shape[2]):
-        expected = subject.predict(m, k, n)
-        judging = _PER_BYTE * Workload(m, k, n, dtype=subject.dtype).bytes
-        owed = expected < _PROMPT and judging < 2 * seconds
-        if subject.clock() + expected + judging < end or owed:
+    for *shape, layout in sorted(suite, key=lambda shape: shape[0] * shape[1] * shape[2]):
+        # Of a large one, parts along its longest side first: the best prediction is from a product of its kind.
+        for part in (64, 8, 1) if math.prod(shape) > _LONG else (1,):
+            m, k, n = (-(-size // part) if size == max(shape) else size for size in shape)
+            expected = subject.predict(m, k, n)
+            judging = _PER_BYTE * Workload(m, k, n, dtype=subject.dtype).bytes
+            owed = expected < _PROMPT and judging < 2 * seconds
+            if subject.clock() + expected + judging > end and not owed:
+                break
             _judge(subject, Case(m, k, n, layout, subject.dtype, "all-bits", seed=6), appetite)
 
 

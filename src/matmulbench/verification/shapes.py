@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from random import Random
@@ -10,11 +11,13 @@ from random import Random
 import torch
 from hypothesis import HealthCheck, Phase, find, settings
 from hypothesis import strategies as st
+from hypothesis.configuration import set_hypothesis_home_dir
 from hypothesis.errors import HypothesisException
 
 from matmulbench.verification.case import LAYOUT_LETTERS, VALUES, Case
 from matmulbench.verification.subject import Subject, WrongError, attempt
 
+set_hypothesis_home_dir(os.devnull)  # it would keep what it knows of the source in a folder where the user stands
 TINY = (0, 1, 2, 3)
 AWKWARD = (0, 1, 2, 3, 5, 7, 8, 9, 11, 13, 15, 16, 17, 31, 32, 33, 47, 63, 64, 65, 97, 100, 127, 128, 129)
 # Shapes of a and b that have no product: less than a tile apart, by a tile, and with an operand turned over.
