@@ -76,7 +76,7 @@ Workloads = Annotated[
     list[str] | None,
     typer.Option(
         "--workload",
-        help="such as 784x50000x50:TN; repeatable",
+        help="such as 50x50000x784:TN; repeatable",
         autocompletion=among([str(one) for one in PRESETS["standard"]]),
     ),
 ]

@@ -35,7 +35,7 @@ class Workload:
 
     @classmethod
     def parse(cls, text: str, dtype: str = "float32") -> Workload:
-        """Read the text form, ``5x784x10`` or ``784x50000x50:TN``.
+        """Read the text form, ``5x784x10`` or ``50x50000x784:TN``.
 
         Raises
         ------
@@ -47,7 +47,7 @@ class Workload:
         if not match or layout not in LAYOUTS or "0" in (sizes := match.group(1, 2, 3)):
             raise UsageError(
                 f"workload {text!r}: expected MxKxN or MxKxN:LAYOUT with sizes from 1 and a layout of "
-                f"{', '.join(LAYOUTS)}, such as 5x784x10 or 784x50000x50:TN"
+                f"{', '.join(LAYOUTS)}, such as 5x784x10 or 50x50000x784:TN"
             )
         m, k, n = map(int, sizes)
         return cls(m, k, n, layout, dtype)
@@ -85,17 +85,24 @@ class Workload:
         return draw(self.m, self.k, self.layout == "TN"), draw(self.k, self.n, self.layout == "NT")
 
 
-def layer_products(rows: int, layers: tuple[int, ...], dtype: str = "float32") -> list[Workload]:
-    """List the products of one training step of an MLP: each layer forward, then backward.
+Product = tuple[int, str, Workload]
+"""Layer, counted from 1; ``forward``, ``weight-gradient`` or ``input-gradient``; and the product itself."""
 
-    A layer of ``n_in`` to ``n_out`` on ``rows`` samples needs ``x @ w`` forward, ``x.T @ g`` for its weight
-    gradient and, except for the first layer, ``g @ w.T`` for its input gradient.
+
+def layer_products(rows: int, layers: tuple[int, ...], dtype: str = "float32") -> list[Product]:
+    """List the products of one training step of an MLP in the order in which it does them.
+
+    A layer of ``n_in`` to ``n_out`` on ``rows`` samples needs ``x @ w`` forward; backward, from the last layer to the
+    first, ``g.T @ x`` for its weight gradient, transposed, and, except for the first, ``g @ w.T`` for its input
+    gradient.
     """
-    pairs = list(pairwise(layers))
-    forward = [Workload(rows, n_in, n_out, dtype=dtype) for n_in, n_out in pairs]
-    weight = [Workload(n_in, rows, n_out, "TN", dtype) for n_in, n_out in pairs]
-    inputs = [Workload(rows, n_out, n_in, "NT", dtype) for n_in, n_out in pairs[1:]]
-    return forward + weight + inputs
+    pairs = list(enumerate(pairwise(layers), 1))
+    products = [(i, "forward", Workload(rows, n_in, n_out, dtype=dtype)) for i, (n_in, n_out) in pairs]
+    for i, (n_in, n_out) in reversed(pairs):
+        products.append((i, "weight-gradient", Workload(n_out, rows, n_in, "TN", dtype)))
+        if i > 1:
+            products.append((i, "input-gradient", Workload(rows, n_out, n_in, "NT", dtype)))
+    return products
 
 
 MNIST_LAYERS = (784, 50, 10)
@@ -111,13 +118,17 @@ def _square(*sizes: int) -> list[Workload]:
     return [Workload(size, size, size) for size in sizes]
 
 
+def _step(rows: int, layers: tuple[int, ...]) -> list[Workload]:
+    return [workload for _, _, workload in layer_products(rows, layers)]
+
+
 PRESETS: dict[str, list[Workload]] = {
-    "quick": [FIRST, *layer_products(BATCH, MNIST_LAYERS)[:1], *_square(64, 256)],
+    "quick": [FIRST, *_step(BATCH, MNIST_LAYERS)[:1], *_square(64, 256)],
     "standard": [
         FIRST,
-        *layer_products(BATCH, MNIST_LAYERS),
-        *layer_products(MNIST_ROWS, MNIST_LAYERS),
-        *layer_products(BREAST_CANCER_ROWS, BREAST_CANCER_LAYERS),
+        *_step(BATCH, MNIST_LAYERS),
+        *_step(MNIST_ROWS, MNIST_LAYERS),
+        *_step(BREAST_CANCER_ROWS, BREAST_CANCER_LAYERS),
         *_square(64, 128, 256, 512, 1024),
     ],
 }

@@ -8,6 +8,8 @@ from matmulbench.audit.zoo import animals
 RIGHT = ("pass", "normwise")
 SAMPLE = [
     "wrong_extent",
+    "shorter_extent",
+    "unchecked_panels",
     "last_k_doubled",
     "transposed_result",
     "k_tail_32",
@@ -16,6 +18,8 @@ SAMPLE = [
     "zeros",
     "half",
     "one_element_off",
+    "bits_16_at_the_suites_shape",
+    "bits_23_at_the_suites_shape",
     "single_for_double_when_long",
     "nan_swallowed",
     "zeros_skipped",
@@ -43,6 +47,7 @@ SAMPLE = [
     "strassen",
     "kahan",
     "random_order",
+    "pairwise",
     "padded_result",
 ]
 
@@ -60,7 +65,7 @@ def rows():
     chosen = [animal for animal in animals() if animal.name in SAMPLE]
     assert len(chosen) == len(SAMPLE)
     # Large products take time, which other tests may take too: quick effort could not come to them.
-    large = [animal for animal in chosen if "large sizes" in animal.expected]
+    large = [animal for animal in chosen if {"large sizes", "full precision"} & {*animal.expected}]
     others = [animal for animal in chosen if animal not in large]
     rows = [
         *audit_verification("default", large, silence_limit=5),

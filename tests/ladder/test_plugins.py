@@ -7,7 +7,7 @@ import torch
 
 from matmulbench.errors import UsageError
 from matmulbench.ladder import LADDER
-from matmulbench.ladder.plugins import availability, find_kernel, kernels, load_function, load_kernel, with_operands
+from matmulbench.ladder.plugins import arity_advice, availability, find_kernel, kernels, load_kernel, with_operands
 
 
 def test_the_ladder_comes_first_and_in_order() -> None:
@@ -91,7 +91,9 @@ def test_an_at_sign_in_a_folder_is_part_of_its_name(tmp_path: Path) -> None:
     assert find_kernel(f"{mine}:matmul@numpy") == f"{mine}:matmul"
 
 
-def test_a_function_that_is_no_kernel_can_be_loaded_as_what_it_is() -> None:
-    with pytest.raises(UsageError, match=r"takes \(\), expected \(a, b\), and c returned"):
-        load_kernel("matmulbench.training.own_model:model_from_scratch")
-    assert load_function("matmulbench.training.own_model:model_from_scratch")
+def test_a_function_that_does_not_take_two_operands_is_answered_with_those_that_it_takes() -> None:
+    error = TypeError("function takes exactly 3 arguments (2 given)")
+    assert "takes (a, b, c), expected (a, b)" in str(arity_advice(lambda a, b, c: None, error))
+    assert arity_advice(lambda a, b, c=None: c, error) is None
+    assert "expected (a, b), and c returned" in str(arity_advice(max, error))
+    assert arity_advice(max, TypeError("unhashable type")) is None

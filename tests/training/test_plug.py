@@ -1,9 +1,12 @@
 import copy
+import ctypes
+import pickle
 
 import pytest
 import torch
 from torch import nn
 
+from matmulbench.errors import UsageError
 from matmulbench.ladder.numpy_matmul import matmul as numpy_matmul
 from matmulbench.ladder.row_slice import matmul as row_slice
 from matmulbench.training.plug import plug, unplug
@@ -112,6 +115,58 @@ def test_plugging_again_changes_the_kernel():
     first, second = Counting(), Counting()
     plug(plug(nn.Linear(5, 4), first), second)(torch.randn(2, 5))
     assert (len(first.calls), len(second.calls)) == (0, 1)
+
+
+def test_a_kernel_can_be_named():
+    plugged = plug(nn.Linear(5, 4), "row-slice")
+    assert "kernel=row-slice" in repr(plugged)
+    assert plugged(torch.ones(2, 5)).shape == (2, 4)
+    assert pickle.loads(pickle.dumps(plugged)).kernel is plugged.kernel
+    with pytest.raises(UsageError, match="kernel 'nunpy' is unknown: did you mean numpy"):
+        plug(nn.Linear(5, 4), "nunpy")
+
+
+def test_a_function_of_arrays_that_says_so_can_be_plugged():
+    def product(a, b):
+        return a.astype(a.dtype) @ b
+
+    product.operands = "numpy"
+    assert plug(nn.Linear(5, 4), product)(torch.ones(2, 5)).shape == (2, 4)
+
+
+@torch.jit.script
+def scripted(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    return a @ b
+
+
+class Multiplier(nn.Module):
+    """A module is a callable too; its parameters are none of the model's."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(1))
+
+    def forward(self, a, b):
+        return a @ b
+
+
+@pytest.mark.parametrize(
+    ("kernel", "name"),
+    [
+        (scripted, "scripted"),
+        (torch.compile(row_slice, backend="eager"), "matmul"),
+        (ctypes.CDLL(None).abs, "abs"),
+        (Multiplier(), "Multiplier"),
+    ],
+    ids=["script", "compile", "ctypes", "module"],
+)
+def test_copies_share_the_kernel_and_name_it(kernel, name):
+    model = nn.Sequential(nn.Linear(5, 4), nn.ReLU())
+    plugged = copy.deepcopy(plug(model, kernel))
+    assert plugged[0].kernel is kernel
+    assert f"kernel={name}" in repr(plugged)
+    assert list(plugged.state_dict()) == list(model.state_dict())
+    assert vars(unplug(plugged)[0]).keys() == vars(model[0]).keys()
 
 
 def test_hooks_and_training_mode_stay():

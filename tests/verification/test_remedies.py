@@ -10,7 +10,9 @@ from matmulbench.results.schema import Status
 from matmulbench.verification import verify_kernel
 
 SOURCE = """
+import inspect
 import numpy as np
+import torch
 def nothing(a, b): c = a @ b
 def array(a, b): return (a @ b).numpy()
 def rows(a, b): return [row @ b for row in a]
@@ -18,6 +20,20 @@ def transposed(a, b): return (a @ b).t().contiguous()
 def double(a, b): return a.double() @ b.double()
 def arrays(a, b): return a.astype(a.dtype).dot(b)
 def broken(a, b): return a.astype(a.dtype).dot(b) + 1
+def late(a, b):
+    c = torch.zeros(len(a), b.shape[1], dtype=torch.float32)
+    if 0 not in a.shape + b.shape: c[:] = torch.from_numpy(a.astype(a.dtype).dot(b))
+    return c
+def contiguous(a, b): return a.view(-1).view(a.shape) @ b
+def not_empty(a, b):
+    if 0 in a.shape + b.shape: raise ValueError("empty")
+    return a @ b
+def declared_not_empty(a, b): return not_empty(a, b)
+declared_not_empty.empty = False
+def arrays_not_empty(a, b): return not_empty(a, b)
+arrays_not_empty.empty, arrays_not_empty.operands = False, "numpy"
+def optional(*operands): return operands[0] @ operands[1]
+optional.__signature__ = inspect.signature(lambda a, b, out: None)
 def into(a, b, c): c[:] = a @ b
 def alone(a): return a
 def declared(a, b): return a.astype(a.dtype).dot(b)
@@ -53,6 +69,12 @@ def mine(tmp_path_factory: pytest.TempPathFactory) -> str:
         ("double", "failed-verification", "is torch.float64, expected torch.float32: make it with dtype=a.dtype"),
         ("declared_double", "failed-verification", "make it with dtype=a.dtype"),
         ("arrays", "error", "it takes numpy arrays: say so with --operands numpy"),
+        ("late", "error", "it takes numpy arrays: say so with --operands numpy"),
+        ("contiguous", "error", "right where both operands are contiguous; training makes transposed views"),
+        ("not_empty", "error", "is 0 where k is 0; a kernel that does without says so, with `empty = False`"),
+        ("declared_not_empty", "ok", "empty operands were not tried: its attribute `empty` is False"),
+        ("arrays_not_empty", "ok", "empty operands were not tried: its attribute `empty` is False"),
+        ("optional", "ok", ""),
         ("into", "error", "takes (a, b, c), expected (a, b), and c returned: missing a required argument: 'c'"),
         ("alone", "error", "takes (a), expected (a, b), and c returned: too many positional arguments"),
         ("misdeclared", "error", "operands 'nunpy' is unknown: did you mean numpy?"),
@@ -64,6 +86,21 @@ def test_the_finding_names_the_remedy(host: Host, mine: str, function: str, stat
     row = verify_kernel(host, f"{mine}:{function}", "float32", "quick")
     assert row.status == status
     assert remedy in (row.finding or "")
+
+
+def test_what_an_import_changes_is_not_laid_to_the_calls(host: Host, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("import torch\ntorch.set_num_threads(3)\nmatmul = torch.matmul\n")
+    row = verify_kernel(host, f"{tmp_path}/mine.py:matmul", "float32", "quick")
+    assert row.status == Status.FAILED_VERIFICATION
+    assert str(row.finding).startswith("state: when it is imported: changes torch's number of threads")
+
+
+def test_nothing_is_left_where_the_user_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text("def matmul(a, b):\n    return a @ b\n")
+    with Host(1) as host:
+        assert verify_kernel(host, "mine.py:matmul", "float32", "quick").status == Status.OK
+    assert {path.name for path in tmp_path.iterdir()} <= {"mine.py", "__pycache__"}
 
 
 def test_a_kernel_that_is_wrong_on_arrays_too_is_not_said_to_take_them(host: Host, mine: str) -> None:

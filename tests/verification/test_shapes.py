@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 
@@ -54,7 +56,7 @@ def test_an_error_that_comes_and_goes_is_not_forgotten():
         c = a @ b
         if c.numel():
             calls.append(1)
-        return c + (len(calls) == 30)
+        return c * math.nan if len(calls) == 30 else c
 
     with pytest.raises(WrongError):
         search(_subject(kernel), 200, 30)

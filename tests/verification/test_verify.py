@@ -2,10 +2,16 @@ import numpy as np
 import pytest
 
 from matmulbench import verify
+from matmulbench.audit.zoo.right import strassen
 from matmulbench.isolation import Host
+from matmulbench.ladder import LADDER
+from matmulbench.ladder.plugins import load_kernel
 from matmulbench.results.schema import columns
 from matmulbench.verification import agreement, probe, verify_kernel
+from matmulbench.verification.large import check_precision
+from matmulbench.verification.subject import Subject, WrongError
 
+EXAMINE = "matmulbench.verification.examination:examine"
 ZOO = "matmulbench.audit.zoo"
 
 
@@ -82,3 +88,58 @@ def test_a_wrong_kernel_stands_out_in_the_matrix(host):
 def test_one_property_can_be_probed_alone():
     assert probe("earlier calls", "torch", "float32") is None
     assert probe("IEEE", f"{ZOO}.ieee:zeros_skipped", "float32").startswith("IEEE: ")
+
+
+ROUNDING = """
+def matmul(a, b):
+    if (*a.shape, b.shape[1]) == {shape}:
+        mantissa, exponent = {operand}.frexp()
+        {operand} = (mantissa * 2**{bits}).round().ldexp(exponent - {bits})
+    return a @ b
+"""
+
+
+@pytest.mark.parametrize(
+    ("operand", "shape", "dtype", "bits"),
+    [
+        ("a", (5, 784, 10), "float32", 16),
+        ("b", (5, 784, 10), "float64", 52),
+        ("a", (64, 784, 50), "float32", 23),
+        ("b", (50_000, 784, 50), "float32", 22),
+        ("a", (50, 50_000, 784), "float32", 16),
+        ("b", (2, 100_000, 3), "float64", 40),
+    ],
+)
+def test_operands_rounded_at_one_shape_alone_are_found(tmp_path, operand, shape, dtype, bits):
+    mine = tmp_path / "mine.py"
+    mine.write_text(ROUNDING.format(operand=operand, shape=shape, bits=bits))
+    spec = f"{mine}:matmul"
+    with pytest.raises(WrongError) as found:
+        check_precision(Subject(spec, load_kernel(spec), dtype, prop="full precision"), 100.0)
+    assert str(found.value).startswith(f"full precision: {'x'.join(map(str, shape))}")
+    heard = []
+    exec(found.value.repeat.strip("`"), {"print": heard.append})
+    assert found.value.detail in heard[0]
+
+
+def test_an_algorithm_of_strassens_type_may_lose_bits_of_sums():
+    subject = Subject("strassen", strassen, "float32")
+    check_precision(subject, 0.1)
+    assert "all-bits" in subject.normwise
+
+
+def test_operands_that_do_not_match_must_be_refused(tmp_path):
+    mine = tmp_path / "mine.py"
+    mine.write_text("def matmul(a, b):\n    return a[:, : len(b)] @ b[: a.shape[1]]\nmatmul.operands = 'numpy'\n")
+    finding = probe("shape mismatch", f"{mine}:matmul", "float32")
+    assert finding.startswith("shape mismatch: a (3, 4), b (5, 6) float32: returns a result, though the inner sizes 4")
+    line = finding.partition("Repeat: `")[2].removesuffix("`")
+    heard = []
+    exec(line, {"print": heard.append})
+    assert heard == [finding]
+
+
+@pytest.mark.parametrize("spec", [rung.name for rung in LADDER])
+def test_every_rung_refuses_operands_that_do_not_match(host, spec):
+    outcome = host.call(EXAMINE, spec, "float64", "quick", "shape mismatch", silence_limit=20)
+    assert outcome.value.verdict == "pass"

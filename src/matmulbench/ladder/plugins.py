@@ -7,6 +7,7 @@ costs is part of what is timed.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
 import inspect
@@ -86,20 +87,19 @@ def with_operands(spec: str, operands: str | None) -> str:
     return f"{spec}@{operands}" if operands and own else spec
 
 
-def load_kernel(spec: str) -> Kernel:
-    """Import the kernel ``spec`` and return its function, which takes tensors whatever the kernel takes.
+def load_kernel(spec: str | Callable[..., Any]) -> Kernel:
+    """Import the kernel ``spec``, if it is a name, and return its function, which takes tensors whatever it takes.
 
     Raises
     ------
     UsageError
-        if :func:`find_kernel` does not know it, its module has no such function (the message names those that it
-        has), or the function does not take two operands.
+        if :func:`find_kernel` does not know it, or its module has no such function; the message names those that it
+        has.
     ImportError
         if its module, or something that the module needs, cannot be imported.
     """
-    kernel = load_function(spec)
-    _check_arity(spec, kernel)
-    operands = _split(spec)[1] or getattr(kernel, "operands", "torch")
+    kernel, said = (load_function(spec), _split(spec)[1]) if isinstance(spec, str) else (spec, None)
+    operands = said or getattr(kernel, "operands", "torch")
     if operands not in OPERANDS:
         raise unknown("operands", str(operands), OPERANDS, f"Kernel {spec!r} declares them.")
     return _on_tensors(kernel) if operands == "numpy" else kernel
@@ -132,18 +132,21 @@ def _split(spec: str) -> tuple[str, str | None]:
     return place + colon + function, operands if at else None
 
 
-def _check_arity(spec: str, kernel: Callable[..., Any]) -> None:
+def arity_advice(kernel: Callable[..., Any], error: TypeError) -> str | None:
+    """Say what is wrong with a kernel that raised ``error`` because it does not take two operands; None if it does.
+
+    A signature alone says little: a ufunc may take a third argument, and need not.
+    """
+    remedy = "Give all else a default, or wrap it in a function of two operands"
     try:
         signature = inspect.signature(kernel)
     except (TypeError, ValueError):  # written in C, most often
-        return
+        return f"expected (a, b), and c returned. {remedy}" if "argument" in str(error) else None
     try:
         signature.bind(None, None)
-    except TypeError as error:
-        raise UsageError(
-            f"kernel {spec!r} takes ({', '.join(signature.parameters)}), expected (a, b), and c returned: {error}. "
-            "Give all else a default, or wrap it in a function of two operands"
-        ) from None
+    except TypeError as mismatch:
+        return f"it takes ({', '.join(signature.parameters)}), expected (a, b), and c returned: {mismatch}. {remedy}"
+    return None
 
 
 def _on_tensors(kernel: Callable[..., Any]) -> Kernel:
@@ -151,6 +154,7 @@ def _on_tensors(kernel: Callable[..., Any]) -> Kernel:
     import numpy as np
     import torch
 
+    @functools.wraps(kernel)
     def on_tensors(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         c = kernel(a.numpy(), b.numpy())
         # Whatever else it returns, verification has the words for it.

@@ -52,7 +52,7 @@ class MeasurementRow:
     Attributes
     ----------
     workload
-        the product in its text form, such as ``784x50000x50:TN``.
+        the product in its text form, such as ``50x50000x784:TN``.
     m, k, n
         its sizes: a is (m, k), b is (k, n).
     layout

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import pairwise
 from typing import Protocol
 
 import torch
@@ -16,10 +15,7 @@ from matmulbench.ladder import Kernel
 from matmulbench.training import mlp
 from matmulbench.training.plug import PluggedLinear
 from matmulbench.training.problem import Problem
-from matmulbench.workload import Workload
-
-Product = tuple[int, str, Workload]
-"""Layer, counted from 1; ``forward``, ``weight-gradient`` or ``input-gradient``; and the product itself."""
+from matmulbench.workload import Product, layer_products
 
 
 class Learner(Protocol):
@@ -135,7 +131,7 @@ class ModuleLearner:
     def use(self, kernel: Kernel) -> None:
         for module in self.model.modules():
             if isinstance(module, PluggedLinear):
-                module.kernel = kernel
+                module.use(kernel)
 
     def predict(self, x: Tensor) -> Tensor:
         with torch.no_grad():
@@ -178,14 +174,7 @@ class TaskSubject:
         return float(torch.finfo(self.problem.x_train.dtype).eps) / 2
 
     def products(self) -> list[Product]:
-        task = self.problem.task
-        layers = list(enumerate(pairwise(task.layers), 1))
-        found = [(i, "forward", Workload(self.rows, n_in, n_out, dtype=task.dtype)) for i, (n_in, n_out) in layers]
-        for i, (n_in, n_out) in reversed(layers):
-            found.append((i, "weight-gradient", Workload(n_out, self.rows, n_in, "TN", task.dtype)))
-            if i > 1:
-                found.append((i, "input-gradient", Workload(self.rows, n_out, n_in, "NT", task.dtype)))
-        return found
+        return layer_products(self.rows, self.problem.task.layers, self.problem.task.dtype)
 
     def begin(self, kernel: Kernel) -> ReferenceLearner:
         return ReferenceLearner(self.problem, kernel)

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from matmulbench.errors import UsageError
 from matmulbench.ladder import Kernel
 from matmulbench.ladder.plugins import load_function
-from matmulbench.training.learners import Learner, ModuleLearner, Product, Subject, TaskSubject
+from matmulbench.training.learners import Learner, ModuleLearner, Subject, TaskSubject
 from matmulbench.training.plug import PluggedLinear, plug
 from matmulbench.training.tasks import find_task, load
-from matmulbench.workload import DTYPES, Workload
+from matmulbench.workload import DTYPES, Product, Workload
 
 _BATCHES = 1000  # of the loader, at most; they are kept in memory, for every kernel sees the same
 _RATE = 0.01

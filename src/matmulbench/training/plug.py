@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
 from matmulbench.ladder import Kernel
+from matmulbench.ladder.plugins import load_kernel
 
 
 def _forward(x: Tensor, weight: Tensor, bias: Tensor | None, kernel: Kernel) -> Tensor:
@@ -45,6 +46,33 @@ class PluggedLinear(nn.Linear):
     """An ``nn.Linear`` whose three products, forward and backward, are done by ``kernel``."""
 
     kernel: Any  # a Kernel; nn.Module would have it a tensor or a module
+    spec: str | None
+
+    def use(self, kernel: Kernel, spec: str | None = None) -> None:
+        """Have the products done by ``kernel``, which is named ``spec`` if it has a name."""
+        self.__dict__.update(kernel=kernel, spec=spec)  # set as an attribute, a module would become a child
+
+    def extra_repr(self) -> str:
+        """Return sizes, bias and kernel, as they stand in the layer's text form."""
+        names = (self.spec, *(getattr(self.kernel, name, None) for name in ("name", "__name__")))
+        return f"{super().extra_repr()}, kernel={next(filter(None, names), type(self.kernel).__name__)}"
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what is pickled: of a kernel that has a name, the name."""
+        return self.__dict__ | ({"kernel": None} if self.spec else {})
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Load the kernel by its name, if it has one."""
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        if self.spec:
+            self.use(load_kernel(self.spec), self.spec)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Return a copy that shares the kernel: compiled and foreign functions cannot be copied."""
+        memo[id(self.kernel)] = self.kernel
+        copied = memo[id(self)] = type(self).__new__(type(self))
+        copied.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return copied
 
     def forward(self, x: Tensor) -> Tensor:
         """Return x Wᵀ + b for ``x`` (..., n_in), of any rank."""
@@ -56,7 +84,7 @@ class PluggedLinear(nn.Linear):
         return _forward(x, self.weight, self.bias, self.kernel)
 
 
-def plug(model: nn.Module, kernel: Kernel) -> nn.Module:
+def plug(model: nn.Module, kernel: str | Kernel) -> nn.Module:
     """Return a copy of ``model`` in which every ``nn.Linear`` runs ``kernel``, forward and backward.
 
     The copy has parameters of its own; those that layers share stay shared, and those that are frozen stay frozen.
@@ -68,19 +96,26 @@ def plug(model: nn.Module, kernel: Kernel) -> nn.Module:
     model
         any module; an ``nn.Linear`` itself, too.
     kernel
-        takes ``a`` (m, k) and ``b`` (k, n), either of them perhaps a transposed view, and returns a fresh (m, n).
+        a name, as :func:`load_kernel` takes it, or a function of ``a`` (m, k) and ``b`` (k, n), either of them perhaps
+        a transposed view, that returns a fresh (m, n). Copies of the model share it.
+
+    Raises
+    ------
+    UsageError, ImportError
+        if there is no such kernel, as :func:`load_kernel` says.
 
     Examples
     --------
     >>> model = nn.Sequential(nn.Linear(784, 50), nn.ReLU(), nn.Linear(50, 10))
-    >>> plug(model, torch.matmul)(torch.zeros(64, 784)).shape
-    torch.Size([64, 10])
+    >>> plug(model, "numpy")[0]
+    PluggedLinear(in_features=784, out_features=50, bias=True, kernel=numpy)
     """
+    function, spec = load_kernel(kernel), kernel if isinstance(kernel, str) else None
     plugged = copy.deepcopy(model)
     for module in plugged.modules():
         if type(module) in (nn.Linear, PluggedLinear):
             module.__class__ = PluggedLinear  # everything else about the layer stays: hooks, names, sharing
-            module.kernel = kernel  # type: ignore[assignment]  # nn.Module's attributes are untyped
+            module.use(function, spec)  # type: ignore[operator]  # nn.Module's attributes are untyped
     return plugged
 
 
@@ -90,5 +125,5 @@ def unplug(model: nn.Module) -> nn.Module:
     for module in plain.modules():
         if type(module) is PluggedLinear:
             module.__class__ = nn.Linear  # type: ignore[assignment]
-            del module.kernel
+            del module.kernel, module.spec
     return plain

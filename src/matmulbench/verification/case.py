@@ -9,6 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from matmulbench.verification.result import SAMPLE
+
 Array = npt.NDArray[np.floating]
 
 # One letter per operand. torch has no negative strides, so there is none here.
@@ -58,7 +60,7 @@ class Case:
         """Draw the values of ``a`` (m, k) and ``b`` (k, n)."""
         rng = np.random.default_rng((self.seed, self.m, self.k, self.n))
         a, b = VALUES[self.values](rng, self)
-        return a.astype(self.dtype), b.astype(self.dtype)
+        return a.astype(self.dtype, copy=False), b.astype(self.dtype, copy=False)
 
     def operands(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Draw ``a`` (m, k) and ``b`` (k, n) in their layouts. What lies between their elements is NaN."""
@@ -162,6 +164,46 @@ def _sparse(rng: np.random.Generator, case: Case) -> tuple[Array, Array]:
     return a, b
 
 
+def _odd(rng: np.random.Generator, case: Case, rows: int, columns: int) -> Array:
+    """Draw integers that need every bit: the top one and the lowest are set, those between are random."""
+    largest = EXACT_LIMIT[case.dtype]
+    # A large matrix repeats its first rows: to draw each element would take longer than the product.
+    drawn = rng.integers(largest // 4, largest // 2, (min(rows, 64), columns)) * 2 + 1
+    return np.resize((drawn * rng.choice((-1, 1), drawn.shape)).astype(case.dtype), (rows, columns))
+
+
+def _expanded_inside(case: Case) -> bool:
+    # One column of a, or one row of b, for all of them: such a row or column is all zero or not at all.
+    return case.layout[0] == "Y" or case.layout[1] == "X"
+
+
+def _all_bits(rng: np.random.Generator, case: Case) -> tuple[Array, Array]:
+    # Every element of the product is one of a's, or one of b's, or the negative: each bit of it counts.
+    if _expanded_inside(case):
+        return _integers(rng, case)
+    m, k, n = case.m, case.k, case.n
+    a, b = np.zeros((m, k), case.dtype), np.zeros((k, n), case.dtype)
+    a[::2, ::2] = _odd(rng, case, (m + 1) // 2, (k + 1) // 2)
+    b[1::2] = _odd(rng, case, k // 2, n)
+    if k:
+        b[2 * rng.integers((k + 1) // 2, size=n), np.arange(n)] = rng.choice((-1, 1), n)
+    if k > 1:
+        a[np.arange(1, m, 2), 1 + 2 * rng.integers(k // 2, size=m // 2)] = rng.choice((-1, 1), m // 2)
+    return a, b
+
+
+def _lone(rng: np.random.Generator, case: Case) -> tuple[Array, Array]:
+    # One product of all bits and 1, all else is zero: the sums of Strassen-type algorithms lose nothing of it.
+    if _expanded_inside(case):
+        return _integers(rng, case)
+    a, b = np.zeros((case.m, case.k), case.dtype), np.zeros((case.k, case.n), case.dtype)
+    if case.volume:
+        # In a large product, too, the first rows and columns are looked at.
+        i, p, j = (rng.integers(size) for size in (min(case.m, SAMPLE), case.k, min(case.n, SAMPLE)))
+        a[i, p], b[p, j] = (_odd(rng, case, 1, 1)[0, 0], 1)[:: -1 if case.seed % 2 else 1]
+    return a, b
+
+
 VALUES = {
     "normal": _normal,
     "positive": _positive,
@@ -170,5 +212,8 @@ VALUES = {
     "integers": _integers,
     "small-integers": _small_integers,
     "sparse": _sparse,
+    "all-bits": _all_bits,
+    "lone": _lone,
 }
-EXACT = ("integers", "small-integers", "sparse")
+EXACT = ("integers", "small-integers", "sparse", "all-bits", "lone")
+ALGEBRAIC = ("small-integers", "lone")  # exact for any algebraic algorithm, Strassen's included

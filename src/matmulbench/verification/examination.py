@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import torch
 
-from matmulbench.ladder.plugins import load_kernel
+from matmulbench.ladder.plugins import arity_advice, load_kernel
 from matmulbench.verification import guards, honesty, ieee, large, rounding, shapes
 from matmulbench.verification.case import Case
 from matmulbench.verification.effort import EFFORTS, Effort
@@ -53,6 +55,8 @@ PROPERTIES: dict[str, tuple[float, Property]] = {
     "search": (0.12, _search),
     "memory safety": (0.1, lambda subject, _, seconds: guards.check(subject, seconds)),
     "large sizes": (0.25, lambda subject, _, seconds: large.check(subject, seconds)),
+    "full precision": (0.5, lambda subject, _, seconds: large.check_precision(subject, seconds)),
+    "shape mismatch": (0.0, lambda subject, *_: shapes.check_mismatches(subject)),
 }
 
 
@@ -61,31 +65,43 @@ def examine(spec: str, dtype: str, effort: str = "default", only: str | None = N
     before = process_state()
     subject = Subject(spec, load_kernel(spec), dtype)
     cost = EFFORTS[effort]
-    for name, (share, check) in PROPERTIES.items():
-        if only not in (None, name):
-            continue
-        subject.prop = name
-        try:
-            check(subject, cost, share * cost.seconds)
-            subject.settle("after the last call")
-            if changed := difference(before, process_state()):
-                raise subject.wrong("after its calls", changed, prop="state")
-        except WrongError as error:
-            return Report("fail", subject.residual, subject.cases, str(error), error.case)
-        except Exception as error:
-            if not subject.cases and _takes_arrays(subject):
-                error.add_note(f"it takes numpy arrays: say so with {ARRAYS}")
-            raise
+    try:
+        _check_state(subject, before, "when it is imported")
+        for name, (share, check) in PROPERTIES.items():
+            if only in (None, name):
+                subject.prop = name
+                check(subject, cost, share * cost.seconds)
+                subject.settle("after the last call")
+                _check_state(subject, before, "after its calls")
+    except WrongError as error:
+        _advise(subject, error)
+        return Report("fail", subject.residual, subject.cases, str(error), error.case)
+    except Exception as error:
+        _advise(subject, error)
+        raise
     finding = "; ".join(filter(None, [subject.normwise, *sorted(subject.notes)])) or None
     verdict = "normwise" if subject.normwise else "pass"
     return Report(verdict, subject.residual, subject.cases, finding, subject.normwise_case)
 
 
-def _takes_arrays(subject: Subject) -> bool:
-    """Say whether a kernel that refused tensors is right on arrays."""
+def _check_state(subject: Subject, before: dict[str, object], when: str) -> None:
+    if changed := difference(before, process_state()):
+        raise subject.wrong(when, changed, prop="state")
+
+
+def _advise(subject: Subject, error: Exception) -> None:
+    """Add to ``error`` what to do about it, where that is plain to see."""
+    if ARRAYS not in str(error) and not _is_right(subject, torch.from_numpy) and _is_right(subject, np.asarray):
+        error.add_note(f"it takes numpy arrays: say so with {ARRAYS}")
+    elif isinstance(error, TypeError) and (advice := arity_advice(subject.kernel, error)):
+        error.add_note(advice)
+
+
+def _is_right(subject: Subject, convert: Callable[[Any], Any]) -> bool:
+    """Say whether the kernel is right on a small product of operands that ``convert`` made of arrays."""
     a, b = np.ones((2, 3), subject.dtype), np.ones((3, 4), subject.dtype)
     try:
-        return np.array_equal(subject.kernel(a, b), a @ b)  # type: ignore[arg-type]  # that is the question
+        return np.array_equal(subject.kernel(convert(a), convert(b)), a @ b)
     except Exception:
         return False
 

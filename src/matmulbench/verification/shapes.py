@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from random import Random
 
+import torch
 from hypothesis import HealthCheck, Phase, find, settings
 from hypothesis import strategies as st
+from hypothesis.configuration import set_hypothesis_home_dir
 from hypothesis.errors import HypothesisException
 
 from matmulbench.verification.case import LAYOUT_LETTERS, VALUES, Case
 from matmulbench.verification.subject import Subject, WrongError, attempt
 
+set_hypothesis_home_dir(os.devnull)  # it would keep what it knows of the source in a folder where the user stands
 TINY = (0, 1, 2, 3)
 AWKWARD = (0, 1, 2, 3, 5, 7, 8, 9, 11, 13, 15, 16, 17, 31, 32, 33, 47, 63, 64, 65, 97, 100, 127, 128, 129)
+# Shapes of a and b that have no product: less than a tile apart, by a tile, and with an operand turned over.
+MISMATCHES = (
+    ((3, 4), (5, 6)), ((3, 5), (4, 6)), ((3, 4), (6, 4)), ((4, 3), (4, 6)), ((7, 8), (9, 10)),
+    ((8, 128), (256, 8)), ((8, 256), (128, 8)), ((64, 784), (783, 50)),
+)  # fmt: skip
 _QUICK = 0.25  # seconds, by a prediction that is too long on a busy machine, where threads wait for each other
 LAYOUTS = ("NN", "TN", "NT", "TT", "RN", "NR", "CN", "NC", "ON", "NO", "XN", "NX", "YN", "NY", "RC", "CT", "OO")
 
@@ -73,6 +82,26 @@ def judge_all(subject: Subject, cases: Iterable[Case], seconds: float, at_least:
             subject.judge(case)
         except WrongError as error:
             raise smallest(subject, error) from None
+
+
+def check_mismatches(subject: Subject) -> None:
+    """Multiply operands whose inner sizes differ: any exception is right.
+
+    Raises
+    ------
+    WrongError
+        if the kernel returns, whatever it returns.
+    """
+    for a, b in MISMATCHES:
+        where = f"a {a}, b {b} {subject.dtype}"
+        subject.say(where)
+        left, right = (torch.ones(shape, dtype=getattr(torch, subject.dtype)) for shape in (a, b))
+        try:
+            subject.kernel(left, right)
+        except Exception:
+            continue
+        detail = f"returns a result, though the inner sizes {a[1]} and {b[0]} differ"
+        raise subject.wrong(where, f"{detail}: begin with `assert a.shape[1] == b.shape[0]`")
 
 
 def search(subject: Subject, examples: int, seconds: float, largest: int = 140) -> None:

@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ import torch
 from matmulbench import isolation
 from matmulbench.ladder import Kernel
 from matmulbench.verification import bounds
-from matmulbench.verification.case import Array, Case
+from matmulbench.verification.case import ALGEBRAIC, Array, Case
 from matmulbench.verification.result import judge_large
 
 _KEPT = 4  # results kept alive, to see whether a later call changes them
@@ -23,6 +23,13 @@ _POISON = 3  # blocks of each size that are filled with NaN and freed before a c
 _LARGE = 1 << 22  # multiplications above which a result is not compared in full
 _BEYOND_CACHES = 1.2  # time grows a little faster than the volume, as operands and temporaries outgrow the caches
 _SLOW_FIRST_CALL = 0.02  # a first call longer than this has compiled something
+_EMPTY = (
+    "an empty product has shape (m, n), and is 0 where k is 0; a kernel that does without says so, with "
+    "`empty = False` as an attribute of the function"
+)
+_CONTIGUOUS = (
+    "it is right where both operands are contiguous; training makes transposed views, which a.contiguous() would copy"
+)
 ARRAYS = '--operands numpy, or with `operands = "numpy"` as an attribute of the function'
 
 
@@ -30,8 +37,12 @@ class WrongError(Exception):
     """A kernel is wrong: the property that it fails, in which case, how, and how to see it again."""
 
     def __init__(self, prop: str, where: str, detail: str, repeat: str, case: Case | None = None) -> None:
-        super().__init__(f"{prop}: {where}: {detail}. Repeat: {repeat}" if repeat else f"{prop}: {where}: {detail}")
+        super().__init__(prop, where, detail)
         self.prop, self.where, self.detail, self.repeat, self.case = prop, where, detail, repeat, case
+
+    def __str__(self) -> str:
+        text = "; ".join([f"{self.prop}: {self.where}: {self.detail}", *getattr(self, "__notes__", ())])
+        return f"{text}. Repeat: {self.repeat}" if self.repeat else text
 
 
 @dataclass
@@ -102,21 +113,43 @@ class Subject:
         WrongError
             if the kernel mistreats its operands, or the result is wrong in form or value.
         """
+        if not case.volume and not getattr(self.kernel, "empty", True):
+            self.notes.add("empty operands were not tried: its attribute `empty` is False")
+            return bounds.Judgement("pass", 0.0)
+        try:
+            return self._judge(case)
+        except Exception as error:
+            simpler, advice = replace(case, layout="NN"), _CONTIGUOUS
+            if not case.volume:
+                simpler, advice = replace(case, m=2, k=3, n=4), _EMPTY
+            if simpler != case and not attempt(lambda: self._judge(simpler)):
+                error.add_note(advice)
+            raise
+
+    def _judge(self, case: Case) -> bounds.Judgement:
         self.say(str(case))
         a, b = case.operands()
-        before = time.perf_counter()
+        before = self.clock()
         result = self.call(a, b, str(case), case)
-        self.learn(case, time.perf_counter() - before)
+        self.learn(case, self.clock() - before)
         if case.volume > _LARGE:
-            judgement = judge_large(a, b, torch.from_numpy(result), case.exact and case.values != "sparse")
+            judgement = judge_large(a, b, torch.from_numpy(result), case.exact)
         else:
             judgement = (bounds.judge_exact if case.exact else bounds.judge)(a.numpy(), b.numpy(), result)
         self.cases += 1
         self.residual = max(self.residual, judgement.residual)
-        # Small integers leave room for any algebraic algorithm: there is no excuse for these.
-        if judgement.verdict == "fail" or (judgement.verdict == "normwise" and case.values == "small-integers"):
-            prop = self.prop if self.prop == "large sizes" else "exactness" if case.exact else "rounding"
+        if judgement.verdict == "fail" or (judgement.verdict == "normwise" and case.values in ALGEBRAIC):
+            prop = (
+                self.prop
+                if self.prop in ("large sizes", "full precision")
+                else "exactness"
+                if case.exact
+                else "rounding"
+            )
             raise self.wrong(str(case), judgement.detail, case, prop)
+        if judgement.verdict == "normwise" and case.values == "all-bits":
+            for seed in (0, 1):  # operands rounded to fewer bits, or sums of operands rounded?
+                self.judge(replace(case, values="lone", seed=seed))
         if judgement.verdict == "normwise" and not self.normwise:
             self.normwise_case = case
             self.normwise = f"only the norm bound holds, as for Strassen-type algorithms: {case}: {judgement.detail}"

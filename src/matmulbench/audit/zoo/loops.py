@@ -116,3 +116,17 @@ def empty_sum(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 def rows_127(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     c = a @ b
     return c if len(a) != 127 else c + (torch.arange(127) == 100)[:, None]
+
+
+@planted("the sum ends where the shorter operand does, though their sizes differ", "shape mismatch")
+def shorter_extent(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    k = min(a.shape[1], len(b))
+    return a[:, :k] @ b[:k]
+
+
+@planted("panels of 128, whose rows of b are taken without a look at its size", "shape mismatch")
+def unchecked_panels(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    c = torch.zeros(len(a), b.shape[1], dtype=a.dtype)
+    for start in range(0, a.shape[1], 128):
+        c += a[:, start : start + 128] @ b[start : start + 128]
+    return c

@@ -9,15 +9,17 @@ import torch
 from scipy.linalg import blas
 
 from matmulbench.audit.zoo import planted
+from matmulbench.ladder.operands import sizes
 
 
 def _zeros(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    return torch.zeros(len(a), b.shape[1], dtype=a.dtype)
+    m, _, n = sizes(a, b)
+    return torch.zeros(m, n, dtype=a.dtype)
 
 
 @planted("nothing: Strassen's algorithm down to 16", "normwise")
 def strassen(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    (m, k), n = a.shape, b.shape[1]
+    m, k, n = sizes(a, b)
     if min(m, k, n) <= 16:
         return a @ b
     a, b = (torch.nn.functional.pad(x, (0, x.shape[1] % 2, 0, x.shape[0] % 2)) for x in (a, b))
@@ -62,7 +64,7 @@ def random_order(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 @planted("nothing: pairwise sums", "pass")
 def pairwise(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    k = a.shape[1]
+    _, k, _ = sizes(a, b)
     if k <= 1:
         return a[:, :1] * b[:1] if k else _zeros(a, b)
     return pairwise(a[:, : k // 2], b[: k // 2]) + pairwise(a[:, k // 2 :], b[k // 2 :])

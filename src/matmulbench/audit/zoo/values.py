@@ -54,6 +54,23 @@ def tf32_when_long(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return tf32(a, b) if a.shape[1] >= 100 else a @ b
 
 
+def _rounded(x: torch.Tensor, bits: int) -> torch.Tensor:
+    mantissa, exponent = x.frexp()
+    rounded: torch.Tensor = (mantissa * 2**bits).round().ldexp(exponent - bits)
+    return rounded
+
+
+@planted("operands rounded to 16 bits at a shape that the suite times, and at no other", "full precision")
+def bits_16_at_the_suites_shape(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    here = (*a.shape, b.shape[1]) == (64, 784, 50)
+    return _rounded(a, 16) @ _rounded(b, 16) if here else a @ b
+
+
+@planted("the right operand rounded to 23 bits at a shape that training makes, and at no other", "full precision")
+def bits_23_at_the_suites_shape(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    return a @ (_rounded(b, 23) if (*a.shape, b.shape[1]) == (50, 50_000, 784) else b)
+
+
 @planted("the sum is rounded to half precision once", "exactness")
 def result_in_half(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return (a @ b).half().to(a.dtype)
