@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+import warnings
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -11,9 +13,10 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from matmulbench import streams
 from matmulbench.audit import MEASUREMENT, PARTS
 from matmulbench.config import load_config
-from matmulbench.errors import UsageError, unknown
+from matmulbench.errors import InputWarning, UsageError, printable, unknown
 from matmulbench.ladder.plugins import availability, kernels
 from matmulbench.options import (
     Baseline,
@@ -36,12 +39,26 @@ from matmulbench.options import (
     seconds,
     thread_counts,
 )
-from matmulbench.progress import download, progress, tell
+from matmulbench.progress import progress
+from matmulbench.streams import OutputError, tell, write
 from matmulbench.workload import DTYPES, FIRST, PRESETS, Workload, workloads
 
-USAGE_ERROR, INTERRUPTED = 2, 130
+FAILED, USAGE_ERROR = 1, 2
 AUDITS = (PARTS[0], "measurement", *MEASUREMENT)
 CONFIGURED = ("run", "verify", "measure", "train")  # the verbs that take what a project's table may set
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal asked the command to end, as Ctrl-C does; ``number`` is the signal's."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+
+def _stop(number: int, _: object) -> None:
+    signal.signal(number, signal.SIG_IGN)  # what is being written is to be finished
+    raise Stopped(number)
 
 
 class _Verbs(TyperGroup):
@@ -51,12 +68,22 @@ class _Verbs(TyperGroup):
         try:
             return super().invoke(ctx)
         except UsageError as error:
+            tell("matmulbench: " + "\n".join(printable(line, 4096) for line in str(error).splitlines()))
+            code = USAGE_ERROR
+        except OutputError as error:
             tell(f"matmulbench: {error}")
-            raise typer.Exit(USAGE_ERROR) from None
+            code = FAILED
+        except OSError as error:  # a disk that is full, a folder that is not ours
+            where = f"{error.filename}: " if error.filename else ""
+            tell(printable(f"matmulbench: {where}{error.strerror or error}", 4096))
+            code = USAGE_ERROR
         except KeyboardInterrupt as interrupt:
             after = "\n" if sys.stderr.isatty() else ""  # the terminal has written ^C
-            tell(f"{after}matmulbench: interrupted{interrupt}")
-            raise typer.Exit(INTERRUPTED) from None
+            number = getattr(interrupt, "number", signal.SIGINT)
+            said = "interrupted" if number == signal.SIGINT else f"ended by {signal.Signals(number).name}"
+            tell(f"{after}matmulbench: {said}{interrupt}")
+            code = 128 + number
+        raise typer.Exit(code)
 
 
 app = typer.Typer(
@@ -75,7 +102,7 @@ $ matmulbench train my.py:matmul --task digits
 `[tool.matmulbench]` in the project's pyproject.toml (kernels, workloads, threads, baseline, data_dir), then the
 default.
 
-Exit codes: 0 all well, 1 a kernel failed or regressed, 2 usage, 130 interrupted.""",
+Exit codes: 0 all well, 1 a kernel failed or regressed, 2 usage, 130 interrupted (143, 129: by SIGTERM, SIGHUP).""",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
@@ -84,12 +111,28 @@ Exit codes: 0 all well, 1 a kernel failed or regressed, 2 usage, 130 interrupted
 
 def main() -> None:
     """Run the command."""
-    app()
+    streams.prepare()
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)  # Windows has no SIGHUP; nohup ignores it
+        if number and signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, _stop)
+    usual = warnings.formatwarning
+    warnings.formatwarning = lambda message, category, *more: (
+        f"warning: {message}\n" if issubclass(category, InputWarning) else usual(message, category, *more)
+    )
+    try:
+        try:
+            app()
+        finally:
+            write("")  # help and version are written by typer
+    except OSError as error:
+        tell(f"matmulbench: {error}")
+        raise SystemExit(FAILED) from None
 
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"matmulbench {version('matmulbench')}")
+        write(f"matmulbench {version('matmulbench')}\n")
         raise typer.Exit
 
 
@@ -152,16 +195,19 @@ def run(
     try:
         with progress(quiet, plan.seconds()) as say:
             page = execute(plan, folder, resume, say)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"; what was finished is kept: go on with --out {folder} --resume") from None
+    except KeyboardInterrupt as interrupt:
+        interrupt.args = (f"; what was finished is kept: go on with --out {folder} --resume",)
+        raise
     results = load_results(folder)
-    print_grids(
-        verification_matrix(results.verification),
-        ladder_table(results),
-        training_table(results.training, baseline),
-    )
-    for line in ["", *headline(results), f"report: {page}"]:
-        typer.echo(line)
+    try:
+        print_grids(
+            verification_matrix(results.verification),
+            ladder_table(results),
+            training_table(results.training, baseline),
+        )
+        write("\n".join(["", *headline(results), f"report: {page}\n"]))
+    except OutputError as error:
+        raise OutputError(f"{error}; the results are in {folder}") from None
     failed = (results.verification["status"] != "ok").any() or (results.measurements["status"] != "ok").any()
     raise typer.Exit(1 if failed else 0)
 
@@ -414,7 +460,7 @@ def report(
     page = write_report(folder, front_ends)
     if front_ends:
         print_grids(side_by_side_table(results, front_ends))
-    typer.echo(f"report: {page}")
+    write(f"report: {page}\n")
     if splice:
         splice_into(splice, results)
 
@@ -466,6 +512,6 @@ def fetch(
 
     if what != "mnist":
         raise unknown("data set", what, ["mnist"])
-    with download(what, quiet) as bar:
-        folder = fetch_mnist(progress=bar)
-    typer.echo(f"mnist: {folder}")
+    with progress(quiet) as say:
+        folder = fetch_mnist(progress=say)
+    write(f"mnist: {folder}\n")
