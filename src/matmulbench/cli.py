@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import sys
 import warnings
+from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,7 +20,7 @@ from matmulbench import streams
 from matmulbench.audit import MEASUREMENT, PARTS
 from matmulbench.config import load_config
 from matmulbench.errors import InputWarning, UsageError, printable, unknown
-from matmulbench.ladder.plugins import availability, kernels
+from matmulbench.ladder.plugins import availability, find_function, kernels
 from matmulbench.options import (
     Baseline,
     DataDir,
@@ -36,6 +39,7 @@ from matmulbench.options import (
     beside_ladder,
     known_dtype,
     known_kernels,
+    known_workload,
     seconds,
     thread_counts,
 )
@@ -109,6 +113,15 @@ Exit codes: 0 all well, 1 a kernel failed or regressed, 2 usage, 130 interrupted
 )
 
 
+def _warn(usual: Callable[..., None], said: set[str], message: Any, category: type[Warning], *where: Any) -> None:
+    """Show what input was passed over in one line, and once."""
+    if not issubclass(category, InputWarning):
+        usual(message, category, *where)
+    elif str(message) not in said:
+        said.add(str(message))
+        tell(f"warning: {message}")
+
+
 def main() -> None:
     """Run the command."""
     streams.prepare()
@@ -116,10 +129,7 @@ def main() -> None:
         number = getattr(signal, name, None)  # Windows has no SIGHUP; nohup ignores it
         if number and signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, _stop)
-    usual = warnings.formatwarning
-    warnings.formatwarning = lambda message, category, *more: (
-        f"warning: {message}\n" if issubclass(category, InputWarning) else usual(message, category, *more)
-    )
+    warnings.showwarning = partial(_warn, warnings.showwarning, set())
     try:
         try:
             app()
@@ -177,11 +187,13 @@ def run(
     from matmulbench.results.folder import load_results
     from matmulbench.run import Plan, execute
 
+    if resume and not out:
+        raise UsageError("--resume goes on with the run that --out names: name it")
     preset = preset or ("quick" if kernel else "standard")
     baseline, *_ = known_kernels([baseline], operands)
     specs = known_kernels([*beside_ladder(kernel or kernels()), baseline], operands)
     standing = workloads(preset)
-    chosen = [Workload.parse(text) for text in workload] if workload else standing
+    chosen = [known_workload(text) for text in workload] if workload else standing
     plan = Plan(
         preset,
         tuple(specs),
@@ -301,7 +313,7 @@ def measure(
 
     baseline, *_ = known_kernels([baseline], operands)
     specs = known_kernels([*(kernel or kernels()), baseline], operands)
-    todo = [Workload.parse(text, known_dtype(dtype)) for text in workload or [str(FIRST)]]
+    todo = [known_workload(text, known_dtype(dtype)) for text in workload or [str(FIRST)]]
     counts, budget_s = thread_counts(threads), seconds(budget)
     with progress(quiet) as say:
         frame = measure_kernels(
@@ -342,6 +354,15 @@ def train(
     from matmulbench.training.api import train as train_kernels
 
     changes = {"epochs": epochs, "batch_size": batch_size, "hidden": hidden, "lr": lr, "dtype": dtype}
+    changes = {name: value for name, value in changes.items() if value is not None}
+    if model:
+        for name in changes.keys() - {"lr"}:
+            raise UsageError(
+                f"--{name.replace('_', '-')} does not go with --model, whose factory makes net and batches"
+            )
+        if lr is not None and not 0 < lr < math.inf:
+            raise UsageError(f"lr {lr:g}: expected a number above 0")
+        find_function(model, kind="model")
     baseline, *_ = known_kernels([baseline], operands)
     specs = known_kernels([*(kernel or kernels()), baseline], operands)
     counts, budget_s = thread_counts(threads), seconds(budget)
@@ -355,7 +376,7 @@ def train(
             seed=seed,
             data_dir=str(data_dir) if data_dir else None,
             progress=say,
-            **{name: value for name, value in changes.items() if value is not None},
+            **changes,
         )
     show(frame, format, baseline)
     raise typer.Exit(int((frame["status"] != "ok").any()))

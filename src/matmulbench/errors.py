@@ -23,7 +23,7 @@ def unknown(kind: str, value: str, known: Iterable[str], hint: str = "") -> Usag
     names = list(known)
     near = difflib.get_close_matches(value, names, n=3)
     advice = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(names)}."
-    return UsageError(f"{kind} {value!r} is unknown: {advice} {hint}".rstrip())
+    return UsageError(f"{kind} {printable(value, 200)!r} is unknown: {advice} {hint}".rstrip())
 
 
 def printable(text: str, limit: int = 500) -> str:

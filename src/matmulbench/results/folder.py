@@ -309,7 +309,7 @@ def read_journal(path: Path) -> list[dict[str, Any]]:
     entries = [entry for entry in read if entry]
     if passed := len(read) - len(entries):
         said = f"{journal}: passed over {passed} of {len(read)} lines, which no run wrote whole"
-        warnings.warn(said, InputWarning, stacklevel=1)  # one place, so that it is said once
+        warnings.warn(said, InputWarning, stacklevel=2)
     return entries
 
 
