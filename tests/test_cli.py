@@ -1,6 +1,7 @@
 """The command as a user types it: what is wrong is said in one line with exit code 2, and data alone is on stdout."""
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -19,6 +20,7 @@ class Done:
     stderr: str
 
 
+REFERENCE = Path(__file__).parents[1] / "results" / "reference"
 Command = Callable[..., Done]
 
 
@@ -44,7 +46,31 @@ def matmulbench(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[s
         (["measure", "--workload", "5x784"], "workload '5x784': expected MxKxN"),
         (["measure", "--dtype", "float16"], "dtype 'float16' is unknown: did you mean"),
         (["measure", "--threads", "1,999"], "threads '1,999': expected counts from 1 to"),
+        (["measure", "--threads", "²"], "threads '²': expected counts from 1 to"),
+        (["measure", "--threads", "1_0"], "threads '1_0': expected counts from 1 to"),
+        (["measure", "--threads", "9" * 5000], "expected counts from 1 to"),
+        (["measure", "--workload", "00x5x5"], "workload '00x5x5': expected MxKxN"),
+        (["measure", "--workload", "0005x5x5"], "workload '0005x5x5': expected MxKxN"),
+        (["measure", "--workload", "5x5x" + "9" * 5000], "expected MxKxN"),
+        (["measure", "--workload", "999999999x5x999999999"], "workload '999999999x5x999999999' takes"),
+        (["run", "--workload", "999999999x5x999999999"], "bytes, this machine has"),
         (["measure", "--budget", "0"], "budget 0: expected seconds above 0"),
+        (["measure", "--budget", "inf"], "budget inf: expected seconds above 0, at most 604800"),
+        (["train", "--budget", "nan"], "budget nan: expected seconds above 0"),
+        (["verify-claims", str(REFERENCE), "--budget", "1e300"], "budget 1e+300: expected seconds above 0"),
+        (["run", "--seed", "-1"], "seed -1: expected a number from 0 to 4294967295"),
+        (["train", "--seed", "4294967296"], "seed 4294967296: expected a number from 0"),
+        (["run", "--resume"], "--resume goes on with the run that --out names: name it"),
+        (["verify", "~nosuchuser/k.py:f"], "kernel '~nosuchuser/k.py:f': there is no home of nosuchuser"),
+        (["verify", __file__], f"kernel '{__file__}': which function? There are matmulbench, test_bad_input"),
+        (["train", "--model", "nope.py:make"], "model 'nope.py:make': there is no file 'nope.py'"),
+        (["train", "--model", __file__], f"model '{__file__}': which function? There are matmulbench, test_bad_input"),
+        (["train", "--model", "numpy"], "model 'numpy': expected path/to/file.py:function"),
+        (["train", "--model", "m.py:f", "--epochs", "3"], "--epochs does not go with --model"),
+        (["train", "--model", "m.py:f", "--batch-size", "3"], "--batch-size does not go with --model"),
+        (["train", "--model", "m.py:f", "--hidden", "3"], "--hidden does not go with --model"),
+        (["train", "--model", "m.py:f", "--dtype", "float64"], "--dtype does not go with --model"),
+        (["train", "--model", f"{__file__}:f", "--lr", "nan"], "lr nan: expected a number above 0"),
         (["train", "--task", "digit"], "task 'digit' is unknown: did you mean digits"),
         (["verify", "nowhere.py:matmul"], "there is no file 'nowhere.py'"),
         (["list", "--format", "xml"], "format 'xml' is unknown"),
@@ -107,3 +133,16 @@ def test_kernels_are_compared_with_each_other(matmulbench: Command) -> None:
     first, second = json.loads(done.stdout)
     assert first["torch"] == second["einsum"] == 0
     assert 0 <= first["einsum"] <= 2
+
+
+def test_what_is_passed_over_of_a_run_is_said_once_in_one_line(tmp_path: Path) -> None:
+    folder = shutil.copytree(REFERENCE, tmp_path / "run")
+    with (folder / "journal.jsonl").open("ab") as journal:
+        journal.write(b"5\n\xff\n")
+    for verb in (["report", folder], ["compare", folder, folder]):
+        done = subprocess.run(
+            [sys.executable, "-m", "matmulbench", *verb], capture_output=True, text=True, check=False, timeout=110
+        )
+        assert done.returncode == 0
+        assert done.stderr.startswith(f"warning: {folder}/journal.jsonl: passed over 2 of ")
+        assert done.stderr.count("\n") == 1

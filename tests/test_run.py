@@ -91,3 +91,25 @@ def test_an_interrupted_run_keeps_what_it_had_and_resumes(tmp_path: Path) -> Non
     assert set(resumed.measurements["workload"]) == {"8x8x8", "16x16x16"}
     cells = [(e["row"]["workload"], e["row"]["kernel"]) for e in resumed.journal if e["table"] == "measurements"]
     assert len(cells) == len(set(cells)), "nothing is measured twice"
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_run_that_is_told_to_end_keeps_what_it_had_and_writes_its_tables(
+    tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    out = tmp_path / "out"
+    run = subprocess.Popen(
+        command(out, "--kernel", "numpy", "--workload", "8x8x8", "--workload", "16x16x16"),
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert run.stderr
+    for line in run.stderr:
+        if "measure 16x16x16" in line:
+            run.send_signal(number)
+            break
+    said = run.stderr.read()
+    assert run.wait() == code
+    assert said.splitlines() == [
+        f"matmulbench: ended by {number.name}; what was finished is kept: go on with --out {out} --resume"
+    ]
+    assert "8x8x8" in (out / "measurements.csv").read_text()

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import math
+import signal
 import sys
+import warnings
+from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,10 +16,11 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from matmulbench import streams
 from matmulbench.audit import MEASUREMENT, PARTS
 from matmulbench.config import load_config
-from matmulbench.errors import UsageError, unknown
-from matmulbench.ladder.plugins import availability, kernels
+from matmulbench.errors import InputWarning, UsageError, printable, unknown
+from matmulbench.ladder.plugins import availability, find_function, kernels
 from matmulbench.options import (
     Baseline,
     DataDir,
@@ -33,15 +39,30 @@ from matmulbench.options import (
     beside_ladder,
     known_dtype,
     known_kernels,
+    known_workload,
     seconds,
     thread_counts,
 )
-from matmulbench.progress import download, progress, tell
+from matmulbench.progress import progress
+from matmulbench.streams import OutputError, tell, write
 from matmulbench.workload import DTYPES, FIRST, PRESETS, Workload, workloads
 
-USAGE_ERROR, INTERRUPTED = 2, 130
+FAILED, USAGE_ERROR = 1, 2
 AUDITS = (PARTS[0], "measurement", *MEASUREMENT)
 CONFIGURED = ("run", "verify", "measure", "train")  # the verbs that take what a project's table may set
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal asked the command to end, as Ctrl-C does; ``number`` is the signal's."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+
+def _stop(number: int, _: object) -> None:
+    signal.signal(number, signal.SIG_IGN)  # what is being written is to be finished
+    raise Stopped(number)
 
 
 class _Verbs(TyperGroup):
@@ -51,12 +72,22 @@ class _Verbs(TyperGroup):
         try:
             return super().invoke(ctx)
         except UsageError as error:
+            tell("matmulbench: " + "\n".join(printable(line, 4096) for line in str(error).splitlines()))
+            code = USAGE_ERROR
+        except OutputError as error:
             tell(f"matmulbench: {error}")
-            raise typer.Exit(USAGE_ERROR) from None
+            code = FAILED
+        except OSError as error:  # a disk that is full, a folder that is not ours
+            where = f"{error.filename}: " if error.filename else ""
+            tell(printable(f"matmulbench: {where}{error.strerror or error}", 4096))
+            code = USAGE_ERROR
         except KeyboardInterrupt as interrupt:
             after = "\n" if sys.stderr.isatty() else ""  # the terminal has written ^C
-            tell(f"{after}matmulbench: interrupted{interrupt}")
-            raise typer.Exit(INTERRUPTED) from None
+            number = getattr(interrupt, "number", signal.SIGINT)
+            said = "interrupted" if number == signal.SIGINT else f"ended by {signal.Signals(number).name}"
+            tell(f"{after}matmulbench: {said}{interrupt}")
+            code = 128 + number
+        raise typer.Exit(code)
 
 
 app = typer.Typer(
@@ -75,21 +106,43 @@ $ matmulbench train my.py:matmul --task digits
 `[tool.matmulbench]` in the project's pyproject.toml (kernels, workloads, threads, baseline, data_dir), then the
 default.
 
-Exit codes: 0 all well, 1 a kernel failed or regressed, 2 usage, 130 interrupted.""",
+Exit codes: 0 all well, 1 a kernel failed or regressed, 2 usage, 130 interrupted (143, 129: by SIGTERM, SIGHUP).""",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
 
 
+def _warn(usual: Callable[..., None], said: set[str], message: Any, category: type[Warning], *where: Any) -> None:
+    """Show what input was passed over in one line, and once."""
+    if not issubclass(category, InputWarning):
+        usual(message, category, *where)
+    elif str(message) not in said:
+        said.add(str(message))
+        tell(f"warning: {message}")
+
+
 def main() -> None:
     """Run the command."""
-    app()
+    streams.prepare()
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)  # Windows has no SIGHUP; nohup ignores it
+        if number and signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, _stop)
+    warnings.showwarning = partial(_warn, warnings.showwarning, set())
+    try:
+        try:
+            app()
+        finally:
+            write("")  # help and version are written by typer
+    except OSError as error:
+        tell(f"matmulbench: {error}")
+        raise SystemExit(FAILED) from None
 
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"matmulbench {version('matmulbench')}")
+        write(f"matmulbench {version('matmulbench')}\n")
         raise typer.Exit
 
 
@@ -134,11 +187,13 @@ def run(
     from matmulbench.results.folder import load_results
     from matmulbench.run import Plan, execute
 
+    if resume and not out:
+        raise UsageError("--resume goes on with the run that --out names: name it")
     preset = preset or ("quick" if kernel else "standard")
     baseline, *_ = known_kernels([baseline], operands)
     specs = known_kernels([*beside_ladder(kernel or kernels()), baseline], operands)
     standing = workloads(preset)
-    chosen = [Workload.parse(text) for text in workload] if workload else standing
+    chosen = [known_workload(text) for text in workload] if workload else standing
     plan = Plan(
         preset,
         tuple(specs),
@@ -152,16 +207,19 @@ def run(
     try:
         with progress(quiet, plan.seconds()) as say:
             page = execute(plan, folder, resume, say)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"; what was finished is kept: go on with --out {folder} --resume") from None
+    except KeyboardInterrupt as interrupt:
+        interrupt.args = (f"; what was finished is kept: go on with --out {folder} --resume",)
+        raise
     results = load_results(folder)
-    print_grids(
-        verification_matrix(results.verification),
-        ladder_table(results),
-        training_table(results.training, baseline),
-    )
-    for line in ["", *headline(results), f"report: {page}"]:
-        typer.echo(line)
+    try:
+        print_grids(
+            verification_matrix(results.verification),
+            ladder_table(results),
+            training_table(results.training, baseline),
+        )
+        write("\n".join(["", *headline(results), f"report: {page}\n"]))
+    except OutputError as error:
+        raise OutputError(f"{error}; the results are in {folder}") from None
     failed = (results.verification["status"] != "ok").any() or (results.measurements["status"] != "ok").any()
     raise typer.Exit(1 if failed else 0)
 
@@ -255,7 +313,7 @@ def measure(
 
     baseline, *_ = known_kernels([baseline], operands)
     specs = known_kernels([*(kernel or kernels()), baseline], operands)
-    todo = [Workload.parse(text, known_dtype(dtype)) for text in workload or [str(FIRST)]]
+    todo = [known_workload(text, known_dtype(dtype)) for text in workload or [str(FIRST)]]
     counts, budget_s = thread_counts(threads), seconds(budget)
     with progress(quiet) as say:
         frame = measure_kernels(
@@ -296,6 +354,15 @@ def train(
     from matmulbench.report.output import show
 
     changes = {"epochs": epochs, "batch_size": batch_size, "hidden": hidden, "lr": lr, "dtype": dtype}
+    changes = {name: value for name, value in changes.items() if value is not None}
+    if model:
+        for name in changes.keys() - {"lr"}:
+            raise UsageError(
+                f"--{name.replace('_', '-')} does not go with --model, whose factory makes net and batches"
+            )
+        if lr is not None and not 0 < lr < math.inf:
+            raise UsageError(f"lr {lr:g}: expected a number above 0")
+        find_function(model, kind="model")
     baseline, *_ = known_kernels([baseline], operands)
     specs = known_kernels([*(kernel or kernels()), baseline], operands)
     counts, budget_s = thread_counts(threads), seconds(budget)
@@ -309,7 +376,7 @@ def train(
             seed=seed,
             data_dir=str(data_dir) if data_dir else None,
             progress=say,
-            **{name: value for name, value in changes.items() if value is not None},
+            **changes,
         )
     show(frame, format, baseline)
     raise typer.Exit(int((frame["status"] != "ok").any()))
@@ -414,7 +481,7 @@ def report(
     page = write_report(folder, front_ends)
     if front_ends:
         print_grids(side_by_side_table(results, front_ends))
-    typer.echo(f"report: {page}")
+    write(f"report: {page}\n")
     if splice:
         splice_into(splice, results)
 
@@ -434,6 +501,6 @@ def fetch(
 
     if what != "mnist":
         raise unknown("data set", what, ["mnist"])
-    with download(what, quiet) as bar:
-        folder = fetch_mnist(progress=bar)
-    typer.echo(f"mnist: {folder}")
+    with progress(quiet) as say:
+        folder = fetch_mnist(progress=say)
+    write(f"mnist: {folder}\n")

@@ -56,9 +56,10 @@ def compare(a: Results, b: Results) -> pd.DataFrame:
         one, other = before[key], after[key]
         row: dict[str, Any] = dict(zip(_KEY, key, strict=True))
         row["status_a"], row["status_b"] = one["row"]["status"], other["row"]["status"]
-        if row["status_a"] == row["status_b"] == Status.OK:
+        timed = all(cell["samples"] and cell.get("calibration_samples") for cell in (one, other))
+        if row["status_a"] == row["status_b"] == Status.OK and timed:
             row |= _change(one, other)
-        elif row["status_a"] == Status.OK:
+        elif row["status_a"] == Status.OK != row["status_b"]:
             row["verdict"] = "broken"
         rows.append(row)
     names = [*_KEY, "status_a", "status_b", "median_a_s", "median_b_s", "speedup", "speedup_ci_low", "speedup_ci_high"]

@@ -6,11 +6,16 @@ import difflib
 import re
 from collections.abc import Iterable
 
-_ESCAPES = re.compile(r"\x1b(\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)?|.)")
+# A terminal's commands: to the cursor and the colours, to the window (its title, a link), and those of one letter.
+_ESCAPE = re.compile(r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]|\x1b[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b.?", re.DOTALL)
 
 
 class UsageError(ValueError):
     """Input that cannot be used. The command prints its message alone and exits with 2."""
+
+
+class InputWarning(UserWarning):
+    """Input of which a part was passed over, for it cannot be used. The command prints it in one line."""
 
 
 def unknown(kind: str, value: str, known: Iterable[str], hint: str = "") -> UsageError:
@@ -18,12 +23,14 @@ def unknown(kind: str, value: str, known: Iterable[str], hint: str = "") -> Usag
     names = list(known)
     near = difflib.get_close_matches(value, names, n=3)
     advice = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(names)}."
-    return UsageError(f"{kind} {value!r} is unknown: {advice} {hint}".rstrip())
+    return UsageError(f"{kind} {printable(value, 200)!r} is unknown: {advice} {hint}".rstrip())
 
 
 def printable(text: str, limit: int = 500) -> str:
-    """Return ``text`` on one line, without terminal escapes, lone surrogates and control characters, and cut."""
-    cut = text[: 4 * limit]
-    plain = _ESCAPES.sub("", cut).encode("utf-8", "replace").decode()
-    line = "".join(character for character in " ".join(plain.split()) if character.isprintable())
-    return line if len(text) <= 4 * limit and len(line) <= limit else f"{line[:limit]}…"
+    """Return ``text`` on one line of at most ``limit`` characters, fit for every file and terminal.
+
+    Terminal escapes are removed; what cannot be printed (a control character, half of a surrogate pair) becomes ``?``.
+    """
+    line = " ".join(_ESCAPE.sub("", text[: 4 * limit]).split())
+    line = "".join(c if c.isprintable() else "?" for c in line)
+    return line if len(line) <= limit and len(text) <= 4 * limit else f"{line[: limit - 1]}…"

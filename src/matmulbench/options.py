@@ -9,12 +9,13 @@ from typing import Annotated
 
 import typer
 
-from matmulbench.errors import UsageError, unknown
+from matmulbench.errors import UsageError, printable, unknown
 from matmulbench.ladder import LADDER
 from matmulbench.ladder.plugins import OPERANDS, find_kernel, kernels, with_operands
-from matmulbench.workload import DTYPES, PRESETS
+from matmulbench.workload import DTYPES, PRESETS, Workload
 
 FORMATS = ("table", "csv", "json")
+_WEEK_S = 604800
 
 
 def _known_format(text: str) -> str:
@@ -91,7 +92,9 @@ Format = Annotated[
     typer.Option("--format", help="table, csv or json", callback=_known_format, autocompletion=among(FORMATS)),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="no progress and no warnings")]
-Seed = Annotated[int, typer.Option(help="of initial parameters and the order of batches")]
+Seed = Annotated[
+    int, typer.Option(help="of initial parameters and the order of batches", callback=lambda seed: known_seed(seed))
+]
 
 
 def beside_ladder(specs: list[str]) -> list[str]:
@@ -115,17 +118,37 @@ def known_dtype(text: str) -> str:
     return text
 
 
+def known_seed(seed: int) -> int:
+    """Return a seed that every library takes."""
+    if not 0 <= seed < 2**32:
+        raise UsageError(f"seed {seed}: expected a number from 0 to {2**32 - 1}")
+    return seed
+
+
+def known_workload(text: str, dtype: str = "float32") -> Workload:
+    """Read a workload whose operands and result fit into this machine's memory."""
+    import psutil
+
+    workload, memory = Workload.parse(text, dtype), psutil.virtual_memory().total
+    if workload.bytes > memory:
+        raise UsageError(f"workload {text!r} takes {workload.bytes:.3g} bytes, this machine has {memory:.3g}")
+    return workload
+
+
 def seconds(budget: float) -> float:
-    """Return a budget that is above 0."""
-    if not budget > 0:
-        raise UsageError(f"budget {budget:g}: expected seconds above 0")
+    """Return a budget that is above 0, and of a week at most."""
+    if not 0 < budget <= _WEEK_S:
+        raise UsageError(f"budget {budget:g}: expected seconds above 0, at most {_WEEK_S}")
     return budget
 
 
 def thread_counts(text: str) -> tuple[int, ...]:
     """Read thread counts such as ``1,2``, none of them above the cores of this machine."""
-    counts = text.split(",")
     most = len(os.sched_getaffinity(0))
-    if not all(count.isdigit() and 1 <= int(count) <= most for count in counts):
-        raise UsageError(f"threads {text!r}: expected counts from 1 to {most}, the cores of this machine, such as 1,2")
-    return tuple(dict.fromkeys(map(int, counts)))
+    known = {str(count): count for count in range(1, most + 1)}
+    counts = text.split(",")
+    if not known.keys() >= set(counts):
+        raise UsageError(
+            f"threads {printable(text, 60)!r}: expected counts from 1 to {most}, the cores of this machine, such as 1,2"
+        )
+    return tuple(dict.fromkeys(known[count] for count in counts))

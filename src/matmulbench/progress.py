@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from time import monotonic
-from typing import Any, Protocol
+from typing import Protocol
 
-import typer
+from matmulbench.streams import tell
 
 
 class Say(Protocol):
@@ -16,11 +16,6 @@ class Say(Protocol):
     def __call__(self, text: str, seconds: float = 0.0, /) -> None:
         """Take note of the next step."""
         ...
-
-
-def tell(text: str, seconds: float = 0.0, /) -> None:
-    """Write one plain line to standard error."""
-    typer.echo(text, err=True)
 
 
 @contextmanager
@@ -57,49 +52,3 @@ def progress(quiet: bool = False, total_s: float | None = None) -> Iterator[Say]
             step_s, step_start = seconds, monotonic()
 
         yield advance
-
-
-class _Download:
-    """A rich bar with the methods that pooch calls, which are those of tqdm."""
-
-    def __init__(self, bar: Any, name: str) -> None:
-        self._bar = bar
-        self._task = bar.add_task(name)
-
-    @property
-    def total(self) -> float | None:
-        """Bytes to come."""
-        total: float | None = self._bar.tasks[self._task].total
-        return total
-
-    @total.setter
-    def total(self, total: float) -> None:
-        self._bar.update(self._task, total=total)
-
-    def update(self, advance: float) -> None:
-        """Add bytes that have come."""
-        self._bar.advance(self._task, advance)
-
-    def reset(self) -> None:
-        """Begin again."""
-        self._bar.reset(self._task)
-
-    def close(self) -> None:
-        """Nothing to do: the bar is reused for the next file."""
-
-
-@contextmanager
-def download(name: str, quiet: bool = False) -> Iterator[_Download | None]:
-    """Show how far a download is, in a form that pooch can drive; None where there is no terminal to show it."""
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
-
-    console = Console(stderr=True)
-    if quiet or not console.is_interactive:
-        if not quiet:
-            tell(f"fetch {name}")
-        yield None
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
-        yield _Download(bar, name)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from matmulbench.errors import UsageError, unknown
+from matmulbench.errors import UsageError, printable, unknown
 
 if TYPE_CHECKING:
     import torch
@@ -16,7 +16,8 @@ LAYOUTS = ("NN", "TN", "NT")
 ITEMSIZE = {"float32": 4, "float64": 8}
 DTYPES = tuple(ITEMSIZE)
 
-_TEXT = re.compile(r"(\d+)x(\d+)x(\d+)(?::(\w+))?")
+_SIZE = "([1-9][0-9]{0,17})"
+_TEXT = re.compile(rf"{_SIZE}x{_SIZE}x{_SIZE}(?::(\w+))?")
 
 
 @dataclass(frozen=True)
@@ -40,16 +41,16 @@ class Workload:
         Raises
         ------
         UsageError
-            if the text has another form, a size is 0 or the layout is unknown.
+            if the text has another form, a size is below 1 or the layout is unknown.
         """
         match = _TEXT.fullmatch(text)
         layout = (match and match[4]) or "NN"
-        if not match or layout not in LAYOUTS or "0" in (sizes := match.group(1, 2, 3)):
+        if not match or layout not in LAYOUTS:
             raise UsageError(
-                f"workload {text!r}: expected MxKxN or MxKxN:LAYOUT with sizes from 1 and a layout of "
+                f"workload {printable(text, 60)!r}: expected MxKxN or MxKxN:LAYOUT with sizes from 1 and a layout of "
                 f"{', '.join(LAYOUTS)}, such as 5x784x10 or 50x50000x784:TN"
             )
-        m, k, n = map(int, sizes)
+        m, k, n = map(int, match.group(1, 2, 3))
         return cls(m, k, n, layout, dtype)
 
     def __str__(self) -> str:

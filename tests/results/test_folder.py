@@ -2,12 +2,15 @@
 
 import json
 import os
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from matmulbench.errors import InputWarning
 from matmulbench.results.folder import FolderError, RunFolder, load_results
-from matmulbench.results.schema import MeasurementRow, VerificationRow, columns
+from matmulbench.results.schema import MeasurementRow, Status, TrainingRow, VerificationRow, columns
 
 OPTIONS = {"preset": "quick", "baseline": "torch"}
 
@@ -101,3 +104,96 @@ def test_a_full_disk_is_named_and_loses_nothing(tmp_path: Path) -> None:
             folder.add("measurements", row("torch"))
         folder._journal = whole
     assert load_results(tmp_path).measurements["kernel"].tolist() == ["numpy"]
+
+
+def entry(table: str = "measurements", **changes: Any) -> bytes:
+    rows = {"measurements": row(), "training": TrainingRow("digits", "torch", 1, step_s=1e-3)}
+    return json.dumps({"table": table, "row": asdict(rows.get(table, row())) | changes, "samples": []}).encode()
+
+
+ODD = [
+    b"\xff\xfe\x00", b"5", b"[1]", b"null", b"[" * 100_000, b"{}", b'{"table": "measurements", "row": {}}',
+    entry("nonsense"), entry("roof"), entry(median_s="fast"), entry(median_s=0), entry(m=True), entry(m=2**70),
+    entry(workload="5x784"), entry(dtype="int8"), entry(kernel=None), entry(kernel=["torch"]), entry(colour="red"),
+    entry()[:-2] + b', 0, "x"]}', entry()[:-1] + b', "calibration_samples": [[1, 2]]}',
+    entry("training")[:-1] + b', "products": [3]}', entry("training")[:-1] + b', "losses": [1], "loss_steps": [1, 2]}',
+]  # fmt: skip
+
+
+def test_odd_lines_are_passed_over_and_counted(tmp_path: Path) -> None:
+    with RunFolder(tmp_path, OPTIONS) as folder:
+        folder.add("measurements", row("numpy"))
+        folder.add("training", TrainingRow("digits", "torch", 1, step_s=1e-3), losses=[2.0, None], loss_steps=[0, 9])
+    with (tmp_path / "journal.jsonl").open("ab") as journal:
+        journal.write(b"\n".join([*ODD, b""]))
+    with pytest.warns(InputWarning, match=f"passed over {len(ODD)} of {len(ODD) + 2} lines"):
+        results = load_results(tmp_path)
+    assert results.measurements["kernel"].tolist() == ["numpy"]
+    assert len(results.training) == 1
+    with pytest.warns(InputWarning), RunFolder(tmp_path, OPTIONS, resume=True) as folder:
+        assert folder.done("training", task="digits", kernel="torch", threads=1)
+
+
+def test_a_journal_without_a_line_to_read_is_refused(tmp_path: Path) -> None:
+    with RunFolder(tmp_path, OPTIONS):
+        pass
+    (tmp_path / "journal.jsonl").write_bytes(b"5\n")
+    with pytest.warns(InputWarning), pytest.raises(FolderError, match=r"no line of journal.jsonl can be read"):
+        load_results(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ([1], "expected an object, found list"),
+        ({"options": None}, "options is None"),
+        ({"options": {"baseline": 3}}, "options need the baseline"),
+        ({"machine": None}, "machine is None"),
+        ({"machine": {}}, "machine the cpu's name"),
+        ({"versions": []}, "versions is "),
+        ({"end": 5}, "end is 5"),
+    ],
+)
+def test_an_odd_run_json_is_refused_in_a_sentence(tmp_path: Path, change: Any, message: str) -> None:
+    with RunFolder(tmp_path, OPTIONS):
+        pass
+    file = tmp_path / "run.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | change if isinstance(change, dict) else change))
+    with pytest.raises(FolderError, match=message):
+        load_results(tmp_path)
+    with pytest.raises(FolderError, match=message):
+        RunFolder(tmp_path, OPTIONS, resume=True)
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff", b"[" * 100_000])
+def test_a_run_json_that_is_none_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "run.json").write_bytes(content)
+    with pytest.raises(FolderError, match=r"run.json cannot be read as JSON"):
+        load_results(tmp_path)
+
+
+def test_texts_are_made_printable_before_they_are_written(tmp_path: Path) -> None:
+    with RunFolder(tmp_path, OPTIONS) as folder:
+        folder.add(
+            "verification", VerificationRow("\ud800.py:f", "float32", "error", finding="\x1b[31mred\n" + "x" * 10**7)
+        )
+    found = load_results(tmp_path).verification.iloc[0]
+    assert found["kernel"] == "?.py:f"
+    assert found["finding"].startswith("red xxx")
+    assert len(found["finding"]) == 500
+
+
+def test_what_was_lost_is_done_again(tmp_path: Path) -> None:
+    with RunFolder(tmp_path, OPTIONS) as folder:
+        folder.add("verification", VerificationRow("numpy", "float32", Status.LOST))
+        folder.add("verification", VerificationRow("torch", "float32", Status.ERROR))
+    with RunFolder(tmp_path, OPTIONS, resume=True) as folder:
+        assert not folder.done("verification", kernel="numpy", dtype="float32")
+        assert folder.done("verification", kernel="torch", dtype="float32")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full, a disk that is always full")
+def test_a_disk_that_is_full_from_the_start_is_named(tmp_path: Path) -> None:
+    (tmp_path / "run.json.new").symlink_to("/dev/full")
+    with pytest.raises(FolderError, match="No space left on device; name another with --out"):
+        RunFolder(tmp_path, OPTIONS)

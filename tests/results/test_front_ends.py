@@ -1,6 +1,7 @@
 """Files as pytest-benchmark 5.3 and asv 0.6 wrote them, cut down."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from matmulbench.errors import InputWarning
 from matmulbench.results.front_ends import FrontEndError, read_front_end
 
 HERE = Path(__file__).parent / "front_ends"
@@ -76,9 +78,9 @@ def test_of_several_commits_the_newest_with_times_counts(asv: Path) -> None:
 
 def test_benchmarks_of_something_else_are_passed_over(tmp_path: Path) -> None:
     path = Path(shutil.copy(HERE / "benchmark.json", tmp_path))
-    change(path, lambda content: content["benchmarks"][0].update(params=None, group=None))
+    change(path, lambda content: content["benchmarks"][0].update(params=None, group=None, name="test_other"))
     assert [row.kernel for row in read_front_end(path).rows] == ["torch", "torch"]
-    change(path, lambda content: [one.update(params={"size": 3}) for one in content["benchmarks"]])
+    change(path, lambda content: [one.update(params={"size": 3}, name="") for one in content["benchmarks"]])
     with pytest.raises(FrontEndError, match="no benchmark in it has a time and names its workload and kernel"):
         read_front_end(path)
 
@@ -86,11 +88,13 @@ def test_benchmarks_of_something_else_are_passed_over(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("absent.json", None, "absent.json does not exist; expected a pytest-benchmark JSON file or an asv"),
+        ("absent.json", None, "absent.json does not exist; expected pytest-benchmark's JSON file"),
         ("a.csv", "a,b\n", "a.csv cannot be read as JSON"),
         ("list.json", "[]", "list.json is not what pytest-benchmark --benchmark-json writes"),
         ("run.json", '{"schema_version": 1}', "run.json is not what pytest-benchmark .* writes: KeyError.'benchmarks'"),
-        ("half.json", '{"benchmarks": [{"params": {}}]}', "half.json is not what pytest-benchmark .* writes"),
+        ("deep.json", "[" * 100_000, "deep.json cannot be read as JSON"),
+        ("empty.json", "", "empty.json cannot be read as JSON"),
+        ("half.json", '{"benchmarks": [{"params": {}}]}', "half.json: no benchmark in it has a time"),
     ],
 )
 def test_other_files_are_refused_by_name(tmp_path: Path, name: str, text: str | None, message: str) -> None:
@@ -101,10 +105,84 @@ def test_other_files_are_refused_by_name(tmp_path: Path, name: str, text: str | 
 
 
 def test_other_folders_are_refused_by_name(asv: Path, tmp_path: Path) -> None:
-    with pytest.raises(FrontEndError, match=r"holds no results of asv; expected one such as \.asv/results"):
-        read_front_end(tmp_path)
-    change(asv / ASV_RUN, lambda content: content.update(version=3))
+    (tmp_path / "none").mkdir()
+    with pytest.raises(FrontEndError, match=r"none holds no times of a workload and kernel; expected .*\.asv/results"):
+        read_front_end(tmp_path / "none")
+    change(asv / ASV_RUN, lambda content: content.update(version=1))
     with pytest.raises(
-        FrontEndError, match=r"60c581e4-existing-py.json is not what asv writes: .*version 3, 2 is read"
+        FrontEndError, match=r"60c581e4-existing-py.json is of asv's version 1, 2 is read: `asv update`"
     ):
         read_front_end(asv)
+    (asv / ASV_RUN).unlink()
+    with pytest.raises(FrontEndError, match="holds no times"):
+        read_front_end(asv)
+
+
+def test_odd_files_beside_asvs_are_passed_over_and_counted(asv: Path) -> None:
+    shutil.copy(asv / ASV_RUN, asv / "example" / "v1.json")
+    change(asv / "example" / "v1.json", lambda content: content.update(version=1, date=2**50))
+    (asv / "example" / "empty.json").write_text("")
+    (asv / "example" / "list.json").write_text("[]")
+    os.mkfifo(asv / "example" / "pipe.json")
+    content = (asv / ASV_RUN).read_text()
+    (asv / ASV_RUN).write_text(content, encoding="utf-8-sig")
+    with pytest.warns(InputWarning, match="passed over 4 of 5 files, the last because .*version 1"):
+        found = read_front_end(asv)
+    assert found == read_front_end(HERE / "asv")
+
+
+def test_the_newest_file_of_pytest_benchmarks_folder_counts(tmp_path: Path) -> None:
+    inner = tmp_path / ".benchmarks" / "Linux-CPython-3.12-64bit"
+    inner.mkdir(parents=True)
+    for name, date, commit in (
+        ("0001_a", "2025-01-01", "older"),
+        ("0002_b", "2024-01-01", "oldest"),
+        ("0003_c", "2026-01-01", "newest"),
+    ):
+        shutil.copy(HERE / "benchmark.json", inner / f"{name}.json")
+        change(
+            inner / f"{name}.json", lambda content, d=date, c=commit: content.update(datetime=d, commit_info={"id": c})
+        )
+    (inner / "0004_d.json").write_text("{")
+    for folder in (inner, inner.parent):
+        with pytest.warns(InputWarning, match="passed over 1 of 4 files"):
+            assert read_front_end(folder).commit == "newest"
+
+
+def test_an_old_file_gives_what_it_can(tmp_path: Path) -> None:
+    """Before version 3.1 there is no processor, and before 3.0 no parameters but those in the test's name."""
+    path = Path(shutil.copy(HERE / "benchmark.json", tmp_path))
+
+    def age(content: Any) -> None:
+        content.update(machine_info={"node": "w"}, commit_info=None)
+        del content["datetime"]
+        for benchmark, kernel in zip(content["benchmarks"], ("numba-tiled", "torch", "numpy"), strict=True):
+            stats = {name: benchmark["stats"][name] for name in ("median", "rounds", "min")}
+            benchmark.clear()
+            benchmark.update(name=f"test_matmul[64x784x50-{kernel}]", stats=stats)
+
+    change(path, age)
+    found = read_front_end(path)
+    assert (found.cpu, [(row.workload, row.kernel) for row in found.rows]) == (
+        "",
+        [("64x784x50", "numba-tiled"), ("64x784x50", "torch"), ("64x784x50", "numpy")],
+    )
+
+
+@pytest.mark.parametrize(
+    "stats", [{"median": 0}, {"median": -1.0}, {"median": float("nan")}, {"median": "1"}, {}, None]
+)
+def test_a_benchmark_without_a_time_is_passed_over(tmp_path: Path, stats: Any) -> None:
+    path = Path(shutil.copy(HERE / "benchmark.json", tmp_path))
+    change(path, lambda content: content["benchmarks"][0].update(stats=stats))
+    assert len(read_front_end(path).rows) == 2
+
+
+def test_only_regular_files_of_a_size_are_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/zero")):
+        with pytest.raises(FrontEndError, match="is no file"):
+            read_front_end(path)
+    os.truncate(os.open(tmp_path / "large", os.O_CREAT | os.O_WRONLY), 2**28)
+    with pytest.raises(FrontEndError, match="large has 256 MiB, at most 128 are read"):
+        read_front_end(tmp_path / "large")

@@ -1,13 +1,15 @@
 """Each column of each table is documented, with its unit, where a user looks for it; each has one type."""
 
 import re
+from pathlib import Path
 
 import pytest
 
 import matmulbench
-from matmulbench.results.schema import TABLES, MeasurementRow, TrainingRow, columns, frame
+from matmulbench.results.schema import TABLES, MeasurementRow, Status, TrainingRow, columns, frame
 
 FUNCTIONS = {"verification": matmulbench.verify, "measurements": matmulbench.measure, "training": matmulbench.train}
+HOWTO = Path(__file__).parents[2] / "docs" / "howto" / "own-kernel.md"
 FAILED = MeasurementRow("5x784x10", 5, 784, 10, "NN", "float32", 1, "mine.py:matmul", "crashed", reason="SIGSEGV")
 
 
@@ -38,3 +40,10 @@ def test_a_count_is_written_as_a_count() -> None:
     rows = [TrainingRow("digits", "torch", 1, steps=400), TrainingRow("digits", "mine.py:matmul", 1, "crashed")]
     written = frame("training", rows).to_csv(index=False).splitlines()
     assert [line.split(",")[5] for line in written] == ["steps", "400", ""]
+
+
+def test_each_status_that_is_not_ok_is_explained() -> None:
+    explained = re.findall(
+        r"^\| `([a-z-]+)` \|", HOWTO.read_text("utf-8").partition("## When it fails")[2], re.MULTILINE
+    )
+    assert explained == [status for status in Status if status != Status.OK]

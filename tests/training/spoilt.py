@@ -1,5 +1,6 @@
 """Kernels that are wrong, each in its own way."""
 
+import itertools
 import os
 import signal
 
@@ -47,7 +48,8 @@ def forges(a, b):
         subject = worker.load_training("breast-cancer", 0, None, {})
         learner = subject.begin(torch.matmul)
         _right[:] = [float(learner.step(step)) for step in range(subject.steps)]
-        worker.float = lambda loss, at=iter(_right * 1000): next(at)
+        losses = itertools.cycle(list(_right))
+        worker.float = lambda loss: next(losses)
     return (a @ b) * 1.01
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from matmulbench.data.errors import DataError
 from matmulbench.data.mnist_files import cache_folder
@@ -26,7 +26,7 @@ ARCHIVES = {
 
 def fetch_mnist(
     folder: Path | None = None,
-    progress: Any = None,
+    progress: Callable[[str], None] = lambda text: None,
     mirrors: tuple[str, ...] = MIRRORS,
     timeout: float = 30.0,
 ) -> Path:
@@ -40,7 +40,7 @@ def fetch_mnist(
     folder
         where to; by default the user's cache.
     progress
-        a bar that hears of each file, with tqdm's ``total``, ``update``, ``reset`` and ``close``; None for silence.
+        hears of each file before it is fetched.
     mirrors
         addresses to try in order, each twice.
     timeout
@@ -55,9 +55,10 @@ def fetch_mnist(
 
     pooch.get_logger().setLevel("ERROR")  # what failed is told below
     folder = folder or cache_folder()
-    downloader = pooch.HTTPDownloader(progressbar=progress or False, timeout=timeout)
+    downloader = pooch.HTTPDownloader(timeout=timeout)
     for name, sha256 in ARCHIVES.items():
         failures = []
+        progress(f"fetch {name}")
         for mirror in mirrors * 2:
             try:
                 pooch.retrieve(f"{mirror}{name}", f"sha256:{sha256}", fname=name, path=folder, downloader=downloader)

@@ -7,6 +7,7 @@ costs is part of what is timed.
 
 from __future__ import annotations
 
+import ast
 import functools
 import importlib
 import importlib.util
@@ -68,17 +69,42 @@ def find_kernel(spec: str) -> str:
     for entry in entry_points(group=GROUP):
         if entry.name == name:
             return f"{entry.module}:{entry.attr}"
-    place, colon, function = name.rpartition(":")
-    if not colon:
+    if ":" not in name and not name.endswith(".py"):
         raise unknown("kernel", spec, kernels(), "Your own is named as path/to/file.py:function.")
+    return find_function(name, spec)
+
+
+def find_function(name: str, spec: str | None = None, kind: str = "kernel") -> str:
+    """Return where the function ``name`` is, as :func:`find_kernel` does, of a ``module:function`` alone.
+
+    ``spec`` and ``kind`` are what an error names: as what it was typed, and what it should be.
+    """
+    what = f"{kind} {spec or name!r}"
+    place, _, function = name.rpartition(":") if ":" in name else (name, "", "")
+    if not place.endswith(".py"):
+        if not function.isidentifier():
+            raise UsageError(f"{what}: expected path/to/file.py:function or package.module:function")
+        return name
+    try:
+        path = Path(place).expanduser().resolve()
+    except RuntimeError:
+        raise UsageError(f"{what}: there is no home of {place.partition('/')[0][1:]}") from None
+    if not path.is_file():
+        raise UsageError(f"{what}: there is no file {place!r}")
+    if not function:
+        raise UsageError(f"{what}: which function? There are {', '.join(_functions(path)) or 'none'}")
     if not function.isidentifier():
-        raise UsageError(f"kernel {spec!r}: {function!r} is no function name; expected path/to/file.py:function")
-    if place.endswith(".py"):
-        path = Path(place).expanduser()
-        if not path.is_file():
-            raise UsageError(f"kernel {spec!r}: there is no file {place!r}")
-        return f"{path.resolve()}:{function}"
-    return name
+        raise UsageError(f"{what}: {function!r} is no function name; expected path/to/file.py:function")
+    return f"{path}:{function}"
+
+
+def _functions(path: Path) -> list[str]:
+    """Return the names of the functions that a file defines; it is not run."""
+    try:
+        body = ast.parse(path.read_bytes()).body
+    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise UsageError(f"file {str(path)!r} cannot be read as Python: {error}") from None
+    return [each.name for each in body if isinstance(each, ast.FunctionDef) and not each.name.startswith("_")]
 
 
 def with_operands(spec: str, operands: str | None) -> str:
@@ -105,9 +131,10 @@ def load_kernel(spec: str | Callable[..., Any]) -> Kernel:
     return _on_tensors(kernel) if operands == "numpy" else kernel
 
 
-def load_function(spec: str) -> Callable[..., Any]:
-    """Import and return any function named as a kernel is; raises what :func:`load_kernel` does."""
-    place, _, name = find_kernel(spec).rpartition(":")
+def load_function(spec: str, kind: str = "kernel") -> Callable[..., Any]:
+    """Import and return any function named as a kernel is; raises what :func:`load_kernel` does, of a ``kind``."""
+    found = find_kernel(spec) if kind == "kernel" else find_function(spec, kind=kind)
+    place, _, name = found.rpartition(":")
     try:
         module = _import_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
     except ModuleNotFoundError as error:
@@ -119,9 +146,9 @@ def load_function(spec: str) -> Callable[..., Any]:
         function: Callable[..., Any] = getattr(module, name)
     except AttributeError:
         offered = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
-        raise UsageError(f"kernel {spec!r}: no function {name!r}; there are {', '.join(offered) or 'none'}") from None
+        raise UsageError(f"{kind} {spec!r}: no function {name!r}; there are {', '.join(offered) or 'none'}") from None
     if not callable(function):
-        raise UsageError(f"kernel {spec!r}: {name!r} is no function, its type is {type(function).__name__}")
+        raise UsageError(f"{kind} {spec!r}: {name!r} is no function, its type is {type(function).__name__}")
     return function
 
 

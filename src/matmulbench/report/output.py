@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -9,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from matmulbench.errors import printable
 from matmulbench.ladder import BASELINE
 from matmulbench.report import tables
 from matmulbench.report.formatting import number
 from matmulbench.report.table import Table, figure, words
+from matmulbench.streams import write
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,10 +28,13 @@ def show(rows: pd.DataFrame | list[dict[str, Any]], format: str = "table", basel
     import pandas as pd
 
     frame = pd.DataFrame(rows)
+    for name in (name for name in frame if frame[name].dtype.kind == "O"):
+        # The limit is that of the longest path: a kernel's name is not to be cut.
+        frame[name] = frame[name].map(lambda value: printable(value, 4096) if isinstance(value, str) else value)
     if format == "csv":
-        sys.stdout.write(frame.to_csv(index=False))
+        write(frame.to_csv(index=False))
     elif format == "json":
-        sys.stdout.write(frame.to_json(orient="records", indent=2, double_precision=15, force_ascii=False) + "\n")
+        write(frame.to_json(orient="records", indent=2, double_precision=15) + "\n")
     else:
         print_grids(as_table(frame, baseline))
 
@@ -57,11 +63,13 @@ def plain_table(frame: pd.DataFrame) -> Table:
 
 def print_grids(*grids: Table) -> None:
     """Print tables as wide as the terminal, or as wide as they are where the output is piped."""
-    if sys.stdout.isatty():
-        Console(highlight=False).print(*grids)
-        return
-    console = Console(width=_UNLIMITED, highlight=False)
+    terminal = sys.stdout.isatty()
+    # Drawn beside standard output, in its encoding: rich writes to its file even while it captures.
+    beside = io.TextIOWrapper(io.BytesIO(), sys.stdout.encoding)
+    console = Console(
+        file=beside, force_terminal=terminal or None, width=None if terminal else _UNLIMITED, highlight=False
+    )
     with console.capture() as drawn:
         console.print(*grids)
     # Rich fills every line to the table's width, which is of no use in a file.
-    sys.stdout.write("".join(f"{line.rstrip()}\n" for line in drawn.get().splitlines()))
+    write("".join(f"{line.rstrip()}\n" for line in drawn.get().splitlines()))

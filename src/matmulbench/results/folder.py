@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import os
-from collections.abc import Iterator
+import warnings
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from html import escape
@@ -13,9 +14,11 @@ from typing import TYPE_CHECKING, Any, Self
 
 from filelock import FileLock, Timeout
 
-from matmulbench.errors import UsageError
+from matmulbench.errors import InputWarning, UsageError, printable
+from matmulbench.results.files import read_json
 from matmulbench.results.machine import describe_machine, library_versions
-from matmulbench.results.schema import KEYS, SCHEMA_VERSION, TABLES, frame
+from matmulbench.results.schema import KEYS, SCHEMA_VERSION, TABLES, Status, frame, is_row
+from matmulbench.workload import DTYPES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -63,6 +66,9 @@ class RunFolder:
             raise FolderError(f"folder {path}: {error.strerror}; name another with --out") from None
         try:
             self._open(options, resume)
+        except OSError as error:
+            self._lock.release()
+            raise FolderError(f"folder {path}: {error.strerror}; name another with --out") from None
         except BaseException:
             self._lock.release()
             raise
@@ -84,11 +90,11 @@ class RunFolder:
         if present:
             earlier = read_run(self.path)
             for field in ("options", "machine", "versions"):
-                if earlier[field] != self.run[field]:
-                    changed = [k for k in self.run[field] if earlier[field].get(k) != self.run[field][k]]
+                was, now = earlier[field], self.run[field]
+                if changed := [key for key in was | now if was.get(key) != now.get(key)]:
                     raise FolderError(
                         f"folder {self.path}: cannot resume, {field} differ: "
-                        + ", ".join(f"{k} was {earlier[field].get(k)!r}, is {self.run[field][k]!r}" for k in changed)
+                        + ", ".join(f"{key} was {was.get(key)!r}, is {now.get(key)!r}" for key in changed)
                     )
             self.run["start"] = earlier["start"]
             for entry in read_journal(self.path):
@@ -121,7 +127,7 @@ class RunFolder:
 
     def add(self, table: str, row: DataclassInstance, samples: list[float] | None = None, **extra: Any) -> None:
         """Journal a finished cell, or the roof: its row, the raw samples behind it and whatever else describes it."""
-        entry = {"table": table, "row": asdict(row), "samples": samples or [], **extra}
+        entry = {"table": table, "row": _cleaned(table, asdict(row)), "samples": samples or [], **extra}
         self._remember(entry)
         self._append(json.dumps(entry).encode() + b"\n")
 
@@ -140,8 +146,9 @@ class RunFolder:
         self._done[_key(entry["table"], entry["row"])] = entry["row"]
 
     def done(self, table: str, **key: Any) -> dict[str, Any] | None:
-        """Return the row of a cell that an earlier, interrupted run finished, or None."""
-        return self._done.get(_key(table, key))
+        """Return the row of a cell that an earlier, interrupted run finished, or None; one that was lost is not."""
+        row = self._done.get(_key(table, key))
+        return row if row and row["status"] != Status.LOST else None
 
     def _write_run(self) -> None:
         # Written beside and then moved: a kill in between leaves the old one whole.
@@ -237,7 +244,9 @@ def load_results(path: Path | str) -> Results:
     """
     path = Path(path)
     run = read_run(path)
-    journal = list(read_journal(path))
+    journal = read_journal(path)
+    if not journal and (path / JOURNAL).exists() and (path / JOURNAL).stat().st_size:
+        raise FolderError(f"folder {path}: no line of {JOURNAL} can be read")
     rows: dict[str, dict[tuple[str, ...], dict[str, Any]]] = {table: {} for table in TABLES}
     for entry in journal:
         if entry["table"] in rows:
@@ -252,32 +261,97 @@ def read_run(path: Path) -> dict[str, Any]:
     Raises
     ------
     FolderError
-        if it is absent, unreadable or of another schema version.
+        if it is absent, unreadable, of another schema version, or without what a run has.
     """
+    file = path / RUN
+    if path.is_dir() and not file.exists():
+        raise FolderError(f"folder {path} holds no run: there is no {RUN}")
     try:
-        run: dict[str, Any] = json.loads((path / RUN).read_text())
-    except FileNotFoundError:
-        raise FolderError(f"folder {path} holds no run: there is no {RUN}") from None
-    except (OSError, ValueError) as error:
-        raise FolderError(f"folder {path}: {RUN} cannot be read: {error}") from None
+        run = read_json(file)
+    except UsageError as error:
+        raise FolderError(f"folder {path} holds no run: {error}") from None
+    if not isinstance(run, dict):
+        raise FolderError(f"file {file}: expected an object, found {type(run).__name__}")
     if run.get("schema_version") != SCHEMA_VERSION:
         raise FolderError(
             f"folder {path}: schema_version is {run.get('schema_version')!r}, this matmulbench reads {SCHEMA_VERSION}"
         )
+    for field, kind in _FIELDS.items():
+        if not isinstance(run.get(field), kind):
+            raise FolderError(
+                f"file {file}: {field} is {printable(repr(run.get(field)), 60)}, expected what a run wrote"
+            )
+    baseline, cpu = run["options"].get("baseline", ""), run["machine"].get("cpu")
+    if not isinstance(baseline, str) or not isinstance(cpu, str):
+        raise FolderError(f"file {file}: options need the baseline's and machine the cpu's name")
     return run
 
 
-def read_journal(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the journal's entries; a line that a kill cut short is passed over."""
+_FIELDS = {"options": dict, "machine": dict, "versions": dict, "start": str, "end": str | None}
+
+
+def read_journal(path: Path) -> list[dict[str, Any]]:
+    """Return the journal's entries; a line that is cut short or none of ours is passed over, with an InputWarning.
+
+    Raises
+    ------
+    FolderError
+        if the journal is no file, or may not be read.
+    """
     journal = path / JOURNAL
     if not journal.exists():
-        return
-    with journal.open() as lines:
-        for line in lines:
-            try:
-                yield json.loads(line)
-            except ValueError:
-                continue
+        return []
+    if not journal.is_file():
+        raise FolderError(f"{journal} is no file")
+    try:
+        with journal.open("rb") as lines:
+            read = [_entry(line) for line in lines]
+    except OSError as error:
+        raise FolderError(f"{journal}: {error.strerror}") from None
+    entries = [entry for entry in read if entry]
+    if passed := len(read) - len(entries):
+        said = f"{journal}: passed over {passed} of {len(read)} lines, which no run wrote whole"
+        warnings.warn(said, InputWarning, stacklevel=2)
+    return entries
+
+
+def _entry(line: bytes) -> dict[str, Any] | None:
+    """Return the entry that a line of the journal holds; None where it is none, or one that no table can show."""
+    try:
+        entry = json.loads(line)
+        table, row = entry["table"], entry["row"]
+        if table in TABLES:
+            sound = is_row(table, row) and _has_figures(entry)
+        else:
+            sound = table == "roof" and row["dtype"] in DTYPES and type(row["threads"]) is int
+            sound = sound and all(row[name] > 0 for name in ("fma_gflops", "bandwidth_gbs"))
+        return entry | {"row": _cleaned(table, row)} if sound else None
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
+        return None
+
+
+def _has_figures(entry: dict[str, Any]) -> bool:
+    """Say whether what stands beside a row has the form that charts and comparisons rely on."""
+    samples, losses = entry["samples"], entry.get("losses") or []
+    calibration = entry.get("calibration_samples") or [(1.0,)] * len(samples)
+    return (
+        len(calibration) == len(samples)
+        and len({len(pair) for pair in calibration}) <= 1
+        and all(time > 0 for times in (samples, *calibration) for time in times)
+        and len(entry.get("loss_steps") or losses) == len(losses)
+        and all(step >= 0 for step in entry.get("loss_steps") or ())
+        and all({"which", "layer"} <= each.keys() and each["seconds"] >= 0 for each in entry.get("products") or ())
+        and (entry.get("rest_s") or 0.0) < math.inf
+    )
+
+
+def _cleaned(table: str, row: dict[str, Any]) -> dict[str, Any]:
+    """Return ``row`` with its texts printable; those that name the cell, such as a path, are not cut."""
+    limits = dict.fromkeys(KEYS.get(table, ()), 4096)
+    return {
+        name: printable(value, limits.get(name, 500)) if isinstance(value, str) else value
+        for name, value in row.items()
+    }
 
 
 def _key(table: str, row: dict[str, Any]) -> tuple[str, ...]:

@@ -6,7 +6,9 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, get_type_hints
 
+from matmulbench.errors import UsageError
 from matmulbench.status import Status as Status
+from matmulbench.workload import DTYPES, Workload
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -207,3 +209,25 @@ def frame(table: str, rows: Iterable[Row | dict[str, Any]]) -> pd.DataFrame:
     kinds = {int | None: "Int64", float | None: "float64", int: "int64", bool: "bool"}
     types = {name: kinds[kind] for name, kind in get_type_hints(TABLES[table]).items() if kind in kinds}
     return pd.DataFrame(found, columns=columns(table)).astype(types)
+
+
+def is_row(table: str, row: Any) -> bool:
+    """Say whether ``row`` has the columns of ``table``, each with a value of its type that can be shown and drawn."""
+    kinds = get_type_hints(TABLES[table])
+    if not isinstance(row, dict) or row.keys() != kinds.keys():
+        return False
+    if not all(_is_a(row[name], kind) for name, kind in kinds.items()):
+        return False
+    times = (row.get("median_s"), row.get("step_s"))
+    if row.get("dtype", DTYPES[0]) not in DTYPES or any(time is not None and time <= 0 for time in times):
+        return False
+    try:
+        return "workload" not in row or bool(Workload.parse(row["workload"]))
+    except UsageError:
+        return False
+
+
+def _is_a(value: Any, kind: Any) -> bool:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return (isinstance(0, kind) or isinstance(0.0, kind)) and abs(value) < 2**63
+    return isinstance(value, kind) and not (isinstance(value, bool) and kind is not bool)

@@ -156,7 +156,9 @@ def load_model(spec: str, lr: float | None = None) -> OwnModel:
         if the factory cannot be found, fails, or returns something else.
     """
     try:
-        made = load_function(spec)()
+        made = load_function(spec, "model")()
+    except UsageError:
+        raise
     except Exception as error:
         raise UsageError(f"model {spec!r}: {type(error).__name__}: {error}") from None
     form = f"model {spec!r}: expected (model, loss, batches) from the factory"

@@ -1,0 +1,68 @@
+"""Standard output and error as a shell may leave them: not UTF-8, closed, full, or with a reader that has left."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+REFERENCE = ROOT / "results" / "reference"
+COMMAND = f"{sys.executable} -m matmulbench"
+COMPARE = f"{COMMAND} compare {REFERENCE} {REFERENCE}"
+
+
+def shell(line: str, **variables: str) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        ["bash", "-c", line], env=os.environ | variables, capture_output=True, timeout=60, check=False
+    )
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_a_table_is_shown_in_every_encoding(encoding: str) -> None:
+    done = shell(COMPARE, PYTHONIOENCODING=encoding)
+    assert (done.returncode, done.stderr) == (0, b"")
+    table = done.stdout.decode(encoding)
+    sign = "x" if encoding == "ascii" else "×"
+    assert f"1.00{sign}" in table
+    assert "–" not in table
+    assert "?" not in table
+
+
+def test_json_loses_nothing_where_the_terminal_is_ascii(tmp_path: Path) -> None:
+    mine = tmp_path / "größe.py"
+    mine.write_text("def matmul(a, b):\n    return a @ b\n", "utf-8")
+    (tmp_path / "pyproject.toml").write_text("[tool.matmulbench]\nkernels = ['größe.py:matmul']\n", "utf-8")
+    done = shell(f"cd {tmp_path}; {COMMAND} list --format json", PYTHONIOENCODING="ascii")
+    assert "größe.py:matmul" in {row["name"] for row in json.loads(done.stdout)}
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_are_no_error(closed: str) -> None:
+    done = shell(f"{COMPARE} {closed}")
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_a_kernel_runs_where_standard_error_is_closed(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("def matmul(a, b):\n    print('called')\n    return a @ b\n")
+    done = shell(f"cd {tmp_path}; {COMMAND} verify mine.py:matmul --dtype float32 --format json 2>&-")
+    assert done.returncode == 0
+    assert [row["status"] for row in json.loads(done.stdout)] == ["ok"]
+
+
+def test_a_full_disk_behind_standard_output_is_said_in_one_line() -> None:
+    for line in (COMPARE, f"{COMMAND} --version", f"PYTHONUNBUFFERED=1 {COMMAND} --help"):
+        done = shell(f"{line} > /dev/full", PYTHONUNBUFFERED="")
+        assert (done.returncode, done.stderr) == (1, b"matmulbench: standard output: No space left on device\n"), line
+
+
+def test_a_full_disk_behind_standard_error_changes_nothing() -> None:
+    done = shell(f"{COMMAND} compare nowhere nowhere 2> /dev/full")
+    assert (done.returncode, done.stdout) == (2, b"")
+
+
+def test_a_reader_that_left_does_not_change_the_exit_code() -> None:
+    done = shell(f"({COMPARE}; echo $? >&2) | true")
+    assert done.stderr == b"0\n"
