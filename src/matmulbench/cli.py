@@ -181,9 +181,9 @@ def run(
     $ matmulbench run --out runs/monday --threads 1,2 --resume
     ```
     """
-    from matmulbench.report.headline import headline
-    from matmulbench.report.output import print_grids
-    from matmulbench.report.tables import ladder_table, training_table, verification_matrix
+    from matmulbench.report.headline import headline, warnings
+    from matmulbench.report.output import print_tables
+    from matmulbench.report.tables import ladder_table, training_table, verification_table
     from matmulbench.results.folder import load_results
     from matmulbench.run import Plan, execute
 
@@ -212,16 +212,16 @@ def run(
         raise
     results = load_results(folder)
     try:
-        print_grids(
-            verification_matrix(results.verification),
+        print_tables(
+            verification_table(results.verification),
             ladder_table(results),
             training_table(results.training, baseline),
         )
-        write("\n".join(["", *headline(results), f"report: {page}\n"]))
+        amiss = [f"warning: {line}" for line in warnings(results)]
+        write("\n".join(["", *headline(results), *amiss, f"report: {page}\n"]))
     except OutputError as error:
         raise OutputError(f"{error}; the results are in {folder}") from None
-    failed = (results.verification["status"] != "ok").any() or (results.measurements["status"] != "ok").any()
-    raise typer.Exit(1 if failed else 0)
+    raise typer.Exit(int(any((table["status"] != "ok").any() for table in results.tables.values())))
 
 
 @app.command("list")
@@ -471,7 +471,7 @@ def report(
     ```
     """
     from matmulbench.report import write_report
-    from matmulbench.report.output import print_grids
+    from matmulbench.report.output import print_tables
     from matmulbench.report.side_by_side import side_by_side_table
     from matmulbench.report.splice import splice as splice_into
     from matmulbench.results.folder import load_results
@@ -480,7 +480,7 @@ def report(
     results, front_ends = load_results(folder), [read_front_end(path) for path in beside or []]
     page = write_report(folder, front_ends)
     if front_ends:
-        print_grids(side_by_side_table(results, front_ends))
+        print_tables(side_by_side_table(results, front_ends))
     write(f"report: {page}\n")
     if splice:
         splice_into(splice, results)

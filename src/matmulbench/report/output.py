@@ -36,7 +36,7 @@ def show(rows: pd.DataFrame | list[dict[str, Any]], format: str = "table", basel
     elif format == "json":
         write(frame.to_json(orient="records", indent=2, double_precision=15) + "\n")
     else:
-        print_grids(as_table(frame, baseline))
+        print_tables(as_table(frame, baseline))
 
 
 def as_table(frame: pd.DataFrame, baseline: str = BASELINE) -> Table:
@@ -61,7 +61,7 @@ def plain_table(frame: pd.DataFrame) -> Table:
     return Table("", columns, frame.assign(**texts).to_dict("records"))
 
 
-def print_grids(*grids: Table) -> None:
+def print_tables(*grids: Table) -> None:
     """Print tables as wide as the terminal, or as wide as they are where the output is piped."""
     terminal = sys.stdout.isatty()
     # Drawn beside standard output, in its encoding: rich writes to its file even while it captures.
