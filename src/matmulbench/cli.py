@@ -458,7 +458,7 @@ def report(
         list[Path] | None,
         typer.Option(
             "--with",
-            help="pytest-benchmark's JSON file or asv's results folder, to be shown beside the run; repeatable",
+            help="pytest-benchmark's JSON file or .benchmarks, or asv's results, to be shown beside the run; repeatable",
         ),
     ] = None,
 ) -> None:
