@@ -458,7 +458,7 @@ def report(
         list[Path] | None,
         typer.Option(
             "--with",
-            help="pytest-benchmark's JSON file or .benchmarks, or asv's results, to be shown beside the run; repeatable",
+            help="pytest-benchmark's JSON file or .benchmarks, or asv's results, to be shown beside it; repeatable",
         ),
     ] = None,
 ) -> None:

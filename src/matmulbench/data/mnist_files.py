@@ -75,7 +75,7 @@ def mnist(data_dir: str | Path | None = None) -> Mnist:
     DataError
         if files are absent or not what they should be; the message names file and field.
     """
-    folder = Path(data_dir or os.environ.get(VARIABLE) or cache_folder()).expanduser()
+    folder = Path(os.path.expanduser(data_dir or os.environ.get(VARIABLE) or cache_folder()))
     if folder.is_file():
         return _read_pickle(folder)
     paths = {name: _find(folder, name) for name in FILES}
