@@ -210,6 +210,8 @@ def run(
     except KeyboardInterrupt as interrupt:
         interrupt.args = (f"; what was finished is kept: go on with --out {folder} --resume",)
         raise
+    except OSError as error:
+        raise UsageError(f"folder {folder}: {error.strerror or error}; what was finished is kept") from None
     results = load_results(folder)
     try:
         print_grids(
