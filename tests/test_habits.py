@@ -223,25 +223,6 @@ def test_no_color_and_a_dumb_terminal() -> None:
     assert on_terminal(TERM="dumb").split("\r\n")[:3] == ["first [step]", "warning: it is hot", "second step"]
 
 
-def test_a_download_is_a_bar_in_a_terminal_and_a_line_elsewhere() -> None:
-    code = """
-from matmulbench.progress import download
-with download("mnist") as bar:
-    if bar is None:
-        print("no bar")
-    else:
-        bar.total = 2_000_000  # as pooch drives it
-        bar.update(1_000_000)
-        print(bar.total)
-        bar.reset()
-        bar.update(2_000_000)
-        bar.close()
-"""
-    piped = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert (piped.stdout, piped.stderr) == ("no bar\n", "fetch mnist\n")
-    assert "2.0/2.0 MB" in on_terminal(code=code)
-
-
 def test_verifying_and_training_say_what_they_do() -> None:
     said: list[str] = []
     verify("torch", ["float32"], "quick", progress=said.append)

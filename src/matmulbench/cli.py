@@ -210,6 +210,8 @@ def run(
     except KeyboardInterrupt as interrupt:
         interrupt.args = (f"; what was finished is kept: go on with --out {folder} --resume",)
         raise
+    except OSError as error:
+        raise UsageError(f"folder {folder}: {error.strerror or error}; what was finished is kept") from None
     results = load_results(folder)
     try:
         print_tables(
@@ -458,7 +460,7 @@ def report(
         list[Path] | None,
         typer.Option(
             "--with",
-            help="pytest-benchmark's JSON file or asv's results folder, to be shown beside the run; repeatable",
+            help="pytest-benchmark's JSON file or .benchmarks, or asv's results, to be shown beside it; repeatable",
         ),
     ] = None,
 ) -> None:

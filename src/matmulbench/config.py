@@ -63,54 +63,50 @@ def _options(table: Any, folder: Path) -> dict[str, Any]:
         if key not in _KEYS:
             raise unknown("key", key, _KEYS)
         option, read = _KEYS[key]
-        options[option] = read(key, value, folder)
+        try:
+            options[option] = read(value, folder)
+        except UsageError as error:
+            raise UsageError(f"{key}: {error}") from None
     return options
 
 
-def _kernels(key: str, value: Any, folder: Path) -> list[str]:
-    return [_kernel(key, one, folder) for one in _texts(key, value, "my.py:matmul")]
+def _kernels(value: Any, folder: Path) -> list[str]:
+    return [_kernel(one, folder) for one in _texts(value, "my.py:matmul")]
 
 
-def _kernel(key: str, value: Any, folder: Path) -> str:
-    place, colon, function = _text(key, value, "my.py:matmul").rpartition(":")
-    spec = f"{_shown(folder / place)}:{function}" if colon and place.endswith(".py") else str(value)
-    try:
-        find_kernel(spec)
-    except UsageError as error:
-        raise UsageError(f"{key}: {error}") from None
+def _kernel(value: Any, folder: Path) -> str:
+    spec = _text(value, "my.py:matmul")
+    place, _, function = spec.rpartition(":")
+    if place.endswith(".py"):
+        spec = f"{_shown(folder / os.path.expanduser(place))}:{function}"
+    find_kernel(spec)
     return spec
 
 
-def _workloads(key: str, value: Any, folder: Path) -> list[str]:
-    texts = _texts(key, value, "5x784x10")
-    for text in texts:
-        try:
-            Workload.parse(text)
-        except UsageError as error:
-            raise UsageError(f"{key}: {error}") from None
-    return texts
+def _workloads(value: Any, folder: Path) -> list[str]:
+    return [str(Workload.parse(text)) for text in _texts(value, "5x784x10")]
 
 
-def _threads(key: str, value: Any, folder: Path) -> str:
+def _threads(value: Any, folder: Path) -> str:
     counts = value if isinstance(value, list) else [value]
     if not counts or not all(type(count) is int for count in counts):  # a bool is an int to isinstance
-        raise UsageError(f"{key} {value!r}: expected a count or a list of counts, such as 1 or [1, 2]")
+        raise UsageError(f"expected a count or a list of counts, such as 1 or [1, 2], found {value!r}")
     return ",".join(map(str, counts))
 
 
-def _data_dir(key: str, value: Any, folder: Path) -> str:
-    return _shown(folder / Path(_text(key, value, "data/mnist")).expanduser())
+def _data_dir(value: Any, folder: Path) -> str:
+    return _shown(folder / os.path.expanduser(_text(value, "data/mnist")))
 
 
-def _texts(key: str, value: Any, example: str) -> list[str]:
+def _texts(value: Any, example: str) -> list[str]:
     if not isinstance(value, list) or not value:
-        raise UsageError(f'{key} {value!r}: expected a list of texts, such as ["{example}"]')
-    return [_text(key, one, example) for one in value]
+        raise UsageError(f'expected a list of texts, such as ["{example}"], found {value!r}')
+    return [_text(one, example) for one in value]
 
 
-def _text(key: str, value: Any, example: str) -> str:
+def _text(value: Any, example: str) -> str:
     if not isinstance(value, str):
-        raise UsageError(f'{key} {value!r}: expected a text, such as "{example}"')
+        raise UsageError(f'expected a text, such as "{example}", found {value!r}')
     return value
 
 
@@ -119,7 +115,7 @@ def _shown(path: Path) -> str:
     return os.path.relpath(path)
 
 
-_KEYS: dict[str, tuple[str, Callable[[str, Any, Path], Any]]] = {
+_KEYS: dict[str, tuple[str, Callable[[Any, Path], Any]]] = {
     "kernels": ("kernel", _kernels),
     "workloads": ("workload", _workloads),
     "threads": ("threads", _threads),

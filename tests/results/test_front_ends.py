@@ -181,7 +181,7 @@ def test_a_benchmark_without_a_time_is_passed_over(tmp_path: Path, stats: Any) -
 def test_only_regular_files_of_a_size_are_read(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path / "pipe", Path("/dev/zero")):
-        with pytest.raises(FrontEndError, match="is no file"):
+        with pytest.raises(FrontEndError, match="is no regular file"):
             read_front_end(path)
     os.truncate(os.open(tmp_path / "large", os.O_CREAT | os.O_WRONLY), 2**28)
     with pytest.raises(FrontEndError, match="large has 256 MiB, at most 128 are read"):

@@ -85,6 +85,8 @@ def find_function(name: str, spec: str | None = None, kind: str = "kernel") -> s
         if not function.isidentifier():
             raise UsageError(f"{what}: expected path/to/file.py:function or package.module:function")
         return name
+    if function and not function.isidentifier():
+        raise UsageError(f"{what}: {function!r} is no function name; expected path/to/file.py:function")
     try:
         path = Path(place).expanduser().resolve()
     except RuntimeError:
@@ -92,9 +94,9 @@ def find_function(name: str, spec: str | None = None, kind: str = "kernel") -> s
     if not path.is_file():
         raise UsageError(f"{what}: there is no file {place!r}")
     if not function:
-        raise UsageError(f"{what}: which function? There are {', '.join(_functions(path)) or 'none'}")
-    if not function.isidentifier():
-        raise UsageError(f"{what}: {function!r} is no function name; expected path/to/file.py:function")
+        there = _functions(path)
+        advice = f"there are {', '.join(there)}: name it as {place}:{there[0]}" if there else "there is none in it"
+        raise UsageError(f"{what}: which function? {advice}")
     return f"{path}:{function}"
 
 

@@ -21,7 +21,7 @@ def read_json(path: Path) -> Any:
     """
     try:
         if not path.is_file():
-            raise UsageError(f"{path} is no file" if path.exists() else f"{path} does not exist")
+            raise UsageError(f"{path} is no regular file" if path.exists() else f"{path} does not exist")
         if path.stat().st_size > _LIMIT:
             raise UsageError(f"file {path} has {path.stat().st_size >> 20} MiB, at most {_LIMIT >> 20} are read")
         return json.loads(path.read_text(encoding="utf-8-sig"))

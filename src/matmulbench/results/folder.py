@@ -302,7 +302,7 @@ def read_journal(path: Path) -> list[dict[str, Any]]:
     if not journal.exists():
         return []
     if not journal.is_file():
-        raise FolderError(f"{journal} is no file")
+        raise FolderError(f"{journal} is no regular file")
     try:
         with journal.open("rb") as lines:
             read = [_entry(line) for line in lines]
