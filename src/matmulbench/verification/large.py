@@ -61,7 +61,7 @@ def check_precision(subject: Subject, seconds: float) -> None:
             m, k, n = (-(-size // part) if size == max(shape) else size for size in shape)
             expected = subject.predict(m, k, n)
             judging = _PER_BYTE * Workload(m, k, n, dtype=subject.dtype).bytes
-            owed = expected < _PROMPT and judging < 2 * seconds
+            owed = expected < min(seconds, _PROMPT) and judging < 2 * seconds
             if subject.clock() + expected + judging > end and not owed:
                 break
             _judge(subject, Case(m, k, n, layout, subject.dtype, "all-bits", seed=6), appetite)

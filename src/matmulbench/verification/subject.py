@@ -133,19 +133,15 @@ class Subject:
         result = self.call(a, b, str(case), case)
         self.learn(case, self.clock() - before)
         if case.volume > _LARGE:
+            self.say(str(case))
             judgement = judge_large(a, b, torch.from_numpy(result), case.exact)
         else:
             judgement = (bounds.judge_exact if case.exact else bounds.judge)(a.numpy(), b.numpy(), result)
         self.cases += 1
         self.residual = max(self.residual, judgement.residual)
         if judgement.verdict == "fail" or (judgement.verdict == "normwise" and case.values in ALGEBRAIC):
-            prop = (
-                self.prop
-                if self.prop in ("large sizes", "full precision")
-                else "exactness"
-                if case.exact
-                else "rounding"
-            )
+            named = self.prop in ("large sizes", "full precision")
+            prop = self.prop if named else "exactness" if case.exact else "rounding"
             raise self.wrong(str(case), judgement.detail, case, prop)
         if judgement.verdict == "normwise" and case.values == "all-bits":
             for seed in (0, 1):  # operands rounded to fewer bits, or sums of operands rounded?
