@@ -57,7 +57,6 @@ def matmulbench(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[s
         (["measure", "--budget", "0"], "budget 0: expected seconds above 0"),
         (["measure", "--budget", "inf"], "budget inf: expected seconds above 0, at most 604800"),
         (["train", "--budget", "nan"], "budget nan: expected seconds above 0"),
-        (["verify-claims", str(REFERENCE), "--budget", "1e300"], "budget 1e+300: expected seconds above 0"),
         (["run", "--seed", "-1"], "seed -1: expected a number from 0 to 4294967295"),
         (["train", "--seed", "4294967296"], "seed 4294967296: expected a number from 0"),
         (["run", "--resume"], "--resume goes on with the run that --out names: name it"),

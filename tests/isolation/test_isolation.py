@@ -188,7 +188,8 @@ def test_an_alarm_ends_its_own_child_alone(host: Host, misdeeds: ModuleType) -> 
 
 def test_all_descendants_end_with_their_child(do, host: Host) -> None:
     def alive() -> list[psutil.Process]:
-        return [one for one in psutil.Process(host.pid).children(recursive=True) if one.status() != "zombie"]
+        found = psutil.Process(host.pid).children(recursive=True)
+        return [one for one in found if psutil.pid_exists(one.pid) and one.is_running()]
 
     assert do("breeds").value == 13
     deadline = time.monotonic() + 20

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-MEASUREMENT = ("same-twice", "delays", "durations", "extrapolation", "front-ends")
+MEASUREMENT = ("same-twice", "restarts", "clocks", "delays", "durations", "extrapolation", "front-ends")
 PARTS = ("verification", *MEASUREMENT)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from statistics import median
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,14 +16,22 @@ from matmulbench.audit import Check
 from matmulbench.audit.front_ends import front_end_times
 from matmulbench.audit.planted import DURATIONS, SPINS
 from matmulbench.isolation import Host
-from matmulbench.ladder import LADDER
+from matmulbench.ladder import BASELINE, LADDER
 from matmulbench.measurement.cells import Settings, measure_cells
 from matmulbench.results.schema import MeasurementRow
-from matmulbench.workload import Workload
+from matmulbench.status import Status
+from matmulbench.training.accounting import train_kernels
+from matmulbench.workload import FIRST, Workload
+
+if TYPE_CHECKING:
+    from matmulbench.audit.mutants.clocks import ClockMutant
 
 _HERE = "matmulbench.audit.planted"
 WORKLOADS = ("5x784x10", "64x784x50", "1000x784x50")
 DEFAULT_BUDGET_S = 10.0
+CHEATED = ("256x256x256", "64x784x50")
+CHEATS_BUDGET_S = 3.0
+NO_GAIN = 1.1  # what a ratio of equals may show in so short a time
 _TURN_S, _TURNS = 2.0, 5  # of extrapolating
 EXTRAPOLATED = (
     ("triple-loop", "5x100x10"),
@@ -44,11 +53,16 @@ def audit_measurement(part: str, quick: bool, progress: Callable[[str], None]) -
     with Host(1) as host:
         match part:
             case "same-twice":
-                for load in (False, True):
+                for busy in (0, 1, 3):
                     for text in texts:
-                        progress(f"A/A {text}{' under load' if load else ''}")
-                        with _busy_core(load):
-                            yield from same_twice(host, text, 12 if quick else 300, load)
+                        progress(f"A/A {text}, {busy} busy processes")
+                        with _load(busy):
+                            yield from same_twice(host, text, 12 if quick else 300, busy)
+            case "restarts":
+                progress("restarts")
+                yield from restarts(4 if quick else 10)
+            case "clocks":
+                yield from cheats(host, quick, progress)
             case "delays":
                 for delay, seconds in ((0.05, 2.0), (0.03, 10.0)):
                     for text in texts:
@@ -66,14 +80,59 @@ def audit_measurement(part: str, quick: bool, progress: Callable[[str], None]) -
                     yield from front_ends(host, text)
 
 
-def same_twice(host: Host, text: str, trials: int, load: bool) -> Iterator[Check]:
+def same_twice(host: Host, text: str, trials: int, busy: int) -> Iterator[Check]:
     """A/A: one kernel under two names must not differ, and the interval must contain 1."""
     rows = [_pair(host, text, "plain", "twin", DEFAULT_BUDGET_S) for _ in range(trials)]
     covered = sum((row.speedup_ci_low or 2) <= 1 <= (row.speedup_ci_high or 0) for row in rows)
     false = sum(row.verdict in ("faster", "slower") for row in rows)
-    setting = f"{text}, {trials} trials{', one core loaded' if load else ''}"
+    setting = f"{text}, {trials} trials{f', {busy} busy' if busy else ''}"
     yield Check("A/A: interval contains 1", setting, "≥ 93 %", f"{covered / trials:.1%}", covered >= 0.93 * trials)
     yield Check("A/A: false verdicts", setting, "≤ 1 %", f"{false / trials:.1%}", false <= 0.01 * trials)
+
+
+def restarts(runs: int) -> Iterator[Check]:
+    """Measure anew, everything started again: the medians must lie within each other's intervals."""
+    rows = []
+    for _ in range(runs):
+        with Host(1) as host:
+            cells = measure_cells(host, FIRST, ["numba-tiled"], BASELINE, DEFAULT_BUDGET_S)
+            rows += [cell.row for cell in cells if cell.row.kernel == "numba-tiled"]
+    inside = [
+        (one.ci_low_s or np.inf) <= (other.median_s or 0.0) <= (one.ci_high_s or 0.0)
+        for one in rows
+        for other in rows
+        if one is not other
+    ]
+    share = sum(inside) / len(inside)
+    yield Check("restarts: medians within intervals", f"{FIRST}, {runs} runs", "≥ 95 %", f"{share:.0%}", share >= 0.95)
+
+
+def cheats(host: Host, quick: bool, progress: Callable[[str], None]) -> Iterator[Check]:
+    """Time kernels that cheat in time: each is refused for a reason of its own, or no faster than it is."""
+    from matmulbench.audit.mutants.clocks import clock_mutants
+
+    for text in CHEATED[: 1 if quick else 2]:
+        for mutant in clock_mutants()[:: 3 if quick else 1]:
+            progress(f"{mutant.name} {text}")
+            cells = measure_cells(host, Workload.parse(text), [mutant.spec], mutant.honest, CHEATS_BUDGET_S)
+            row = next(cell.row for cell in cells if cell.row.kernel == mutant.spec)
+            yield _judge_cheat("in time", mutant, text, row.status, row.reason, row.speedup)
+    for mutant in clock_mutants()[:: 6 if quick else 1]:
+        progress(f"{mutant.name} in training")
+        for trained, _ in train_kernels(host, "digits", [mutant.spec], mutant.honest, CHEATS_BUDGET_S):
+            if trained.kernel == mutant.spec:
+                gain = trained.measured_speedup
+                yield _judge_cheat("in training", mutant, "digits", trained.status, trained.reason, gain)
+
+
+def _judge_cheat(
+    where: str, mutant: ClockMutant, setting: str, status: str, reason: str | None, gain: float | None
+) -> Check:
+    required = f"{' or '.join(mutant.reasons)}; or no gain"
+    if status != Status.OK:
+        return Check(f"{mutant.name} {where}", f"{setting}: {mutant.does}", required, f"{status}: {reason}", True)
+    passed = gain is not None and gain <= NO_GAIN
+    return Check(f"{mutant.name} {where}", f"{setting}: {mutant.does}", required, f"{gain or 0:.3g}x", passed)
 
 
 def planted_delay(host: Host, text: str, delay: float, seconds: float, trials: int) -> Iterator[Check]:
@@ -146,14 +205,12 @@ def _pair(host: Host, text: str, baseline: str, kernel: str, budget_s: float) ->
 
 
 @contextmanager
-def _busy_core(busy: bool) -> Iterator[None]:
-    """Keep one core busy with another process, if ``busy``."""
-    if not busy:
-        yield
-        return
-    load = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+def _load(processes: int) -> Iterator[None]:
+    """Keep so many other processes busy."""
+    load = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(processes)]
     try:
         yield
     finally:
-        load.kill()
-        load.wait()
+        for process in load:
+            process.kill()
+            process.wait()

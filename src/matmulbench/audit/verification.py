@@ -71,7 +71,7 @@ def audit_right_kernels(
 def found(row: VerificationRow) -> str:
     """Return in one word what ``row`` says: the verdict of a right kernel, the property that failed, or the status."""
     if row.status == Status.OK:
-        return str(row.verdict)
+        return "shape mismatch" if "shape mismatch" in (row.finding or "") else str(row.verdict)
     if row.status == Status.FAILED_VERIFICATION:
         return str(row.finding).partition(":")[0]
     return str(row.status)
