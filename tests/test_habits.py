@@ -22,7 +22,7 @@ MAIN = "from matmulbench.cli import main; main()"
 VERBS = ("run", "list", "verify", "measure", "train", "compare", "audit", "report", "fetch")
 # What each verb calls once its arguments are understood.
 WORK = {
-    "list": ("matmulbench.cli.availability", []),
+    "list": ("matmulbench.pipeline.availability", []),
     "verify": ("matmulbench.pipeline.verify", []),
     "measure": ("matmulbench.pipeline.measure", []),
     "train": ("matmulbench.pipeline.train", []),

@@ -20,7 +20,7 @@ from matmulbench import streams
 from matmulbench.audit import MEASUREMENT, PARTS
 from matmulbench.config import load_config
 from matmulbench.errors import InputWarning, UsageError, printable, unknown
-from matmulbench.ladder.plugins import availability, find_function, kernels
+from matmulbench.ladder.plugins import find_function, kernels
 from matmulbench.options import (
     Baseline,
     DataDir,
@@ -235,6 +235,7 @@ def list_(format: Format = "table") -> None:
     $ matmulbench list --format json | jq '.[].name'
     ```
     """
+    from matmulbench.pipeline import availability
     from matmulbench.report.output import show
     from matmulbench.training.tasks import TASKS
 

@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from matmulbench.isolation import Host
-from matmulbench.isolation.requests import Examine, OpenReferee, OpenWorkload
-from matmulbench.ladder import BASELINE
+from matmulbench.isolation.requests import Examine, LoadKernel, OpenReferee, OpenWorkload
+from matmulbench.ladder import BASELINE, LADDER
+from matmulbench.ladder.plugins import find_kernel, kernels
 from matmulbench.measurement.cells import (
     Settings,
     compile_seconds,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 VERIFY_S = {"quick": 1.3, "default": 3.0}  # about what a kernel and dtype take, for the progress bar alone
+IMPORT_S = 20.0  # that the import of a kernel may take before the list says so
 Progress = Callable[[str, float], None]
 T = TypeVar("T")
 
@@ -281,6 +283,24 @@ def _twice(action: Callable[..., T], *args: Any) -> T:
 
 def _threads(host: Host) -> str:
     return f"{host.threads} thread{'s' * (host.threads > 1)}"
+
+
+def availability(custom: Iterable[str] = ()) -> list[dict[str, str]]:
+    """Return for each known kernel, and each ``custom`` one, ``name``, ``about`` and ``status`` with the reason.
+
+    Each is imported in a process of its own: what an import prints, changes or ends is its own affair.
+    """
+    ideas = {rung.name: rung.idea for rung in LADDER}
+    rows = []
+    with Host() as host:
+        for name in dict.fromkeys([*kernels(), *custom]):
+            where = find_kernel(name)  # a name that is none is said at once
+            outcome = host.call(LoadKernel(name), silence_limit=IMPORT_S)
+            late = f"its import takes longer than {IMPORT_S:g} s"
+            reason = late if outcome.status == Status.TIMEOUT else outcome.reason
+            status = "available" if outcome.status == Status.OK else f"unavailable: {reason}"
+            rows.append({"name": name, "about": ideas.get(name, where), "status": status})
+    return rows
 
 
 # --- from Python -------------------------------------------------------------------------------------

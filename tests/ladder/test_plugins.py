@@ -1,5 +1,6 @@
 """Kernels are found by name, by module and by file; what cannot be found is named with what would be right."""
 
+import pickle
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,8 @@ import torch
 
 from matmulbench.errors import UsageError
 from matmulbench.ladder import LADDER
-from matmulbench.ladder.plugins import arity_advice, availability, find_kernel, kernels, load_kernel, with_operands
+from matmulbench.ladder.plugins import arity_advice, find_kernel, kernels, load_kernel, with_operands
+from matmulbench.pipeline import availability
 
 
 def test_the_ladder_comes_first_and_in_order() -> None:
@@ -53,8 +55,8 @@ def test_a_module_of_ones_own() -> None:
 
 
 def test_a_missing_module_is_answered_with_how_a_file_is_named() -> None:
-    with pytest.raises(ImportError, match=r"'mine'; a file is named as path/to/file.py:function"):
-        load_kernel("mine:matmul")
+    with pytest.raises(ImportError, match=r"'no_such_mine'; a file is named as path/to/file.py:function"):
+        load_kernel("no_such_mine:matmul")
 
 
 def test_a_kernel_of_arrays_takes_tensors_once_loaded(tmp_path: Path) -> None:
@@ -97,3 +99,60 @@ def test_a_function_that_does_not_take_two_operands_is_answered_with_those_that_
     assert arity_advice(lambda a, b, c=None: c, error) is None
     assert "expected (a, b), and c returned" in str(arity_advice(max, error))
     assert arity_advice(max, TypeError("unhashable type")) is None
+
+
+def write(path: Path, text: str) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return str(path)
+
+
+def test_files_of_one_name_have_each_their_own_neighbours(tmp_path: Path) -> None:
+    for number, folder in enumerate(("before", "after")):
+        write(tmp_path / folder / "helper_of_two.py", f"NUMBER = {number}\n")
+        write(
+            tmp_path / folder / "same_name.py", "import helper_of_two\ndef matmul(a, b): return helper_of_two.NUMBER\n"
+        )
+    first, second = (load_kernel(f"{tmp_path / folder}/same_name.py:matmul") for folder in ("before", "after"))
+    assert (first(1, 1), second(1, 1)) == (0, 1)
+
+
+def test_a_file_has_its_real_name_so_that_pickling_works(tmp_path: Path) -> None:
+    kernel = load_kernel(write(tmp_path / "a_real_name.py", "def matmul(a, b): return a\n") + ":matmul")
+    assert kernel.__module__ == "a_real_name"
+    assert pickle.loads(pickle.dumps(kernel)) is kernel
+
+
+def test_a_file_that_has_a_librarys_name_takes_it_from_nobody(tmp_path: Path) -> None:
+    kernel = load_kernel(write(tmp_path / "numba.py", "def matmul(a, b): return 'mine'\n") + ":matmul")
+    write(tmp_path / "random.py", "raise SystemExit('not meant')\n")
+    assert kernel(1, 1) == "mine"
+    import numba
+
+    assert str(tmp_path) not in numba.__file__
+
+
+def test_a_file_of_a_package_is_imported_as_part_of_it(tmp_path: Path) -> None:
+    write(tmp_path / "a_package" / "__init__.py", "")
+    write(tmp_path / "a_package" / "core.py", "def product(a, b): return 'core'\n")
+    path = write(
+        tmp_path / "a_package" / "kernels.py", "from .core import product\ndef matmul(a, b): return product(a, b)\n"
+    )
+    assert load_kernel(f"{path}:matmul")(1, 1) == "core"
+
+
+def test_a_module_is_found_from_any_folder_of_its_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "pyproject.toml", "")
+    write(tmp_path / "a_project_package" / "__init__.py", "def matmul(a, b): return 'found'\n")
+    (tmp_path / "sub").mkdir()
+    monkeypatch.chdir(tmp_path / "sub")
+    assert load_kernel("a_project_package:matmul")(1, 1) == "found"
+
+
+def test_an_import_that_prints_or_ends_spoils_no_list(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    loud = write(tmp_path / "loud.py", "print('noise')\ndef matmul(a, b): return a\n")
+    leaves = write(tmp_path / "leaves.py", "import sys\nsys.exit(3)\n")
+    found = {row["name"]: row["status"] for row in availability([f"{loud}:matmul", f"{leaves}:matmul"])}
+    assert found[f"{loud}:matmul"] == found["numpy"] == "available"
+    assert found[f"{leaves}:matmul"] == "unavailable: SystemExit: 3 (leaves.py:2)"
+    assert capfd.readouterr().out == ""

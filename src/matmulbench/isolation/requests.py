@@ -33,6 +33,14 @@ class Request:
         return cls.target.partition(":")[0]
 
 
+@dataclass(frozen=True)
+class LoadKernel(Request):
+    """Import a kernel."""
+
+    target = "matmulbench.verification.sealed:load"
+    spec: str
+
+
 # --- is it right -------------------------------------------------------------------------------------
 
 

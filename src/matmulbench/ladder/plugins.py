@@ -12,10 +12,12 @@ import functools
 import importlib
 import importlib.util
 import inspect
+import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from importlib.metadata import entry_points
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from matmulbench.errors import UsageError, unknown
@@ -29,21 +31,6 @@ def kernels() -> list[str]:
     """Return the names that are known: the ladder in its order, then those that installed packages offer."""
     ladder = [rung.name for rung in LADDER]
     return ladder + sorted({entry.name for entry in entry_points(group=GROUP)} - set(ladder))
-
-
-def availability(own: Iterable[str] = ()) -> list[dict[str, str]]:
-    """Return for each known kernel, and for one's ``own``, ``name``, ``about`` and ``status`` with the reason."""
-    ideas = {rung.name: rung.idea for rung in LADDER}
-    rows = []
-    for name in dict.fromkeys([*kernels(), *own]):
-        try:
-            load_kernel(name)
-        except Exception as error:  # whatever an import may raise is the reason why this kernel is not to be had
-            status = f"unavailable: {error}"
-        else:
-            status = "available"
-        rows.append({"name": name, "about": ideas.get(name, find_kernel(name)), "status": status})
-    return rows
 
 
 def find_kernel(spec: str) -> str:
@@ -138,7 +125,7 @@ def load_function(spec: str, kind: str = "kernel") -> Callable[..., Any]:
     found = find_kernel(spec) if kind == "kernel" else find_function(spec, kind=kind)
     place, _, name = found.rpartition(":")
     try:
-        module = _import_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
+        module = _import_file(Path(place)) if place.endswith(".py") else _import_module(place)
     except ModuleNotFoundError as error:
         absent = error.name or place
         own = f"{place}.".startswith(f"{absent}.")
@@ -192,16 +179,70 @@ def _on_tensors(kernel: Callable[..., Any]) -> Kernel:
     return on_tensors
 
 
-def _import_file(path: Path) -> object:
-    name = f"matmulbench_kernel_{path.stem}"
+def _import_module(name: str) -> ModuleType:
+    if name.partition(".")[0] not in sys.modules:
+        _search_project()
+    return importlib.import_module(name)
+
+
+def _import_file(path: Path) -> ModuleType:
+    """Import a file under its real name, as a program of its own would be, with what lies beside it.
+
+    A file of a package is imported as part of it. A name that a library has already is not taken from it.
+    """
+    root, name = path.parent, path.stem
+    while (root / "__init__.py").is_file():
+        root, name = root.parent, f"{root.name}.{name}"
+    loaded = sys.modules.get(name)
+    if loaded and getattr(loaded, "__file__", None) == str(path) and _loaded.get(path) == path.stat().st_mtime_ns:
+        return loaded
+    _make_way(root)
+    _loaded[path] = path.stat().st_mtime_ns
+    if "." in name:
+        sys.modules.pop(name, None)
+        return importlib.import_module(name)
+    if name in sys.modules or not name.isidentifier():
+        name = f"matmulbench_kernel_{path.stem}"
     module_spec = importlib.util.spec_from_file_location(name, path)
     assert module_spec
     assert module_spec.loader
     module = importlib.util.module_from_spec(module_spec)
     sys.modules[name] = module  # pickling and numba's cache look modules up here
-    sys.path.insert(0, str(path.parent))  # a kernel may import its neighbours
     try:
         module_spec.loader.exec_module(module)
-    finally:
-        sys.path.remove(str(path.parent))
+    except BaseException:
+        sys.modules.pop(name, None)
+        raise
     return module
+
+
+_searched: set[str] = set()  # users' folders
+_loaded: dict[Path, int] = {}  # users' files, and when they were changed last
+
+
+def _make_way(root: Path) -> None:
+    """Let ``root`` be searched after Python's own modules; let go of what another user's folder had so named."""
+    _search(root)
+    theirs = {str(path.parent) for path in _loaded} - {str(root)}
+    for beside in root.iterdir():
+        module = sys.modules.get(beside.stem)
+        if module and os.path.dirname(getattr(module, "__file__", None) or "") in theirs:
+            del sys.modules[beside.stem]
+
+
+def _search(folder: Path) -> None:
+    """Put ``folder`` before the installed packages and other users' folders, but behind Python's own library."""
+    if str(folder) in sys.path:
+        sys.path.remove(str(folder))
+    behind = (i for i, place in enumerate(sys.path) if "site-packages" in place or place in _searched)
+    sys.path.insert(next(behind, len(sys.path)), str(folder))
+    _searched.add(str(folder))
+
+
+def _search_project() -> None:
+    """Let the user's folder be searched, and that of the project it belongs to, for ``package.module:function``."""
+    here = Path.cwd()
+    project = next((folder for folder in (here, *here.parents) if (folder / "pyproject.toml").is_file()), here)
+    for folder in dict.fromkeys([project, project / "src", here]):
+        if str(folder) not in sys.path and folder.is_dir():
+            _search(folder)

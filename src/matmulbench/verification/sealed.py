@@ -18,6 +18,11 @@ from matmulbench.verification.case import Case
 from matmulbench.verification.examination import confirm, examine, judge_randomised
 
 
+def load(spec: str) -> None:
+    """Import a kernel; what that raises says why it cannot be had."""
+    load_kernel(spec)
+
+
 def examine_here(spec: str, dtype: str, effort: str) -> dict[str, Any]:
     """Examine a kernel, and return the report's fields."""
     return asdict(examine(spec, dtype, effort))
