@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from scipy.linalg import blas
 
-from matmulbench.audit.zoo import planted
+from matmulbench.audit.mutants import planted
 
 
 def _zeros(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
