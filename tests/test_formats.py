@@ -69,9 +69,9 @@ def test_an_audit_of_all_parts_is_one_document(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The audit takes minutes: here two functions that take none stand in for its parts."""
-    animal = Check("naps", "it sleeps", "pass", "pass", True)
+    mutant = Check("naps", "it sleeps", "pass", "pass", True)
     check = Check("A/A: false verdicts", "5x784x10", "≤ 1 %", "2.0%", False)
-    monkeypatch.setattr("matmulbench.audit.verification.audit_verification", lambda **_: [animal])
+    monkeypatch.setattr("matmulbench.audit.verification.audit_verification", lambda **_: [mutant])
     monkeypatch.setattr(
         "matmulbench.audit.measurement.audit_measurement", lambda part, *_: [check] if part == "same-twice" else []
     )

@@ -19,7 +19,7 @@ def test_guarded_operands_hold_their_values(letter, at_end):
 
 
 _PREDICT = """
-from matmulbench.audit.zoo.right import full_broadcast
+from matmulbench.audit.mutants.right import full_broadcast
 from matmulbench.verification.memory import Appetite
 print(Appetite.of(full_broadcast, "float32").bytes(1000, 1000, 1000))
 """

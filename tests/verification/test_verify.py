@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from matmulbench import verify
-from matmulbench.audit.zoo.right import strassen
+from matmulbench.audit.mutants.right import strassen
 from matmulbench.isolation import Host
 from matmulbench.ladder import LADDER
 from matmulbench.ladder.plugins import load_kernel
@@ -11,7 +11,7 @@ from matmulbench.verification import agreement, probe, verify_kernel
 from matmulbench.verification.large import check_precision
 from matmulbench.verification.subject import Subject, WrongError
 
-ZOO = "matmulbench.audit.zoo"
+MUTANTS = "matmulbench.audit.mutants"
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def test_the_ladder_passes(host, spec, dtype):
 
 
 def test_a_finding_names_property_case_values_and_a_line_that_repeats_it(host):
-    row = verify_kernel(host, f"{ZOO}.tiles:k_tail_8", "float32", "quick")
+    row = verify_kernel(host, f"{MUTANTS}.wrong_values:k_tail_8", "float32", "quick")
     assert (row.status, row.verdict) == ("failed-verification", "fail")
     assert row.finding.startswith("exactness: 1x9x1 float32, ")
     assert "expected exactly" in row.finding
@@ -41,12 +41,12 @@ def test_a_finding_names_property_case_values_and_a_line_that_repeats_it(host):
 
 
 def test_the_smallest_case_is_found(host):
-    row = verify_kernel(host, f"{ZOO}.loops:square_b_transposed", "float32", "quick")
+    row = verify_kernel(host, f"{MUTANTS}.wrong_values:square_b_transposed", "float32", "quick")
     assert row.finding.startswith("exactness: 1x2x2 float32"), row.finding
 
 
 def test_a_crash_is_reported_with_its_shape(host):
-    row = verify_kernel(host, f"{ZOO}.layouts:vector_overread", "float32", "default")
+    row = verify_kernel(host, f"{MUTANTS}.operands:vector_overread", "float32", "default")
     assert row.status == "crashed"
     assert row.verdict is None
     assert row.finding.startswith("memory safety: ")
@@ -54,7 +54,7 @@ def test_a_crash_is_reported_with_its_shape(host):
 
 
 def test_a_hang_is_reported_with_its_shape(host):
-    row = verify_kernel(host, f"{ZOO}.processes:endless_at_17", "float32", "quick", silence_limit=1)
+    row = verify_kernel(host, f"{MUTANTS}.calls:endless_at_17", "float32", "quick", silence_limit=1)
     assert row.status == "timeout"
     assert "x17 float32" in row.finding
 
@@ -65,13 +65,13 @@ def test_an_unknown_kernel_is_an_error_and_the_host_goes_on(host):
 
 
 def test_the_table_has_the_columns_of_the_file():
-    frame = verify([f"{ZOO}.values:ones", "numpy"], ["float64"], "quick")
+    frame = verify([f"{MUTANTS}.wrong_values:ones", "numpy"], ["float64"], "quick")
     assert list(frame.columns) == columns("verification")
     assert list(frame.status) == ["failed-verification", "ok"]
 
 
 def test_kernels_agree_within_twice_the_bound(host):
-    square = agreement(host, ["numpy", "torch", "row-slice", f"{ZOO}.processes:raises"], "float32")
+    square = agreement(host, ["numpy", "torch", "row-slice", f"{MUTANTS}.calls:raises"], "float32")
     right = square.iloc[:3, :3].to_numpy()
     assert (np.diag(right) == 0).all()
     assert (right <= 2).all()
@@ -80,13 +80,13 @@ def test_kernels_agree_within_twice_the_bound(host):
 
 
 def test_a_wrong_kernel_stands_out_in_the_matrix(host):
-    square = agreement(host, ["numpy", f"{ZOO}.values:tf32"], "float32")
+    square = agreement(host, ["numpy", f"{MUTANTS}.wrong_values:tf32"], "float32")
     assert square.iloc[0, 1] > 100
 
 
 def test_one_property_can_be_probed_alone():
     assert probe("earlier calls", "torch", "float32") is None
-    assert probe("IEEE", f"{ZOO}.ieee:zeros_skipped", "float32").startswith("IEEE: ")
+    assert probe("IEEE", f"{MUTANTS}.wrong_values:zeros_skipped", "float32").startswith("IEEE: ")
 
 
 ROUNDING = """

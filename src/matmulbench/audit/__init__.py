@@ -25,11 +25,11 @@ def audit(
 ) -> Iterator[Check]:
     """Audit the suite on this machine, part by part of :data:`PARTS`; minutes with ``quick``, hours without."""
     from matmulbench.audit.measurement import audit_measurement
+    from matmulbench.audit.mutants import mutants
     from matmulbench.audit.verification import audit_verification
-    from matmulbench.audit.zoo import animals
 
     for part in parts:
         if part == "verification":
-            yield from audit_verification(chosen=animals()[:: 3 if quick else 1], progress=progress)
+            yield from audit_verification(chosen=mutants()[:: 3 if quick else 1], progress=progress)
         else:
             yield from audit_measurement(part, quick, progress)

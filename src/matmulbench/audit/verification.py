@@ -1,4 +1,4 @@
-"""The judge judged: every wrong kernel of the zoo must be refused for its own reason, no right one may be."""
+"""The judge judged: every wrong mutant must be refused for its own reason, no right one may be."""
 
 from __future__ import annotations
 
@@ -13,40 +13,40 @@ from matmulbench.verification import verify_kernel
 from matmulbench.workload import DTYPES
 
 if TYPE_CHECKING:
-    from matmulbench.audit.zoo import Animal
+    from matmulbench.audit.mutants import Mutant
 
 
 def audit_verification(
     effort: str = "default",
-    chosen: Iterable[Animal] | None = None,
+    chosen: Iterable[Mutant] | None = None,
     silence_limit: float | None = None,
     progress: Callable[[str], None] = lambda text: None,
 ) -> Iterator[Check]:
-    """Verify the zoo, or the ``chosen`` of it: one of the properties or statuses expected of each must be named."""
-    from matmulbench.audit.zoo import animals
+    """Verify all mutants, or the ``chosen``: one of the properties or statuses expected of each must be named."""
+    from matmulbench.audit.mutants import mutants
 
     with Host(threads=2) as host:
-        for animal in animals() if chosen is None else chosen:
-            progress(animal.name)
-            row = verify_kernel(host, animal.spec, animal.dtype, effort, silence_limit)
-            required, got = " or ".join(animal.expected), row.finding or row.verdict or row.status
-            yield Check(animal.name, animal.planted, required, got, found(row) in animal.expected)
+        for mutant in mutants() if chosen is None else chosen:
+            progress(mutant.name)
+            row = verify_kernel(host, mutant.spec, mutant.dtype, effort, silence_limit)
+            required, got = " or ".join(mutant.expected), row.finding or row.verdict or row.status
+            yield Check(mutant.name, mutant.planted, required, got, found(row) in mutant.expected)
 
 
 def audit_right_kernels(
     count: int = 10_000, seconds: float = 30.0, progress: Callable[[str], None] = lambda text: None
 ) -> list[dict[str, Any]]:
-    """Judge the ladder and the right kernels of the zoo on ``count`` random cases per dtype: none may fail.
+    """Judge the ladder and the right kernels among the mutants on ``count`` random cases per dtype: none may fail.
 
     Returns
     -------
     list of dict
         kernel, dtype, cases, residual, verdict, finding, passed.
     """
-    from matmulbench.audit.zoo import animals
+    from matmulbench.audit.mutants import mutants
     from matmulbench.ladder import LADDER
 
-    right = [(animal.name, animal.spec) for animal in animals() if animal.expected in (("pass",), ("normwise",))]
+    right = [(mutant.name, mutant.spec) for mutant in mutants() if mutant.expected in (("pass",), ("normwise",))]
     rows = []
     with Host(threads=2) as host:
         for name, spec in [*((rung.name, rung.name) for rung in LADDER), *right]:

@@ -105,7 +105,7 @@ class Referee:
     def __init__(self, host: Host, workload: Workload, peers: list[Seal]) -> None:
         size = workload.bytes
         self.workload = workload
-        self.windows = 4096 if size <= 2**21 else 512 if size <= 2**25 else 64
+        self.windows = 512 if size <= 2**25 else 64
         self.descriptor = operands.create(workload, self.windows)
         host.warm(OpenReferee, OpenWorkload, first=Calibrate())
         self.child = host.fork()
@@ -177,8 +177,7 @@ class KernelCandidate(Candidate):
 
     def _calls_per_block(self) -> int:
         kept = max(1, RETAINED_BYTES // self._result_bytes)
-        windows = self.referee.windows // 2 - _WARM_CALLS - 1
-        return 1 if self.cold else max(1, min(round(BLOCK_S / max(self.call_s, 1e-9)), kept, windows))
+        return 1 if self.cold else max(1, min(round(BLOCK_S / max(self.call_s, 1e-9)), kept))
 
     def _open(self) -> None:
         began = perf_counter()
@@ -261,12 +260,9 @@ class KernelCandidate(Candidate):
         return float(seconds) / self.calls
 
     def _walk(self, count: int) -> list[int]:
-        """Draw ``count`` windows, none of them twice, each a line or two behind the last."""
-        steps = _draw.integers(1, 3, count - 1)
-        if steps.sum() >= self.referee.windows:
-            steps = np.ones_like(steps)
-        start = _draw.integers(max(1, self.referee.windows - int(steps.sum())))
-        walk: list[int] = ((start + np.concatenate([[0], np.cumsum(steps)])) % self.referee.windows).tolist()
+        """Draw ``count`` windows, each a line or two behind the last; behind the last of all comes the first."""
+        steps = np.cumsum(_draw.integers(1, 3, count))
+        walk: list[int] = ((_draw.integers(self.referee.windows) + steps) % self.referee.windows).tolist()
         return walk
 
     def audit(self) -> None:

@@ -134,7 +134,7 @@ def only_between_turns() -> None:
 
 def wait_for_turn() -> None:
     """Collect garbage, then wait for the word; the clock starts next."""
-    gc.collect()
+    gc.collect(1)  # what is older was there before
     isolation.wait_for_go()
 
 

@@ -1,9 +1,9 @@
-"""A sample of the zoo; ``matmulbench audit --only verification`` runs all of it."""
+"""A sample of the mutants; ``matmulbench audit --only verification`` runs all of it."""
 
 import pytest
 
+from matmulbench.audit.mutants import mutants
 from matmulbench.audit.verification import audit_right_kernels, audit_verification
-from matmulbench.audit.zoo import animals
 
 RIGHT = ("pass", "normwise")
 SAMPLE = [
@@ -53,20 +53,20 @@ SAMPLE = [
 
 
 def test_there_are_enough_kernels_of_either_kind_and_each_says_what_it_is():
-    zoo = animals()
-    right = [animal for animal in zoo if animal.expected[0] in RIGHT]
-    assert len(zoo) - len(right) >= 60
+    every = mutants()
+    right = [mutant for mutant in every if mutant.expected[0] in RIGHT]
+    assert len(every) - len(right) >= 60
     assert len(right) >= 12
-    assert len({animal.planted for animal in zoo}) == len(zoo)
+    assert len({mutant.planted for mutant in every}) == len(every)
 
 
 @pytest.fixture(scope="module")
 def rows():
-    chosen = [animal for animal in animals() if animal.name in SAMPLE]
+    chosen = [mutant for mutant in mutants() if mutant.name in SAMPLE]
     assert len(chosen) == len(SAMPLE)
     # Large products take time, which other tests may take too: quick effort could not come to them.
-    large = [animal for animal in chosen if {"large sizes", "full precision"} & {*animal.expected}]
-    others = [animal for animal in chosen if animal not in large]
+    large = [mutant for mutant in chosen if {"large sizes", "full precision"} & {*mutant.expected}]
+    others = [mutant for mutant in chosen if mutant not in large]
     rows = [*audit_verification("default", large), *audit_verification("quick", others)]
     return {check.check: check for check in rows}
 

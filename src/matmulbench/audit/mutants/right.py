@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from scipy.linalg import blas
 
-from matmulbench.audit.zoo import planted
+from matmulbench.audit.mutants import planted
 from matmulbench.ladder.operands import sizes
 
 
