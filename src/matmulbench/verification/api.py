@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 MEMORY_LIMIT = 4 * 2**30  # bytes; the largest operands take some hundred million
 _SEALED_CASES = 24
-_SEALED_SIZE = 40  # rows, columns and inner size of those, at most
+_SEALED_SIZE = 16  # rows, columns and inner size of those, at most
 
 _draw = random.SystemRandom()
 

@@ -45,7 +45,7 @@ def _search(subject: Subject, effort: Effort, seconds: float) -> None:
 
 # Each property with its share of the time.
 PROPERTIES: dict[str, tuple[float, Property]] = {
-    "exactness": (0.25, _exactness),
+    "exactness": (0.2, _exactness),
     "earlier calls": (0.05, lambda subject, _, seconds: honesty.check_earlier_calls(subject, seconds)),
     "addresses": (0.01, lambda subject, _, seconds: honesty.check_addresses(subject, seconds)),
     "rounding": (0.12, _rounding),
@@ -54,8 +54,8 @@ PROPERTIES: dict[str, tuple[float, Property]] = {
     "race": (0.08, lambda subject, _, seconds: honesty.check_repetition(subject, seconds)),
     "search": (0.12, _search),
     "memory safety": (0.1, lambda subject, _, seconds: guards.check(subject, seconds)),
-    "large sizes": (0.25, lambda subject, _, seconds: large.check(subject, seconds)),
-    "full precision": (0.5, lambda subject, _, seconds: large.check_precision(subject, seconds)),
+    "large sizes": (0.2, lambda subject, _, seconds: large.check(subject, seconds)),
+    "full precision": (0.2, lambda subject, _, seconds: large.check_precision(subject, seconds)),
     "shape mismatch": (0.0, lambda subject, *_: shapes.check_mismatches(subject)),
 }
 
