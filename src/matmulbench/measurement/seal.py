@@ -26,7 +26,7 @@ _TURNS = 5  # at least, before anything is held against a kernel
 _WAYS = 20  # so many ways there and back, at least, before the shortest tells anything
 _PROCESSOR_SHARE = 1.2  # of wall time x threads
 _IDLE_SHARE = 0.1  # of the time of the others' turns
-_REST_S, _SPIN_S = 2e-4, 1e-3  # a turn, that a process needs to come to rest, and each further thread to fall asleep
+_REST_S, _SPIN_S = 2e-4, 4e-3  # a turn, that a process needs to come to rest, and each further thread to fall asleep
 
 
 class KernelFailure(Exception):  # noqa: N818  # what it is, not that it is an error of ours
