@@ -27,7 +27,7 @@ class Effort:
 
 EFFORTS = {
     "quick": Effort(0.6, 0.6, 1.0, 3.0, "quick", ("breast-cancer",)),
-    "standard": Effort(2.5, 7.0, 16.0, 14.0, "default", ("breast-cancer", "digits")),
+    "standard": Effort(2.5, 7.0, 13.0, 13.0, "default", ("breast-cancer", "digits")),
     "full": Effort(12.0, 30.0, 40.0, 60.0, "default", ("breast-cancer", "digits")),
 }
 _REPORT_S = 10.0

@@ -101,6 +101,7 @@ class Seal:
         def note() -> None:
             nonlocal before, used_before
             used_before, before = self._used_s(child), perf_counter()
+            self.last_turn_agrees = True
 
         start, end, *rest = ask(child, request, silence_limit, on_ready=note)
         after, used_after = perf_counter(), self._used_s(child)
@@ -112,9 +113,10 @@ class Seal:
         if used_after == used_after:  # not NaN
             self.processor_s += used_after - used_before
             excess_s = used_after - used_before - self.threads * (end - start)
-            if excess_s > 0:  # else its turn was interrupted, which says nothing
+            # Below 0 its turn was interrupted, which says nothing; and what threads of a pool used may come late.
+            if excess_s > 0 and self.threads == 1:
                 self.excess_s.append(excess_s)
-            self.last_turn_agrees = excess_s <= self._allowed_s(end - start)
+                self.last_turn_agrees = excess_s <= self._allowed_s(end - start)
         return end - start, rest
 
     def _allowed_s(self, turn_s: float) -> float:
@@ -124,7 +126,7 @@ class Seal:
 
     @property
     def usual_excess_s(self) -> float | None:
-        """The median of the excess; None where most turns had none, as with threads that wait for each other."""
+        """The median of the excess; None where most turns had none."""
         enough = len(self.excess_s) >= max(_TURNS, len(self.turns_s) / 2)
         return statistics.median(self.excess_s) if enough else None
 
