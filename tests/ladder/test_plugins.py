@@ -156,3 +156,17 @@ def test_an_import_that_prints_or_ends_spoils_no_list(tmp_path: Path, capfd: pyt
     assert found[f"{loud}:matmul"] == found["numpy"] == "available"
     assert found[f"{leaves}:matmul"] == "unavailable: SystemExit: 3 (leaves.py:2)"
     assert capfd.readouterr().out == ""
+
+
+@pytest.mark.parametrize("operands", ["torch", "numpy"])
+def test_a_kernel_that_prepares_b_is_whole_once_loaded(tmp_path: Path, operands: str) -> None:
+    path = write(
+        tmp_path / f"prepares_{operands}.py",
+        "def setup(b): return b * 2\n"
+        "def matmul(a, prepared): return a @ prepared / 2\n"
+        f"matmul.setup, matmul.operands = setup, {operands!r}\n",
+    )
+    kernel = load_kernel(f"{path}:matmul")
+    a, b = torch.ones(2, 3), torch.ones(3, 4)
+    assert torch.equal(kernel(a, b), a @ b)
+    assert torch.equal(kernel.prepared(a, kernel.setup(b)), a @ b)

@@ -117,7 +117,29 @@ def load_kernel(spec: str | Callable[..., Any]) -> Kernel:
     operands = said or getattr(kernel, "operands", "torch")
     if operands not in OPERANDS:
         raise unknown("operands", str(operands), OPERANDS, f"Kernel {spec!r} declares them.")
+    if setup := getattr(kernel, "setup", None):
+        return _with_setup(kernel, setup, operands == "numpy")
     return _on_tensors(kernel) if operands == "numpy" else kernel
+
+
+def _with_setup(kernel: Callable[..., Any], setup: Callable[..., Any], takes_arrays: bool) -> Kernel:
+    """Make one kernel of two parts; they stay to be had as its attributes ``setup`` and ``prepared``."""
+    import numpy as np
+    import torch
+
+    def prepare(b: torch.Tensor) -> Any:
+        return setup(b.numpy() if takes_arrays else b)
+
+    def multiply(a: torch.Tensor, prepared: Any) -> torch.Tensor:
+        c: torch.Tensor = kernel(a.numpy() if takes_arrays else a, prepared)
+        return torch.from_numpy(c) if takes_arrays and isinstance(c, np.ndarray) else c
+
+    @functools.wraps(kernel)
+    def both(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        return multiply(a, prepare(b))
+
+    both.__dict__.update(setup=prepare, prepared=multiply)
+    return both
 
 
 def load_function(spec: str, kind: str = "kernel") -> Callable[..., Any]:
