@@ -207,3 +207,13 @@ def test_without_time_each_kernel_has_its_least_number_of_samples(clock: list[fl
     base, slow = Fixed("base", lambda number: 1.0, clock), Fixed("slow", lambda number: 50.0, clock)
     run_rounds([base, slow], base, 0.5)
     assert len(slow.samples) == len(base.samples) == 3
+
+
+def test_a_difference_that_one_process_alone_shows_is_not_claimed() -> None:
+    base, one = Fixed("base", lambda number: 1.0, [0.0]), Fixed("one", lambda number: 1.0, [0.0])
+    noise = random.Random(3)
+    for number in range(1, 401):
+        base.samples[number], one.samples[number] = 1.0, noise.gauss(1.1 if number > 12 else 0.98, 0.02)
+    assert Comparison(one, base, 4, 1).verdict == "slower"
+    one.renewed_at = [12, 120]
+    assert Comparison(one, base, 4, 1).verdict == "unclear"

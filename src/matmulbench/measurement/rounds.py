@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import random
 from abc import ABC, abstractmethod
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from functools import partial
+from statistics import median
 from time import perf_counter
 
 from matmulbench.measurement.seal import KernelFailure
@@ -45,6 +47,8 @@ class Candidate(ABC):
         seconds that a fresh process takes until its first turn.
     samples
         for each round that it took part in, the seconds of one call or step.
+    renewed_at
+        the last round of each process but the one that runs.
     failure
         why it takes no more part.
     model_error
@@ -55,6 +59,7 @@ class Candidate(ABC):
         self.name = name
         self.turn_s = self.renewal_s = 0.0
         self.samples: dict[int, float] = {}
+        self.renewed_at: list[int] = []
         self.failure: KernelFailure | None = None
         self.model_error = 0.0
 
@@ -120,8 +125,18 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        """``faster``, ``slower``, ``same`` or ``unclear``."""
-        return verdict(self.speedup, self._ratio(1 - FALSE_ALARM / self.analyses / self.comparisons))
+        """``faster``, ``slower``, ``same`` or ``unclear``; a difference is claimed if every process shows it."""
+        found = verdict(self.speedup, self._ratio(1 - FALSE_ALARM / self.analyses / self.comparisons))
+        return "unclear" if found in ("faster", "slower") and not self._every_process_agrees else found
+
+    @property
+    def _every_process_agrees(self) -> bool:
+        """Whether the ratio is on the same side of 1 in each process that took part in enough rounds."""
+        ratios: dict[int, list[float]] = {}
+        for number, ours, theirs in zip(self.rounds, self.samples, self.baseline_samples, strict=True):
+            ratios.setdefault(bisect_left(self.one.renewed_at, number), []).append(theirs / ours)
+        sides = {median(found) > 1 for found in ratios.values() if len(found) >= _FIRST_ANALYSIS / 2}
+        return len(sides) <= 1
 
     @property
     def settled(self) -> bool:
@@ -189,6 +204,7 @@ def run_rounds(
                 ):
                     for one in playing:
                         one.attempt(one.renew)
+                        one.renewed_at.append(number)
     for one in candidates:
         if not one.failure:
             one.attempt(one.audit)
