@@ -9,6 +9,7 @@ from matmulbench.ladder.plugins import load_kernel
 from matmulbench.results.schema import columns
 from matmulbench.verification import agreement, probe, verify_kernel
 from matmulbench.verification.large import check_precision
+from matmulbench.verification.shapes import check_mismatches
 from matmulbench.verification.subject import Subject, WrongError
 
 MUTANTS = "matmulbench.audit.mutants"
@@ -136,4 +137,6 @@ def test_operands_that_do_not_match_must_be_refused(tmp_path):
 
 @pytest.mark.parametrize("spec", [rung.name for rung in LADDER])
 def test_every_rung_refuses_operands_that_do_not_match(spec):
-    assert probe("shape mismatch", spec, "float64") is None
+    subject = Subject(spec, load_kernel(spec), "float64")
+    check_mismatches(subject)
+    assert not subject.notes

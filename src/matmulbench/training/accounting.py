@@ -40,7 +40,7 @@ _POINTS = 500  # of a loss curve, at most, in the results
 _FEW_ROWS = 256  # rows, at most, that a kernel too slow for the whole batch learns from
 _FEW_ROWS_S = 0.5  # seconds that may go into comparing a kernel's losses even when no time is left
 _TURNS = 100  # what a kernel wants of the time, about
-_JUDGED = 0.1  # of the turns
+_JUDGED = 0.25  # of the turns, beside the first and the last
 _AGREE = 0.1  # predicted and measured speedup should, within this
 
 _draw = np.random.default_rng()
@@ -206,7 +206,7 @@ class TrainingCandidate(Candidate):
         at_end = last == self.course.steps
         if not self.finished:
             self._check(losses)
-            if at_end or _draw.random() < _JUDGED:
+            if at_end or len(self.losses) == steps or _draw.random() < _JUDGED:
                 self._judge(at_end)
         if at_end:
             self.finished = True
