@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from matmulbench.isolation import Host
+from matmulbench.isolation import Host, LostError
 from matmulbench.isolation.requests import Examine, LoadKernel, OpenReferee, OpenWorkload
 from matmulbench.ladder import BASELINE, LADDER
 from matmulbench.ladder.plugins import find_kernel, kernels
@@ -24,7 +24,6 @@ from matmulbench.measurement.cells import (
     measure_roof,
 )
 from matmulbench.measurement.roof import Roof
-from matmulbench.measurement.seal import LostError
 from matmulbench.results.schema import Row, TrainingRow, VerificationRow, frame
 from matmulbench.status import Status
 from matmulbench.training.accounting import train_kernels

@@ -11,6 +11,7 @@ from matmulbench.isolation import Host
 from matmulbench.measurement.cells import Cell, Settings, measure_cells
 from matmulbench.measurement.roof import Roof
 from matmulbench.measurement.rounds import Candidate, Comparison, run_rounds
+from matmulbench.measurement.seal import Seal
 from matmulbench.results.schema import Status
 from matmulbench.workload import Workload
 
@@ -217,3 +218,11 @@ def test_a_difference_that_one_process_alone_shows_is_not_claimed() -> None:
     assert Comparison(one, base, 4, 1).verdict == "slower"
     one.renewed_at = [12, 120]
     assert Comparison(one, base, 4, 1).verdict == "unclear"
+
+
+def test_a_kernel_without_an_undisturbed_turn_has_no_figure(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Seal, "_allowed_s", lambda seal, turn_s: -1.0)
+    monkeypatch.setattr(Seal, "finding", lambda seal: None)
+    row = measured(host, ["numpy"])["numpy"].row
+    assert (row.status, row.median_s, row.speedup) == (Status.LOST, None, None)
+    assert "undisturbed" in row.reason

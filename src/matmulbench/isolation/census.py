@@ -43,9 +43,8 @@ def descendants_s(pid: int) -> float:
     return 0.0
 
 
-def end_orphans(spare: set[int]) -> int:
-    """Kill all children of this process but those of ``spare``, with their descendants; return how many there were."""
-    ended = 0
+def end_orphans(spare: set[int]) -> None:
+    """Kill all children of this process but those of ``spare``, with their descendants."""
     with suppress(psutil.Error):
         for orphan in psutil.Process().children():
             if orphan.pid in spare:
@@ -53,7 +52,5 @@ def end_orphans(spare: set[int]) -> int:
             for process in [*orphan.children(recursive=True), orphan]:
                 with suppress(psutil.Error):
                     process.kill()
-                    ended += 1
             with suppress(ChildProcessError):
                 os.waitpid(orphan.pid, 0)
-    return ended

@@ -36,8 +36,8 @@ class Outcome:
     reason: str | None = None
 
 
-class HostDiedError(Exception):
-    """The host ended, and all its children with it; it is nobody's kernel that did it."""
+class LostError(Exception):
+    """The suite's own processes ended: nobody's kernel is to blame."""
 
 
 class Host:
@@ -50,7 +50,7 @@ class Host:
         self.threads = threads
         self._process: subprocess.Popen[bytes] | None = None
         self._control: Connection | None = None
-        self._ended: dict[int, tuple[int, int]] = {}  # pid: wait status, descendants that it left behind
+        self._ended: dict[int, int] = {}  # pid: wait status
 
     def __enter__(self) -> Self:
         return self
@@ -103,7 +103,7 @@ class Host:
 
         Raises
         ------
-        HostDiedError
+        LostError
             if the host ended instead, twice.
         """
         for _ in range(2):
@@ -115,17 +115,17 @@ class Host:
                 while True:
                     if not hears([control], _IMPORT_LIMIT):
                         break
-                    pid, status, left = control.recv()
+                    pid, status = control.recv()
                     if status is None:
                         return Child(self, pid, ours)
-                    self._ended[pid] = (status, left)
+                    self._ended[pid] = status
             except (EOFError, ConnectionError):
                 pass
             finally:
                 theirs.close()
             ours.close()
             self.close()
-        raise HostDiedError("the process that forks the children ended, or did not start")
+        raise LostError("the process that forks the children ended, or did not start")
 
     def call(
         self,
@@ -140,7 +140,7 @@ class Host:
         for attempt in range(2):
             try:
                 child = self.fork(type(request), memory_limit=memory_limit)
-            except HostDiedError as error:
+            except LostError as error:
                 return Outcome(Status.LOST, reason=str(error))
             try:
                 outcome = child.call(
@@ -152,22 +152,22 @@ class Host:
                 break
         return outcome
 
-    def take_notice(self, pid: int) -> tuple[int, int] | None:
-        """Read what the host reports; return wait status and number of descendants left if ``pid`` has ended.
+    def take_notice(self, pid: int) -> int | None:
+        """Read what the host reports; return the wait status of ``pid`` if it has ended.
 
         Raises
         ------
-        HostDiedError
+        LostError
             if the host has.
         """
         try:
             while self._control and self._control.poll():
-                ended, status, left = self._control.recv()
-                self._ended[ended] = (status, left)
+                ended, status = self._control.recv()
+                self._ended[ended] = status
         except (EOFError, ConnectionError):
-            raise HostDiedError("the process that forks the children ended") from None
+            raise LostError("the process that forks the children ended") from None
         if not self._control:
-            raise HostDiedError("the process that forks the children was closed")
+            raise LostError("the process that forks the children was closed")
         return self._ended.get(pid)
 
     @property
@@ -222,10 +222,10 @@ class Child:
             while True:
                 try:
                     ended = self._notice()
-                except HostDiedError as error:
+                except LostError as error:
                     return Outcome(Status.LOST, reason=str(error))
                 if not self._pipe.poll():
-                    if ended:
+                    if ended is not None:
                         return self._end(ended)
                     control = self.host.control
                     if not hears([self._pipe, *([control] if control else [])], silence_limit):
@@ -253,9 +253,9 @@ class Child:
             self.close()
             raise
 
-    def _notice(self) -> tuple[int, int] | None:
+    def _notice(self) -> int | None:
         if self.host.pid != self._host_pid:
-            raise HostDiedError("the process that forked this child ended")
+            raise LostError("the process that forked this child ended")
         return self.host.take_notice(self.pid)
 
     def close(self) -> None:
@@ -270,16 +270,16 @@ class Child:
         """Return how a child ended whose pipe is closed."""
         try:
             for _ in range(20):
-                if ended := self._notice():
+                if (ended := self._notice()) is not None:
                     return self._end(ended)
                 hears([control] if (control := self.host.control) else [], 0.5)
-        except HostDiedError as error:
+        except LostError as error:
             return Outcome(Status.LOST, reason=str(error))
         self.close()
         return Outcome(Status.CRASHED, reason="the process closed its pipe to the suite")
 
-    def _end(self, ended: tuple[int, int]) -> Outcome:
-        code = os.waitstatus_to_exitcode(ended[0])
+    def _end(self, wait_status: int) -> Outcome:
+        code = os.waitstatus_to_exitcode(wait_status)
         self._pipe.close()
         if code >= 0:
             return Outcome(Status.CRASHED, reason=f"the process ended itself with exit code {code}")

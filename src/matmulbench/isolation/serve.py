@@ -56,7 +56,8 @@ def serve(descriptor: int) -> None:
                 found, status = os.waitpid(pid, os.WNOHANG)
                 if found:
                     children.discard(pid)
-                    control.send((pid, status, end_orphans(children)))
+                    end_orphans(children)
+                    control.send((pid, status))
             continue
         try:
             modules, request, memory_limit = control.recv()
@@ -86,7 +87,7 @@ def serve(descriptor: int) -> None:
             _live(pipe, memory_limit)
         pipe.close()
         children.add(child)
-        control.send((child, None, 0))
+        control.send((child, None))
 
 
 def _live(pipe: Connection, memory_limit: int) -> None:

@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from matmulbench.isolation import Child, Host
-from matmulbench.isolation.host import HostDiedError
+from matmulbench.isolation import Child, Host, LostError
 from matmulbench.isolation.requests import (
     Calibrate,
     CheckResult,
@@ -31,7 +30,7 @@ from matmulbench.measurement.conditions import Conditions
 from matmulbench.measurement.cost import Cost, extrapolate
 from matmulbench.measurement.roof import Roof
 from matmulbench.measurement.rounds import Candidate, Comparison, run_rounds
-from matmulbench.measurement.seal import SILENCE_S, KernelFailure, LostError, Seal, ask
+from matmulbench.measurement.seal import SILENCE_S, KernelFailure, Seal, ask
 from matmulbench.results.schema import MeasurementRow
 from matmulbench.status import Status
 from matmulbench.workload import ITEMSIZE, Workload
@@ -181,6 +180,7 @@ class KernelCandidate(Candidate):
 
     def _open(self) -> None:
         began = perf_counter()
+        self.close()
         self.child = self.host.fork()
         request = OpenWorkload(self.name, self.workload, self.referee.windows)
         ask(self._child, request, descriptors=(self.referee.descriptor, self.output))
@@ -194,7 +194,6 @@ class KernelCandidate(Candidate):
     def renew(self) -> None:
         """Go on in a fresh process, after an untimed turn there."""
         began = perf_counter()
-        self._child.close()
         self._open()
         if self.cost:
             self._block(self.cost.workload, check=False)
@@ -312,10 +311,7 @@ def measure_cells(
     everyone = list(dict.fromkeys([*([baseline] if baseline else []), *specs]))
     limit_s = settings.limit_s or budget_s / (4 * max(1, len(everyone)))
     peers: list[Seal] = []
-    try:
-        referee = Referee(host, workload, peers)
-    except HostDiedError as error:
-        raise LostError(str(error)) from None
+    referee = Referee(host, workload, peers)
     candidates = [
         KernelCandidate(
             host, referee, peers, spec, None if spec in settings.never_extrapolate else limit_s, settings.cold
@@ -340,8 +336,6 @@ def measure_cells(
             _cell(one, base, analyses, len(candidates) - 1, _above(roof, one, host), warnings, baseline)
             for one in candidates
         ]
-    except HostDiedError as error:
-        raise LostError(str(error)) from None
     finally:
         for one in candidates:
             one.close()
@@ -403,8 +397,10 @@ def _cell(
     workload, threads = one.workload, one.host.threads
     if one.failure:
         return Cell(_row(workload, threads, one.name, one.failure.status, one.failure.reason), [], {})
-    row = _row(workload, threads, one.name, Status.OK, None)
     seen = Comparison(one, base, analyses, comparisons)
+    if not seen.samples:
+        return failed_cell(workload, threads, one.name, Status.LOST, "no turn was undisturbed beside the baseline's")
+    row = _row(workload, threads, one.name, Status.OK, None)
     row.extrapolated = one.extrapolated
     row.min_s, row.samples = float(np.min(seen.samples)), len(seen.samples)
     row.median_s, row.ci_low_s, row.ci_high_s = seen.time.figures

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
 
-from matmulbench.isolation import Child
+from matmulbench.isolation import Child, LostError
 from matmulbench.isolation.census import descendants_s, processor_s
 from matmulbench.isolation.requests import Request
 from matmulbench.status import Status
@@ -35,10 +35,6 @@ class KernelFailure(Exception):  # noqa: N818  # what it is, not that it is an e
     def __init__(self, status: Status, reason: str | None, killed: bool = False) -> None:
         super().__init__(reason)
         self.status, self.reason, self.killed = status, reason or "", killed
-
-
-class LostError(Exception):
-    """The suite's own processes ended: nobody's kernel is to blame."""
 
 
 def ask(
@@ -77,7 +73,7 @@ class Seal:
     turns_s: list[float] = field(default_factory=list)  # as the child reports them
     ways_s: list[float] = field(default_factory=list)  # what the parent waited beyond that
     excess_s: list[float] = field(default_factory=list)  # processor time beyond what the reported time explains
-    last_turn_agrees: bool = True  # whether the reported time explains the processor time
+    last_turn_agrees: bool = True  # whether the reported times explain the processor time
     processor_s: float = 0.0
     wall_s: float = 0.0
     idle_processor_s: float = 0.0
@@ -101,7 +97,6 @@ class Seal:
         def note() -> None:
             nonlocal before, used_before
             used_before, before = self._used_s(child), perf_counter()
-            self.last_turn_agrees = True
 
         start, end, *rest = ask(child, request, silence_limit, on_ready=note)
         after, used_after = perf_counter(), self._used_s(child)
@@ -116,7 +111,7 @@ class Seal:
             # Below 0 its turn was interrupted, which says nothing; and what threads of a pool used may come late.
             if excess_s > 0 and self.threads == 1:
                 self.excess_s.append(excess_s)
-                self.last_turn_agrees = excess_s <= self._allowed_s(end - start)
+                self.last_turn_agrees &= excess_s <= self._allowed_s(end - start)
         return end - start, rest
 
     def _allowed_s(self, turn_s: float) -> float:
@@ -136,7 +131,8 @@ class Seal:
         return _REST_S + _SPIN_S * (self.threads - 1)
 
     def wake(self, child: Child) -> None:
-        """Count what the process used while it was not its turn."""
+        """Begin a turn: count what the process used while it was not its turn."""
+        self.last_turn_agrees = True
         if self._rest and self._rest[0] == child.pid:
             _, used, when = self._rest
             self.idle_s += perf_counter() - when

@@ -152,9 +152,6 @@ def verification_table(verification: pd.DataFrame) -> Table:
     return Table("Verification", columns, rows, note)
 
 
-verification_matrix = verification_table  # the name by which the command still asks for it
-
-
 def training_table(training: pd.DataFrame, baseline: str = BASELINE) -> Table:
     """Return what each kernel buys in each task."""
     found = tasks(training)

@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 
 from matmulbench.errors import UsageError
-from matmulbench.isolation import Child, Host
-from matmulbench.isolation.host import HostDiedError
+from matmulbench.isolation import Child, Host, LostError
 from matmulbench.isolation.requests import (
     CheckTrainingSettings,
     CommitParameters,
@@ -28,7 +27,7 @@ from matmulbench.isolation.requests import (
     TrainSteps,
 )
 from matmulbench.measurement.rounds import MIN_ROUNDS, Candidate, Comparison, run_rounds
-from matmulbench.measurement.seal import KernelFailure, LostError, Seal, ask
+from matmulbench.measurement.seal import KernelFailure, Seal, ask
 from matmulbench.results.schema import TrainingRow
 from matmulbench.status import Status
 
@@ -286,10 +285,7 @@ def train_kernels(
     LostError
         if the suite's own processes ended.
     """
-    try:
-        course = Course.open(host, task, seed, data_dir, options or {})
-    except HostDiedError as error:
-        raise LostError(str(error)) from None
+    course = Course.open(host, task, seed, data_dir, options or {})
     deadline = perf_counter() + budget_s
     everyone = list(dict.fromkeys([*([baseline] if baseline else []), *specs]))
     candidates = [TrainingCandidate(course, spec) for spec in [*everyone, None]]
@@ -312,8 +308,6 @@ def train_kernels(
         ]
         _predict_speedups(rows, baseline if base else None)
         return rows
-    except HostDiedError as error:
-        raise LostError(str(error)) from None
     finally:
         for one in candidates:
             one.close()

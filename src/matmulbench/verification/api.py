@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from matmulbench.isolation import Host, Outcome
-from matmulbench.isolation.host import Child, HostDiedError
+from matmulbench.isolation.host import Child, LostError
 from matmulbench.isolation.requests import AgreementResults, Confirm, Examine, Judge, Multiply
 from matmulbench.results.schema import VerificationRow
 from matmulbench.status import Status
@@ -49,7 +49,7 @@ def verify_kernel(
     for _ in range(2):
         try:
             child = host.fork(Examine, memory_limit=MEMORY_LIMIT)
-        except HostDiedError as error:
+        except LostError as error:
             row = VerificationRow(spec, dtype, Status.LOST, finding=str(error))
             continue
         try:
