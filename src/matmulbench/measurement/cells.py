@@ -209,7 +209,7 @@ class KernelCandidate(Candidate):
         assert self.cost
         began = perf_counter()
         self._extra_s = 0.0
-        self.seal.wake(self._child)
+        self.seal.wake(self._child, number)
         check = self.checks < 2 or (self.check_s < _CHECKED_SHARE * self.turns_s and _draw.random() < _CHECKED)
         seen_too = number <= _SEEN_AT_FIRST or number % _SEEN_EVERY == 0
         seen_too = seen_too and operands.has_recurring(self.workload)
