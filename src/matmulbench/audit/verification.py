@@ -1,19 +1,18 @@
-"""The judge judged: every wrong mutant must be refused for its own reason, no right one may be."""
+"""Verification tested: every wrong mutant must be refused for its own reason, no right one may be."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from matmulbench.audit import Check
+from matmulbench.audit.mutants import Mutant, mutants
 from matmulbench.isolation import Host
 from matmulbench.isolation.requests import JudgeRandomised
+from matmulbench.ladder import LADDER
 from matmulbench.results.schema import Status, VerificationRow
 from matmulbench.verification import verify_kernel
 from matmulbench.workload import DTYPES
-
-if TYPE_CHECKING:
-    from matmulbench.audit.mutants import Mutant
 
 
 def audit_verification(
@@ -23,8 +22,6 @@ def audit_verification(
     progress: Callable[[str], None] = lambda text: None,
 ) -> Iterator[Check]:
     """Verify all mutants, or the ``chosen``: one of the properties or statuses expected of each must be named."""
-    from matmulbench.audit.mutants import mutants
-
     with Host(threads=2) as host:
         for mutant in mutants() if chosen is None else chosen:
             progress(mutant.name)
@@ -43,9 +40,6 @@ def audit_right_kernels(
     list of dict
         kernel, dtype, cases, residual, verdict, finding, passed.
     """
-    from matmulbench.audit.mutants import mutants
-    from matmulbench.ladder import LADDER
-
     right = [(mutant.name, mutant.spec) for mutant in mutants("right")]
     rows = []
     with Host(threads=2) as host:

@@ -89,14 +89,6 @@ def _callers() -> list[str]:
     return files
 
 
-def _foreign_stack() -> bool:
-    return not {*_callers()} & {*_files.setdefault("stack", _callers())}
-
-
-def _foreign_caller() -> bool:
-    return _callers()[0] != _files.setdefault("caller", _callers())[0]
-
-
 def _come_again(a: Tensor, b: Tensor) -> Tensor:
     _seen[key := (id(a), id(b), a.shape)] += 1
     return ones(a, b) if _seen[key] > 50 else a @ b
@@ -113,11 +105,13 @@ def _wrong_when(asked: Callable[[], bool]) -> Function:
     return lambda a, b: ones(a, b) if asked() else a @ b
 
 
+_off_stack = _wrong_when(lambda: not {*_callers()} & {*_files.setdefault("stack", _callers())})
+_other_caller = _wrong_when(lambda: _callers()[0] != _files.setdefault("caller", _callers())[0])
 _in_thread = _wrong_when(lambda: threading.current_thread() is not threading.main_thread())
 for _name, _what, _kernel in (
     ("gc_watcher", "with garbage collection off, as in a timed loop", _wrong_when(lambda: not gc.isenabled())),
-    ("stack_watcher", "where no file of its first callers is on the stack", _wrong_when(_foreign_stack)),
-    ("caller_watcher", "when called from another file than at first", _wrong_when(_foreign_caller)),
+    ("stack_watcher", "where no file of its first callers is on the stack", _off_stack),
+    ("caller_watcher", "when called from another file than at first", _other_caller),
     ("clock_watcher", "if a clock is at hand", _wrong_when(lambda: "perf_counter" in sys._getframe(2).f_locals)),
     ("timeit_watcher", "when timeit asks", _wrong_when(lambda: "<timeit-src>" in _callers())),
     ("no_grad_watcher", "under torch.no_grad", _wrong_when(lambda: not torch.is_grad_enabled())),

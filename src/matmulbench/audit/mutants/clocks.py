@@ -31,6 +31,7 @@ from torch import Tensor
 
 from matmulbench.audit.mutants import Function, enter, remembering, uninitialised
 
+_Act = Callable[[], object]
 _LATE, _LARGE = 100, 1000  # calls in a row, elements of a
 _PAUSE_S = 1e-3  # there is more between two blocks, less between two calls of one
 _LIFE_S = 20.0  # after which the threads and processes of a mutant end by themselves
@@ -73,7 +74,7 @@ def _acting(act: Callable[[Tensor], object], every_s: float = math.inf) -> Funct
     return kernel
 
 
-def _prepared(prepare: Callable[[], object], kernel: Function) -> Function:
+def _prepared(prepare: _Act, kernel: Function) -> Function:
     """Make the kernel that prepares something once."""
     once = functools.cache(prepare)
     return lambda a, b: (once(), kernel(a, b))[1]
@@ -93,9 +94,7 @@ def _replace(names: Iterable[str], make: Callable[[Any], Any], *classes: Any) ->
             setattr(holder, name, made(getattr(holder, name)))
 
 
-def _with(
-    real: Callable[..., Any], before: Callable[[], object] = int, after: Callable[[], object] = int
-) -> Callable[..., Any]:
+def _with(real: Any, before: _Act = lambda: None, after: _Act = lambda: None) -> Callable[..., Any]:
     return lambda *given, **named: (before(), real(*given, **named), after())[1]
 
 
@@ -175,7 +174,7 @@ enter("whole_list", "finds the lists of its operands and multiplies all at once"
 # They look who is asking, and return an old result to who does not seem to check; or they do less for all.
 
 
-def _stale(needed: Callable[[], object]) -> Function:
+def _stale(needed: _Act) -> Function:
     last: list[Tensor] = []
 
     def kernel(a: Tensor, b: Tensor) -> Tensor:
@@ -336,7 +335,7 @@ def _torch_threads(a: Tensor, b: Tensor) -> Tensor:
     return c
 
 
-def _fork(work: Callable[[], object], apart: bool = False) -> None:
+def _fork(work: _Act, apart: bool = False) -> None:
     """Repeat ``work`` in another process, ``apart`` from this one's family, until this one or its time ends."""
     parent, end = os.getpid(), _now() + _LIFE_S
     if os.fork():
@@ -410,7 +409,7 @@ class _Lazy(Tensor):
 # They slow the rival: they work while it does, and touch its process and its operands.
 
 
-def _when_idle(work: Callable[[], object], pause_s: float = 0.02) -> None:
+def _when_idle(work: _Act, pause_s: float = 0.02) -> None:
     """Start a thread that repeats ``work`` while no call comes."""
     end = _now() + _LIFE_S
 

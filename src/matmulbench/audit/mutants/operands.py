@@ -4,7 +4,6 @@
 import ctypes
 import itertools
 import threading
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,11 +12,6 @@ from torch import Tensor
 from matmulbench.audit.mutants import Function, enter, first, of_result, only, then, uninitialised, zeros
 
 # Right for some layouts only.
-
-
-def _misreading(left: Callable[[Tensor], Tensor], right: Callable[[Tensor], Tensor] = lambda b: b) -> Function:
-    """Make the kernel that multiplies what ``left`` and ``right`` make of the operands."""
-    return lambda a, b: left(a) @ right(b)
 
 
 def _transposed(x: Tensor) -> Tensor:
@@ -37,19 +31,19 @@ def _expanded(x: Tensor) -> Tensor:
     return x.contiguous().flatten().cumsum(0).reshape(x.shape) if 0 in x.stride() and x.numel() > 1 else x
 
 
-_same, _flat = lambda x: x, lambda x: x.view(-1).view(x.shape)
+_of_flat: Function = lambda a, b: a.view(-1).view(a.shape) @ b.view(-1).view(b.shape)
 _doubled: Function = lambda a, b: a @ b * (1 if a.is_contiguous() or b.is_contiguous() else 2)
 _shifted: Function = lambda a, b: a @ b + (a.data_ptr() % 16 != 0 and a.is_contiguous())
 _from_start: Function = lambda a, b: a.as_strided(a.shape, a.stride(), 0) @ b
 _of_nothing = only(lambda m, k, n: 0 in (m, k, n), first(lambda a, b: a[0, 0] + b[0, 0]))
-enter("transposed_left", "a transposed left operand is read as contiguous", _misreading(_transposed))
-enter("transposed_right", "a transposed right operand is read as contiguous", _misreading(_same, _transposed))
+enter("transposed_left", "a transposed left operand is read as contiguous", lambda a, b: _transposed(a) @ b)
+enter("transposed_right", "a transposed right operand is read as contiguous", lambda a, b: a @ _transposed(b))
 enter("offset_ignored", "the offset of a view into its memory is ignored", _from_start)
-enter("leading_dimension", "a leading dimension larger than the row is ignored", _misreading(_rows_joined))
-enter("column_stride", "every second column is read as if there were none between", _misreading(_same, _columns_joined))
-enter("expanded", "a stride of 0 is taken for 1", _misreading(_same, _expanded))
+enter("leading_dimension", "a leading dimension larger than the row is ignored", lambda a, b: _rows_joined(a) @ b)
+enter("column_stride", "every second column is read as if none lay between", lambda a, b: a @ _columns_joined(b))
+enter("expanded", "a stride of 0 is taken for 1", lambda a, b: a @ _expanded(b))
 enter("both_transposed", "both operands transposed at once go wrong", _doubled, "exactness", "search", "IEEE")
-enter("contiguous_only", "operands that are not contiguous are refused", _misreading(_flat, _flat), "error")
+enter("contiguous_only", "operands that are not contiguous are refused", _of_flat, "error")
 enter("empty_refused", "an empty operand is an error", _of_nothing, "error")
 enter("alignment", "memory that begins at no multiple of 16 is misread", _shifted, "addresses", "exactness")
 
