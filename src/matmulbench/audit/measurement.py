@@ -24,7 +24,7 @@ from matmulbench.training.accounting import train_kernels
 from matmulbench.workload import FIRST, Workload
 
 if TYPE_CHECKING:
-    from matmulbench.audit.mutants.clocks import ClockMutant
+    from matmulbench.audit.mutants import Mutant
 
 _HERE = "matmulbench.audit.planted"
 WORKLOADS = ("5x784x10", "64x784x50", "1000x784x50")
@@ -109,15 +109,15 @@ def restarts(runs: int) -> Iterator[Check]:
 
 def cheats(host: Host, quick: bool, progress: Callable[[str], None]) -> Iterator[Check]:
     """Time kernels that cheat in time: each is refused for a reason of its own, or no faster than it is."""
-    from matmulbench.audit.mutants.clocks import clock_mutants
+    from matmulbench.audit.mutants import mutants
 
     for text in CHEATED[: 1 if quick else 2]:
-        for mutant in clock_mutants()[:: 3 if quick else 1]:
+        for mutant in mutants("clocks")[:: 3 if quick else 1]:
             progress(f"{mutant.name} {text}")
             cells = measure_cells(host, Workload.parse(text), [mutant.spec], mutant.honest, CHEATS_BUDGET_S)
             row = next(cell.row for cell in cells if cell.row.kernel == mutant.spec)
             yield _judge_cheat("in time", mutant, text, row.status, row.reason, row.speedup)
-    for mutant in clock_mutants()[:: 6 if quick else 1]:
+    for mutant in mutants("clocks")[:: 6 if quick else 1]:
         progress(f"{mutant.name} in training")
         for trained, _ in train_kernels(host, "digits", [mutant.spec], mutant.honest, CHEATS_BUDGET_S):
             if trained.kernel == mutant.spec:
@@ -126,9 +126,9 @@ def cheats(host: Host, quick: bool, progress: Callable[[str], None]) -> Iterator
 
 
 def _judge_cheat(
-    where: str, mutant: ClockMutant, setting: str, status: str, reason: str | None, gain: float | None
+    where: str, mutant: Mutant, setting: str, status: str, reason: str | None, gain: float | None
 ) -> Check:
-    required = f"{' or '.join(mutant.reasons)}; or no gain"
+    required = f"{' or '.join(mutant.expected)}; or no gain"
     if status != Status.OK:
         return Check(f"{mutant.name} {where}", f"{setting}: {mutant.does}", required, f"{status}: {reason}", True)
     passed = gain is not None and gain <= NO_GAIN
