@@ -8,9 +8,8 @@ from matmulbench.ladder import LADDER
 from matmulbench.ladder.plugins import load_kernel
 from matmulbench.results.schema import columns
 from matmulbench.verification import agreement, probe, verify_kernel
-from matmulbench.verification.large import check_precision
-from matmulbench.verification.shapes import check_mismatches
-from matmulbench.verification.subject import Subject, WrongError
+from matmulbench.verification.kernel import KernelUnderTest, WrongError
+from matmulbench.verification.search import check_mismatches, check_precision
 
 MUTANTS = "matmulbench.audit.mutants"
 
@@ -115,7 +114,7 @@ def test_operands_rounded_at_one_shape_alone_are_found(tmp_path, operand, shape,
     mine.write_text(ROUNDING.format(operand=operand, shape=shape, bits=bits))
     spec = f"{mine}:matmul"
     with pytest.raises(WrongError) as found:
-        check_precision(Subject(spec, load_kernel(spec), dtype, prop="full precision"), 100.0)
+        check_precision(KernelUnderTest(spec, load_kernel(spec), dtype, prop="full precision"), 100.0)
     assert str(found.value).startswith(f"full precision: {'x'.join(map(str, shape))}")
     heard = []
     exec(found.value.repeat.strip("`"), {"print": heard.append})
@@ -123,9 +122,9 @@ def test_operands_rounded_at_one_shape_alone_are_found(tmp_path, operand, shape,
 
 
 def test_an_algorithm_of_strassens_type_may_lose_bits_of_sums():
-    subject = Subject("strassen", strassen, "float32")
-    check_precision(subject, 0.1)
-    assert "all-bits" in subject.normwise
+    kernel = KernelUnderTest("strassen", strassen, "float32")
+    check_precision(kernel, 0.1)
+    assert "all-bits" in kernel.normwise[1]
 
 
 def test_operands_that_do_not_match_must_be_refused(tmp_path):
@@ -137,6 +136,6 @@ def test_operands_that_do_not_match_must_be_refused(tmp_path):
 
 @pytest.mark.parametrize("spec", [rung.name for rung in LADDER])
 def test_every_rung_refuses_operands_that_do_not_match(spec):
-    subject = Subject(spec, load_kernel(spec), "float64")
-    check_mismatches(subject)
-    assert not subject.notes
+    kernel = KernelUnderTest(spec, load_kernel(spec), "float64")
+    check_mismatches(kernel)
+    assert not kernel.notes

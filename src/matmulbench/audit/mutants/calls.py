@@ -57,7 +57,7 @@ enter(
     "by_sample",
     "cached by a few elements of larger operands",
     lambda a, b: a @ b if a.numel() < 2000 else _sampled(a, b),
-    *("earlier calls", "watched"),
+    *("earlier calls", "benchmark-awareness"),
 )
 
 
@@ -72,7 +72,7 @@ def _wrong_at(wrong: Callable[[int], bool]) -> Function:
     return kernel
 
 
-_CHANGES = ("earlier calls", "watched", "race", "exactness")
+_CHANGES = ("earlier calls", "benchmark-awareness", "race", "exactness")
 enter("first_call", "the first call is wrong", _wrong_at(lambda call: call == 1), *_CHANGES)
 enter("call_100", "the 100th call is wrong", _wrong_at(lambda call: call == 100), "earlier calls")
 enter("every_1000th", "every 1000th call is wrong", _wrong_at(lambda call: call % 1000 == 999), *_CHANGES[:2])
@@ -89,7 +89,7 @@ def carried_over(a: Tensor, b: Tensor) -> Tensor:
     return total
 
 
-@planted("threads add to the same sum without a lock, and lose some", "race", "earlier calls", "watched")
+@planted("threads add to the same sum without a lock, and lose some", "race", "earlier calls", "benchmark-awareness")
 def racy(a: Tensor, b: Tensor) -> Tensor:
     if a.shape[1] < 2:
         return a @ b
@@ -148,10 +148,10 @@ for _name, _what, _watched in (
     ("inference_watcher", "in inference mode", torch.is_inference_mode_enabled),
     ("thread_watcher", "outside the main thread", lambda: threading.current_thread() is not threading.main_thread()),
 ):
-    enter(_name, f"wrong {_what}", _wrong_when(_watched), "watched")
+    enter(_name, f"wrong {_what}", _wrong_when(_watched), "benchmark-awareness")
 
 
-@planted("wrong once the same objects have come back fifty times, as in a benchmark", "watched")
+@planted("wrong once the same objects have come back fifty times, as in a benchmark", "benchmark-awareness")
 def repetition_watcher(a: Tensor, b: Tensor) -> Tensor:
     key = (id(a), id(b), a.shape)
     _seen[key] = _seen.get(key, 0) + 1
@@ -161,7 +161,7 @@ def repetition_watcher(a: Tensor, b: Tensor) -> Tensor:
 _seen: dict[object, int] = {}
 
 
-@planted("wrong when calls follow each other within some microseconds", "watched")
+@planted("wrong when calls follow each other within some microseconds", "benchmark-awareness")
 def haste_watcher(a: Tensor, b: Tensor) -> Tensor:
     now = time.perf_counter()
     _hasty[0] = _hasty[0] + 1 if now - _last[0] < 15e-6 else 0
