@@ -44,7 +44,7 @@ PROPERTIES: dict[str, tuple[float, Callable[[KernelUnderTest, Effort, float], No
     "IEEE": (0.1, lambda kernel, _, seconds: ieee.check_ieee(kernel, seconds)),
     "benchmark-awareness": (0.12, lambda kernel, _, seconds: awareness.check_awareness(kernel, seconds)),
     "race": (0.08, lambda kernel, _, seconds: statefulness.check_repetition(kernel, seconds)),
-    "search": (0.12, _search),
+    "search": (0.06, _search),
     "memory safety": (0.1, lambda kernel, _, seconds: guards.check_memory_safety(kernel, seconds)),
     "large sizes": (0.2, lambda kernel, _, seconds: search.check_large(kernel, seconds)),
     "full precision": (0.2, lambda kernel, _, seconds: search.check_precision(kernel, seconds)),

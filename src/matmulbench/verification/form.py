@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+import zlib
 from contextlib import suppress
 
 import numpy as np
@@ -15,23 +15,10 @@ _POISONED = 3  # blocks that are filled with NaN and freed before a call
 _LARGEST_POISONED = 1 << 25  # bytes; a larger block is given back to the system at once, and serves nobody again
 
 
-class Fingerprint:
-    """All that a kernel must leave alone of an operand: form, place, and every byte of the memory behind the view."""
-
-    def __init__(self, operand: torch.Tensor) -> None:
-        self._operand = operand
-        self._form, self._content = self._look()
-        self._content = self._content.clone()
-
-    def _look(self) -> tuple[tuple[object, ...], torch.Tensor]:
-        x = self._operand
-        content = torch.empty(0, dtype=torch.uint8).set_(x.untyped_storage())
-        return (tuple(x.shape), x.stride(), x.data_ptr(), x.requires_grad), content
-
-    def has_changed(self) -> bool:
-        """Tell whether the operand differs from what it was."""
-        form, content = self._look()
-        return form != self._form or not torch.equal(content, self._content)
+def fingerprint(operand: torch.Tensor) -> tuple[object, ...]:
+    """Return all that a kernel must leave alone: form, place, and a checksum of all the memory behind the view."""
+    content = torch.empty(0, dtype=torch.uint8).set_(operand.untyped_storage()).numpy()
+    return zlib.crc32(content.data), tuple(operand.shape), operand.stride(), operand.data_ptr(), operand.requires_grad
 
 
 def poison(m: int, n: int, dtype: torch.dtype) -> None:
@@ -44,7 +31,7 @@ def poison(m: int, n: int, dtype: torch.dtype) -> None:
         del blocks
 
 
-def wrong_form(a: torch.Tensor, b: torch.Tensor, c: object, earlier: Iterable[torch.Tensor]) -> str | None:
+def wrong_form(a: torch.Tensor, b: torch.Tensor, c: object) -> str | None:
     """Return what is wrong with the form of ``c`` as the product of ``a`` and ``b``, and what to do about it."""
     shape = (a.shape[0], b.shape[1])
     if type(c) is not torch.Tensor:
@@ -63,10 +50,9 @@ def wrong_form(a: torch.Tensor, b: torch.Tensor, c: object, earlier: Iterable[to
         return None
     if any(stride == 0 and size > 1 for stride, size in zip(c.stride(), c.shape, strict=True)):
         return "elements of the result share memory (stride 0)"
-    others = [("operand a", a), ("operand b", b), *(("an earlier result", kept) for kept in earlier)]
-    for name, other in others:
-        if _overlap(c.untyped_storage(), other.untyped_storage()):
-            return f"the result shares memory with {name}: make a fresh one for each call"
+    for name, operand in (("a", a), ("b", b)):
+        if share_memory(c, operand):
+            return f"the result shares memory with operand {name}: make a fresh one"
     return None
 
 
@@ -79,5 +65,9 @@ def _remedy(c: object) -> str:
     return "return a fresh one of shape (m, n)"
 
 
-def _overlap(x: torch.UntypedStorage, y: torch.UntypedStorage) -> bool:
-    return x.data_ptr() < y.data_ptr() + y.nbytes() and y.data_ptr() < x.data_ptr() + x.nbytes()
+def share_memory(x: torch.Tensor, y: torch.Tensor) -> bool:
+    """Tell whether the memory behind ``x`` and ``y`` overlaps."""
+    first, second = x.untyped_storage(), y.untyped_storage()
+    return (
+        first.data_ptr() < second.data_ptr() + second.nbytes() and second.data_ptr() < first.data_ptr() + first.nbytes()
+    )

@@ -14,7 +14,7 @@ from matmulbench import isolation
 from matmulbench.ladder import Kernel
 from matmulbench.verification import bounds
 from matmulbench.verification.case import ALGEBRAIC, Array, Case
-from matmulbench.verification.form import Fingerprint, poison, wrong_form
+from matmulbench.verification.form import fingerprint, poison, share_memory, wrong_form
 from matmulbench.verification.pace import Pace
 from matmulbench.verification.result import judge_large
 
@@ -174,17 +174,19 @@ class KernelUnderTest:
             if an operand, or an earlier result, has changed, or the result is no fresh, plain tensor of the right
             shape and dtype.
         """
-        before = {"a": Fingerprint(a), "b": Fingerprint(b)}
+        before = fingerprint(a), fingerprint(b)
         poison(a.shape[0], b.shape[1], a.dtype)
         c: Any = self.kernel(a, b)
-        form = wrong_form(a, b, c, [kept for kept, _ in self._kept])
+        form = wrong_form(a, b, c)
         result: Array = np.empty(0) if form else c.detach().clone().numpy()
-        for name, operand in before.items():
-            if operand.has_changed():
+        for name, operand, was in zip("ab", (a, b), before, strict=True):
+            if fingerprint(operand) != was:
                 detail = f"operand {name} is not what it was before the call: work on a copy, as {name}.clone() makes"
                 raise self.wrong(where, detail, case, "operands")
         if form:
             raise self.wrong(where, form, case, "result")
+        if c.numel() and any(share_memory(c, earlier) for earlier, _ in self._kept):
+            raise self.wrong(where, "the result shares memory with an earlier result: make a fresh one", None, "result")
         self.check_kept_results(where)
         self._kept.append((c, result))
         return result
