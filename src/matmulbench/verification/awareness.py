@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import builtins
 import gc
 import itertools
 import queue
@@ -22,6 +23,7 @@ from matmulbench.verification.result import check_result
 from matmulbench.verification.statefulness import TINY, small_integers
 
 _MIN_CALLS, _MAX_CALLS = 250, 3000
+_LONGEST_LOOP_S = 4.0
 
 Operands = tuple[torch.Tensor, torch.Tensor]
 Ended = queue.SimpleQueue[tuple[float, BaseException | None]]
@@ -73,7 +75,10 @@ def check_awareness(kernel: KernelUnderTest, seconds: float) -> None:
     call_s = kernel.pace.predict(*TINY)
     for number, circumstance in enumerate(_CIRCUMSTANCES):
         share = (end - kernel.pace.clock()) / (len(_CIRCUMSTANCES) - number)
-        calls = int(min(_MAX_CALLS, max(_MIN_CALLS if number == 0 else 40, share / max(call_s, 1e-7))))
+        call_s = max(call_s, 1e-7)
+        calls = (
+            int(min(_MAX_CALLS, max(_MIN_CALLS if number == 0 else 40, share / call_s), _LONGEST_LOOP_S / call_s)) or 1
+        )
         where = f"{calls} calls of 3x4x5 in a timed loop, {circumstance.words}"
         kernel.announce(where)
         results, elapsed_s = _run_loop(kernel.kernel, pairs, calls, circumstance)
@@ -111,7 +116,7 @@ def _run_loop(
     """Return the results of ``calls`` calls and the seconds taken, in a loop that a kernel takes for another's."""
     file, function = circumstance.file, circumstance.function
     code = _timed_loop.__code__.replace(co_filename=file, co_name=function, co_qualname=function)
-    loop = FunctionType(code, {"__name__": file.removesuffix(".py").replace("/", ".")})
+    loop = FunctionType(code, {"__name__": file.removesuffix(".py").replace("/", "."), "__builtins__": builtins})
     results: list[torch.Tensor] = []
     ended: Ended = queue.SimpleQueue()
     arguments = (kernel, pairs, calls, time.perf_counter, results, ended)

@@ -22,6 +22,7 @@ MISMATCHES = (
     ((8, 128), (256, 8)), ((8, 256), (128, 8)), ((64, 784), (783, 50)),
 )  # fmt: skip
 _QUICK_S = 0.25  # by a prediction that is too long on a busy machine, where threads wait for each other
+_OVERTIME_S = 10.0  # that a property takes at most beyond its share, if the kernel is slow and its cases mandatory
 _PROMPT_S = 1.0  # as predicted, in which a product of the suite is tried even after the time is up
 _PER_BYTE_S = 4e-9  # what a large case takes besides the product: to draw it, to observe it, to judge it
 _SHRINK_S = 1.0
@@ -40,8 +41,8 @@ def check_all(kernel: KernelUnderTest, cases: Iterable[Case], seconds: float, at
     end = kernel.pace.clock() + seconds
     for number, case in enumerate(cases):
         now, expected = kernel.pace.clock(), kernel.pace.predict(case.m, case.k, case.n)
-        mandatory = number < at_least and expected < _QUICK_S
-        if now > end and number >= at_least:
+        mandatory = number < at_least and expected < _QUICK_S and now < end + _OVERTIME_S
+        if now > end and not mandatory:
             return
         if now + expected > end and not mandatory:
             continue
