@@ -5,7 +5,7 @@ import torch
 
 from matmulbench.verification.case import Case
 from matmulbench.verification.kernel import KernelUnderTest, WrongError
-from matmulbench.verification.search import check_all, randomised
+from matmulbench.verification.search import check_all, check_large, randomised, smallest
 
 
 def _under_test(kernel):
@@ -73,3 +73,24 @@ def test_random_cases_are_many_and_different_but_the_same_each_time():
     once, again = (list(randomised(under_test, 300, 100.0)) for _ in range(2))
     assert once == again
     assert len({(case.m, case.k, case.n, case.layout, case.values) for case in once}) > 200
+
+
+def test_a_product_that_needs_too_much_memory_is_left_out_with_a_note():
+    def kernel(a, b):
+        if len(a) > 1000:
+            raise MemoryError
+        return a @ b
+
+    under_test = _under_test(kernel)
+    check_large(under_test, [Case(1001, 2, 3), Case(7, 2000, 3)], 10.0)
+    assert under_test.cases == 1
+    assert under_test.notes == {"not judged: 1001x2x3, for which it needs more memory than it may take"}
+
+
+def test_a_finding_is_of_equal_sizes_where_only_those_fail():
+    def kernel(a, b):
+        c = a @ b
+        return c.t().contiguous() if len(c) == c.shape[1] else c
+
+    error = smallest(_under_test(kernel), Case(40, 9, 40, "TR", values="integers"), WrongError("exactness", "", "", ""))
+    assert (error.case.m, error.case.k, error.case.n, error.case.layout) == (2, 1, 2, "NN")

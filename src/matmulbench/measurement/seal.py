@@ -133,6 +133,8 @@ class Seal:
     def wake(self, child: Child) -> None:
         """Begin a turn: count what the process used while it was not its turn."""
         self.last_turn_agrees = True
+        if not self.turns_s:  # what its descendants have used so far, to compile perhaps, is not held against it
+            self._has_descendants = descendants_s(child.pid) > 0
         if self._rest and self._rest[0] == child.pid:
             _, used, when = self._rest
             self.idle_s += perf_counter() - when

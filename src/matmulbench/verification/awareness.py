@@ -5,7 +5,6 @@ from __future__ import annotations
 import _thread
 import builtins
 import gc
-import itertools
 import queue
 import time
 from collections.abc import Callable, Iterator
@@ -17,12 +16,11 @@ import numpy as np
 import torch
 
 from matmulbench.ladder import Kernel
-from matmulbench.verification.case import Case
 from matmulbench.verification.kernel import KernelUnderTest
-from matmulbench.verification.result import check_result
 from matmulbench.verification.statefulness import TINY, small_integers
 
-_MIN_CALLS, _MAX_CALLS = 250, 3000
+_LARGER, _LARGER_CALLS = (64, 784, 50), 12
+_MAX_CALLS = 3000
 _LONGEST_LOOP_S = 4.0
 
 Operands = tuple[torch.Tensor, torch.Tensor]
@@ -70,44 +68,32 @@ _CIRCUMSTANCES = (
 def check_awareness(kernel: KernelUnderTest, seconds: float) -> None:
     """Multiply in timed loops under all circumstances, and check all results after the clock."""
     end = kernel.pace.clock() + seconds
-    pairs = [small_integers(kernel, *TINY, seed=seed) for seed in range(7)]
-    expected = np.stack([(a.numpy() @ b.numpy()) for a, b in pairs])
     call_s = kernel.pace.predict(*TINY)
     for number, circumstance in enumerate(_CIRCUMSTANCES):
-        share = (end - kernel.pace.clock()) / (len(_CIRCUMSTANCES) - number)
-        call_s = max(call_s, 1e-7)
-        calls = (
-            int(min(_MAX_CALLS, max(_MIN_CALLS if number == 0 else 40, share / call_s), _LONGEST_LOOP_S / call_s)) or 1
-        )
-        where = f"{calls} calls of 3x4x5 in a timed loop, {circumstance.words}"
-        kernel.announce(where)
-        results, elapsed_s = _run_loop(kernel.kernel, pairs, calls, circumstance)
-        call_s = elapsed_s / calls
-        wanted = expected[np.arange(calls) % len(pairs)]
-        if any(type(result) is not torch.Tensor or result.shape != wanted.shape[1:] for result in results):
-            raise kernel.wrong(where, "a result has another type or shape than it had before")
-        got = torch.stack(results).numpy()
-        if not (right := got == wanted).all():
-            call, i, j = (int(index[0]) for index in np.nonzero(~right))
-            detail = f"in call {call + 1} c[{i}, {j}] is {got[call, i, j]:.9g}, expected {wanted[call, i, j]:.9g}"
-            raise kernel.wrong(where, detail)
-        kernel.cases += calls
-    _check_larger_loop(kernel, end)
+        share_s = (end - kernel.pace.clock()) / (len(_CIRCUMSTANCES) - number)
+        at_least, call_s = 40 if number else 250, max(call_s, 1e-7)
+        calls = max(1, int(min(_MAX_CALLS, max(at_least, share_s / call_s), _LONGEST_LOOP_S / call_s)))
+        call_s = _check_loop(kernel, TINY, calls, circumstance)
+    if kernel.pace.clock() + _LARGER_CALLS * kernel.pace.predict(*_LARGER) <= end:
+        _check_loop(kernel, _LARGER, _LARGER_CALLS, _CIRCUMSTANCES[0])
 
 
-def _check_larger_loop(kernel: KernelUnderTest, end: float) -> None:
-    m, k, n = 64, 784, 50
-    calls = 12
-    if kernel.pace.clock() + calls * kernel.pace.predict(m, k, n) > end:
-        return
-    pairs = [Case(m, k, n, dtype=kernel.dtype, seed=seed).operands() for seed in range(3)]
-    where = f"{calls} calls of {m}x{k}x{n} in a timed loop, garbage collection off"
+def _check_loop(kernel: KernelUnderTest, sizes: tuple[int, int, int], calls: int, circumstance: Circumstance) -> float:
+    """Check the results of a loop; return the seconds that a call took."""
+    pairs = [small_integers(kernel, *sizes, seed=seed) for seed in range(7)]
+    where = f"{calls} calls of {'x'.join(map(str, sizes))} in a timed loop, {circumstance.words}"
     kernel.announce(where)
-    results, _ = _run_loop(kernel.kernel, pairs, calls, _CIRCUMSTANCES[0])
-    for call, (result, (a, b)) in enumerate(zip(results, itertools.cycle(pairs), strict=False)):
-        if wrong := check_result(a, b, result):
-            raise kernel.wrong(where, f"call {call + 1}: {wrong}")
+    results, elapsed_s = _run_loop(kernel.kernel, pairs, calls, circumstance)
+    expected = np.stack([a.numpy() @ b.numpy() for a, b in pairs])[np.arange(calls) % len(pairs)]
+    if any(type(result) is not torch.Tensor or result.shape != expected.shape[1:] for result in results):
+        raise kernel.wrong(where, "a result has another type or shape than it had before")
+    got = torch.stack(results).numpy()
+    if not (right := got == expected).all():
+        call, i, j = (int(index[0]) for index in np.nonzero(~right))
+        detail = f"in call {call + 1} c[{i}, {j}] is {got[call, i, j]:.9g}, expected {expected[call, i, j]:.9g}"
+        raise kernel.wrong(where, detail)
     kernel.cases += calls
+    return elapsed_s / calls
 
 
 def _run_loop(

@@ -35,6 +35,10 @@ def _search(kernel: KernelUnderTest, effort: Effort, seconds: float) -> None:
     search.check_all(kernel, search.randomised(kernel, effort.examples, seconds), seconds)
 
 
+def _full_precision(kernel: KernelUnderTest, effort: Effort, seconds: float) -> None:
+    search.check_large(kernel, shapes.full_precision(kernel.dtype), seconds)
+
+
 # Each property with its share of the time.
 PROPERTIES: dict[str, tuple[float, Callable[[KernelUnderTest, Effort, float], None]]] = {
     "exactness": (0.2, _exactness),
@@ -46,8 +50,8 @@ PROPERTIES: dict[str, tuple[float, Callable[[KernelUnderTest, Effort, float], No
     "race": (0.08, lambda kernel, _, seconds: statefulness.check_repetition(kernel, seconds)),
     "search": (0.06, _search),
     "memory safety": (0.1, lambda kernel, _, seconds: guards.check_memory_safety(kernel, seconds)),
-    "large sizes": (0.2, lambda kernel, _, seconds: search.check_large(kernel, seconds)),
-    "full precision": (0.2, lambda kernel, _, seconds: search.check_precision(kernel, seconds)),
+    "large sizes": (0.2, lambda kernel, _, seconds: search.check_large(kernel, shapes.large(kernel.dtype), seconds)),
+    "full precision": (0.2, _full_precision),
     "shape mismatch": (0.0, lambda kernel, *_: search.check_mismatches(kernel)),
 }
 

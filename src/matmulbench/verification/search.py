@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from random import Random
@@ -11,7 +10,6 @@ import torch
 
 from matmulbench.isolation.serve import describe
 from matmulbench.status import Status
-from matmulbench.verification import shapes
 from matmulbench.verification.case import LAYOUT_LETTERS, VALUES, Case
 from matmulbench.verification.kernel import KernelUnderTest, WrongError, attempt
 from matmulbench.workload import Workload
@@ -23,8 +21,8 @@ MISMATCHES = (
 )  # fmt: skip
 _QUICK_S = 0.25  # by a prediction that is too long on a busy machine, where threads wait for each other
 _OVERTIME_S = 10.0  # that a property takes at most beyond its share, if the kernel is slow and its cases mandatory
-_PROMPT_S = 1.0  # as predicted, in which a product of the suite is tried even after the time is up
-_PER_BYTE_S = 4e-9  # what a large case takes besides the product: to draw it, to observe it, to judge it
+_PROMPT_S = 0.4  # as predicted, in which a large exact product is tried even after the time is up
+_PER_BYTE_S = 2e-9  # what a large case takes besides the product: to draw it, to observe it, to judge it
 _SHRINK_S = 1.0
 
 
@@ -111,8 +109,10 @@ def _simpler(case: Case) -> Iterator[Case]:
                     yield replace(case, **dict.fromkeys(names, smaller))
 
 
-def check_large(kernel: KernelUnderTest, seconds: float) -> None:
-    """Multiply large operands, as far as memory and ``seconds`` allow.
+def check_large(kernel: KernelUnderTest, cases: Iterable[Case], seconds: float) -> None:
+    """Check large ``cases`` in order, as far as memory and ``seconds`` allow.
+
+    Exact ones that are predicted to be quick are checked even after the time is up.
 
     Raises
     ------
@@ -120,34 +120,12 @@ def check_large(kernel: KernelUnderTest, seconds: float) -> None:
         if a result is wrong.
     """
     end = kernel.pace.clock() + seconds
-    for case in shapes.large(kernel.dtype):
-        expected = kernel.pace.predict(case.m, case.k, case.n)
-        mandatory = case.values == "small-integers" and case.volume < shapes.LONG and expected < _QUICK_S
-        if kernel.pace.clock() + 1.5 * expected <= end or mandatory:
+    for case in cases:
+        workload = Workload(case.m, case.k, case.n, dtype=case.dtype)
+        expected = kernel.pace.predict(case.m, case.k, case.n) + _PER_BYTE_S * workload.bytes
+        mandatory = case.values in ("small-integers", "all-bits") and expected < _PROMPT_S
+        if kernel.pace.clock() + expected <= end or mandatory:
             _check_within_memory(kernel, case)
-
-
-def check_precision(kernel: KernelUnderTest, seconds: float) -> None:
-    """Multiply numbers that need every bit, at the shapes that the suite times and at long sums.
-
-    The error bound of a long sum is wide: operands that are rounded to fewer bits stay within it.
-
-    Raises
-    ------
-    WrongError
-        if a bit is lost, unless the kernel is of Strassen's type: see :meth:`KernelUnderTest.check`.
-    """
-    end = kernel.pace.clock() + seconds
-    for *sizes, layout in shapes.of_the_suite():
-        # Of a large one, parts along its longest side first: the best prediction is from a product of its kind.
-        for part in (64, 8, 1) if math.prod(sizes) > shapes.LONG else (1,):
-            m, k, n = (-(-size // part) if size == max(sizes) else size for size in sizes)
-            expected = kernel.pace.predict(m, k, n)
-            judging = _PER_BYTE_S * Workload(m, k, n, dtype=kernel.dtype).bytes
-            mandatory = expected < min(seconds, _PROMPT_S) and judging < 2 * seconds
-            if kernel.pace.clock() + expected + judging > end and not mandatory:
-                break
-            _check_within_memory(kernel, Case(m, k, n, layout, kernel.dtype, "all-bits", seed=6))
 
 
 def _check_within_memory(kernel: KernelUnderTest, case: Case) -> None:

@@ -27,7 +27,7 @@ LARGE = (
     (16, 50000, 10, "TN"), (50000, 16, 10, "NN"), (10, 16, 50000, "NT"), (513, 512, 514, "TT"),
     (1025, 1024, 1023, "NT"),
 )  # fmt: skip
-LONG = 10**7  # multiplications; shapes below are long in one dimension only
+_SPLIT = 10**7  # multiplications
 _LONG_SUMS = {(3, 20_000, 2, "NN"), (2, 100_000, 3, "NT")}
 _BETWEEN_GUARDS = (1, 2, 3, 5, 8, 9, 15, 17, 33, 65)
 
@@ -83,7 +83,14 @@ def large(dtype: str) -> Iterator[Case]:
             yield Case(m, k, n, layout, dtype, values, seed=6)
 
 
-def of_the_suite() -> list[tuple[int, int, int, str]]:
-    """Return m, k, n and layout of what the suite times, and of long sums, in order of cost."""
-    suite = {(w.m, w.k, w.n, w.layout) for w in PRESETS["full"]}
-    return sorted(suite | _LONG_SUMS, key=lambda shape: (math.prod(shape[:3]), shape))
+def full_precision(dtype: str) -> Iterator[Case]:
+    """Yield numbers that need every bit, at the shapes that the suite times and at long sums, in order of cost.
+
+    The error bound of a long sum is wide: operands that are rounded to fewer bits stay within it. Of a large product,
+    parts along its longest side come first, as what it takes is best predicted from a product of its kind.
+    """
+    suite = {(w.m, w.k, w.n, w.layout) for w in PRESETS["full"]} | _LONG_SUMS
+    for *sizes, layout in sorted(suite, key=lambda shape: (math.prod(shape[:3]), shape)):
+        for part in (64, 8, 1) if math.prod(sizes) > _SPLIT else (1,):
+            m, k, n = (-(-size // part) if size == max(sizes) else size for size in sizes)
+            yield Case(m, k, n, layout, dtype, "all-bits", seed=6)

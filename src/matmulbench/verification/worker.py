@@ -56,7 +56,10 @@ def confirm(spec: str, case: dict[str, Any]) -> str | None:
             f"race: an error that moves, by a race, by chance or by memory that was never set: {again} is wrong "
             f"{len(wrong)} {times}, in {len(set(wrong))} ways"
         )
-    return f"earlier calls: {again} is right {len(answers)} {times} in a process that has done nothing else"
+    return (
+        f"earlier calls: {again} is right {len(answers)} {times} in a process that has done nothing else; "
+        "what it remembers of earlier calls makes it wrong, or a race that is seldom seen"
+    )
 
 
 def check_randomised(spec: str, dtype: str, count: int, seconds: float) -> dict[str, Any]:
@@ -86,18 +89,15 @@ def multiply(spec: str, cases: list[dict[str, Any]], descriptors: list[int]) -> 
             memory.write(result.tobytes())
 
 
-def _read(memory: mmap.mmap, case: Case) -> bounds.Array:
-    content = memory.read(case.m * case.n * np.dtype(case.dtype).itemsize)
-    return np.frombuffer(content, case.dtype).reshape(case.m, case.n)
-
-
 def judge_results(cases: list[dict[str, Any]], allow_normwise: bool, descriptors: list[int]) -> str | None:
     """Judge what :func:`multiply` wrote; return the first finding, or None."""
     with mmap.mmap(descriptors[0], 0, prot=mmap.PROT_READ) as memory:
         os.close(descriptors[0])
         for fields in cases:
             case = Case(**fields)
-            judgement = (bounds.judge_exact if case.exact else bounds.judge)(*case.arrays(), _read(memory, case))
+            content = memory.read(case.m * case.n * np.dtype(case.dtype).itemsize)
+            result = np.frombuffer(content, case.dtype).reshape(case.m, case.n)
+            judgement = (bounds.judge_exact if case.exact else bounds.judge)(*case.arrays(), result)
             if judgement.verdict == "fail" or (judgement.verdict == "normwise" and not allow_normwise):
                 return f"{case}: {judgement.detail}"
     return None
