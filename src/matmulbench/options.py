@@ -77,7 +77,7 @@ Workloads = Annotated[
     list[str] | None,
     typer.Option(
         "--workload",
-        help="such as 50x50000x784:TN; repeatable",
+        help="such as 5x784x10, or with transposed views 50x50000x784:TN, :NT or :TT; repeatable",
         autocompletion=among([str(one) for one in PRESETS["standard"]]),
     ),
 ]

@@ -15,6 +15,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.reduction import send_handle
 from typing import Any, Self
 
+from matmulbench.isolation.census import end_descendants
 from matmulbench.isolation.environment import DROPPED, thread_environment
 from matmulbench.isolation.requests import Request
 from matmulbench.status import Status
@@ -61,6 +62,7 @@ class Host:
     def close(self) -> None:
         """End the host; children still running are killed with it."""
         if self._process:
+            end_descendants(self._process.pid)
             self._process.kill()
             self._process.wait()
         if self._control:
@@ -260,6 +262,7 @@ class Child:
 
     def close(self) -> None:
         """End the process and all that it started."""
+        end_descendants(self.pid)
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
         with contextlib.suppress(ProcessLookupError, PermissionError):

@@ -37,7 +37,7 @@ class Request:
 class LoadKernel(Request):
     """Import a kernel."""
 
-    target = "matmulbench.verification.sealed:load"
+    target = "matmulbench.verification.worker:load"
     spec: str
 
 
@@ -48,7 +48,7 @@ class LoadKernel(Request):
 class Examine(Request):
     """Examine the kernel ``spec`` for ``dtype``; returns the fields of an examination's report."""
 
-    target = "matmulbench.verification.sealed:examine_here"
+    target = "matmulbench.verification.worker:examine"
     spec: str
     dtype: str
     effort: str
@@ -58,7 +58,7 @@ class Examine(Request):
 class Confirm(Request):
     """Judge one case, given by its fields, alone, in a process without a past."""
 
-    target = "matmulbench.verification.sealed:confirm_here"
+    target = "matmulbench.verification.worker:confirm"
     spec: str
     case: dict[str, Any]
 
@@ -67,7 +67,7 @@ class Confirm(Request):
 class Multiply(Request):
     """Multiply cases, given by their fields, and write the results into the shared file that comes with it."""
 
-    target = "matmulbench.verification.sealed:multiply"
+    target = "matmulbench.verification.worker:multiply"
     spec: str
     cases: list[dict[str, Any]]
 
@@ -76,25 +76,16 @@ class Multiply(Request):
 class Judge(Request):
     """Judge the results that another process wrote into the shared file; returns a finding or None."""
 
-    target = "matmulbench.verification.sealed:judge"
+    target = "matmulbench.verification.worker:judge_results"
     cases: list[dict[str, Any]]
     allow_normwise: bool
-
-
-@dataclass(frozen=True)
-class AgreementResults(Request):
-    """Multiply the cases in which kernels are compared with each other; returns nested lists."""
-
-    target = "matmulbench.verification.agreement:results"
-    spec: str
-    dtype: str
 
 
 @dataclass(frozen=True)
 class JudgeRandomised(Request):
     """Judge ``count`` random cases; returns the fields of an examination's report."""
 
-    target = "matmulbench.verification.sealed:judge_randomised_here"
+    target = "matmulbench.verification.worker:check_randomised"
     spec: str
     dtype: str
     count: int

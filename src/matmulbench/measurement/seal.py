@@ -84,6 +84,7 @@ class Seal:
     idle_s: float = 0.0
     _rest: tuple[int, float, float] | None = None  # pid, its processor time and the clock when its turn ended
     _has_descendants: bool = False
+    _pid: int = 0  # of the child that had the last turn
 
     def __post_init__(self) -> None:
         self.peers.append(self)
@@ -100,6 +101,8 @@ class Seal:
 
         def note() -> None:
             nonlocal before, used_before
+            if self._pid != child.pid:  # what its descendants have used so far, to compile, is not held against it
+                self._pid, self._has_descendants = child.pid, descendants_s(child.pid) > 0
             used_before, before = self._used_s(child), perf_counter()
 
         start, end, own_s, *rest = ask(child, request, silence_limit, on_ready=note)

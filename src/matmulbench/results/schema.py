@@ -58,7 +58,7 @@ class MeasurementRow:
     m, k, n
         its sizes: a is (m, k), b is (k, n).
     layout
-        ``NN``, ``TN`` or ``NT``: which operand is a transposed view.
+        ``NN``, ``TN``, ``NT`` or ``TT``: which operand is a transposed view.
     dtype
         ``float32`` or ``float64``.
     threads

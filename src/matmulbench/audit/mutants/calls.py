@@ -55,7 +55,7 @@ def _race(a: Tensor, b: Tensor) -> Tensor:
 _before: dict[torch.Size, Tensor] = {}
 _of_left = remembering(lambda a: (id(a), tuple(a.flatten().tolist())), lambda b: None)
 _of_sample = only(lambda m, k, n: m * k >= 2000, remembering(lambda x: tuple(x.flatten()[::97].tolist())))
-_CHANGES, _EARLIER = ("earlier calls", "watched", "race", "exactness"), "earlier calls"
+_CHANGES, _EARLIER = ("earlier calls", "benchmark-awareness", "race", "exactness"), "earlier calls"
 for _name, _does, _kernel, *_expected in (
     ("by_shape", "cached by shape", remembering(lambda x: None), _EARLIER),
     ("by_identity", "cached by the operands' identity", remembering(id), _EARLIER),
@@ -63,13 +63,26 @@ for _name, _does, _kernel, *_expected in (
     ("by_left", "cached by the left operand alone", _of_left, _EARLIER),
     ("by_sum", "cached by the operands' sums", remembering(lambda x: float(x.sum())), _EARLIER),
     ("by_corners", "cached by the operands' corners", remembering(_corners), _EARLIER),
-    ("by_sample", "cached by a few elements of larger operands", _of_sample, _EARLIER, "watched"),
+    ("by_sample", "cached by a few elements of larger operands", _of_sample, _EARLIER, "benchmark-awareness"),
     ("first_call", "the first call is wrong", _wrong_at(lambda call: call == 1), *_CHANGES),
     ("call_100", "the 100th call is wrong", _wrong_at(lambda call: call == 100), _EARLIER),
-    ("every_1000th", "every 1000th call is wrong", _wrong_at(lambda call: call % 1000 == 999), _EARLIER, "watched"),
+    (
+        "every_1000th",
+        "every 1000th call is wrong",
+        _wrong_at(lambda call: call % 1000 == 999),
+        _EARLIER,
+        "benchmark-awareness",
+    ),
     ("by_chance", "one call in thirty is wrong, by chance", _wrong_at(lambda _: random.random() < 1 / 30), *_CHANGES),
     ("carried_over", "a sum is carried over from the call before", of_result(_carry_over), _EARLIER, "race"),
-    ("racy", "threads add to the same sum without a lock, and lose some", _race, "race", _EARLIER, "watched"),
+    (
+        "racy",
+        "threads add to the same sum without a lock, and lose some",
+        _race,
+        "race",
+        _EARLIER,
+        "benchmark-awareness",
+    ),
 ):
     enter(_name, _does, _kernel, *_expected)
 
@@ -120,7 +133,7 @@ for _name, _what, _kernel in (
     ("repetition_watcher", "once the same objects have come back fifty times, as in a benchmark", _come_again),
     ("haste_watcher", "when calls follow each other within some microseconds", _in_haste),
 ):
-    enter(_name, f"wrong {_what}", _kernel, "watched")
+    enter(_name, f"wrong {_what}", _kernel, "benchmark-awareness")
 
 # What happens in the process, before a right product.
 
