@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from matmulbench.pipeline import measure, train, verify
     from matmulbench.results.folder import load_results
     from matmulbench.training.plug import plug, unplug
+    from matmulbench.training.replacement import replaced
     from matmulbench.workload import Workload, workloads
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "load_results",
     "measure",
     "plug",
+    "replaced",
     "train",
     "unplug",
     "verify",
@@ -33,6 +35,7 @@ _WHERE = {
     "load_results": "results.folder",
     "plug": "training.plug",
     "unplug": "training.plug",
+    "replaced": "training.replacement",
     "train": "pipeline",
     "verify": "pipeline",
     "Workload": "workload",
