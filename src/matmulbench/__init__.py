@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from matmulbench.results.folder import load_results
     from matmulbench.training.plug import plug, unplug
     from matmulbench.training.replacement import replaced
+    from matmulbench.training.trace import trace
     from matmulbench.workload import Workload, workloads
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "measure",
     "plug",
     "replaced",
+    "trace",
     "train",
     "unplug",
     "verify",
@@ -36,6 +38,7 @@ _WHERE = {
     "plug": "training.plug",
     "unplug": "training.plug",
     "replaced": "training.replacement",
+    "trace": "training.trace",
     "train": "pipeline",
     "verify": "pipeline",
     "Workload": "workload",

@@ -386,6 +386,29 @@ def train(
 
 
 @app.command()
+def trace(
+    model: Annotated[str, typer.Argument(metavar="FACTORY", help="path/to/file.py:factory or package.module:factory")],
+    threads: Threads = "1",
+    format: Format = "table",
+    quiet: Quiet = False,
+) -> None:
+    """List every matrix product of one training step of your model: shape, caller, share of the step's time.
+
+    ```console
+    $ matmulbench trace my_package.models:build
+    $ matmulbench trace model.py:make --threads 2 --format csv
+    ```
+    """
+    from matmulbench.pipeline import trace_model
+    from matmulbench.report.output import show
+
+    find_function(model, kind="model")
+    with progress(quiet) as say:
+        frame = trace_model(model, thread_counts(threads), say)
+    show(frame, format)
+
+
+@app.command()
 def compare(
     before: Annotated[Path, typer.Argument(metavar="DIR_A", help="the earlier run's folder")],
     after: Annotated[Path, typer.Argument(metavar="DIR_B", help="the later run's folder")],
