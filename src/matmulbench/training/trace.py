@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import re
 import statistics
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import cache
 from itertools import islice
@@ -48,23 +49,14 @@ _REASONS = {
 
 @dataclass(frozen=True)
 class _Product:
-    """What products have in common that are counted together."""
+    """One product, or another operator that multiplies matrices; ``reason`` says why no kernel can do it, if so."""
 
     shape: str
     layout: str
     dtype: str
     operator: str
-    module: str
     reason: str
-
-
-@dataclass
-class _Total:
-    """What the same products of a step are together; ``flop`` is None where torch's counter has no formula."""
-
-    count: int = 0
     flop: int | None = None
-    time_s: float = 0.0
 
 
 @cache
@@ -79,20 +71,24 @@ def _known(overload: Any) -> tuple[str, str] | None:
     return (name, reason) if reason else None
 
 
-def _describe(name: str, reason: str, operands: Sequence[Tensor], module: str) -> _Product:
-    a, b = operands[-2:] if name.rstrip("_") in PRODUCTS else operands[:2]
-    dtype = str(a.dtype).removeprefix("torch.")
+@cache
+def _describe(
+    name: str, reason: str, shapes: tuple[torch.Size, ...], strides: tuple[Any, ...], dtype: torch.dtype, device: str
+) -> _Product:
+    """Describe a product by what its operands are; ``strides`` are None of one that is sparse."""
+    kind = str(dtype).removeprefix("torch.")
     if name.rstrip("_") not in PRODUCTS:
-        shapes = ["x".join(map(str, each.shape)) for each in (a, b)]
-        return _Product(", ".join(shapes), "", dtype, name, module, reason)
-    *batch, m, k = a.shape
-    layout = "".join("T" if each.stride(-2) == 1 != each.stride(-1) else "N" for each in (a, b))
-    shape = f"{''.join(f'{size}*' for size in batch)}{m}x{k}x{b.shape[-1]}{f':{layout}' if layout != 'NN' else ''}"
-    if not reason and (dtype not in DTYPES or a.device.type != "cpu"):
-        reason = f"{dtype} on {a.device.type}, and kernels take {' and '.join(DTYPES)} on cpu"
-    elif not reason and not (a.numel() and b.numel()):
+        return _Product(", ".join("x".join(map(str, shape)) for shape in shapes[:2]), "", kind, name, reason)
+    (*batch, m, k), (*_, n) = shapes[-2:]
+    dense = None not in strides[-2:]
+    layout = "".join("T" if dense and each[-2] == 1 != each[-1] else "N" for each in strides[-2:])
+    if not reason and (kind not in DTYPES or device != "cpu" or not dense):
+        where = f"on {device}" if dense else "and sparse"
+        reason = f"{kind} {where}; kernels take dense {' and '.join(DTYPES)} on the CPU"
+    elif not reason and 0 in (*batch, m, k, n):
         reason = "an operand is empty"
-    return _Product(shape, layout, dtype, name, module, reason)
+    shape = f"{''.join(f'{size}*' for size in batch)}{m}x{k}x{n}{f':{layout}' if layout != 'NN' else ''}"
+    return _Product(shape, layout, kind, name, reason, 2 * math.prod(batch) * m * k * n)
 
 
 class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -104,7 +100,7 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.totals: dict[_Product, _Total] = defaultdict(_Total)
+        self.calls: list[tuple[_Product, str, int | None, float]] = []  # with module, FLOP and seconds
         self._names = {id(module): name or type(model).__name__ for name, module in model.named_modules()}
         self._inside = [OUTSIDE]  # the modules that run now, the innermost last
         self._nodes: list[int] = []  # the number of the first node made since a module was entered or left,
@@ -145,17 +141,25 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         start = perf_counter()
         out = func(*args, **kwargs)
         seconds = perf_counter() - start
-        module, node = self._inside[-1], torch._C._current_autograd_node()
-        if node and len(self._inside) == 1:  # else a module runs again, as checkpoints have it
-            owner = self._owners[bisect_right(self._nodes, node._sequence_nr()) - 1]
-            module = f"backward of {owner}"
         operands = [each for each in args if isinstance(each, Tensor)]
-        total = self.totals[_describe(*known, operands, module)]
-        total.count += 1
-        total.time_s += seconds
-        if formula := flop_registry.get(func.overloadpacket):
-            total.flop = (total.flop or 0) + formula(*args, **kwargs, out_val=out)
+        shapes, strides = tuple(each.shape for each in operands), tuple(map(_strides, operands))
+        product = _describe(*known, shapes, strides, operands[0].dtype, operands[0].device.type)
+        flop, formula = product.flop, flop_registry.get(func.overloadpacket)
+        if flop is None and formula:
+            flop = formula(*args, **kwargs, out_val=out)
+        self.calls.append((product, self._module(), flop, seconds))
         return out
+
+    def _module(self) -> str:
+        """Return the module that asks."""
+        node = torch._C._current_autograd_node()
+        if not node or len(self._inside) > 1:  # the latter where a checkpoint has a module run again
+            return self._inside[-1]
+        return f"backward of {self._owners[bisect_right(self._nodes, node._sequence_nr()) - 1]}"
+
+
+def _strides(tensor: Tensor) -> tuple[int, ...] | None:
+    return tensor.stride() if tensor.layout is torch.strided else None
 
 
 def _trace(subject: OwnModel) -> list[dict[str, Any]]:
@@ -182,7 +186,7 @@ def _trace(subject: OwnModel) -> list[dict[str, Any]]:
             f"{what}: a step on its first batch ends in {type(error).__name__}: {error}; expected batches (x, y) such "
             f"that loss(model(x), y) is one number that depends on the parameters"
         ) from error
-    if not tracer.totals:
+    if not tracer.calls:
         raise UsageError(f"{what}: a step has no matrix product, expected one at least (nn.Linear, @, einsum, …)")
 
     plain: list[float] = []
@@ -193,11 +197,19 @@ def _trace(subject: OwnModel) -> list[dict[str, Any]]:
         plain.append(perf_counter() - start)
         with _Tracer(learner.model) as tracer:
             learner.step(0)
-        traced.append(tracer.totals)
+        traced.append(tracer.calls)
     step_s = statistics.median(plain)
-    traced.sort(key=lambda totals: sum(total.time_s for total in totals.values()))
-    totals = sorted(traced[len(traced) // 2].items(), key=lambda item: item[1].time_s, reverse=True)
-    return [asdict(product) | asdict(total) | {"share": total.time_s / step_s} for product, total in totals]
+    calls = sorted(traced, key=lambda calls: sum(seconds for *_, seconds in calls))[len(traced) // 2]
+    alike = defaultdict(list)
+    for product, module, flop, seconds in calls:
+        alike[product, module].append((flop, seconds))
+    rows = []
+    for (product, module), each in alike.items():
+        time_s = sum(seconds for _, seconds in each)
+        flop = None if each[0][0] is None else sum(flop or 0 for flop, _ in each)
+        more = {"module": module, "count": len(each), "flop": flop, "time_s": time_s, "share": time_s / step_s}
+        rows.append(asdict(product) | more)
+    return sorted(rows, key=lambda row: row["time_s"], reverse=True)
 
 
 def trace_here(model: str) -> list[dict[str, Any]]:
@@ -236,5 +248,9 @@ def trace(model: nn.Module, loss: Loss, batches: Iterable[Any]) -> pd.DataFrame:
 
     if not isinstance(model, nn.Module):
         raise UsageError(f"model: expected a torch.nn.Module, got {type(model).__name__}")
-    rows = _trace(OwnModel(type(model).__name__, model, loss, list(islice(batches, 1))))
+    first = list(islice(batches, 1))
+    if not first:
+        raise UsageError("batches: expected pairs (x, y), got none")
+    with torch.random.fork_rng(devices=[]):
+        rows = _trace(OwnModel(type(model).__name__, model, loss, first))
     return pd.DataFrame(rows).astype({"flop": "Int64"})
