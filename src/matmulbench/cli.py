@@ -49,7 +49,7 @@ from matmulbench.workload import DTYPES, FIRST, PRESETS, Workload, workloads
 
 FAILED, USAGE_ERROR = 1, 2
 AUDITS = (PARTS[0], "measurement", *MEASUREMENT)
-CONFIGURED = ("run", "verify", "measure", "train")  # the verbs that take what a project's table may set
+CONFIGURED = ("run", "verify", "measure", "train", "trace")  # the verbs that take what a project's table may set
 
 
 class Stopped(KeyboardInterrupt):

@@ -315,8 +315,6 @@ def trace_model(
     ------
     UsageError
         if the factory fails, a step cannot be done with its first batch, has no product, or its loss is not a number.
-    LostError
-        if the suite's own processes ended.
     """
     import pandas as pd
 
@@ -325,8 +323,6 @@ def trace_model(
         with Host(count) as host:
             progress(f"trace {model}, {_threads(host)}")
             outcome = host.call(TraceModel(model), silence_limit=TRACE_S)
-        if outcome.status == Status.LOST:
-            raise LostError(outcome.reason)
         if outcome.status != Status.OK:
             reason = str(outcome.reason)
             raise UsageError(reason if reason.startswith("model ") else f"model {model!r}: {reason}")
