@@ -8,7 +8,7 @@ from pydoc_data.topics import topics
 import torch
 from torch import Tensor, nn
 
-WIDTH, HEADS, BLOCKS, LENGTH, BATCH, BATCHES = 64, 4, 2, 64, 8, 50
+WIDTH, HEADS, BLOCKS, LENGTH, BATCH, BATCHES = 64, 4, 2, 64, 16, 50
 
 
 class Attention(nn.Module):

@@ -61,7 +61,7 @@ PRODUCTS = {
 }
 
 
-@pytest.mark.parametrize("kernel", [numpy_matmul, row_slice])
+@pytest.mark.parametrize("kernel", [numpy_matmul, row_slice, torch.mm, "torch"])
 @pytest.mark.parametrize("name", PRODUCTS)
 def test_results_and_gradients_are_torchs(name, kernel):
     function, *inputs = PRODUCTS[name]
@@ -169,6 +169,13 @@ def test_what_does_not_fit_is_refused_in_torchs_words(product):
     assert str(of_the_block.value) == str(of_torch.value)
 
 
+def test_no_other_operator_takes_another_way():
+    before = set(torch.library._impls)
+    with replaced("numpy"):
+        now = set(torch.library._impls)
+    assert now - before == {"aten/mm/CPU", "aten/addmm/CPU", "aten/bmm/CPU", "aten/baddbmm/CPU"}
+
+
 def test_a_block_ends_with_torch_again_also_by_an_exception():
     kernel = Counting()
     with pytest.raises(KeyError), replaced(kernel):
@@ -265,9 +272,10 @@ def test_a_result_that_is_a_transposed_view_can_be_reshaped():
     assert torch.allclose(out, F.linear(BATCH, SQUARE))
 
 
-def test_products_are_recorded_with_their_operands_and_seconds():
+@pytest.mark.parametrize("kernel", ["numpy", "torch"])
+def test_products_are_recorded_with_their_operands_and_seconds(kernel):
     seen = []
-    with replaced("numpy", lambda a, b, seconds: seen.append((tuple(a.shape), tuple(b.shape), seconds))):
+    with replaced(kernel, lambda a, b, seconds: seen.append((tuple(a.shape), tuple(b.shape), seconds))):
         torch.bmm(BATCH, BATCH)
         torch.addmm(SQUARE[0], SQUARE, SQUARE)
     assert [shapes for *shapes, _ in seen] == [[(3, 5, 5), (3, 5, 5)], [(5, 5), (5, 5)]]

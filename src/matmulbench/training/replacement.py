@@ -20,6 +20,7 @@ from torch import Tensor
 
 from matmulbench.ladder import Kernel
 from matmulbench.ladder.plugins import load_kernel
+from matmulbench.ladder.torch_matmul import matmul as torch_matmul
 from matmulbench.workload import DTYPES
 
 Record = Callable[[Tensor, Tensor, float], None]
@@ -31,7 +32,7 @@ _TAKEN = frozenset(getattr(torch, name) for name in DTYPES)
 class _Block:
     """What a block asked for: its kernel, whether that takes batches, and what is called with each product's time."""
 
-    kernel: Kernel
+    kernel: Kernel | None  # None is torch's own: called by its name, it would come back here
     batched: bool
     record: Record | None
 
@@ -42,72 +43,71 @@ _library: torch.library.Library | None = None
 _multiplying = False  # process-wide: a kernel may have torch's products done in threads of its own
 
 
-def _product(rank: int, a: Tensor, b: Tensor) -> Tensor | None:
-    """Return the kernel's product of two matrices (``rank`` 2) or batches of them (3), contiguous as ATen's are.
-
-    None where torch is to do it: it has the words for operands that do not fit, and the result of empty ones.
-    """
-    global _multiplying
+def _fit(rank: int, a: Tensor, b: Tensor, *addends: Tensor) -> bool:
+    """Say whether operands are a kernel's; torch has the words for wrong ones, and the result of empty ones."""
     dtype = a.dtype
-    if _multiplying or dtype not in _TAKEN or b.dtype is not dtype or not a.dim() == b.dim() == rank:
-        return None
-    *batch, m, k = a.shape
+    if dtype not in _TAKEN or b.dtype is not dtype or (addends and addends[0].dtype is not dtype):
+        return False
+    if not a.dim() == b.dim() == rank:
+        return False
+    *batch, _, k = a.shape
     *others, inner, n = b.shape
-    if k != inner or batch != others or not (n and a.numel()):
-        return None
-    block = _active[-1]
+    return k == inner and batch == others and n * a.numel() > 0
+
+
+def _multiply(block: _Block, a: Tensor, b: Tensor) -> Tensor:
+    """Have the block's kernel multiply (..., m, k) by (..., k, n); return the product, contiguous as ATen's are."""
+    global _multiplying
+    assert block.kernel
     # A kernel may go by way of numpy, which takes no tensor that asks for a gradient.
     a = a.detach() if a.requires_grad else a
     b = b.detach() if b.requires_grad else b
     _multiplying = True
     try:
-        start = perf_counter()
-        if rank == 2 or block.batched:
+        if a.dim() == 2 or block.batched:
             c = block.kernel(a, b)
         else:
             c = torch.stack(list(map(block.kernel, a.unbind(), b.unbind())))
-        seconds = perf_counter() - start
     finally:
         _multiplying = False
-    if block.record:
-        block.record(a, b, seconds)
     if not isinstance(c, Tensor):
         raise TypeError(f"the kernel returned {type(c).__name__}, expected a tensor")
-    if c.shape != (*batch, m, n) or c.dtype is not dtype:
-        raise ValueError(f"the kernel returned {tuple(c.shape)} {c.dtype}, expected {(*batch, m, n)} {dtype}")
+    expected = (*a.shape[:-1], b.shape[-1])
+    if c.shape != expected or c.dtype is not a.dtype:
+        raise ValueError(f"the kernel returned {tuple(c.shape)} {c.dtype}, expected {expected} {a.dtype}")
     return c.contiguous()  # what comes next may take a view of it
 
 
-# Torch's own products remain in reach as the overloads that write into a given tensor; those are not overridden.
+def _override(rank: int, product: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Make what replaces torch's ``product`` of two matrices (``rank`` 2) or of batches of them (3).
+
+    A third operand, that comes first, is multiplied by ``beta`` and added to the product, times ``alpha``.
+    """
+
+    def override(*operands: Tensor, **factors: float) -> Tensor:
+        *addends, a, b = operands
+        block = None if _multiplying or not _fit(rank, a, b, *addends) else _active[-1]
+        start = perf_counter()
+        if block is None or block.kernel is None:
+            c = product(*operands, **factors, out=a.new_empty(0))  # this overload is not overridden
+        else:
+            c = _multiply(block, a, b)
+            if factors.get("alpha", 1) != 1:
+                c.mul_(factors["alpha"])
+            if addends and (beta := factors.get("beta", 1)):  # with a beta of 0, NaN do not count
+                c.add_(addends[0], alpha=beta)
+        if block and block.record:
+            block.record(a, b, perf_counter() - start)
+        return c
+
+    return override
 
 
-def _mm(a: Tensor, b: Tensor) -> Tensor:
-    return torch.mm(a, b, out=a.new_empty(0)) if (c := _product(2, a, b)) is None else c
-
-
-def _bmm(a: Tensor, b: Tensor) -> Tensor:
-    return torch.bmm(a, b, out=a.new_empty(0)) if (c := _product(3, a, b)) is None else c
-
-
-def _adding(rank: int, torch_product: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Make the override of a product whose result, times alpha, is added to a tensor, times beta."""
-
-    def add_product(addend: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
-        c = _product(rank, a, b) if addend.dtype is a.dtype else None
-        if c is None:
-            return torch_product(addend, a, b, beta=beta, alpha=alpha, out=a.new_empty(0))
-        if alpha != 1:
-            c.mul_(alpha)
-        return c.add_(addend, alpha=beta) if beta else c  # with a beta of 0, NaN in the addend do not count
-
-    return add_product
-
-
-_OVERRIDES: dict[str, Callable[..., Tensor]] = {
-    "mm": _mm,
-    "bmm": _bmm,
-    "addmm": _adding(2, torch.addmm),
-    "baddbmm": _adding(3, torch.baddbmm),
+_OVERRIDES = {
+    "mm": _override(2, torch.mm),
+    "bmm": _override(3, torch.bmm),
+    "addmm": _override(2, torch.addmm),
+    "baddbmm": _override(3, torch.baddbmm),
 }
 
 
@@ -128,7 +128,7 @@ def replaced(kernel: str | Kernel, record: Record | None = None) -> Iterator[Non
         returns a fresh (m, n). It is called for each product of a batch; with an attribute ``batched = True``, once
         for all, with ``a`` (batch, m, k) and ``b`` (batch, k, n).
     record
-        is called after each product with its operands and how many seconds the kernel took.
+        is called after each product with its two operands and how many seconds it took, with what is added to it.
 
     Raises
     ------
@@ -148,7 +148,8 @@ def replaced(kernel: str | Kernel, record: Record | None = None) -> Iterator[Non
     """
     global _library
     function = load_kernel(kernel)
-    block = _Block(function, getattr(function, "batched", False), record)
+    of_torch = function in (torch.mm, torch.matmul, torch_matmul)
+    block = _Block(None if of_torch else function, getattr(function, "batched", False), record)
     with _lock:
         _active.append(block)
         if not _library:
