@@ -26,7 +26,7 @@ VERBS = {
     "train": (["train", "loud.py:matmul", "--budget", "1"], columns("training")),
     "trace": (
         ["trace", "loud.py:make"],
-        ["threads", "shape", "layout", "dtype", "operator", "reason", "flop", "module"],
+        ["threads", "shape", "layout", "dtype", "operator", "module", "count", "flop"],
     ),
     "compare": (["compare", REFERENCE, REFERENCE], ["workload", "dtype", "threads", "kernel", "status_a", "status_b"]),
 }

@@ -20,7 +20,7 @@ from matmulbench.training.own_model import load_model
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 FACTORIES = Path(__file__).with_name("factories.py")
-COLUMNS = ["shape", "layout", "dtype", "operator", "reason", "flop", "module", "count", "time_s", "share"]
+COLUMNS = list(module.COLUMNS)
 
 
 class Tied(nn.Module):

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-import statistics
 from bisect import bisect_right
-from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -27,8 +25,9 @@ from matmulbench.workload import DTYPES
 if TYPE_CHECKING:
     import pandas as pd
 
-ROUNDS, ENOUGH_S = 5, 2.0  # steps that are traced at most, and the seconds after which no other is begun
+ROUNDS, ENOUGH_S = 25, 2.0  # steps that are traced at most, and the seconds after which no other is begun
 OUTSIDE = "outside the model"  # the module of what loss and optimiser ask for
+COLUMNS = ("shape", "layout", "dtype", "operator", "module", "count", "flop", "time_s", "share", "reason")
 PRODUCTS = ("mm", "addmm", "bmm", "baddbmm")
 
 # Other operators that multiply matrices, and why no kernel can do that for them.
@@ -163,7 +162,7 @@ def _strides(tensor: Tensor) -> tuple[int, ...] | None:
 
 
 def _trace(subject: OwnModel) -> list[dict[str, Any]]:
-    """Trace steps on the first batch, each beside one that is not traced; return the median one's rows."""
+    """Trace steps on the first batch, each beside one that is not traced; return the rows of the quietest."""
     what, loss = f"model {subject.name!r}", subject.loss
 
     def checked_loss(*inputs: Any) -> Tensor:
@@ -189,27 +188,31 @@ def _trace(subject: OwnModel) -> list[dict[str, Any]]:
     if not tracer.calls:
         raise UsageError(f"{what}: a step has no matrix product, expected one at least (nn.Linear, @, einsum, …)")
 
-    plain: list[float] = []
-    traced, end = [], perf_counter() + ENOUGH_S
-    while len(plain) < ROUNDS and (not plain or perf_counter() < end):
+    def step() -> float:
         start = perf_counter()
         learner.step(0)
-        plain.append(perf_counter() - start)
+        return perf_counter() - start
+
+    # The quietest step of each kind: whatever else the machine does makes steps slower, never faster.
+    step_s, traced_s, calls, end = math.inf, math.inf, tracer.calls, perf_counter() + ENOUGH_S
+    for _ in range(ROUNDS):
+        step_s = min(step_s, step())
         with _Tracer(learner.model) as tracer:
-            learner.step(0)
-        traced.append(tracer.calls)
-    step_s = statistics.median(plain)
-    calls = sorted(traced, key=lambda calls: sum(seconds for *_, seconds in calls))[len(traced) // 2]
-    alike = defaultdict(list)
+            seconds = step()
+        if seconds < traced_s:
+            traced_s, calls = seconds, tracer.calls
+        if perf_counter() > end:
+            break
+    rows: dict[tuple[_Product, str], dict[str, Any]] = {}
     for product, module, flop, seconds in calls:
-        alike[product, module].append((flop, seconds))
-    rows = []
-    for (product, module), each in alike.items():
-        time_s = sum(seconds for _, seconds in each)
-        flop = None if each[0][0] is None else sum(flop or 0 for flop, _ in each)
-        more = {"module": module, "count": len(each), "flop": flop, "time_s": time_s, "share": time_s / step_s}
-        rows.append(asdict(product) | more)
-    return sorted(rows, key=lambda row: row["time_s"], reverse=True)
+        new = asdict(product) | {"module": module, "count": 0, "flop": None, "time_s": 0.0}
+        row = rows.setdefault((product, module), new)
+        row["count"] += 1
+        row["flop"] = flop and flop + (row["flop"] or 0)
+        row["time_s"] += seconds
+        row["share"] = row["time_s"] / step_s
+    slowest_first = sorted(rows.values(), key=lambda row: row["time_s"], reverse=True)
+    return [{name: row[name] for name in COLUMNS} for row in slowest_first]
 
 
 def trace_here(model: str) -> list[dict[str, Any]]:
@@ -232,12 +235,12 @@ def trace(model: nn.Module, loss: Loss, batches: Iterable[Any]) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        a row for all products that are alike, those that take longest first: ``shape`` (a workload's text, such as
-        ``32*128x64x128:NT`` for a batch of 32; of an operator that is no plain product, its operands' shapes);
+        a row for all products that are alike, those that take longest first: ``shape``, a workload's text such as
+        ``32*128x64x128:NT`` for a batch of 32, or of an operator that is no plain product its operands' shapes;
         ``layout``; ``dtype``; ``operator``, as ATen names it; ``module``, the qualified name of the one that asks, or
-        ``backward of`` it; ``reason``, why no kernel can do it, empty if one can; ``count``, how often in a step;
-        ``flop`` of them together, as torch's ``FlopCounterMode`` counts, missing where it has no formula; ``time_s``,
-        their seconds together; ``share`` of the step's time, from 0 to 1.
+        ``backward of`` it; ``count``, how often in a step; ``flop`` of them together, as torch's ``FlopCounterMode``
+        counts, missing where it has no formula; ``time_s``, their seconds together; ``share`` of the step's time, from
+        0 to 1; ``reason``, why no kernel can do it, empty if one can.
 
     Raises
     ------
