@@ -199,6 +199,12 @@ def test_what_loss_asks_for_is_outside_the_model():
         ),
         (lambda x: x + x[..., :0] @ x[:, :4, :0].mT, "bmm", "an operand is empty"),
         (lambda x: x[0] @ x[0, 0], "mv", "a matrix times a vector"),
+        pytest.param(
+            lambda x: x + torch._foreach_mm([x[0, :4].detach()], [x[0, :4].detach()])[0].mean(),
+            "_foreach_mm",
+            "kernels do mm, addmm, bmm, baddbmm",
+            marks=pytest.mark.skipif(not hasattr(torch, "_foreach_mm"), reason="of torch 2.13"),
+        ),
         (lambda x: F.bilinear(x, x, torch.ones(2, 4, 4)), "_trilinear", "kernels do mm, addmm, bmm, baddbmm"),
     ],
 )

@@ -140,7 +140,8 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         start = perf_counter()
         out = func(*args, **kwargs)
         seconds = perf_counter() - start
-        operands = [each for each in args if isinstance(each, Tensor)]
+        listed = [each for part in args for each in (part if isinstance(part, list) else [part])]
+        operands = [each for each in listed if isinstance(each, Tensor)]
         shapes, strides = tuple(each.shape for each in operands), tuple(map(_strides, operands))
         product = _describe(*known, shapes, strides, operands[0].dtype, operands[0].device.type)
         flop, formula = product.flop, flop_registry.get(func.overloadpacket)
