@@ -70,6 +70,7 @@ def matmulbench(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[s
         (["train", "--model", "m.py:f", "--hidden", "3"], "--hidden does not go with --model"),
         (["train", "--model", "m.py:f", "--dtype", "float64"], "--dtype does not go with --model"),
         (["train", "--model", f"{__file__}:f", "--lr", "nan"], "lr nan: expected a number above 0"),
+        (["trace", "nope.py:make"], "model 'nope.py:make': there is no file 'nope.py'"),
         (["train", "--task", "digit"], "task 'digit' is unknown: did you mean digits"),
         (["verify", "nowhere.py:matmul"], "there is no file 'nowhere.py'"),
         (["list", "--format", "xml"], "format 'xml' is unknown"),
@@ -99,7 +100,7 @@ def test_help_imports_nothing_heavy() -> None:
 
 def test_every_verb_of_the_contract_has_help(matmulbench: Command) -> None:
     text = matmulbench("--help").stdout
-    for verb in ("run", "list", "verify", "measure", "train", "compare", "report", "audit", "fetch"):
+    for verb in ("run", "list", "verify", "measure", "train", "trace", "compare", "report", "audit", "fetch"):
         assert f" {verb} " in text
 
 

@@ -19,13 +19,14 @@ from matmulbench.training.tasks import TASKS
 from matmulbench.workload import PRESETS
 
 MAIN = "from matmulbench.cli import main; main()"
-VERBS = ("run", "list", "verify", "measure", "train", "compare", "audit", "report", "fetch")
+VERBS = ("run", "list", "verify", "measure", "train", "trace", "compare", "audit", "report", "fetch")
 # What each verb calls once its arguments are understood.
 WORK = {
     "list": ("matmulbench.pipeline.availability", []),
     "verify": ("matmulbench.pipeline.verify", []),
     "measure": ("matmulbench.pipeline.measure", []),
     "train": ("matmulbench.pipeline.train", []),
+    "trace": ("matmulbench.pipeline.trace_model", ["package.models:make"]),
     "compare": ("matmulbench.results.folder.load_results", ["a", "b"]),
     "audit": ("matmulbench.audit.verification.audit_verification", []),
     "report": ("matmulbench.results.folder.load_results", ["a"]),

@@ -49,7 +49,7 @@ from matmulbench.workload import DTYPES, FIRST, PRESETS, Workload, workloads
 
 FAILED, USAGE_ERROR = 1, 2
 AUDITS = (PARTS[0], "measurement", *MEASUREMENT)
-CONFIGURED = ("run", "verify", "measure", "train")  # the verbs that take what a project's table may set
+CONFIGURED = ("run", "verify", "measure", "train", "trace")  # the verbs that take what a project's table may set
 
 
 class Stopped(KeyboardInterrupt):
@@ -383,6 +383,29 @@ def train(
         )
     show(frame, format, baseline)
     raise typer.Exit(int((frame["status"] != "ok").any()))
+
+
+@app.command()
+def trace(
+    model: Annotated[str, typer.Argument(metavar="FACTORY", help="path/to/file.py:factory or package.module:factory")],
+    threads: Threads = "1",
+    format: Format = "table",
+    quiet: Quiet = False,
+) -> None:
+    """List every matrix product of one training step of your model: shape, caller, share of the step's time.
+
+    ```console
+    $ matmulbench trace my_package.models:build
+    $ matmulbench trace model.py:make --threads 2 --format csv
+    ```
+    """
+    from matmulbench.pipeline import trace_model
+    from matmulbench.report.output import show
+
+    find_function(model, kind="model")
+    with progress(quiet) as say:
+        frame = trace_model(model, thread_counts(threads), say)
+    show(frame, format)
 
 
 @app.command()

@@ -12,8 +12,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from matmulbench.errors import UsageError
 from matmulbench.isolation import Host, LostError
-from matmulbench.isolation.requests import Examine, LoadKernel, OpenReferee, OpenWorkload
+from matmulbench.isolation.requests import Examine, LoadKernel, OpenReferee, OpenWorkload, TraceModel
 from matmulbench.ladder import BASELINE, LADDER
 from matmulbench.ladder.plugins import find_kernel, kernels
 from matmulbench.measurement.cells import (
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 VERIFY_S = {"quick": 1.3, "default": 3.0}  # about what a kernel and dtype take, for the progress bar alone
+TRACE_S = 600.0  # that a factory and some steps of its model may take
 IMPORT_S = 20.0  # that the import of a kernel may take before the list says so
 Progress = Callable[[str, float], None]
 T = TypeVar("T")
@@ -300,6 +302,32 @@ def availability(custom: Iterable[str] = ()) -> list[dict[str, str]]:
             status = "available" if outcome.status == Status.OK else f"unavailable: {reason}"
             rows.append({"name": name, "about": ideas.get(name, where), "status": status})
     return rows
+
+
+def trace_model(
+    model: str, threads: Iterable[int] = (1,), progress: Callable[[str], None] = lambda text: None
+) -> pd.DataFrame:
+    """List the matrix products of one training step of the model that the factory ``model`` makes.
+
+    The columns are those of :func:`matmulbench.trace`, behind ``threads``.
+
+    Raises
+    ------
+    UsageError
+        if the factory fails, a step cannot be done with its first batch, has no product, or its loss is not a number.
+    """
+    import pandas as pd
+
+    rows: list[dict[str, Any]] = []
+    for count in threads:
+        with Host(count) as host:
+            progress(f"trace {model}, {_threads(host)}")
+            outcome = host.call(TraceModel(model), silence_limit=TRACE_S)
+        if outcome.status != Status.OK:
+            reason = str(outcome.reason)
+            raise UsageError(reason if reason.startswith("model ") else f"model {model!r}: {reason}")
+        rows += [{"threads": count, **row} for row in outcome.value]
+    return pd.DataFrame(rows).astype({"flop": "Int64"})
 
 
 # --- from Python -------------------------------------------------------------------------------------

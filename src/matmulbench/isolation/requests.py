@@ -288,3 +288,11 @@ class JudgeParameters(Request):
     step: int
     plain: bool
     accuracies: bool
+
+
+@dataclass(frozen=True)
+class TraceModel(Request):
+    """List the matrix products of one training step of the model that a factory makes; returns rows."""
+
+    target = "matmulbench.training.trace:trace_here"
+    model: str

@@ -47,6 +47,7 @@ def as_table(frame: pd.DataFrame, baseline: str = BASELINE) -> Table:
         "step_s": partial(tables.training_table, baseline=baseline),
         "passed": tables.audit_table,
         "median_a_s": tables.comparison_table,
+        "operator": tables.trace_table,
     }
     return next((made_for[name] for name in made_for if name in frame), plain_table)(frame)
 
