@@ -32,6 +32,11 @@ DEFAULT_BUDGET_S = 10.0
 CHEATED = ("256x256x256", "64x784x50")
 CHEATS_BUDGET_S = 3.0
 NO_GAIN = 1.1  # what a ratio of equals may show in so short a time
+_SEEN_AS = {  # a reason that is expected: words of the finding
+    **{word: word for word in ("seen before", "two clocks", "results missing", "processor time", "idle", "roof")},
+    **{"wrong result": ", expected ", "settings": " changes ", "error": "error: ", "crashed": "crashed: "},
+    "no gain": "no gain",  # what is not refused
+}
 _TURN_S, _TURNS = 2.0, 5  # of extrapolating
 EXTRAPOLATED = (
     ("triple-loop", "5x100x10"),
@@ -128,11 +133,12 @@ def cheats(host: Host, quick: bool, progress: Callable[[str], None]) -> Iterator
 def _judge_cheat(
     where: str, mutant: Mutant, setting: str, status: str, reason: str | None, gain: float | None
 ) -> Check:
-    required = f"{' or '.join(mutant.expected)}; or no gain"
-    if status != Status.OK:
-        return Check(f"{mutant.name} {where}", f"{setting}: {mutant.does}", required, f"{status}: {reason}", True)
-    passed = gain is not None and gain <= NO_GAIN
-    return Check(f"{mutant.name} {where}", f"{setting}: {mutant.does}", required, f"{gain or 0:.3g}x", passed)
+    required = f"{' or '.join(one for one in mutant.expected if one != 'no gain')}; or no gain"
+    if status == Status.OK:
+        passed, got = gain is not None and gain <= NO_GAIN, f"{gain or 0:.3g}x"
+    else:
+        passed, got = any(_SEEN_AS[one] in f"{status}: {reason}" for one in mutant.expected), f"{status}: {reason}"
+    return Check(f"{mutant.name} {where}", f"{setting}: {mutant.does}", required, got, passed)
 
 
 def planted_delay(host: Host, text: str, delay: float, seconds: float, trials: int) -> Iterator[Check]:
