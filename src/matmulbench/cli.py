@@ -393,26 +393,34 @@ def train(
 def compare(
     before: Annotated[Path, typer.Argument(metavar="DIR_A", help="the earlier run's folder")],
     after: Annotated[Path, typer.Argument(metavar="DIR_B", help="the later run's folder")],
+    only: Annotated[
+        list[str] | None,
+        typer.Option(help="show only what is faster, slower, broken, same or unclear; repeatable"),
+    ] = None,
     format: Format = "table",
 ) -> None:
     """Say what became faster or slower from one run to another; exit 1 on a regression.
 
     ```console
     $ matmulbench compare runs/monday runs/tuesday
+    $ matmulbench compare runs/monday runs/tuesday --only slower --only broken
     $ matmulbench compare runs/monday runs/tuesday --format csv
     ```
     """
+    from matmulbench.comparison import VERDICTS, differences, summary
     from matmulbench.comparison import compare as compare_runs
-    from matmulbench.comparison import differences
     from matmulbench.report.output import show
     from matmulbench.report.tables import comparison_table
     from matmulbench.results.folder import load_results
 
+    for verdict in set(only or ()) - set(VERDICTS):
+        raise unknown("verdict", verdict, VERDICTS)
     runs = load_results(before), load_results(after)
     for difference in differences(*runs):
         tell(f"warning: the runs differ in more than time: {difference}")
     frame = compare_runs(*runs)
-    show(frame, format, comparison_table)
+    shown = frame[frame["verdict"].isin(only)] if only else frame
+    show(shown, format, partial(comparison_table, title=summary(frame)))
     raise typer.Exit(int(frame["verdict"].isin(["slower", "broken"]).any()))
 
 

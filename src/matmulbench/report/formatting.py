@@ -8,8 +8,7 @@ from numbers import Real
 from typing import Any
 
 NOTHING = "–"
-_UNITS = ((1e-9, "ns"), (1e-6, "µs"), (1e-3, "ms"), (1.0, "s"))
-_LONG = ((60.0, "min"), (3600.0, "h"), (86400.0, "d"))
+_UNITS = ((1e-9, "ns"), (1e-6, "µs"), (1e-3, "ms"), (1.0, "s"), (60.0, "min"), (3600.0, "h"), (86400.0, "d"))
 _PREFIXES = ((1.0, ""), (1e3, "k"), (1e6, "M"), (1e9, "G"), (1e12, "T"))
 
 
@@ -39,10 +38,9 @@ def _span(low: float, high: float) -> str:
 
 
 def _unit(value: float) -> tuple[float, str]:
-    """Pick the unit in which ``value`` seconds, rounded to three digits, are at least 1."""
-    if value >= 119.5:
-        return next((unit for unit in reversed(_LONG) if value >= 1.995 * unit[0]), _LONG[0])
-    return next((unit for unit in reversed(_UNITS) if value >= 0.9995 * unit[0]), _UNITS[0])
+    """Pick the largest unit of which ``value`` seconds, rounded, are at least 1; at least 2 beyond the second."""
+    fitting = (unit for unit in reversed(_UNITS) if value >= (1.995 if unit[0] > 1 else 0.9995) * unit[0])
+    return next(fitting, _UNITS[0])
 
 
 def seconds(value: Any, extrapolated: bool = False) -> str:

@@ -12,8 +12,7 @@ from matmulbench.report.queries import (
     Row,
     amdahl_limit,
     baseline_of,
-    kernels_of,
-    labels,
+    labels_of,
     ladders,
     limited_by,
     reference_of,
@@ -48,7 +47,7 @@ def headline(results: Results) -> list[str]:
 
 def answers(results: Results) -> list[Answer]:
     """Return for each kernel that the user brought: is it right, how fast, how near the roof, what does it buy."""
-    baseline, label = baseline_of(results), _labels(results)
+    baseline, label = baseline_of(results), labels_of(results)
     found = []
     for kernel in users(results.verification["kernel"]):
         rows = results.verification[results.verification["kernel"] == kernel].to_dict("records")
@@ -61,7 +60,7 @@ def answers(results: Results) -> list[Answer]:
 
 def summary(results: Results) -> list[str]:
     """Return what the run found about the ladder, and whether there is anything to compare with."""
-    baseline, label = baseline_of(results), _labels(results)
+    baseline, label = baseline_of(results), labels_of(results)
     return [*_climb(results, baseline), *_best_step(results, baseline, label), *_no_speedups(results, label[baseline])]
 
 
@@ -81,10 +80,6 @@ def warnings(results: Results) -> list[str]:
 def _first_number(warning: str) -> float:
     found = re.search(r"\d+(\.\d+)?", warning)
     return float(found[0]) if found else 0.0
-
-
-def _labels(results: Results) -> dict[str, str]:
-    return labels([*kernels_of(results), baseline_of(results)])
 
 
 def _right(rows: list[Row]) -> str:

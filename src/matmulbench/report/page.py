@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from matmulbench.report.charts.style import Chart
 from matmulbench.report.headline import answers, headline, summary, warnings
 from matmulbench.report.published import published_table
-from matmulbench.report.queries import baseline_of, kernels_of, labels
+from matmulbench.report.queries import baseline_of, labels_of
 from matmulbench.report.table import Table
 from matmulbench.report.tables import (
     audit_table,
@@ -56,7 +56,7 @@ def render(results: Results, charts: list[Chart], front_ends: Sequence[FrontEnd]
         summary=summary(results),
         warnings=warnings(results),
         sections=[each for each in sections if each.charts or each.tables],
-        baseline=labels([*kernels_of(results), baseline])[baseline],
+        baseline=labels_of(results)[baseline],
     )
 
 

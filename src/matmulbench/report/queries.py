@@ -56,6 +56,11 @@ def labels(kernels: Iterable[str]) -> dict[str, str]:
     return found
 
 
+def labels_of(results: Results) -> dict[str, str]:
+    """Return the label of every kernel of a run."""
+    return labels([*kernels_of(results), baseline_of(results)])
+
+
 def records(frame: pd.DataFrame) -> list[Row]:
     """Return the rows of a table, kernels in order, each with its kernel's ``label``; no figure where it failed."""
     label = labels(frame["kernel"])

@@ -97,8 +97,8 @@ class Table:
         return {i for i in range(1, len(keys)) if keys[i] != keys[i - 1]}
 
     def brief(self) -> Table:
-        """Return the table without its optional columns."""
-        return replace(self, columns=[column for column in self.columns if not column.optional])
+        """Return the table without its optional columns, and without commands."""
+        return replace(self, columns=[column for column in self.columns if not column.optional], commands=())
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
         """Draw for a terminal, without those optional columns for which it is too narrow."""

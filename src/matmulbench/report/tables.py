@@ -12,7 +12,6 @@ from matmulbench.report.formatting import (
     NOTHING,
     factor,
     factor_interval,
-    known,
     number,
     percent,
     rate,
@@ -121,14 +120,15 @@ def _commands(rows: Iterable[Row]) -> list[str]:
 
 
 def _speedup(title: str, key: str) -> Column:
-    return figure(title, lambda speedup, said: said if known(speedup) else NOTHING, key, "said")
+    return figure(title, lambda _, said: said or NOTHING, key, "said")
 
 
 def verification_table(verification: pd.DataFrame) -> Table:
     """Return the verdict on every kernel: a line per kernel, a verdict and a residual per dtype."""
     label, dtypes = labels(verification["kernel"]), list(dict.fromkeys(verification["dtype"]))
     rows: dict[str, Row] = {kernel: {"label": label[kernel], "finding": "", "repeat": ""} for kernel in in_order(label)}
-    for found in verification.to_dict("records"):
+    # What is wrong comes before what else may be said.
+    for found in sorted(verification.to_dict("records"), key=lambda found: found["status"] == Status.OK):
         row, dtype, right = rows[found["kernel"]], found["dtype"], found["status"] == Status.OK
         row[dtype] = f"{'✓' if right else '✗'} {text(found['verdict']) or found['status']}"
         row[f"{dtype}_tone"] = "good" if right else "bad"
@@ -189,7 +189,7 @@ def training_table(training: pd.DataFrame, baseline: str = BASELINE) -> Table:
     return Table("Training", columns, rows, "; ".join(notes), ("title",), _commands(rows))
 
 
-def comparison_table(comparison: pd.DataFrame) -> Table:
+def comparison_table(comparison: pd.DataFrame, title: str = "From one run to the other") -> Table:
     """Return the changes of :func:`matmulbench.comparison.compare`; the machine's own drift is out of the speedup."""
     label = labels(comparison["kernel"])
     rows = []
@@ -215,7 +215,7 @@ def comparison_table(comparison: pd.DataFrame) -> Table:
         words("verdict", "remark", "prose"),
     ]
     note = "drift: what fixed work takes, after / before"
-    return Table("From one run to the other", columns, rows, note, by=("workload",))
+    return Table(title, columns, rows, note, by=("workload",))
 
 
 def audit_table(checks: pd.DataFrame) -> Table:

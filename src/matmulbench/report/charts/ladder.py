@@ -15,7 +15,7 @@ from matmulbench.report.charts.style import (
     Style,
     dot,
     interval,
-    kernel_figure,
+    kernel_chart,
     styles,
     text_width,
     time_axis,
@@ -52,52 +52,45 @@ def draw(results: Results) -> Iterator[Chart]:
 def _times(ladder: Ladder, baseline: str, style: dict[str, Style], name: str) -> Chart:
     names = [row["label"] for row in ladder.rows]
     times = [seconds(row["median_s"], row["extrapolated"]) for row in ladder.rows]
-    remarks = [said_of(row, baseline) for row in ladder.rows]
-    roofed = any(known(row["roof_percent"]) for row in ladder.timed)
-    title = f"Time of one product, {ladder.title}"
-    figure, axes = kernel_figure(title, names, [2.8, 1.1] if roofed else [4.2], [times, remarks])
+    said = [said_of(row, baseline) for row in ladder.rows]
+    chart, axes = kernel_chart(name, f"Time of one product, {ladder.title}", names, [2.8, 1.1], [times, said])
     for place, row in enumerate(ladder.rows):
         look = style[row["kernel"]]
         if known(row["median_s"]):
             interval(axes[0], place, row["ci_low_s"], row["ci_high_s"], look.colour)
             dot(axes[0], row["median_s"], place, row, look)
-        if roofed and known(row["roof_percent"]):
-            axes[1].barh(place, row["roof_percent"], height=0.6, color=look.colour)
+        axes[1].barh(place, known(row["roof_percent"]) or 0.0, height=0.6, color=look.colour)
     time_axis(axes[0].xaxis, [row["median_s"] for row in ladder.timed])
     hint = "; hollow and ≈: extrapolated" if any(row["extrapolated"] for row in ladder.timed) else ""
     axes[0].set_xlabel(f"time per call, log{hint}")
-    if roofed:
-        axes[1].set_xlim(0, max(100, *(known(row["roof_percent"]) or 0 for row in ladder.timed)))
-        axes[1].set_xlabel("% of roof")
-    said = [
-        f"{row['label']} {seconds(row['median_s'])}" if known(row["median_s"])
-        else f"{row['label']} has no figure ({row['status']})"
-        for row in ladder.rows
-    ]  # fmt: skip
-    alt = f"Time of one product {ladder.title}; baseline {style[baseline].label}. {', '.join(said)}."
-    return Chart(name, title, alt, figure)
+    axes[1].set_xlim(0, max(100, *(known(row["roof_percent"]) or 0 for row in ladder.timed)))
+    axes[1].set_xlabel("% of roof")
+    return chart
 
 
 def _samples(results: Results, ladder: Ladder, style: dict[str, Style]) -> Iterator[Chart]:
     """Draw how far each kernel's samples lie from their median, round by round."""
-    measured = {row["kernel"] for row in ladder.timed if not row["extrapolated"]}
-    samples: dict[str, np.ndarray] = {}
-    for entry in results.journal:
-        row = entry["row"]
-        cell = [entry["table"], *(row.get(name) for name in ("workload", "dtype", "threads"))]
-        if cell == ["measurements", ladder.workload, ladder.dtype, ladder.threads] and row["kernel"] in measured:
-            samples[row["kernel"]] = np.asarray(entry["samples"])
-    samples = {kernel: times for kernel, times in samples.items() if len(times) >= _FEWEST}
-    if not samples:
+    cell = [ladder.workload, ladder.dtype, ladder.threads]
+    every = {
+        row["kernel"]: np.asarray(entry["samples"])
+        for entry in results.journal
+        if entry["table"] == "measurements"
+        and [(row := entry["row"])[name] for name in ("workload", "dtype", "threads")] == cell
+    }
+    kernels = [
+        row["kernel"] for row in ladder.timed if not row["extrapolated"] and len(every[row["kernel"]]) >= _FEWEST
+    ]
+    if not kernels:
         return
-    kernels = in_order(samples)
-    apart = {kernel: 100 * (samples[kernel] / np.median(samples[kernel]) - 1) for kernel in kernels}
+    apart = {kernel: 100 * (every[kernel] / np.median(every[kernel]) - 1) for kernel in kernels}
     half = {kernel: float(np.median(np.abs(apart[kernel]))) for kernel in kernels}
     reach = min(50.0, max(2.0, 6 * max(half.values())))
-    texts = [f"half within ± {half[kernel]:.1f} %" for kernel in kernels]
-    title = f"Every sample of {ladder.title}"
+    columns = [
+        [count(len(every[kernel]), "round") for kernel in kernels],
+        [f"half within ± {half[kernel]:.1f} %" for kernel in kernels],
+    ]
     names = [style[kernel].label for kernel in kernels]
-    figure, [axes] = kernel_figure(title, names, [4.8], [[f"{len(samples[k])} rounds" for k in kernels], texts])
+    chart, [axes] = kernel_chart("samples", f"Every sample of {ladder.title}", names, [4.8], columns)
     for place, kernel in enumerate(kernels):
         thinned = apart[kernel][:: math.ceil(len(apart[kernel]) / _SHOWN)]
         heights = place + np.linspace(-0.36, 0.36, len(thinned))
@@ -105,9 +98,7 @@ def _samples(results: Results, ladder: Ladder, style: dict[str, Style]) -> Itera
     axes.axvline(0, color=INK, linewidth=0.8, zorder=1)
     axes.set_xlim(-1.05 * reach, 1.05 * reach)
     axes.set_xlabel("distance from the kernel's median, %; first round on top, what lies beyond stands at the edge")
-    said = ", ".join(f"{name} ± {half[kernel]:.1f} %" for name, kernel in zip(names, kernels, strict=True))
-    alt = f"Distance of every sample from its kernel's median, {ladder.title}. Half of them lie within: {said}."
-    yield Chart("samples", title, alt, figure)
+    yield chart
 
 
 def _heat_map(group: list[Ladder], baseline: str, style: dict[str, Style], title: str, name: str) -> Iterator[Chart]:
@@ -119,7 +110,7 @@ def _heat_map(group: list[Ladder], baseline: str, style: dict[str, Style], title
         return
     names = [style[kernel].label for kernel in kernels]
     width = max(1.05, text_width(names) + 0.1)
-    figure, [axes] = kernel_figure(title, list(rows), [width * len(kernels)], top=0.75)
+    chart, [axes] = kernel_chart(name, title, list(rows), [width * len(kernels)], top=0.75)
     # A colour claims no more than the verdict, and means nothing beyond ten times.
     colours, norm = (
         LinearSegmentedColormap.from_list("", ["#F0A860", "#FFFFFF", "#6FB7E8"]),
@@ -142,4 +133,5 @@ def _heat_map(group: list[Ladder], baseline: str, style: dict[str, Style], title
         kernel: sum(row[kernel]["verdict"] == "faster" for row in rows.values() if kernel in row) for kernel in kernels
     }
     faster = ", ".join(f"{style[kernel].label} on {count(won, 'product')}" for kernel, won in wins.items())
-    yield Chart(name, title, f"Speedup of every product: {title}. Faster: {faster}.", figure)
+    chart.alt = f"Speedup of every product: {title}. Faster: {faster}."
+    yield chart

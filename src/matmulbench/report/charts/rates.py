@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 
 from matmulbench.report.charts.style import (
+    FAINT,
     INK,
     Chart,
     Style,
-    curve_figure,
+    curve_chart,
     dot,
-    hollow,
     log_axis,
     rate_axis,
     styles,
@@ -43,6 +44,16 @@ def _by_kernel(points: Iterable[tuple[float, Row]]) -> dict[str, Points]:
     return {kernel: found[kernel] for kernel in in_order(found)}
 
 
+def _chart(
+    name: str, title: str, curves: dict[str, Points], style: Styles, panels: list[float], joined: bool = True
+) -> tuple[Chart, list[Axes]]:
+    handles = [style[kernel].handle(None if joined else "none") for kernel in curves]
+    if any(row["extrapolated"] for points in curves.values() for _, row in points):
+        hollow = {"marker": "o", "markerfacecolor": "white", "linestyle": "none"}
+        handles.append(Line2D([], [], color=FAINT, label="extrapolated", **hollow))  # type: ignore[arg-type]
+    return curve_chart(name, title, "", handles, panels)
+
+
 def _curve(axes: Axes, points: Points, column: str, style: Style, joined: bool = True) -> None:
     shown = [(x, row) for x, row in points if known(row[column])]
     if joined:
@@ -59,14 +70,8 @@ def _sizes(group: list[Ladder], roof: Row | None, style: Styles, setting: str, n
         return
     sizes = sorted(squares)
     curves = _by_kernel((size, row) for size in sizes for row in squares[size].timed)
-    roofed = any(known(row["roof_percent"]) for points in curves.values() for _, row in points)
-    title = f"Rate against size, square products, {setting}"
-    handles = [style[kernel].handle() for kernel in curves]
-    if any(row["extrapolated"] for points in curves.values() for _, row in points):
-        handles.append(hollow())
-    figure, axes = curve_figure(title, handles, [3.6, 3.2] if roofed else [5.0])
-    columns = ["gflops", "roof_percent"][: len(axes)]
-    for each, column in zip(axes, columns, strict=True):
+    chart, axes = _chart(name, f"Rate against size, square products, {setting}", curves, style, [3.6, 3.2])
+    for each, column in zip(axes, ("gflops", "roof_percent"), strict=True):
         for kernel, points in curves.items():
             _curve(each, points, column, style[kernel])
         each.set_xscale("log", base=2)
@@ -79,15 +84,14 @@ def _sizes(group: list[Ladder], roof: Row | None, style: Styles, setting: str, n
     for value in peak:
         axes[0].axhline(value, color=INK, linewidth=1.2)
         _on_line(axes[0], sizes[0], value, f"FMA peak {rate(value)} GFLOP/s")
-    if roofed:
-        axes[1].set_ylim(bottom=0)
-        axes[1].set_ylabel("% of roof, linear")
+    axes[1].set_ylim(bottom=0)
+    axes[1].set_ylabel("% of roof, linear")
     best = max(squares[sizes[-1]].timed, key=lambda row: row["gflops"])
-    alt = (
+    chart.alt = (
         f"GFLOP/s and % of roof against size for square products, {sizes[0]} to {sizes[-1]}, a line per kernel. "
         f"At {sizes[-1]} the fastest is {best['label']} with {rate(best['gflops'])} GFLOP/s."
     )
-    yield Chart(name, title, alt, figure)
+    yield chart
 
 
 def _roofline(group: list[Ladder], roof: Row | None, style: Styles, setting: str, name: str) -> Iterator[Chart]:
@@ -100,12 +104,8 @@ def _roofline(group: list[Ladder], roof: Row | None, style: Styles, setting: str
     best = max(others or points, key=lambda point: point[1]["gflops"])[1]["kernel"]
     curves = {kernel: found for kernel, found in curves.items() if kernel in [*users(curves), best]}
     shown = [point for found in curves.values() for point in found]
-    title = f"Roofline, {setting}"
     peak, bandwidth = roof["fma_gflops"], roof["bandwidth_gbs"]
-    handles = [style[kernel].handle("none") for kernel in curves]
-    if any(row["extrapolated"] for _, row in shown):
-        handles.append(hollow())
-    figure, [axes] = curve_figure(title, handles, [5.4])
+    chart, [axes] = _chart(name, f"Roofline, {setting}", curves, style, [5.4], joined=False)
     for kernel, found in curves.items():
         _curve(axes, found, "gflops", style[kernel], joined=False)
     ridge = peak / bandwidth
@@ -118,12 +118,12 @@ def _roofline(group: list[Ladder], roof: Row | None, style: Styles, setting: str
     axes.set_xlabel(f"intensity, FLOP per byte (left of {ridge:.2g}, bandwidth limits: {rate(bandwidth)} GB/s)")
     axes.set_ylabel("GFLOP/s, log")
     highest = max((row for _, row in shown), key=lambda row: row["gflops"])
-    alt = (
+    chart.alt = (
         f"Rate against intensity, a point per product, of {', '.join(style[kernel].label for kernel in curves)}; "
         f"bandwidth {rate(bandwidth)} GB/s, FMA peak of {rate(peak)} GFLOP/s. The highest is {highest['label']} on "
         f"{highest['workload']} with {rate(highest['gflops'])} GFLOP/s."
     )
-    yield Chart(name, title, alt, figure)
+    yield chart
 
 
 def _threads(groups: dict[tuple[str, int], list[Ladder]], style: Styles) -> Iterator[Chart]:
@@ -140,8 +140,7 @@ def _threads(groups: dict[tuple[str, int], list[Ladder]], style: Styles) -> Iter
     first = {row["kernel"]: row["median_s"] for row in fewest.timed}
     gains = ((ladder.threads, row) for ladder in largest for row in ladder.timed if row["kernel"] in first)
     curves = _by_kernel((x, row | {"gain": first[row["kernel"]] / row["median_s"]}) for x, row in gains)
-    title = f"More threads, {fewest.workload} · {fewest.dtype}"
-    figure, [axes] = curve_figure(title, [style[kernel].handle() for kernel in curves], [5.4])
+    chart, [axes] = _chart("threads", f"More threads, {fewest.workload} · {fewest.dtype}", curves, style, [5.4])
     for kernel, points in curves.items():
         _curve(axes, points, "gain", style[kernel])
     axes.plot(counts, [threads / counts[0] for threads in counts], color=INK, linewidth=1)
@@ -151,8 +150,10 @@ def _threads(groups: dict[tuple[str, int], list[Ladder]], style: Styles) -> Iter
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}×")
     axes.set_xlabel("threads")
     axes.set_ylabel(f"times as fast as on {count(counts[0], 'thread')}")
-    alt = f"Each kernel's rate against that on {count(counts[0], 'thread')}, on {fewest.workload}, threads {counts}."
-    yield Chart("threads", title, alt, figure)
+    chart.alt = (
+        f"Each kernel's rate against that on {count(counts[0], 'thread')}, on {fewest.workload}, threads {counts}."
+    )
+    yield chart
 
 
 def _on_line(axes: Axes, x: float, y: float, text: str, align: str = "left") -> None:

@@ -134,31 +134,35 @@ def compact(svg: str) -> str:
     return re.sub(r">\s+<", ">\n<", re.sub(r"<[^!?][^>]*>", tag, svg))
 
 
-def new_figure(
-    title: str, panels: Sequence[float], height: float, left: float, right: float, gap: float = 0.3, top: float = 0.5
+def _figure(
+    title: str, panels: Sequence[float], height: float, left: float, right: float, gap: float, top: float
 ) -> tuple[Figure, list[Axes]]:
     """Return a figure with axes side by side; all sizes in inches, so that labels have room."""
     bottom = 0.55
     width = left + sum(panels) + gap * (len(panels) - 1) + right
     figure, axes, start = Figure(figsize=(width, height)), [], left
     for panel in panels:
-        axes.append(figure.add_axes((start / width, bottom / height, panel / width, (height - top - bottom) / height)))
+        place = (start / width, bottom / height, panel / width, (height - top - bottom) / height)
+        axes.append(figure.add_axes(place))
         start += panel + gap
     figure.text(0.12 / width, 1 - 0.12 / height, title, va="top", ha="left", weight="bold", size=10.5)
     return figure, axes
 
 
-def kernel_figure(
-    title: str, names: list[str], panels: Sequence[float], columns: Sequence[list[str]] = (), top: float = 0.5
-) -> tuple[Figure, list[Axes]]:
-    """Return a figure with a row per kernel, the first on top: names, axes, and columns of text right of them."""
+def kernel_chart(
+    name: str, title: str, rows: list[str], panels: Sequence[float], columns: Sequence[list[str]] = (), top: float = 0.5
+) -> tuple[Chart, list[Axes]]:
+    """Return a chart with a row per kernel, the first on top: names, axes, and columns of text right of them.
+
+    What names and columns say is also the text that stands for the chart.
+    """
     widths = [text_width(column) + 0.15 for column in columns]
-    figure, axes = new_figure(
-        title, panels, 0.65 + top + 0.27 * len(names), text_width(names) + 0.2, sum(widths) + 0.15, top=top
+    figure, axes = _figure(
+        title, panels, 0.65 + top + 0.27 * len(rows), text_width(rows) + 0.2, sum(widths) + 0.15, 0.3, top
     )
     for each in axes:
-        each.set_ylim(len(names) - 0.4, -0.6)
-        each.set_yticks(range(len(names)), names if each is axes[0] else [])
+        each.set_ylim(len(rows) - 0.4, -0.6)
+        each.set_yticks(range(len(rows)), rows if each is axes[0] else [])
         each.tick_params(axis="y", length=0)
         each.grid(axis="x")
     for i, column in enumerate(columns):
@@ -167,17 +171,20 @@ def kernel_figure(
                 text, (1, place), (72 * sum(widths[: i + 1]), 0), xycoords=("axes fraction", "data"),
                 textcoords="offset points", va="center_baseline", ha="right", annotation_clip=False,
             )  # fmt: skip
-    return figure, axes
+    said = "; ".join(" ".join(row) for row in zip(rows, *columns, strict=True))
+    return Chart(name, title, f"{title}: {said}.", figure), axes
 
 
-def curve_figure(title: str, handles: Sequence[Artist], panels: Sequence[float]) -> tuple[Figure, list[Axes]]:
-    """Return a figure for curves, with a legend right of the axes, where it covers nothing."""
+def curve_chart(
+    name: str, title: str, alt: str, handles: Sequence[Artist], panels: Sequence[float]
+) -> tuple[Chart, list[Axes]]:
+    """Return a chart for curves, with a legend right of the axes, where it covers nothing."""
     room = text_width(str(handle.get_label()) for handle in handles) + 0.8
-    figure, axes = new_figure(title, panels, 4.2, 0.8, room, gap=0.7)
+    figure, axes = _figure(title, panels, 4.2, 0.95, room, 0.8, 0.5)
     axes[-1].legend(handles=handles, loc="upper left", bbox_to_anchor=(1.02, 1.0), borderaxespad=0, handlelength=2.6)
     for each in axes:
         each.grid()
-    return figure, axes
+    return Chart(name, title, alt, figure), axes
 
 
 def legend_above(figure: Figure, handles: Sequence[Artist], columns: int) -> None:
@@ -201,11 +208,6 @@ def dot(axes: Axes, x: float, y: float, row: Row, style: Style) -> None:
     axes.plot(
         x, y, style.marker, color=style.colour, markerfacecolor=fill, markersize=5.5, zorder=style.order + 0.5
     )  # fmt: skip
-
-
-def hollow() -> Line2D:
-    """Return the entry of a legend that explains hollow marks."""
-    return Line2D([], [], color=FAINT, marker="o", markerfacecolor="white", linestyle="none", label="extrapolated")
 
 
 def text_width(texts: Iterable[str], size: float = 9.0) -> float:

@@ -16,10 +16,10 @@ from matmulbench.report.charts.style import (
     INK,
     Chart,
     Style,
-    curve_figure,
+    curve_chart,
     factor_axis,
     interval,
-    kernel_figure,
+    kernel_chart,
     legend_above,
     log_axis,
     styles,
@@ -80,8 +80,10 @@ def _end_to_end(rows: list[Row], baseline: str, style: dict[str, Style], title: 
     products = [factor(product) for _, product, _ in shown]
     steps = [said_of(row, baseline, "measured_speedup") for row, *_ in shown]
     limit = amdahl_limit(reference)
-    full = f"What a faster product buys a step, {title}"
-    figure, [axes] = kernel_figure(full, names, [4.4], [products, ["→"] * len(steps), steps], top=0.95)
+    chart, [axes] = kernel_chart(
+        f"end-to-end-{name}", f"What a faster product buys a step, {title}", names, [4.4],
+        [products, ["→"] * len(steps), steps], top=0.95,
+    )  # fmt: skip
     axes.axvline(1, color=INK, linewidth=1)
     for place, (row, product, step) in enumerate(shown):
         colour = style[row["kernel"]].colour
@@ -99,10 +101,8 @@ def _end_to_end(rows: list[Row], baseline: str, style: dict[str, Style], title: 
         axes.axvline(limit, color=FAINT, linewidth=1.2, linestyle=DASHED)
         label = f"were products free: {factor(limit)}"
         handles.append(Line2D([], [], color=FAINT, linestyle=DASHED, label=label))
-    legend_above(figure, handles, 2)
-    said = "; ".join(" → ".join(three) for three in zip(names, products, steps, strict=True))
-    alt = f"Speedup of the products → of the whole step, {title}, against {style[baseline].label}: {said}."
-    yield Chart(f"end-to-end-{name}", full, alt, figure)
+    legend_above(chart.figure, handles, 2)
+    yield chart
 
 
 def _parts(rows: list[Row], title: str, name: str) -> Iterator[Chart]:
@@ -118,9 +118,11 @@ def _parts(rows: list[Row], title: str, name: str) -> Iterator[Chart]:
     parts = list(dict.fromkeys(part for _, shares in shown for part in shares))
     fills = {part: _PARTS[i % len(_PARTS)] for i, part in enumerate(parts)} | {_REST: _REST_FILL}
     times = [seconds(row["step_s"], row["extrapolated"]) for row, _ in shown]
-    columns = 3
-    full = f"Where the time of a step goes, {title}"
-    figure, [axes] = kernel_figure(full, names, [4.6], [times], top=0.55 + 0.2 * -(-len(fills) // columns))
+    inside = [f"{percent(row['matmul_share'])} in products" for row, _ in shown]
+    chart, [axes] = kernel_chart(
+        f"step-{name}", f"Where the time of a step goes, {title}", names, [3.8], [inside, times],
+        top=0.55 + 0.2 * math.ceil(len(fills) / 3),
+    )  # fmt: skip
     for place, (_, shares) in enumerate(shown):
         start = 0.0
         for part, (colour, hatch) in fills.items():
@@ -135,10 +137,8 @@ def _parts(rows: list[Row], title: str, name: str) -> Iterator[Chart]:
     handles = [
         Patch(facecolor=fill, hatch=hatch, edgecolor="white", label=part) for part, (fill, hatch) in fills.items()
     ]
-    legend_above(figure, handles, columns)
-    inside = "; ".join(f"{row['label']} {percent(row['matmul_share'])}" for row, _ in shown)
-    alt = f"Share of a step's time that goes to each product and to all else, {title}. In products: {inside}."
-    yield Chart(f"step-{name}", full, alt, figure)
+    legend_above(chart.figure, handles, 3)
+    yield chart
 
 
 def _losses(rows: list[Row], style: dict[str, Style], title: str, name: str) -> Iterator[Chart]:
@@ -146,9 +146,9 @@ def _losses(rows: list[Row], style: dict[str, Style], title: str, name: str) -> 
     drawn = [row for row in rows if row.get("losses") and row.get("reference") and row.get("envelope")]
     if not drawn:
         return
-    full = f"Distance of the loss from the float64 reference, {title}"
     handles = [*(style[row["kernel"]].handle() for row in drawn), Patch(color=GRID, label="explained by rounding")]
-    figure, [axes] = curve_figure(full, handles, [5.4])
+    full = f"Distance of the loss from the float64 reference, {title}"
+    chart, [axes] = curve_chart(f"loss-{name}", full, full, handles, [5.4])
     heights, far = [], {}
     for place, row in enumerate(drawn):
         look, steps = style[row["kernel"]], row["loss_steps"]
@@ -167,5 +167,5 @@ def _losses(rows: list[Row], style: dict[str, Style], title: str, name: str) -> 
     axes.set_xlabel("step")
     axes.set_ylabel("furthest so far, log")
     ends = ", ".join(f"{label} {furthest[-1]:.1e}" for label, furthest in far.items())
-    alt = f"Distance of the loss from the float64 reference, a curve per kernel, {title}. Furthest: {ends}."
-    yield Chart(f"loss-{name}", full, alt, figure)
+    chart.alt = f"{full}, a curve per kernel. Furthest: {ends}."
+    yield chart
