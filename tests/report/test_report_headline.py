@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from matmulbench.report import write_report
-from matmulbench.report.headline import answers, headline, warnings
+from matmulbench.report.headline import answers, headline, summary, warnings
 from matmulbench.report.page import render
 from matmulbench.results.folder import Results, load_results
 from matmulbench.workload import Workload
@@ -83,15 +83,24 @@ def test_no_sentence_claims_more_than_the_verdict(run: Results, verdict: str, sa
 def test_torch_nn_is_no_kernel_and_never_the_best(make_run: Callable[..., Results], tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", [], tasks=("digits",), kernels=("numpy", "torch", "torch.nn"))
     change(run, "training", "torch.nn", measured_speedup=5.0)
-    assert "when its products go through numpy, the best other kernel" in about(run, "A training step of digits")
+    assert "when its products go through numpy, the best other kernel of the ladder" in about(
+        run, "A training step of digits"
+    )
     assert answers(run) == []
 
 
-def test_two_whose_intervals_overlap_are_not_ranked(run: Results) -> None:
-    change(run, "measurements", "torch", status="crashed")
-    change(run, "measurements", OWN, median_s=9e-6, ci_low_s=7e-6)
+def test_two_whose_intervals_overlap_are_not_ranked(make_run: Callable[..., Results], tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", [Workload(5, 784, 10)], tasks=(), kernels=("numpy", "numba"))
+    change(run, "measurements", "numba", median_s=9e-6, ci_low_s=7e-6)
     change(run, "measurements", "numpy", median_s=8e-6, ci_high_s=8e-6)
-    assert "not clearly faster or slower than fast.py:matmul (" in about(run, "On 5x784x10")
+    assert about(run, "On 5x784x10").endswith("numpy takes 8.00 µs: not clearly faster or slower than numba (9.00 µs).")
+
+
+def test_what_is_said_of_the_ladder_leaves_the_users_kernels_out(run: Results) -> None:
+    change(run, "measurements", OWN, median_s=1e-9, speedup=5000.0)
+    change(run, "training", OWN, measured_speedup=50.0)
+    assert not any("fast.py" in sentence for sentence in summary(run))
+    assert len(summary(run)) == 2
 
 
 def test_a_step_whose_interval_holds_one_is_not_called_faster(run: Results) -> None:
@@ -109,7 +118,7 @@ def test_a_baseline_without_a_time_leaves_no_speedups(run: Results) -> None:
         run.tables[table][names] = float("nan")
     run.measurements["verdict"] = None
     change(run, "training", "torch", status="crashed")
-    mine, _, last = headline(run)
+    mine, last = headline(run)
     assert mine.startswith("fast.py:matmul: ✓ right (pass in float32, pass in float64); 83.4 µs on 5x784x10")
     assert "torch" not in mine
     assert last == "There are no speedups: torch, the baseline, has no time."

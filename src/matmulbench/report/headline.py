@@ -12,6 +12,7 @@ from matmulbench.report.queries import (
     Row,
     amdahl_limit,
     baseline_of,
+    kernels_of,
     labels_of,
     ladders,
     limited_by,
@@ -136,15 +137,18 @@ def _step_gain(row: Row, against: str) -> str:
 
 
 def _climb(results: Results, baseline: str) -> Iterator[str]:
-    for ladder in [ladder for ladder in ladders(results.measurements) if len(ladder.timed) > 1][:1]:
-        slowest = max(ladder.timed, key=lambda row: row["median_s"])
-        best = min(ladder.timed, key=lambda row: row["median_s"])
+    for ladder in ladders(results.measurements):
+        rungs = [row for row in ladder.timed if row["kernel"] not in users(kernels_of(results))]
+        if len(rungs) < 2:
+            continue
+        slowest, best = (pick(rungs, key=lambda row: row["median_s"]) for pick in (max, min))
         mark = ", extrapolated" if slowest["extrapolated"] else ""
         gain = compared(slowest["median_s"] / best["median_s"], _between(best, slowest, baseline), slowest["label"])
         yield (
             f"On {ladder.title}, {best['label']} takes {seconds(best['median_s'])}: "
             f"{gain} ({seconds(slowest['median_s'])}{mark})."
         )
+        return
 
 
 def _between(best: Row, slowest: Row, baseline: str) -> str:
@@ -159,7 +163,8 @@ def _between(best: Row, slowest: Row, baseline: str) -> str:
 def _best_step(results: Results, baseline: str, label: dict[str, str]) -> Iterator[str]:
     """Say of each training what the best of the ladder buys; what the user's kernels buy is said of each."""
     for (task, threads), rows in tasks(results.training).items():
-        others = [row for row in rows if row["kernel"] not in (baseline, TORCH_NN) and known(row["measured_speedup"])]
+        no_rungs = [baseline, TORCH_NN, *users(kernels_of(results))]
+        others = [row for row in rows if row["kernel"] not in no_rungs and known(row["measured_speedup"])]
         reference = reference_of(rows, baseline)
         if not reference or not others:
             continue
@@ -167,7 +172,7 @@ def _best_step(results: Results, baseline: str, label: dict[str, str]) -> Iterat
         most = f"; products that cost nothing would make it {factor(limit)}" if limit else ""
         yield (
             f"A training step of {task_title(task, threads)} {_step_gain(best, label[baseline])} "
-            f"when its products go through {best['label']}, the best other kernel{most}."
+            f"when its products go through {best['label']}, the best other kernel of the ladder{most}."
         )
 
 
