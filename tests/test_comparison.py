@@ -3,9 +3,12 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
-from matmulbench.comparison import compare, differences
+from matmulbench.cli import app
+from matmulbench.comparison import compare, differences, summary
 from matmulbench.results.folder import Results, RunFolder, load_results
 from matmulbench.results.schema import MeasurementRow, Status
 
@@ -63,3 +66,27 @@ def test_what_else_differs_is_said(tmp_path: Path) -> None:
     assert differences(a, b) == []
     b.run["versions"]["numpy"] = "1.0"
     assert "versions: numpy was" in differences(a, b)[0]
+
+
+def test_the_verdicts_are_counted_and_the_measured_ratio_is_kept(tmp_path: Path) -> None:
+    frame = compare(run(tmp_path / "a", 1.0), run(tmp_path / "b", 1.1, clock=1.3))
+    assert frame["ratio"][0] == pytest.approx(1.43, rel=0.01)
+    assert summary(frame) == "1 slower"
+    many = pd.DataFrame({"verdict": ["same"] * 186 + ["slower"] + ["faster"] * 2})
+    assert summary(many) == "2 faster, 1 slower, 186 same"
+    assert summary(many[:0]) == "nothing to compare"
+
+
+def test_the_command_counts_first_and_shows_only_what_is_asked_for(tmp_path: Path) -> None:
+    run(tmp_path / "a", 1.0)
+    run(tmp_path / "b", 1.1)
+    command = ["compare", str(tmp_path / "a"), str(tmp_path / "b")]
+    every, faster = (CliRunner().invoke(app, [*command, *only]) for only in ([], ["--only", "faster"]))
+    assert (every.exit_code, faster.exit_code) == (1, 1)
+    assert every.stdout.startswith("1 slower\n")
+    assert "numpy" in every.stdout
+    assert faster.stdout.startswith("1 slower\n")
+    assert "numpy" not in faster.stdout
+    assert "verdict 'sloower' is unknown: did you mean slower?" in str(
+        CliRunner().invoke(app, [*command, "--only", "sloower"]).stderr
+    )

@@ -236,13 +236,14 @@ def list_(format: Format = "table") -> None:
     ```
     """
     from matmulbench.pipeline import availability
+    from matmulbench.report.formatting import flop
     from matmulbench.report.output import show
     from matmulbench.training.tasks import TASKS
 
     own = load_config()
     rows = [{"kind": "kernel", **row} for row in availability(own.get("kernel", []))]
     products = dict.fromkeys([*PRESETS["standard"], *map(Workload.parse, own.get("workload", []))])
-    rows += [{"kind": "workload", "name": str(one), "about": f"{one.flop:,} FLOP"} for one in products]
+    rows += [{"kind": "workload", "name": str(one), "about": flop(one.flop)} for one in products]
     for name, task in TASKS.items():
         net = "-".join(map(str, task.layers))
         rows += [{"kind": "task", "name": name, "about": f"{net} on {task.source}, {task.loss}"}]
@@ -276,6 +277,7 @@ def verify(
     from matmulbench.isolation import Host
     from matmulbench.pipeline import verify as verify_kernels
     from matmulbench.report.output import show
+    from matmulbench.report.tables import verification_table
     from matmulbench.verification import agreement as differences
 
     specs, dtypes = known_kernels(kernel, operands), [known_dtype(one) for one in dtype or DTYPES]
@@ -286,7 +288,7 @@ def verify(
         raise typer.Exit
     with progress(quiet) as say:
         frame = verify_kernels(specs, dtypes=dtypes, progress=say)
-    show(frame, format)
+    show(frame, format, verification_table)
     raise typer.Exit(int((frame["status"] != "ok").any()))
 
 
@@ -313,6 +315,7 @@ def measure(
     """
     from matmulbench.pipeline import measure as measure_kernels
     from matmulbench.report.output import show
+    from matmulbench.report.tables import measurement_table
 
     baseline, *_ = known_kernels([baseline], operands)
     specs = known_kernels([*(kernel or kernels()), baseline], operands)
@@ -322,7 +325,7 @@ def measure(
         frame = measure_kernels(
             specs, todo, threads=counts, baseline=baseline, budget_s=budget_s, cold=cold, progress=say
         )
-    show(frame, format, baseline)
+    show(frame, format, partial(measurement_table, baseline=baseline))
     raise typer.Exit(int((frame["status"] != "ok").any()))
 
 
@@ -355,6 +358,7 @@ def train(
     """
     from matmulbench.pipeline import train as train_kernels
     from matmulbench.report.output import show
+    from matmulbench.report.tables import training_table
 
     changes = {"epochs": epochs, "batch_size": batch_size, "hidden": hidden, "lr": lr, "dtype": dtype}
     changes = {name: value for name, value in changes.items() if value is not None}
@@ -381,7 +385,7 @@ def train(
             progress=say,
             **changes,
         )
-    show(frame, format, baseline)
+    show(frame, format, partial(training_table, baseline=baseline))
     raise typer.Exit(int((frame["status"] != "ok").any()))
 
 
@@ -401,36 +405,46 @@ def trace(
     """
     from matmulbench.pipeline import trace_model
     from matmulbench.report.output import show
+    from matmulbench.report.tables import trace_table
 
     find_function(model, kind="model")
     with progress(quiet) as say:
         frame = trace_model(model, thread_counts(threads), say)
-    show(frame, format)
+    show(frame, format, trace_table)
 
 
 @app.command()
 def compare(
     before: Annotated[Path, typer.Argument(metavar="DIR_A", help="the earlier run's folder")],
     after: Annotated[Path, typer.Argument(metavar="DIR_B", help="the later run's folder")],
+    only: Annotated[
+        list[str] | None,
+        typer.Option(help="show only what is faster, slower, broken, same or unclear; repeatable"),
+    ] = None,
     format: Format = "table",
 ) -> None:
     """Say what became faster or slower from one run to another; exit 1 on a regression.
 
     ```console
     $ matmulbench compare runs/monday runs/tuesday
+    $ matmulbench compare runs/monday runs/tuesday --only slower --only broken
     $ matmulbench compare runs/monday runs/tuesday --format csv
     ```
     """
+    from matmulbench.comparison import VERDICTS, differences, summary
     from matmulbench.comparison import compare as compare_runs
-    from matmulbench.comparison import differences
     from matmulbench.report.output import show
+    from matmulbench.report.tables import comparison_table
     from matmulbench.results.folder import load_results
 
+    for verdict in set(only or ()) - set(VERDICTS):
+        raise unknown("verdict", verdict, VERDICTS)
     runs = load_results(before), load_results(after)
     for difference in differences(*runs):
         tell(f"warning: the runs differ in more than time: {difference}")
     frame = compare_runs(*runs)
-    show(frame, format)
+    shown = frame[frame["verdict"].isin(only)] if only else frame
+    show(shown, format, partial(comparison_table, title=summary(frame)))
     raise typer.Exit(int(frame["verdict"].isin(["slower", "broken"]).any()))
 
 
@@ -461,6 +475,7 @@ def audit(
 
     from matmulbench.audit import audit as audit_parts
     from matmulbench.report.output import show
+    from matmulbench.report.tables import audit_table
 
     if only and only not in AUDITS:
         raise unknown("audit", only, AUDITS)
@@ -472,7 +487,7 @@ def audit(
                 checks.append(asdict(check))  # noqa: PERF401 - what is finished is kept if the next is interrupted
     finally:
         if checks:
-            show(checks, format)
+            show(checks, format, audit_table)
     raise typer.Exit(int(not all(check["passed"] for check in checks)))
 
 
@@ -498,15 +513,15 @@ def report(
     """
     from matmulbench.report import write_report
     from matmulbench.report.output import print_tables
-    from matmulbench.report.side_by_side import side_by_side_table
     from matmulbench.report.splice import splice as splice_into
+    from matmulbench.report.tables import front_end_table
     from matmulbench.results.folder import load_results
     from matmulbench.results.front_ends import read_front_end
 
     results, front_ends = load_results(folder), [read_front_end(path) for path in beside or []]
     page = write_report(folder, front_ends)
     if front_ends:
-        print_tables(side_by_side_table(results, front_ends))
+        print_tables(front_end_table(results, front_ends))
     write(f"report: {page}\n")
     if splice:
         splice_into(splice, results)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 REGRESSION = 0.02  # a difference smaller than this is of no interest
+VERDICTS = ("faster", "slower", "broken", "same", "unclear")
 _KEY = KEYS["measurements"]
 _CONFIDENCE = 0.99
 
@@ -44,9 +45,9 @@ def compare(a: Results, b: Results) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        workload, dtype, threads, kernel, status of both, median_s of both, ``speedup`` (time in ``a`` / time in
-        ``b``, drift removed) with its 99 % interval, ``drift_arithmetic`` and ``drift_calls`` (time of fixed work in
-        ``b`` / in ``a``), verdict.
+        workload, dtype, threads, kernel, status of both, median_s of both, ``ratio`` (time in ``b`` / time in ``a``, as
+        measured), ``speedup`` (time in ``a`` / time in ``b``, drift removed) with its 99 % interval,
+        ``drift_arithmetic`` and ``drift_calls`` (time of fixed work in ``b`` / in ``a``), verdict.
     """
     import pandas as pd
 
@@ -62,8 +63,24 @@ def compare(a: Results, b: Results) -> pd.DataFrame:
         elif row["status_a"] == Status.OK != row["status_b"]:
             row["verdict"] = "broken"
         rows.append(row)
-    names = [*_KEY, "status_a", "status_b", "median_a_s", "median_b_s", "speedup", "speedup_ci_low", "speedup_ci_high"]
+    names = [
+        *_KEY,
+        "status_a",
+        "status_b",
+        "median_a_s",
+        "median_b_s",
+        "ratio",
+        "speedup",
+        "speedup_ci_low",
+        "speedup_ci_high",
+    ]
     return pd.DataFrame(rows, columns=[*names, *(f"drift_{kind}" for kind in KINDS), "verdict"])
+
+
+def summary(comparison: pd.DataFrame) -> str:
+    """Count the verdicts of :func:`compare`: ``2 faster, 1 slower, 186 same``."""
+    found = comparison["verdict"].value_counts()
+    return ", ".join(f"{found[verdict]} {verdict}" for verdict in VERDICTS if verdict in found) or "nothing to compare"
 
 
 def _cells(results: Results) -> dict[tuple[Any, ...], dict[str, Any]]:
@@ -83,6 +100,7 @@ def _change(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
     return {
         "median_a_s": before["row"]["median_s"],
         "median_b_s": after["row"]["median_s"],
+        "ratio": after["row"]["median_s"] / before["row"]["median_s"],
         "speedup": speedup.median,
         "speedup_ci_low": speedup.low,
         "speedup_ci_high": speedup.high,

@@ -37,7 +37,7 @@ CONTRASTS = """() => {
     const element = walker.currentNode.parentElement, text = walker.currentNode.textContent.trim();
     if (!text || !element.checkVisibility() || element.closest("script, style, title")) continue;
     const style = getComputedStyle(element);
-    const ink = parse(element.closest("svg") ? style.fill : style.color);
+    const ink = parse(style.color);
     const [light, dark] = [luminance(ink), luminance(background(element))].sort((a, b) => b - a);
     const size = parseFloat(style.fontSize), large = size >= 24 || (size >= 18.66 && style.fontWeight >= 700);
     found.push({text, ratio: (light + 0.05) / (dark + 0.05), enough: large ? 3 : 4.5});
@@ -88,12 +88,12 @@ def open_page(browser: sync_api.Browser, address: str) -> Iterator[object]:
 
 
 @pytest.mark.parametrize("size", [PHONE, DESK], ids=["phone", "desk"])
-def test_nothing_but_tables_and_charts_scrolls_sideways(open_page, size: dict[str, int]) -> None:
+def test_nothing_but_tables_scrolls_sideways(open_page, size: dict[str, int]) -> None:
     page = open_page(size)
     assert page.evaluate("document.documentElement.scrollWidth") == size["width"]
     outside = page.evaluate(
         """[...document.querySelectorAll('body *')]
-        .filter(each => !each.closest('.scroll, .chart') && each.getBoundingClientRect().right > innerWidth + 1)
+        .filter(each => !each.closest('.scroll') && each.getBoundingClientRect().right > innerWidth + 1)
         .map(each => each.outerHTML.slice(0, 80))"""
     )
     assert outside == []
@@ -101,19 +101,19 @@ def test_nothing_but_tables_and_charts_scrolls_sideways(open_page, size: dict[st
 
 def test_all_text_stands_out_from_what_is_behind_it(open_page, scheme: str) -> None:
     found = open_page(DESK, scheme).evaluate(CONTRASTS)
-    assert len(found) > 1000
+    assert len(found) > 500
     assert [text for text in found if not text["ratio"] >= text["enough"]] == []
 
 
 def test_the_dark_page_is_dark_and_so_are_its_charts(open_page) -> None:
     page = open_page(DESK, "dark")
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(23, 23, 26)"
-    assert "invert" in page.evaluate("getComputedStyle(document.querySelector('.chart svg')).filter")
+    assert "invert" in page.evaluate("getComputedStyle(document.querySelector('.chart')).filter")
 
 
 def test_a_pressed_heading_sorts_by_value_and_then_the_other_way(open_page) -> None:
     page = open_page(DESK)
-    table = page.locator("table").first
+    table = page.locator("#t-ladder-1 + .scroll table")
     heading = table.locator("thead th", has_text=re.compile("^time$"))
     values = "table => [...table.tBodies[0].rows].map(row => parseFloat(row.cells[1].dataset.value)).filter(x => x)"
     for state, backwards in (("ascending", False), ("descending", True)):
@@ -128,7 +128,7 @@ def test_headings_stay_in_sight_while_a_table_scrolls(open_page) -> None:
     page = open_page(PHONE)
     places = page.evaluate(
         """() => {
-        const box = document.querySelector('#t-measurements').nextElementSibling;
+        const box = document.querySelector('#t-ladder-more-1-1').nextElementSibling;
         box.scrollTo(200, 600);
         const at = selector => box.querySelector(selector).getBoundingClientRect();
         const frame = box.getBoundingClientRect();
@@ -145,11 +145,11 @@ def test_on_paper_nothing_is_cut_off_and_ink_is_black(open_page, tmp_path: Path)
     page = open_page({"width": 1046, "height": 718}, "dark")  # A4 across, less its margins
     page.emulate_media(media="print")
     cut = page.evaluate(
-        """[...document.querySelectorAll('.scroll, .chart')]
+        """[...document.querySelectorAll('.scroll')]
         .filter(each => each.scrollHeight > each.clientHeight + 1 || each.scrollWidth > each.clientWidth + 1)
         .map(each => each.outerHTML.slice(0, 80))"""
     )
     assert cut == []
     assert page.evaluate("getComputedStyle(document.body).color") == "rgb(0, 0, 0)"
-    assert page.evaluate("getComputedStyle(document.querySelector('.chart svg')).filter") == "none"
+    assert page.evaluate("getComputedStyle(document.querySelector('.chart')).filter") == "none"
     assert page.pdf(path=tmp_path / "report.pdf", prefer_css_page_size=True).startswith(b"%PDF")

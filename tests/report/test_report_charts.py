@@ -1,23 +1,25 @@
+import math
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.transforms import Bbox
 
 from matmulbench.report.charts import ladder, rates, save_charts, training
-from matmulbench.report.charts.style import RC, styles
+from matmulbench.report.charts.style import MUTED, RC, styles
 from matmulbench.results.folder import Results
 from matmulbench.workload import PRESETS, Workload
 
 TWINS = ("work/before/kernel.py:matmul", "work/after/kernel.py:matmul")
 QUICK = {
     "ladder-5x784x10", "ladder-64x784x50", "ladder-64x64x64", "ladder-256x256x256",
-    "gflops-by-size", "roofline",
+    "gflops-by-size", "roofline", "samples", "speedups",
     "end-to-end-digits", "step-digits", "loss-digits",
 }  # fmt: skip
 
@@ -85,7 +87,7 @@ def test_a_run_of_one_kernel_and_one_square_has_a_ladder_alone(
     make_run: Callable[..., Results], tmp_path: Path
 ) -> None:
     run = make_run(tmp_path / "run", [Workload(64, 64, 64)], tasks=(), kernels=("torch",), roof=False)
-    assert {path.stem for path in write_charts(run, tmp_path)} == {"ladder-64x64x64"}
+    assert {path.stem for path in write_charts(run, tmp_path)} == {"ladder-64x64x64", "samples"}
 
 
 def test_an_empty_run_has_no_charts(make_run: Callable[..., Results], tmp_path: Path) -> None:
@@ -102,22 +104,27 @@ def test_a_run_in_which_nothing_worked_has_no_charts(make_run: Callable[..., Res
 def test_several_thread_counts_have_charts_of_their_own(make_run: Callable[..., Results], tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", [Workload(64, 64, 64)], tasks=(), threads=(1, 2), kernels=("numpy", "torch"))
     names = {path.stem for path in write_charts(run, tmp_path)}
-    assert names == {"ladder-64x64x64-t1", "ladder-64x64x64-t2", "roofline-t1", "roofline-t2", "threads"}
+    assert names == {"ladder-64x64x64-t1", "ladder-64x64x64-t2", "samples", "roofline-t1", "roofline-t2", "threads"}
 
 
-def test_a_kernel_looks_the_same_in_every_run(make_run: Callable[..., Results], tmp_path: Path) -> None:
-    one = styles(make_run(tmp_path / "one", [], tasks=(), kernels=("torch",)))
-    several = styles(make_run(tmp_path / "several", [], tasks=(), kernels=("numpy", *TWINS, "torch")))
-    assert one["torch"] == several["torch"]
-    assert len({(each.colour, each.marker) for each in several.values()}) == len(several)
+def test_the_users_kernels_are_coloured_and_the_ladder_is_muted_beside_them(
+    make_run: Callable[..., Results], tmp_path: Path
+) -> None:
+    alone = styles(make_run(tmp_path / "alone", [], tasks=(), kernels=("torch",)))
+    beside = styles(make_run(tmp_path / "beside", [], tasks=(), kernels=("numpy", *TWINS, "torch")))
+    assert list(beside)[:2] == list(TWINS)
+    assert len({(each.colour, each.marker) for each in beside.values()}) == len(beside)
+    assert {beside[kernel].colour for kernel in alone} == {MUTED}
+    assert MUTED not in {each.colour for each in [*alone.values(), *map(beside.__getitem__, TWINS)]}
+    assert {alone[kernel].marker == beside[kernel].marker for kernel in alone} == {True}
 
 
 def test_kernels_of_one_name_are_told_apart_in_every_chart(make_run: Callable[..., Results], tmp_path: Path) -> None:
     workloads = [Workload(64, 64, 64), Workload(256, 256, 256)]
     run = make_run(tmp_path / "run", workloads, tasks=("digits",), threads=(1, 2), kernels=("torch", *TWINS))
     with rc_context(RC):
-        charts = {chart.name: chart.svg() for room in (ladder, rates, training) for chart in room.draw(run)}
-    assert len(charts) == 12
+        charts = {chart.name: chart.svg for room in (ladder, rates, training) for chart in room.draw(run)}
+    assert len(charts) == 15
     for name, svg in charts.items():
         assert all(f">{label}</text>" in svg for label in ("before/kernel.py:matmul", "after/kernel.py:matmul")), name
 
@@ -130,8 +137,52 @@ def test_a_remark_claims_no_more_than_the_verdict(make_run: Callable[..., Result
     run.tables["measurements"] = table
     [svg] = [path.read_text() for path in write_charts(run, tmp_path) if path.name == "ladder-64x64x64.svg"]
     assert ">as fast</text>" in svg
-    assert ">unclear (1.30×)</text>" in svg
+    assert ">unclear</text>" in svg
     assert "faster" not in svg
+
+
+def test_colours_of_the_heat_map_claim_no_more_than_the_verdict(
+    make_run: Callable[..., Results], tmp_path: Path
+) -> None:
+    workloads = [Workload(64, 64, 64), Workload(256, 256, 256)]
+    run = make_run(tmp_path / "run", workloads, tasks=(), kernels=("einsum", "numpy", "torch"))
+    run.tables["measurements"]["verdict"] = "unclear"
+    run.tables["measurements"]["speedup"] = 1.3
+    with rc_context(RC):
+        [chart] = [chart for chart in ladder.draw(run) if chart.name == "speedups"]
+    assert min(min(patch.get_facecolor()) for patch in chart.figure.axes[0].patches) > 0.99, "not white"
+    assert {text.get_text() for text in chart.figure.axes[0].texts} == {"unclear"}
+
+
+def test_the_roofline_shows_the_best_kernel_and_the_users(make_run: Callable[..., Results], tmp_path: Path) -> None:
+    run = make_run(
+        tmp_path / "run", [Workload(64, 64, 64)], tasks=(), kernels=("triple-loop", "numpy", "torch", TWINS[0])
+    )
+    with rc_context(RC):
+        [chart] = [chart for chart in rates.draw(run) if chart.name == "roofline"]
+    legend = chart.figure.axes[0].get_legend()
+    assert legend
+    assert [text.get_text() for text in legend.get_texts()] == ["kernel.py:matmul", "numpy"]
+
+
+def test_a_decade_has_a_tick_and_the_axis_ends_at_decades(quick: Results) -> None:
+    with rc_context(RC):
+        chart = next(ladder.draw(quick))
+        FigureCanvasAgg(chart.figure).draw()
+    axes = chart.figure.axes[0]
+    low, high = (round(math.log10(end)) for end in axes.get_xlim())
+    ticks = [tick for tick in axes.get_xticks() if axes.get_xlim()[0] <= tick <= axes.get_xlim()[1]]
+    assert [round(math.log10(tick), 6) for tick in ticks] == list(range(low, high + 1))
+
+
+def test_a_loss_is_shown_by_its_distance_from_the_reference(quick: Results) -> None:
+    with rc_context(RC):
+        [chart] = [chart for chart in training.draw(quick) if chart.name == "loss-digits"]
+    curve = np.asarray(chart.figure.axes[0].lines[0].get_ydata(), float)
+    losses = next(entry for entry in quick.journal if entry["table"] == "training")
+    apart = np.abs(np.subtract(losses["losses"], losses["reference"]))
+    assert curve[-1] == pytest.approx(apart.max())
+    assert (np.diff(curve) >= 0).all()
 
 
 @pytest.mark.parametrize("module", ["tables", "output", "splice", ""])

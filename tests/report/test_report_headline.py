@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from matmulbench.report import write_report
-from matmulbench.report.headline import headline, warnings
+from matmulbench.report.headline import answers, headline, summary, warnings
 from matmulbench.report.page import render
 from matmulbench.results.folder import Results, load_results
 from matmulbench.workload import Workload
@@ -30,50 +30,85 @@ def about(results: Results, start: str) -> str:
     return sentence
 
 
-def test_a_kernel_beyond_the_ladder_has_a_sentence(run: Results) -> None:
-    mine = about(run, "fast.py:matmul is right")
-    assert "5x784x10 · float32 · 1 thread takes 83.4 µs, 11.4× slower than torch" in mine
-    assert "% of the roof; a training step of digits · 1 thread is 38.2× slower than with torch" in mine
+def test_the_users_kernel_comes_first_and_answers_four_questions(run: Results) -> None:
+    first = headline(run)[0]
+    assert first.startswith("fast.py:matmul: ✓ right (pass in float32, pass in float64); 83.4 µs on 5x784x10")
+    assert "11.4× slower than torch; 2.8 % of the roof: memory bandwidth allows 33.2 GFLOP/s;" in first
+    assert first.endswith("a training step of digits · 1 thread is 38.2× slower than with torch.")
+    [answer] = answers(run)
+    assert [question for question, _ in answer.facts] == ["Right", "Time", "Roof", "Buys"]
 
 
 def test_a_kernel_that_was_not_timed_is_right_all_the_same(make_run: Callable[..., Results], tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", [], tasks=(), kernels=("torch", OWN))
-    assert headline(run) == ["fast.py:matmul is right (pass in float32, pass in float64)."]
+    assert headline(run) == ["fast.py:matmul: ✓ right (pass in float32, pass in float64)."]
 
 
-def test_a_wrong_kernel_is_named_as_refused_and_has_no_other_sentence(small: Results) -> None:
-    said = [sentence for sentence in headline(small) if "mine.py:matmul" in sentence]
-    assert said == ["Refused as wrong, and not timed: mine.py:matmul."]
+def test_a_wrong_kernel_says_where_and_has_no_figure(small: Results) -> None:
+    [said] = [sentence for sentence in headline(small) if "mine.py:matmul" in sentence]
+    assert said.startswith("mine.py:matmul: ✗ wrong in float32: 5x784x10: element (0, 0) is 3.1")
+    assert "Repeat" not in said
+    assert [answer.right for answer in answers(small)] == [False]
+
+
+def test_a_kernel_that_failed_later_says_how(run: Results) -> None:
+    change(run, "measurements", OWN, status="crashed", reason="SIGSEGV")
+    change(run, "training", OWN, status="timeout")
+    first = headline(run)[0]
+    assert "; none on 5x784x10 · float32 · 1 thread: crashed: SIGSEGV; a training step of digits" in first
+    assert first.endswith("failed: timeout.")
 
 
 def test_what_a_step_gains_is_predicted_where_it_was_not_measured(run: Results) -> None:
     change(run, "training", OWN, measured_speedup=float("nan"))
-    assert "a training step of digits · 1 thread is predicted to be" in about(run, "fast.py:matmul is right")
+    assert "a training step of digits · 1 thread is predicted to be" in headline(run)[0]
 
 
 @pytest.mark.parametrize(
-    ("verdict", "said"), [("same", "as fast as torch"), ("unclear", "not clearly faster or slower than torch (1.04×)")]
+    ("verdict", "said"),
+    [
+        ("same", "as fast as torch"),
+        ("unclear", "not clearly faster or slower than torch (1.02× slower – 1.06× faster)"),
+    ],
 )
 def test_no_sentence_claims_more_than_the_verdict(run: Results, verdict: str, said: str) -> None:
-    change(run, "measurements", OWN, median_s=9e-6, speedup=1.04, verdict=verdict)
+    interval = {"speedup_ci_low": 0.98, "speedup_ci_high": 1.06}
+    change(run, "measurements", OWN, median_s=9e-6, speedup=1.04, verdict=verdict, **interval)
     change(run, "measurements", "numpy", median_s=8e-6, speedup=1.04, verdict=verdict)
-    assert f"takes 9.00 µs, {said}," in about(run, "fast.py:matmul is right")
+    assert f"9.00 µs on 5x784x10 · float32 · 1 thread, {said};" in headline(run)[0]
     change(run, "measurements", OWN, status="crashed")
     assert "faster than" not in about(run, "On 5x784x10").replace("clearly faster or slower than", "")
 
 
-def test_two_whose_intervals_overlap_are_not_ranked(run: Results) -> None:
-    change(run, "measurements", "torch", status="crashed")
-    change(run, "measurements", OWN, median_s=9e-6, ci_low_s=7e-6)
+def test_torch_nn_is_no_kernel_and_never_the_best(make_run: Callable[..., Results], tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", [], tasks=("digits",), kernels=("numpy", "torch", "torch.nn"))
+    change(run, "training", "torch.nn", measured_speedup=5.0)
+    assert "when its products go through numpy, the best other kernel of the ladder" in about(
+        run, "A training step of digits"
+    )
+    assert answers(run) == []
+
+
+def test_two_whose_intervals_overlap_are_not_ranked(make_run: Callable[..., Results], tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", [Workload(5, 784, 10)], tasks=(), kernels=("numpy", "numba"))
+    change(run, "measurements", "numba", median_s=9e-6, ci_low_s=7e-6)
     change(run, "measurements", "numpy", median_s=8e-6, ci_high_s=8e-6)
-    assert "not clearly faster or slower than fast.py:matmul (1.12×)" in about(run, "On 5x784x10")
+    assert about(run, "On 5x784x10").endswith("numpy takes 8.00 µs: not clearly faster or slower than numba (9.00 µs).")
+
+
+def test_what_is_said_of_the_ladder_leaves_the_users_kernels_out(run: Results) -> None:
+    change(run, "measurements", OWN, median_s=1e-9, speedup=5000.0)
+    change(run, "training", OWN, measured_speedup=50.0)
+    assert not any("fast.py" in sentence for sentence in summary(run))
+    assert len(summary(run)) == 2
 
 
 def test_a_step_whose_interval_holds_one_is_not_called_faster(run: Results) -> None:
     change(run, "training", "numpy", measured_speedup=1.03, measured_ci_low=0.98, measured_ci_high=1.05)
     change(run, "training", OWN, status="crashed")
     said = about(run, "A training step of digits")
-    assert "is not clearly faster or slower than with torch (1.03×) when its products go through numpy" in said
+    interval = "1.02× slower – 1.05× faster"
+    assert f"is not clearly faster or slower than with torch ({interval}) when its products go through numpy" in said
 
 
 def test_a_baseline_without_a_time_leaves_no_speedups(run: Results) -> None:
@@ -83,8 +118,8 @@ def test_a_baseline_without_a_time_leaves_no_speedups(run: Results) -> None:
         run.tables[table][names] = float("nan")
     run.measurements["verdict"] = None
     change(run, "training", "torch", status="crashed")
-    mine, last = headline(run)[1:]
-    assert mine.startswith("fast.py:matmul is right (pass in float32, pass in float64); 5x784x10")
+    mine, last = headline(run)
+    assert mine.startswith("fast.py:matmul: ✓ right (pass in float32, pass in float64); 83.4 µs on 5x784x10")
     assert "torch" not in mine
     assert last == "There are no speedups: torch, the baseline, has no time."
     assert write_report(run.path).stat().st_size
@@ -94,7 +129,7 @@ def test_kernels_of_one_name_are_told_apart(make_run: Callable[..., Results], tm
     kernels = ("torch", "work/before/kernel.py:matmul", "work/after/kernel.py:matmul")
     said = headline(make_run(tmp_path / "run", [Workload(5, 784, 10)], tasks=("digits",), kernels=kernels))
     for label in ("before/kernel.py:matmul", "after/kernel.py:matmul"):
-        assert any(sentence.startswith(f"{label} is right") for sentence in said)
+        assert any(sentence.startswith(f"{label}: ✓ right") for sentence in said)
 
 
 def test_what_was_amiss_with_the_machine_is_said_once_at_its_worst(

@@ -33,7 +33,7 @@ class Outline(HTMLParser):
         found = dict(attrs)
         self.ids += [str(found["id"])] if "id" in found else []
         self.links += [str(found[name]) for name in ("href", "src", "xlink:href") if name in found]
-        self.labels += tag == "svg" and found.get("role") == "img" and bool(found.get("aria-label"))
+        self.labels += tag == "img" and bool(found.get("alt"))
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag
@@ -56,7 +56,7 @@ def test_the_page_is_whole_and_needs_no_network(page: str) -> None:
 def test_every_chart_is_in_the_page_with_its_text(page: str, quick: Results) -> None:
     outline = Outline()
     outline.feed(page)
-    assert outline.labels == page.count("<svg") == len(list((quick.path / "charts").glob("*.svg")))
+    assert outline.labels == page.count("<img") == len(list((quick.path / "charts").glob("*.svg")))
 
 
 def test_the_page_says_what_is_measured_on_what(page: str, quick: Results) -> None:
@@ -84,10 +84,17 @@ def test_a_folder_without_a_run_is_named(tmp_path: Path) -> None:
 
 def test_the_headline_tells_climb_gain_and_what_was_refused(standard: Results) -> None:
     sentences = headline(standard)
-    assert sentences[0].startswith("On 5x784x10")
-    assert "faster than triple-loop" in sentences[0]
+    assert sentences[0].startswith("mine.py:matmul: ✗ wrong")
+    assert sentences[1].startswith("On 5x784x10")
+    assert "faster than triple-loop" in sentences[1]
     assert any("digits" in sentence and "1.72×" in sentence for sentence in sentences)
-    assert "mine.py:matmul" in sentences[-1]
+
+
+def test_the_page_leads_with_the_users_kernels_and_shows_the_wrong_in_red(standard: Results) -> None:
+    page = write_report(standard.path).read_text()
+    assert '<section class="answer bad">\n<h2>mine.py:matmul</h2>' in page
+    order = [page.index(part) for part in ("<h2>mine.py:matmul</h2>", 'id="buys"', 'id="verification"', 'id="ladder"')]
+    assert order == sorted(order)
 
 
 def test_an_audit_beside_the_run_is_shown_failures_first(make_run: Callable[..., Results], tmp_path: Path) -> None:

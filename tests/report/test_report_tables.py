@@ -10,19 +10,19 @@ from rich.console import Console
 
 from matmulbench.errors import UsageError
 from matmulbench.ladder import LADDER
-from matmulbench.report.output import as_table, show
+from matmulbench.report.output import print_tables, show
 from matmulbench.report.queries import labels
-from matmulbench.report.table import Table, words
+from matmulbench.report.table import Cell, Table, words
 from matmulbench.report.tables import (
+    comparison_table,
     ladder_table,
     measurement_table,
-    speedup_table,
     training_table,
     verification_table,
 )
 from matmulbench.results.folder import Results
 from matmulbench.results.schema import Status
-from matmulbench.workload import PRESETS, Workload
+from matmulbench.workload import Workload
 
 
 def text(table: Table, width: int) -> str:
@@ -31,11 +31,17 @@ def text(table: Table, width: int) -> str:
     return out.getvalue()
 
 
+def column(table: Table, title: str) -> list[Cell]:
+    """The cells of the first column of this title, from top to bottom."""
+    place = [column.title for column in table.columns].index(title)
+    return [row[place] for row in table.rows]
+
+
 def test_the_ladder_has_the_first_workload_in_ladder_order(quick: Results) -> None:
     table = ladder_table(quick)
     assert table.title == "5x784x10 · float32 · 1 thread"
     assert [row[0].text for row in table.rows] == [rung.name for rung in LADDER]
-    assert table.rows[-1][-1].text == "baseline"
+    assert column(table, "vs torch")[-1].text == "baseline"
 
 
 def test_the_order_is_the_ladders_whatever_the_rows(quick: Results) -> None:
@@ -45,11 +51,28 @@ def test_the_order_is_the_ladders_whatever_the_rows(quick: Results) -> None:
 
 def test_what_is_climbed_is_computed_from_the_times(quick: Results) -> None:
     table = ladder_table(quick)
-    column = [column.title for column in table.columns].index("vs triple-loop")
     times = quick.measurements.query("workload == '5x784x10'").set_index("kernel")["median_s"]
-    values = {row[0].text: row[column].value for row in table.rows}
+    kernels = [cell.text for cell in column(table, "kernel")]
+    values = dict(zip(kernels, [cell.value for cell in column(table, "vs triple-loop")], strict=True))
     assert values["triple-loop"] == 1
     assert values["numpy"] == pytest.approx(times["triple-loop"] / times["numpy"])
+
+
+def test_the_users_kernels_come_first(standard: Results) -> None:
+    kernels = [cell.text for cell in column(measurement_table(standard.measurements), "kernel")]
+    assert kernels[:2] == ["failed-verification.py:matmul", "mine.py:matmul"]
+
+
+def test_a_speedup_is_said_in_words_that_claim_no_more_than_the_verdict(quick: Results) -> None:
+    frame = quick.measurements.query("workload == '64x64x64'").copy()
+    frame.loc[frame["kernel"] == "numpy", ["speedup", "verdict"]] = [1.004, "unclear"]
+    frame.loc[frame["kernel"] == "einsum", ["speedup", "verdict"]] = [0.99, "same"]
+    frame.loc[frame["kernel"] == "numba", ["speedup", "verdict"]] = [0.13, "slower"]
+    table = measurement_table(frame)
+    said = dict(
+        zip([c.text for c in column(table, "kernel")], [c.text for c in column(table, "vs torch")], strict=True)
+    )
+    assert [said[kernel] for kernel in ("numpy", "einsum", "numba")] == ["unclear", "as fast", "7.69× slower"]
 
 
 @pytest.mark.parametrize("status", [status for status in Status if status is not Status.OK])
@@ -58,6 +81,7 @@ def test_a_row_without_figures_says_why_and_shows_none(standard: Results, status
     assert rows
     for row in rows:
         assert row[-1].text.startswith(status)
+        assert row[-1].tone == "bad"
         assert all(cell.value is None for cell in row[2:])
 
 
@@ -79,20 +103,35 @@ def test_a_run_that_measured_nothing_has_no_ladder(make_run: Callable[..., Resul
         ladder_table(make_run(tmp_path / "run", [], tasks=()))
 
 
-def test_speedups_have_a_line_per_workload(standard: Results) -> None:
-    table = speedup_table(standard)
-    assert [row[0].text for row in table.rows] == [str(workload) for workload in PRESETS["standard"]]
+def test_verification_has_a_line_per_kernel_with_its_finding(standard: Results) -> None:
+    table = verification_table(standard.verification)
+    titles = ["kernel", "float32", "residual", "float64", "residual", "cases", "finding"]
+    assert [column.title for column in table.columns] == titles
+    first = table.rows[0]
+    assert [cell.text for cell in first[:6]] == ["mine.py:matmul", "✗ fail", "8.1e+05", "", "–", "3"]
+    assert first[1].tone == "bad"
+    assert "after 5 of 784" in first[6].text
+    assert [cell.text for cell in column(table, "float64")[1:]] == ["✓ pass"] * len(LADDER)
 
 
-def test_verification_shows_verdict_and_finding(standard: Results) -> None:
-    last = verification_table(standard.verification).rows[-1]
-    assert [cell.text for cell in last[:5]] == ["mine.py:matmul", "float32", "fail", "8.1e+05", "3"]
-    assert last[2].tone == "bad"
-    assert "after 5 of 784" in last[5].text
+def test_the_command_that_repeats_a_finding_stands_below_and_is_never_cut(
+    standard: Results, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    frame = standard.verification.copy()
+    command = f"matmulbench verify {'x' * 200}.py:matmul --case 2x2x1:TN"
+    frame.loc[frame["status"] != "ok", "finding"] = f"2x2x1:TN: c[0, 0] is 3. Repeat: `{command}`"
+    table = verification_table(frame)
+    assert table.rows[0][-1].text == "2x2x1:TN: c[0, 0] is 3."
+    monkeypatch.setenv("COLUMNS", "60")
+    print_tables(table, table)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if "Repeat" in line] == [f"Repeat: {command}"], "once, whole"
 
 
 def test_training_tells_the_ceiling(quick: Results) -> None:
-    assert "digits: with products that cost nothing, a step would be 1.72×" in training_table(quick.training).note
+    assert (
+        "digits: with products that cost nothing, a step would be 1.72× faster" in training_table(quick.training).note
+    )
 
 
 @pytest.mark.parametrize("width", [80, 100, 130])
@@ -105,7 +144,7 @@ def test_no_figure_is_cut_in_a_narrow_terminal(quick: Results, width: int) -> No
 
 def test_a_wide_terminal_shows_every_column(quick: Results) -> None:
     assert text(ladder_table(quick), 200).count("95 % interval") == 2
-    assert "GFLOP/s" not in text(ladder_table(quick), 60)
+    assert "GFLOP/s" not in text(ladder_table(quick), 50)
 
 
 def test_markdown_escapes_what_would_end_a_cell() -> None:
@@ -129,11 +168,8 @@ def test_rows_of_any_other_kind_are_shown_as_they_are(capsys: pytest.CaptureFixt
 
 def test_several_thread_counts_are_told_apart(make_run: Callable[..., Results], tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", [Workload(64, 64, 64)], tasks=(), threads=(1, 2), kernels=("numpy", "torch"))
-    assert [row[0].text for row in speedup_table(run).rows] == [
-        "64x64x64 · float32 · 1 thread",
-        "64x64x64 · float32 · 2 threads",
-    ]
-    assert [row[1].text for row in measurement_table(run.measurements).rows] == ["float32, 1"] * 2 + ["float32, 2"] * 2
+    settings = [cell.text for cell in column(measurement_table(run.measurements), "dtype, threads")]
+    assert settings == ["float32, 1"] * 2 + ["float32, 2"] * 2
 
 
 def test_a_comparison_names_what_broke() -> None:
@@ -142,16 +178,17 @@ def test_a_comparison_names_what_broke() -> None:
     rows = [
         {**key, "kernel": "numpy", "status_a": "ok", "status_b": "ok", "median_a_s": 4e-6, "median_b_s": 8e-6,
          "speedup": 0.55, "speedup_ci_low": 0.5, "speedup_ci_high": 0.6,
-         "drift_arithmetic": 1.1, "drift_calls": 1.2, "verdict": "slower"},
+         "drift_arithmetic": 1.1, "drift_calls": 1.2, "ratio": 2.0, "verdict": "slower"},
         {**key, "kernel": "x/mine.py:matmul", "status_a": "ok", "status_b": "crashed", "median_a_s": nothing,
          "median_b_s": nothing, "speedup": nothing, "speedup_ci_low": nothing, "speedup_ci_high": nothing,
-         "drift_arithmetic": nothing, "drift_calls": nothing, "verdict": "broken"},
+         "drift_arithmetic": nothing, "drift_calls": nothing, "ratio": nothing, "verdict": "broken"},
     ]  # fmt: skip
-    first, second = as_table(pd.DataFrame(rows)).rows
+    first, second = comparison_table(pd.DataFrame(rows)).rows
     assert [cell.text for cell in first] == [
-        "5x784x10", "float32, 1", "numpy", "4.00 µs", "8.00 µs", "0.55×", "0.50–0.60×", "1.10×", "1.20×", "slower",
+        "5x784x10", "float32, 1", "numpy", "4.00 µs", "8.00 µs", "2.000", "1.82× slower", "1.67–2.00× slower",
+        "1.100", "1.200", "slower",
     ]  # fmt: skip
-    assert [cell.text for cell in second[2:]] == ["mine.py:matmul", *["–"] * 6, "broken: ok, then crashed"]
+    assert [cell.text for cell in second[2:]] == ["mine.py:matmul", *["–"] * 7, "broken: ok, then crashed"]
     assert {first[-1].tone, second[-1].tone} == {"bad"}
 
 
@@ -177,18 +214,17 @@ def test_kernels_of_one_name_are_told_apart_in_every_table(make_run: Callable[..
     titles = [column.title for column in measurement_table(run.measurements, kernels[1]).columns]
     assert "vs after/kernel.py:matmul" in titles
     assert [row[1].text for row in training_table(run.training).rows] == shown
-    assert [row[0].text for row in verification_table(run.verification).rows] == [shown[0]] * 2 + [shown[1]] * 2
-    assert [column.title for column in speedup_table(run).columns[1:]] == shown
+    assert [row[0].text for row in verification_table(run.verification).rows] == shown
 
 
 def test_without_a_baseline_the_reason_stands_where_the_verdict_would(quick: Results) -> None:
     frame = quick.measurements.query("workload == '64x64x64' and kernel != 'torch'").copy()
     frame[["speedup", "speedup_ci_low", "speedup_ci_high"]] = math.nan
     frame["verdict"], frame["reason"] = None, "the baseline failed: no speedup"
-    for row in measurement_table(frame).rows:
-        assert row[1].value is not None
-        assert [cell.text for cell in row[3:5]] == ["–", "–"]
-        assert row[-1].text == "the baseline failed: no speedup"
+    table = measurement_table(frame)
+    assert "vs torch" not in [column.title for column in table.columns]
+    assert None not in [cell.value for cell in column(table, "time")]
+    assert {cell.text for cell in column(table, "note")} == {"the baseline failed: no speedup"}
 
 
 def test_setup_has_a_column_where_a_kernel_has_one(quick: Results) -> None:

@@ -8,8 +8,8 @@ from numbers import Real
 from typing import Any
 
 NOTHING = "–"
-_UNITS = ((1e-9, "ns"), (1e-6, "µs"), (1e-3, "ms"), (1.0, "s"))
-_LONG = ((60.0, "min"), (3600.0, "h"), (86400.0, "d"))
+_UNITS = ((1e-9, "ns"), (1e-6, "µs"), (1e-3, "ms"), (1.0, "s"), (60.0, "min"), (3600.0, "h"), (86400.0, "d"))
+_PREFIXES = ((1.0, ""), (1e3, "k"), (1e6, "M"), (1e9, "G"), (1e12, "T"))
 
 
 def known(value: Any) -> float | None:
@@ -31,11 +31,16 @@ def digits(value: float, significant: int = 3) -> str:
     return f"{rounded:,.{max(0, decimals)}f}"
 
 
+def _span(low: float, high: float) -> str:
+    """Return two numbers with as many digits, three at least, as it takes to tell them apart."""
+    pairs = [(digits(low, n), digits(high, n)) for n in (3, 4, 5, 6)]
+    return "–".join(next((pair for pair in pairs if pair[0] != pair[1]), pairs[0]))
+
+
 def _unit(value: float) -> tuple[float, str]:
-    """Pick the unit in which ``value`` seconds, rounded to three digits, are at least 1."""
-    if value >= 119.5:
-        return next((unit for unit in reversed(_LONG) if value >= 1.995 * unit[0]), _LONG[0])
-    return next((unit for unit in reversed(_UNITS) if value >= 0.9995 * unit[0]), _UNITS[0])
+    """Pick the largest unit of which ``value`` seconds, rounded, are at least 1; at least 2 beyond the second."""
+    fitting = (unit for unit in reversed(_UNITS) if value >= (1.995 if unit[0] > 1 else 0.9995) * unit[0])
+    return next(fitting, _UNITS[0])
 
 
 def seconds(value: Any, extrapolated: bool = False) -> str:
@@ -53,40 +58,51 @@ def seconds_interval(low: Any, high: Any) -> str:
     if first is None or last is None:
         return NOTHING
     scale, name = _unit(last)
-    return f"{digits(first / scale)}–{digits(last / scale)} {name}"
+    return f"{_span(first / scale, last / scale)} {name}"
 
 
 def factor(value: Any) -> str:
-    """Return a speedup: ``2.08×``, ``0.48×``; far below 1 as a fraction that can be read, ``1/39,100``."""
+    """Return a speedup in words: ``1.40× faster``, ``39,100× slower``; ``1.00×`` where it is neither."""
     number = known(value)
     if number is None or number <= 0:
         return NOTHING
-    if number < 0.0995:
-        return f"1/{digits(1 / number)}"
-    return f"{number:.2f}×" if number < 9.995 else f"{digits(number)}×"
+    times = digits(max(number, 1 / number))
+    if times == "1.00":
+        return "1.00×"
+    return f"{times}× {'faster' if number > 1 else 'slower'}"
 
 
 def factor_interval(low: Any, high: Any) -> str:
-    """Return an interval of speedups: ``2.05–2.12×``, ``1/39,800–1/38,700``."""
-    first, last = factor(low), factor(high)
-    if NOTHING in (first, last):
+    """Return an interval of speedups: ``2.05–2.12× faster``, ``7.61–7.66× slower``, ``1.02× slower – 1.30× faster``."""
+    first, last = known(low), known(high)
+    if first is None or last is None or first <= 0:
         return NOTHING
-    both = first.endswith("×") and last.endswith("×")
-    return f"{first.removesuffix('×') if both else first}–{last}"
+    if first < 1 < last:
+        return f"{factor(first)} – {factor(last)}"
+    return f"{_span(first, last)}× faster" if first >= 1 else f"{_span(1 / last, 1 / first)}× slower"
 
 
-def compared(speedup: Any, verdict: Any, other: str = "") -> str:
-    """Return a speedup over ``other`` in words that claim no more than its ``verdict``: ``2.08× faster than torch``."""
+def compared(speedup: Any, verdict: Any, other: str = "", low: Any = None, high: Any = None) -> str:
+    """Return a speedup over ``other`` in words that claim no more than its ``verdict``: ``2.08× faster than torch``.
+
+    Where the verdict is ``unclear``, the interval from ``low`` to ``high`` is named instead, if it is known.
+    """
     number = known(speedup)
     if number is None or number <= 0:
         return NOTHING
     if verdict == "unclear":
-        text = f"not clearly faster or slower than {other}" if other else "unclear"
-        return f"{text} ({factor(number)})"
+        interval = factor_interval(low, high)
+        more = f" ({interval})" if interval != NOTHING else ""
+        return f"not clearly faster or slower than {other}{more}" if other else f"unclear{more}"
     if verdict == "same" or factor(number) == "1.00×":
         return f"as fast as {other}" if other else "as fast"
-    text = f"{factor(number)} faster" if number > 1 else f"{factor(1 / number)} slower"
-    return f"{text} than {other}" if other else text
+    return f"{factor(number)} than {other}" if other else factor(number)
+
+
+def flop(number: float) -> str:
+    """Return a number of floating-point operations with its unit: ``3.92 GFLOP``."""
+    scale, prefix = next((pair for pair in reversed(_PREFIXES) if number >= pair[0]), _PREFIXES[0])
+    return f"{digits(number / scale)} {prefix}FLOP"
 
 
 def rate(value: Any) -> str:

@@ -1,38 +1,68 @@
-"""The run in a few sentences: the climb, the winner, what it buys, and what was amiss with the machine."""
+"""The run in a few sentences: the user's kernels first, then the ladder, and what was amiss with the machine."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 
-from matmulbench.ladder import LADDER
-from matmulbench.report.formatting import compared, count, factor, known, percent, seconds
+from matmulbench.report.formatting import compared, count, factor, known, percent, rate, seconds, text
 from matmulbench.report.queries import (
+    TORCH_NN,
     Row,
     amdahl_limit,
     baseline_of,
-    has_figure,
     kernels_of,
-    labels,
+    labels_of,
     ladders,
+    limited_by,
     reference_of,
+    roofs,
     task_title,
     tasks,
+    users,
+    verdict_of,
 )
 from matmulbench.results.folder import Results
 from matmulbench.results.schema import Status
 
 
+@dataclass
+class Answer:
+    """What a user asks of a kernel: question and answer in turn; ``right`` says whether it passed verification."""
+
+    label: str
+    right: bool
+    facts: list[tuple[str, str]] = field(default_factory=list)
+
+    @property
+    def sentence(self) -> str:
+        """The answers in one sentence."""
+        return f"{self.label}: {'; '.join(said for _, said in self.facts)}."
+
+
 def headline(results: Results) -> list[str]:
-    """Return what the run found, sentence by sentence, the most general first; no more than its verdicts allow."""
-    baseline = baseline_of(results)
-    label = labels([*kernels_of(results), baseline])
-    return [
-        *_climb(results, baseline),
-        *_beyond_the_ladder(results, baseline, label),
-        *_bought(results, baseline, label[baseline]),
-        *_refused(results, baseline, label),
-    ]
+    """Return what the run found, sentence by sentence, the user's kernels first; no more than its verdicts allow."""
+    return [*(answer.sentence for answer in answers(results)), *summary(results)]
+
+
+def answers(results: Results) -> list[Answer]:
+    """Return for each kernel that the user brought: is it right, how fast, how near the roof, what does it buy."""
+    baseline, label = baseline_of(results), labels_of(results)
+    found = []
+    for kernel in users(results.verification["kernel"]):
+        rows = results.verification[results.verification["kernel"] == kernel].to_dict("records")
+        answer = Answer(label[kernel], all(row["status"] == Status.OK for row in rows), [("Right", _right(rows))])
+        if kernel != baseline:
+            answer.facts += [*_time(results, kernel, label[baseline]), *_buys(results, kernel, label[baseline])]
+        found.append(answer)
+    return found
+
+
+def summary(results: Results) -> list[str]:
+    """Return what the run found about the ladder, and whether there is anything to compare with."""
+    baseline, label = baseline_of(results), labels_of(results)
+    return [*_climb(results, baseline), *_best_step(results, baseline, label), *_no_speedups(results, label[baseline])]
 
 
 def warnings(results: Results) -> list[str]:
@@ -53,18 +83,72 @@ def _first_number(warning: str) -> float:
     return float(found[0]) if found else 0.0
 
 
+def _right(rows: list[Row]) -> str:
+    """Say in which dtypes a kernel is right; of one that is not, what is wrong, at its smallest case."""
+    for row in rows:
+        if row["status"] != Status.OK:
+            how = "wrong" if row["status"] == Status.FAILED_VERIFICATION else row["status"]
+            finding = text(row["finding"]).partition(" Repeat: ")[0].removesuffix(".")
+            return ": ".join(filter(None, [f"✗ {how} in {row['dtype']}", finding]))
+    verdicts = [f"{row['verdict']} in {row['dtype']}" for row in rows]
+    return f"✓ right ({', '.join(verdicts)})"
+
+
+def _time(results: Results, kernel: str, against: str) -> Iterator[tuple[str, str]]:
+    for ladder in ladders(results.measurements)[:1]:
+        for row in (row for row in ladder.rows if row["kernel"] == kernel):
+            if failure := _failure(row):
+                yield "Time", f"none on {ladder.title}: {failure}"
+            if not known(row["median_s"]):
+                continue
+            time = f"{seconds(row['median_s'], row['extrapolated'])} on {ladder.title}"
+            interval = row["speedup_ci_low"], row["speedup_ci_high"]
+            gain = compared(row["speedup"], row["verdict"], against, *interval) if known(row["speedup"]) else ""
+            yield "Time", ", ".join(filter(None, [time, gain]))
+            if known(row["roof_percent"]):
+                share, roof = percent(row["roof_percent"], of=100), roofs(results).get((ladder.dtype, ladder.threads))
+                limit = f": {limited_by(ladder, roof)} allows {rate(row['roof_gflops'])} GFLOP/s" if roof else ""
+                yield "Roof", f"{share} of the roof{limit}"
+
+
+def _buys(results: Results, kernel: str, against: str) -> Iterator[tuple[str, str]]:
+    for (task, threads), rows in tasks(results.training).items():
+        for row in (row for row in rows if row["kernel"] == kernel):
+            step = f"a training step of {task_title(task, threads)}"
+            if failure := _failure(row):
+                yield "Buys", f"{step} failed: {failure}"
+            elif known(row["predicted_speedup"]):
+                yield "Buys", f"{step} {_step_gain(row, against)}"
+
+
+def _failure(row: Row) -> str:
+    """Say how a row failed; that a kernel is wrong is said once, where its verification stands."""
+    if row["status"] in (Status.OK, Status.FAILED_VERIFICATION):
+        return ""
+    return ": ".join(filter(None, [row["status"], text(row["reason"])]))
+
+
+def _step_gain(row: Row, against: str) -> str:
+    """Say how a training step compares; an interval around 1, or none, allows no claim."""
+    if not known(row["measured_speedup"]):
+        return f"is predicted to be {compared(row['predicted_speedup'], None, f'with {against}')}"
+    low, high = row["measured_ci_low"], row["measured_ci_high"]
+    return f"is {compared(row['measured_speedup'], verdict_of(row), f'with {against}', low, high)}"
+
+
 def _climb(results: Results, baseline: str) -> Iterator[str]:
-    found = [ladder for ladder in ladders(results.measurements) if len(ladder.timed) > 1]
-    if not found:
+    for ladder in ladders(results.measurements):
+        rungs = [row for row in ladder.timed if row["kernel"] not in users(kernels_of(results))]
+        if len(rungs) < 2:
+            continue
+        slowest, best = (pick(rungs, key=lambda row: row["median_s"]) for pick in (max, min))
+        mark = ", extrapolated" if slowest["extrapolated"] else ""
+        gain = compared(slowest["median_s"] / best["median_s"], _between(best, slowest, baseline), slowest["label"])
+        yield (
+            f"On {ladder.title}, {best['label']} takes {seconds(best['median_s'])}: "
+            f"{gain} ({seconds(slowest['median_s'])}{mark})."
+        )
         return
-    rows = found[0].timed
-    slowest, best = max(rows, key=lambda row: row["median_s"]), min(rows, key=lambda row: row["median_s"])
-    mark = ", extrapolated" if slowest["extrapolated"] else ""
-    gain = compared(slowest["median_s"] / best["median_s"], _between(best, slowest, baseline), slowest["label"])
-    yield (
-        f"On {found[0].title}, {best['label']} takes {seconds(best['median_s'])}: "
-        f"{gain} ({seconds(slowest['median_s'])}{mark})."
-    )
 
 
 def _between(best: Row, slowest: Row, baseline: str) -> str:
@@ -76,61 +160,23 @@ def _between(best: Row, slowest: Row, baseline: str) -> str:
     return "faster" if high is not None and low is not None and high < low else "unclear"
 
 
-def _beyond_the_ladder(results: Results, baseline: str, label: dict[str, str]) -> Iterator[str]:
-    """Say of each right kernel that is not of the ladder how it does."""
-    right = results.verification[results.verification["status"] == Status.OK]
-    others = [kernel for kernel in dict.fromkeys(right["kernel"]) if kernel not in {rung.name for rung in LADDER}]
-    for kernel in others:
-        verdicts = [f"{row.verdict} in {row.dtype}" for row in right[right["kernel"] == kernel].itertuples()]
-        parts = [f"{label[kernel]} is right ({', '.join(verdicts)})"]
-        for ladder in ladders(results.measurements)[:1]:
-            if row := ladder.row(kernel):
-                claims = [f"{ladder.title} takes {seconds(row['median_s'])}"]
-                if kernel != baseline and has_figure(row, "speedup"):
-                    claims.append(compared(row["speedup"], row["verdict"], label[baseline]))
-                if has_figure(row, "roof_percent"):
-                    claims.append(f"{percent(row['roof_percent'], of=100)} of the roof")
-                parts.append(", ".join(claims))
-        for (task, threads), rows in tasks(results.training).items():
-            step = f"a training step of {task_title(task, threads)}"
-            mine = [row for row in rows if row["kernel"] == kernel != baseline and has_figure(row, "predicted_speedup")]
-            parts += [f"{step} {_step_gain(row, label[baseline])}" for row in mine]
-        yield f"{'; '.join(parts)}."
-
-
-def _step_gain(row: Row, baseline: str) -> str:
-    """Say how a training step compares; an interval around 1, or none, allows no claim."""
-    if not has_figure(row, "measured_speedup"):
-        return f"is predicted to be {compared(row['predicted_speedup'], None, f'with {baseline}')}"
-    low, high = known(row["measured_ci_low"]), known(row["measured_ci_high"])
-    clear = low is not None and high is not None and not low <= 1 <= high
-    return f"is {compared(row['measured_speedup'], None if clear else 'unclear', f'with {baseline}')}"
-
-
-def _bought(results: Results, baseline: str, name: str) -> Iterator[str]:
+def _best_step(results: Results, baseline: str, label: dict[str, str]) -> Iterator[str]:
+    """Say of each training what the best of the ladder buys; what the user's kernels buy is said of each."""
     for (task, threads), rows in tasks(results.training).items():
+        no_rungs = [baseline, TORCH_NN, *users(kernels_of(results))]
+        others = [row for row in rows if row["kernel"] not in no_rungs and known(row["measured_speedup"])]
         reference = reference_of(rows, baseline)
-        others = [
-            row
-            for row in rows
-            # torch.nn, which is torch's own layers and no kernel, has no share.
-            if row["kernel"] != baseline and has_figure(row, "measured_speedup") and has_figure(row, "matmul_share")
-        ]
         if not reference or not others:
             continue
-        best = max(others, key=lambda row: row["measured_speedup"])
-        limit = amdahl_limit(reference)
+        best, limit = max(others, key=lambda row: row["measured_speedup"]), amdahl_limit(reference)
         most = f"; products that cost nothing would make it {factor(limit)}" if limit else ""
         yield (
-            f"A training step of {task_title(task, threads)} {_step_gain(best, name)} "
-            f"when its products go through {best['label']}, the best other kernel{most}."
+            f"A training step of {task_title(task, threads)} {_step_gain(best, label[baseline])} "
+            f"when its products go through {best['label']}, the best other kernel of the ladder{most}."
         )
 
 
-def _refused(results: Results, baseline: str, label: dict[str, str]) -> Iterator[str]:
-    wrong = results.verification[results.verification["status"] == Status.FAILED_VERIFICATION]
-    if len(wrong):
-        yield f"Refused as wrong, and not timed: {', '.join(map(label.__getitem__, dict.fromkeys(wrong['kernel'])))}."
+def _no_speedups(results: Results, baseline: str) -> Iterator[str]:
     timed = results.measurements[results.measurements["status"] == Status.OK]
     if len(timed) and timed["speedup"].isna().all():
-        yield f"There are no speedups: {label[baseline]}, the baseline, has no time."
+        yield f"There are no speedups: {baseline}, the baseline, has no time."

@@ -5,16 +5,13 @@ from __future__ import annotations
 import io
 import sys
 from collections.abc import Callable
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from matmulbench.errors import printable
-from matmulbench.ladder import BASELINE
-from matmulbench.report import tables
-from matmulbench.report.formatting import number
-from matmulbench.report.table import Table, figure, words
+from matmulbench.report.table import Table
+from matmulbench.report.tables import plain_table
 from matmulbench.streams import write
 
 if TYPE_CHECKING:
@@ -23,8 +20,12 @@ if TYPE_CHECKING:
 _UNLIMITED = 10_000
 
 
-def show(rows: pd.DataFrame | list[dict[str, Any]], format: str = "table", baseline: str = BASELINE) -> None:
-    """Print rows as a table for the eye, as CSV, or as JSON (a list of objects)."""
+def show(
+    rows: pd.DataFrame | list[dict[str, Any]],
+    format: str = "table",
+    as_table: Callable[[pd.DataFrame], Table] = plain_table,
+) -> None:
+    """Print rows for the eye, as the table that ``as_table`` makes of them, as CSV, or as JSON (a list of objects)."""
     import pandas as pd
 
     frame = pd.DataFrame(rows)
@@ -36,34 +37,11 @@ def show(rows: pd.DataFrame | list[dict[str, Any]], format: str = "table", basel
     elif format == "json":
         write(frame.to_json(orient="records", indent=2, double_precision=15) + "\n")
     else:
-        print_tables(as_table(frame, baseline))
+        print_tables(as_table(frame))
 
 
-def as_table(frame: pd.DataFrame, baseline: str = BASELINE) -> Table:
-    """Return the table that is made for such rows, or all their columns as they are."""
-    made_for: dict[str, Callable[[pd.DataFrame], Table]] = {
-        "residual": tables.verification_table,
-        "gflops": partial(tables.measurement_table, baseline=baseline),
-        "step_s": partial(tables.training_table, baseline=baseline),
-        "passed": tables.audit_table,
-        "median_a_s": tables.comparison_table,
-        "operator": tables.trace_table,
-    }
-    return next((made_for[name] for name in made_for if name in frame), plain_table)(frame)
-
-
-def plain_table(frame: pd.DataFrame) -> Table:
-    """Return all columns of ``frame`` as they are."""
-    texts = frame.select_dtypes(exclude="number").astype(object).fillna("").astype(str)
-    columns = [
-        words(name, name, "prose") if name in texts else figure(name, number("g"), name, failed_too=True)
-        for name in frame.columns
-    ]
-    return Table("", columns, frame.assign(**texts).to_dict("records"))
-
-
-def print_tables(*grids: Table) -> None:
-    """Print tables as wide as the terminal, or as wide as they are where the output is piped."""
+def print_tables(*tables: Table) -> None:
+    """Print tables as wide as the terminal, or as they are where the output is piped; below them, uncut, commands."""
     terminal = sys.stdout.isatty()
     # Drawn beside standard output, in its encoding: rich writes to its file even while it captures.
     beside = io.TextIOWrapper(io.BytesIO(), sys.stdout.encoding)
@@ -71,6 +49,7 @@ def print_tables(*grids: Table) -> None:
         file=beside, force_terminal=terminal or None, width=None if terminal else _UNLIMITED, highlight=False
     )
     with console.capture() as drawn:
-        console.print(*grids)
+        console.print(*tables)
+    commands = dict.fromkeys(command for table in tables for command in table.commands)
     # Rich fills every line to the table's width, which is of no use in a file.
-    write("".join(f"{line.rstrip()}\n" for line in drawn.get().splitlines()))
+    write("".join(f"{line.rstrip()}\n" for line in [*drawn.get().splitlines(), *commands]))

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from matmulbench.report.formatting import NOTHING, number, seconds
-from matmulbench.report.queries import ladders
-from matmulbench.report.table import Table, figure, words
+from matmulbench.report.table import Table
+from matmulbench.report.tables import others_table
 from matmulbench.results.folder import Results
 
 # Source, product and seconds by kernel.
@@ -27,26 +26,5 @@ CAVEAT = (
 
 def published_table(results: Results) -> Table:
     """Return the published ladders, with our time of the same product where it was measured."""
-    ours = ladders(results.measurements)
-    rows = []
-    for source, workload, times in LADDERS:
-        same = [each for each in ours if (each.workload, each.dtype) == (workload, "float32")]
-        ladder = min(same, key=lambda each: each.threads, default=None)
-        before = 0.0
-        for kernel, time in times.items():
-            row = {"source": source, "workload": workload, "kernel": kernel, "theirs": time}
-            row["step"] = f"{before / time:,.0f}× faster" if before / time > 1.5 else NOTHING
-            if ladder and (mine := ladder.row(kernel)):
-                row |= {"ours": mine["median_s"], "threads": ladder.threads}
-            rows.append(row)
-            before = time
-    columns = [
-        words("source", "source"),
-        words("product", "workload"),
-        words("kernel", "kernel"),
-        figure("theirs", seconds, "theirs"),
-        words("step", "step", optional=1),
-        figure("ours", seconds, "ours", tone="strong"),
-        figure("threads here", number(".0f"), "threads"),
-    ]
-    return Table("Published ladders next to ours", columns, rows, CAVEAT, by=("source", "workload"))
+    theirs = [(source, workload, kernel, time) for source, workload, times in LADDERS for kernel, time in times.items()]
+    return others_table("Published ladders next to ours", results, theirs, CAVEAT)

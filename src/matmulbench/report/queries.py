@@ -1,4 +1,4 @@
-"""What tables, charts and page ask of a run: kernels in ladder order, one ladder at a time, the roofs."""
+"""What tables, charts and page ask of a run: kernels in order, one ladder at a time, the roofs, the verdicts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from matmulbench.ladder import BASELINE, LADDER
-from matmulbench.report.formatting import count, known
+from matmulbench.report.formatting import compared, count, known, text
 from matmulbench.results.folder import Results
 from matmulbench.results.schema import Status
 from matmulbench.workload import Workload
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 Row = dict[Any, Any]  # a line of a table by column, and what is derived from it
 
-_RANK = {rung.name: rank for rank, rung in enumerate(LADDER)}
+TORCH_NN = "torch.nn"  # torch's own layers, which stand beside the kernels in a training; no kernel
+_RANK = {rung.name: rank for rank, rung in enumerate(LADDER)} | {TORCH_NN: len(LADDER)}
 
 
 def baseline_of(results: Results) -> str:
@@ -27,12 +28,17 @@ def baseline_of(results: Results) -> str:
 
 
 def in_order(kernels: Iterable[str]) -> list[str]:
-    """Return the kernels once each: the ladder's in its order, then others as they come."""
-    return sorted(dict.fromkeys(kernels), key=lambda kernel: _RANK.get(kernel, len(_RANK)))
+    """Return the kernels once each: the user's as they come, then the ladder's in its order."""
+    return sorted(dict.fromkeys(kernels), key=lambda kernel: _RANK.get(kernel, -1))
+
+
+def users(kernels: Iterable[str]) -> list[str]:
+    """Return the kernels that the user brought, once each."""
+    return [kernel for kernel in dict.fromkeys(kernels) if kernel not in _RANK]
 
 
 def kernels_of(results: Results) -> list[str]:
-    """Return every kernel of a run, in ladder order."""
+    """Return every kernel of a run, in order."""
     return in_order(kernel for table in results.tables.values() for kernel in table["kernel"])
 
 
@@ -50,14 +56,26 @@ def labels(kernels: Iterable[str]) -> dict[str, str]:
     return found
 
 
-def has_figure(row: Row, column: str) -> bool:
-    """Say whether a row is ``ok`` and has a figure in ``column``."""
-    return row["status"] == Status.OK and known(row.get(column)) is not None
+def labels_of(results: Results) -> dict[str, str]:
+    """Return the label of every kernel of a run."""
+    return labels([*kernels_of(results), baseline_of(results)])
+
+
+def records(frame: pd.DataFrame) -> list[Row]:
+    """Return the rows of a table, kernels in order, each with its kernel's ``label``; no figure where it failed."""
+    label = labels(frame["kernel"])
+    place = {kernel: i for i, kernel in enumerate(in_order(label))}
+    rows = []
+    for row in sorted(frame.to_dict("records"), key=lambda row: place[row["kernel"]]):
+        figures = [name for name, value in row.items() if isinstance(value, float)]
+        failed = row["status"] != Status.OK
+        rows.append({**row, **(dict.fromkeys(figures) if failed else {}), "label": label[row["kernel"]]})
+    return rows
 
 
 @dataclass(frozen=True)
 class Ladder:
-    """The rows of one workload, dtype and thread count, in ladder order."""
+    """The rows of one workload, dtype and thread count, kernels in order."""
 
     workload: str
     dtype: str
@@ -70,9 +88,9 @@ class Ladder:
         return f"{self.workload} · {self.dtype} · {count(self.threads, 'thread')}"
 
     @property
-    def intensity(self) -> float:
-        """FLOP per byte of the product."""
-        return Workload.parse(self.workload, self.dtype).intensity
+    def product(self) -> Workload:
+        """The workload itself."""
+        return Workload.parse(self.workload, self.dtype)
 
     def row(self, kernel: str) -> Row | None:
         """Return the row of ``kernel`` if it has a time."""
@@ -81,25 +99,46 @@ class Ladder:
     @property
     def timed(self) -> list[Row]:
         """The rows with a time."""
-        return [row for row in self.rows if has_figure(row, "median_s")]
+        return [row for row in self.rows if known(row["median_s"])]
 
 
 def ladders(measurements: pd.DataFrame) -> list[Ladder]:
     """Split a table of measurements into its ladders, in the order in which they were measured."""
-    found: dict[tuple[str, str, int], list[Row]] = {}
+    keys = zip(measurements["workload"], measurements["dtype"], map(int, measurements["threads"]), strict=True)
+    found: dict[tuple[str, str, int], list[Row]] = {key: [] for key in keys}
     for row in records(measurements):
-        found.setdefault((row["workload"], row["dtype"], int(row["threads"])), []).append(row)
+        found[row["workload"], row["dtype"], int(row["threads"])].append(row)
     return [Ladder(*key, rows) for key, rows in found.items()]
 
 
-def chart_name(ladder: Ladder, among: list[Ladder]) -> str:
-    """Name the file of a ladder's chart: short where nothing else could be meant."""
-    parts = ["ladder", ladder.workload.replace(":", "-")]
-    if ladder.dtype != "float32":
-        parts.append(ladder.dtype)
-    if len({other.threads for other in among}) > 1:
-        parts.append(f"t{ladder.threads}")
+def by_setting(found: Iterable[Ladder]) -> dict[tuple[str, int], list[Ladder]]:
+    """Gather the ladders that have times by dtype and thread count."""
+    groups: dict[tuple[str, int], list[Ladder]] = {}
+    for ladder in found:
+        if ladder.timed:
+            groups.setdefault((ladder.dtype, ladder.threads), []).append(ladder)
+    return groups
+
+
+def chart_name(stem: str, dtype: str, threads: int, results: Results) -> str:
+    """Name a chart's file: short where nothing else could be meant."""
+    several = (
+        len({int(each) for table in ("measurements", "training") for each in results.tables[table]["threads"]}) > 1
+    )
+    parts = [stem.replace(":", "-"), *([dtype] if dtype != "float32" else []), *([f"t{threads}"] if several else [])]
     return "-".join(parts)
+
+
+def ladder_chart(ladder: Ladder, results: Results) -> str:
+    """Name the file of a ladder's chart."""
+    return chart_name(f"ladder-{ladder.workload}", ladder.dtype, ladder.threads, results)
+
+
+def said_of(row: Row, baseline: str, speedup: str = "speedup") -> str:
+    """Say how a row compares with the baseline, claiming no more than its verdict, or why it has no figure."""
+    if row["status"] != Status.OK:
+        return str(row["status"])
+    return "baseline" if row["kernel"] == baseline else compared(row[speedup], verdict_of(row))
 
 
 def tasks(training: pd.DataFrame) -> dict[tuple[str, int], list[Row]]:
@@ -115,12 +154,12 @@ def task_title(task: str, threads: int) -> str:
     return f"{task} · {count(threads, 'thread')}"
 
 
-def records(frame: pd.DataFrame) -> list[Row]:
-    """Return the rows of a table with each kernel's ``label``, kernels in ladder order and otherwise as they stand."""
-    label = labels(frame["kernel"])
-    place = {kernel: i for i, kernel in enumerate(in_order(label))}
-    rows = [{**row, "label": label[row["kernel"]]} for row in frame.to_dict("records")]
-    return sorted(rows, key=lambda row: place[row["kernel"]])
+def verdict_of(row: Row) -> str | None:
+    """Return a row's verdict; of a step of a training, ``unclear`` where its interval holds 1 or is not known."""
+    if "verdict" in row:
+        return text(row["verdict"])
+    low, high = known(row["measured_ci_low"]), known(row["measured_ci_high"])
+    return None if low is not None and high is not None and not low <= 1 <= high else "unclear"
 
 
 def matmul_speedup(row: Row, reference: Row | None) -> float | None:
@@ -134,7 +173,7 @@ def matmul_speedup(row: Row, reference: Row | None) -> float | None:
 
 def reference_of(rows: list[Row], baseline: str) -> Row | None:
     """Return the row of a training with the ``baseline``, if it has a time."""
-    return next((row for row in rows if row["kernel"] == baseline and has_figure(row, "step_s")), None)
+    return next((row for row in rows if row["kernel"] == baseline and known(row["step_s"])), None)
 
 
 def amdahl_limit(reference: Row | None) -> float | None:
@@ -145,10 +184,11 @@ def amdahl_limit(reference: Row | None) -> float | None:
 
 def roofs(results: Results) -> dict[tuple[str, int], Row]:
     """Return the measured roofs by dtype and thread count."""
-    found: dict[tuple[str, int], Row] = {}
-    for row in (entry["row"] for entry in results.journal if entry["table"] == "roof"):
-        key = (row["dtype"], int(row["threads"]))
-        alike = results.measurements.query("dtype == @key[0] and threads == @key[1] and status == 'ok'")
-        # Next to what arithmetic alone reaches, the most that any product reached in this run.
-        found[key] = row | {"best_matmul_gflops": alike["gflops"].max()}
-    return found
+    rows = (entry["row"] for entry in results.journal if entry["table"] == "roof")
+    return {(row["dtype"], int(row["threads"])): row for row in rows}
+
+
+def limited_by(ladder: Ladder, roof: Row) -> str:
+    """Say which part of the roof limits a product: the processor's arithmetic or the memory."""
+    bandwidth_bound = ladder.product.intensity * roof["bandwidth_gbs"] < roof["fma_gflops"]
+    return "memory bandwidth" if bandwidth_bound else "arithmetic"

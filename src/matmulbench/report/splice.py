@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from matmulbench.errors import UsageError
-from matmulbench.report.queries import chart_name, ladders
+from matmulbench.report.queries import ladder_chart, ladders
 from matmulbench.report.tables import ladder_table
 from matmulbench.results.folder import Results
 
@@ -43,12 +43,15 @@ def splice(readme: Path, results: Results) -> bool:
 
 def _block(readme: Path, results: Results) -> str:
     folder = Path(os.path.relpath(results.path.resolve(), readme.resolve().parent)).as_posix()
-    table = ladder_table(results)
+    table = ladder_table(results).brief()
     found = [ladder for ladder in ladders(results.measurements) if ladder.timed]
+    pictures = [
+        f"![Time of one product, {each.title}]({folder}/charts/{ladder_chart(each, results)}.svg)" for each in found[:1]
+    ]
     machine, versions = results.run["machine"], results.run["versions"]
     openblas = f" (OpenBLAS {versions['openblas']})" if "openblas" in versions else ""
     parts = [
-        *(f"![Time of one product, {each.title}]({folder}/charts/{chart_name(each, found)}.svg)" for each in found[:1]),
+        *pictures,
         f"{table.title}, on {machine['cores']} cores of {machine['cpu']}; torch {versions['torch']}, "
         f"numpy {versions['numpy']}{openblas}.",
         table.markdown(),

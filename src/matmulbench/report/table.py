@@ -13,9 +13,8 @@ from rich.measure import Measurement
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from matmulbench.report.formatting import known, text
+from matmulbench.report.formatting import NOTHING, known, text
 from matmulbench.report.queries import Row
-from matmulbench.results.schema import Status
 
 # What a cell's tone looks like in a terminal; the page has a class of the same name for each.
 _TONES = {"": "", "good": "green", "bad": "red", "faint": "dim", "strong": "bold"}
@@ -33,60 +32,58 @@ class Cell:
 
 @dataclass(frozen=True)
 class Column:
-    """One column: its title, the cell that it makes of a row, and what kind of text that is.
+    """One column: its title, what of a row it shows, and in which form.
 
-    Where a terminal is too narrow, those with the highest ``optional`` are left out first; 0 always stays.
+    ``format`` takes what a row holds under ``keys``; the first is what the column sorts by, and its tone stands under
+    that key with ``_tone``. Where a terminal is too narrow, the columns with the highest ``optional`` are left out
+    first; 0 always stays.
     """
 
     title: str
-    cell: Callable[[Row], Cell]
-    kind: Literal["figure", "name", "prose"] = "figure"
+    keys: tuple[str, ...]
+    format: Callable[..., str] = text
+    kind: Literal["figure", "name", "prose"] = "name"
     optional: int = 0
-    shown: bool = True
+    tone: str = ""
+
+    def cell(self, row: Row) -> Cell:
+        """Return the column's cell in ``row``."""
+        values = [row.get(key) for key in self.keys]
+        value = known(values[0]) if self.kind == "figure" else None
+        tone = "faint" if self.kind == "figure" and value is None else self.tone
+        return Cell(self.format(*values), value, row.get(f"{self.keys[0]}_tone", tone))
 
 
-def figure(
-    title: str,
-    format: Callable[..., str],
-    *keys: str,
-    optional: int = 0,
-    tone: str = "",
-    shown: bool = True,
-    failed_too: bool = False,
-) -> Column:
-    """Return a column of figures: ``format`` takes what a row holds under ``keys``; the first is what it sorts by.
-
-    A row whose status is not ``ok`` has no figure, except where ``failed_too``.
-    """
-
-    def cell(row: Row) -> Cell:
-        fine = failed_too or row.get("status", Status.OK) == Status.OK
-        values = [row.get(key) if fine else None for key in keys]
-        value = known(values[0])
-        return Cell(format(*values), value, "faint" if value is None else tone)
-
-    return Column(title, cell, "figure", optional, shown)
+def words(title: str, key: str, kind: Literal["name", "prose"] = "name", optional: int = 0) -> Column:
+    """Return a column of texts."""
+    return Column(title, (key,), text, kind, optional)
 
 
-def words(
-    title: str, key: str, kind: Literal["name", "prose"] = "name", optional: int = 0, shown: bool = True
-) -> Column:
-    """Return a column of texts, which a row holds under ``key``, and their tone, if any, under ``key_tone``."""
-    return Column(title, lambda row: Cell(text(row[key]), tone=row.get(f"{key}_tone", "")), kind, optional, shown)
+def figure(title: str, format: Callable[..., str], *keys: str, optional: int = 0, tone: str = "") -> Column:
+    """Return a column of figures."""
+    return Column(title, keys, format, "figure", optional, tone)
 
 
 @dataclass
 class Table:
-    """A titled table; a line is drawn where one of the keys ``by`` changes from one row to the next."""
+    """A titled table; a line is drawn where one of the keys ``by`` changes from one row to the next.
+
+    ``commands`` stand below it, one a line, to be copied: never cut or wrapped.
+    """
 
     title: str
     columns: Sequence[Column]
     records: Sequence[Row]
     note: str = ""
     by: tuple[str, ...] = ()
+    commands: Sequence[str] = ()
 
     def __post_init__(self) -> None:
-        self.columns = [column for column in self.columns if column.shown]
+        """Leave out the columns that say nothing in any row."""
+        telling = [
+            column for column in self.columns if any(column.cell(row).text not in ("", NOTHING) for row in self.records)
+        ]
+        self.columns = telling if self.records else self.columns
 
     @cached_property
     def rows(self) -> list[list[Cell]]:
@@ -98,6 +95,10 @@ class Table:
         """The lines above which a line is drawn."""
         keys = [[row[key] for key in self.by] for row in self.records]
         return {i for i in range(1, len(keys)) if keys[i] != keys[i - 1]}
+
+    def brief(self) -> Table:
+        """Return the table without its optional columns, and without commands."""
+        return replace(self, columns=[column for column in self.columns if not column.optional], commands=())
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
         """Draw for a terminal, without those optional columns for which it is too narrow."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
 from matmulbench.errors import UsageError
-from matmulbench.ladder import BASELINE
+from matmulbench.ladder import BASELINE, LADDER
 from matmulbench.report.formatting import (
     NOTHING,
     factor,
@@ -22,29 +23,32 @@ from matmulbench.report.queries import (
     Row,
     amdahl_limit,
     baseline_of,
-    has_figure,
     in_order,
     labels,
     ladders,
     matmul_speedup,
-    records,
     reference_of,
+    said_of,
     task_title,
     tasks,
+    verdict_of,
 )
-from matmulbench.report.table import Cell, Column, Table, figure, words
+from matmulbench.report.table import Column, Table, figure, words
 from matmulbench.results.folder import Results
+from matmulbench.results.front_ends import FrontEnd
 from matmulbench.results.schema import Status
 
 if TYPE_CHECKING:
     import pandas as pd
 
 EXTRAPOLATED = "≈ extrapolated from fewer rows"
-_TONE = {"faster": "good", "slower": "", "same": "", "unclear": "faint"}
+_TONE = {"faster": "good", "unclear": "faint"}
+_CHANGE_TONE = _TONE | {"slower": "bad", "broken": "bad"}
+_REPEAT = "Repeat: "  # what stands before the command in a finding
 
 
 def ladder_table(results: Results) -> Table:
-    """Return the whole ladder on the first workload that was measured.
+    """Return every kernel on the first workload that was measured.
 
     Raises
     ------
@@ -60,96 +64,94 @@ def ladder_table(results: Results) -> Table:
 def measurement_table(measurements: pd.DataFrame, baseline: str = BASELINE) -> Table:
     """Return every ladder of a table of measurements, one below the other."""
     found = ladders(measurements)
-    label = labels([*measurements["kernel"], baseline])
-    lowest = next(iter(in_order(measurements["kernel"])), baseline)
+    against = labels([*measurements["kernel"], baseline])[baseline]
+    lowest = next((rung.name for rung in LADDER if rung.name in set(measurements["kernel"])), baseline)
     several = len({(ladder.dtype, ladder.threads) for ladder in found}) > 1
     rows = []
     for ladder in found:
-        bottom = ladder.row(lowest)
+        bottom = ladder.row(lowest) if lowest != baseline else None
         for row in ladder.rows:
-            climbed = bottom["median_s"] / row["median_s"] if bottom and has_figure(row, "median_s") else None
-            setting = f"{ladder.dtype}, {ladder.threads}"
-            rows.append(_with_remark(row, baseline) | {"climbed": climbed, "setting": setting})
+            derived = {
+                "named": ladder.workload if len(found) > 1 else "",
+                "setting": f"{ladder.dtype}, {ladder.threads}" if several else "",
+                "climbed": bottom["median_s"] / row["median_s"] if bottom and row["median_s"] else None,
+            }
+            rows.append(_against_baseline(row | derived, baseline, "speedup"))
     columns = [
-        words("workload", "workload", shown=len(found) > 1),
-        words("dtype, threads", "setting", shown=several),
+        words("workload", "named"),
+        words("dtype, threads", "setting"),
         words("kernel", "label"),
         figure("time", seconds, "median_s", "extrapolated", tone="strong"),
         figure("95 % interval", seconds_interval, "ci_low_s", "ci_high_s", optional=2),
-        figure(f"vs {label[baseline]}", factor, "speedup"),
+        _speedup(f"vs {against}", "speedup"),
         figure("95 % interval", factor_interval, "speedup_ci_low", "speedup_ci_high", optional=3),
-        figure(f"vs {label.get(lowest)}", factor, "climbed", optional=4, shown=lowest != baseline),
+        figure(f"vs {lowest}", factor, "climbed", optional=4),
         figure("GFLOP/s", rate, "gflops", optional=1),
         figure("% of roof", partial(percent, of=100), "roof_percent"),
-        figure("setup", seconds, "setup_s", optional=5, shown=any(has_figure(row, "setup_s") for row in rows)),
-        words("verdict", "remark", "prose"),
+        figure("setup", seconds, "setup_s", optional=5),
+        words("note", "note", "prose"),
     ]
     title = found[0].title if len(found) == 1 else "Measurements"
     note = EXTRAPOLATED if measurements["extrapolated"].any() else ""
-    return Table(title, columns, rows, note, by=("workload", "dtype", "threads"))
+    return Table(title, columns, rows, note, ("workload", "dtype", "threads"), _commands(rows))
 
 
-def _with_remark(row: Row, baseline: str) -> Row:
-    """Add to a row what is to be said of it: its verdict and the reason, or why it has no figure."""
-    reason = text(row.get("reason"))
+def _against_baseline(row: Row, baseline: str, speedup: str) -> Row:
+    """Add to a row how it compares with the baseline, in words, and what else is to be said of it."""
+    reason, repeat = _parted(row["reason"])
     if row["status"] != Status.OK:
-        said, tone = str(row["status"]), "bad"
-    elif row["kernel"] == baseline:
-        # Its speedup over itself is 1 by definition.
-        row = row | {"speedup_ci_low": None, "measured_ci_low": None}
-        said, tone, reason = "baseline", "faint", ""
-    else:
-        said = text(row.get("verdict"))
-        tone = _TONE.get(said, "faint")
-    return row | {"remark": ": ".join(filter(None, [said, reason])), "remark_tone": tone}
+        note = ": ".join(filter(None, [str(row["status"]), reason]))
+        return row | {"note": note, "note_tone": "bad", "repeat": repeat}
+    own = row["kernel"] == baseline
+    # The baseline's speedup over itself is 1 by definition.
+    intervals = dict.fromkeys(("speedup_ci_low", "measured_ci_low")) if own else {}
+    tone = "faint" if own else _TONE.get(str(verdict_of(row)), "")
+    return row | intervals | {"said": said_of(row, baseline, speedup), f"{speedup}_tone": tone, "note": reason}
 
 
-def speedup_table(results: Results) -> Table:
-    """Return every workload's speedups at a glance: a line per ladder, a column per kernel."""
-    table, found = results.measurements, ladders(results.measurements)
-    several = len({(ladder.dtype, ladder.threads) for ladder in found}) > 1
-    label = labels([*table["kernel"], baseline_of(results)])
+def _parted(finding: object) -> tuple[str, str]:
+    """Part a finding from the command that repeats it."""
+    said, repeat, command = text(finding).partition(_REPEAT)
+    return said.strip(), repeat + command.strip("`")
 
-    def cell(kernel: str, ladder: Row) -> Cell:
-        row = ladder.get(kernel)
-        if row and row["status"] != Status.OK:
-            return Cell(row["status"], tone="bad")
-        if not row or not has_figure(row, "speedup"):
-            return Cell(NOTHING, tone="faint")
-        mark = "≈ " if row["extrapolated"] else ""
-        return Cell(mark + factor(row["speedup"]), row["speedup"], _TONE.get(row["verdict"], ""))
 
-    return Table(
-        f"Speedup against {label[baseline_of(results)]}",
-        [
-            words("workload", "title"),
-            *(Column(label[kernel], partial(cell, kernel)) for kernel in in_order(table["kernel"])),
-        ],
-        [
-            {"title": ladder.title if several else ladder.workload, **{row["kernel"]: row for row in ladder.rows}}
-            for ladder in found
-        ],
-        EXTRAPOLATED if table["extrapolated"].any() else "",
-    )
+def _commands(rows: Iterable[Row]) -> list[str]:
+    return list(dict.fromkeys(row["repeat"] for row in rows if row.get("repeat")))
+
+
+def _speedup(title: str, key: str) -> Column:
+    return figure(title, lambda _, said: said or NOTHING, key, "said")
 
 
 def verification_table(verification: pd.DataFrame) -> Table:
-    """Return the verdict on every kernel: a line per kernel and dtype."""
+    """Return the verdict on every kernel: a line per kernel, a verdict and a residual per dtype."""
+    label, dtypes = labels(verification["kernel"]), list(dict.fromkeys(verification["dtype"]))
+    rows: dict[str, Row] = {kernel: {"label": label[kernel], "finding": "", "repeat": ""} for kernel in in_order(label)}
+    # What is wrong comes before what else may be said.
+    for found in sorted(verification.to_dict("records"), key=lambda found: found["status"] == Status.OK):
+        row, dtype, right = rows[found["kernel"]], found["dtype"], found["status"] == Status.OK
+        row[dtype] = f"{'✓' if right else '✗'} {text(found['verdict']) or found['status']}"
+        row[f"{dtype}_tone"] = "good" if right else "bad"
+        row[f"{dtype} residual"], row["cases"] = found["residual"], found["cases"]
+        finding, repeat = _parted(found["finding"])
+        # Where it is wrong in several dtypes, one finding says enough.
+        row["finding"], row["repeat"] = row["finding"] or finding, row["repeat"] or repeat
+    by_dtype = [
+        column
+        for dtype in dtypes
+        for column in (
+            words(dtype, dtype),
+            figure("residual", number(".2g"), f"{dtype} residual", optional=1),
+        )
+    ]
     columns = [
         words("kernel", "label"),
-        words("dtype", "dtype"),
-        words("verdict", "said"),
-        figure("residual", number(".2g"), "residual", failed_too=True),
-        figure("cases", number(".0f"), "cases", failed_too=True),
+        *by_dtype,
+        figure("cases", number(",.0f"), "cases", optional=2),
         words("finding", "finding", "prose"),
     ]
-    rows = [
-        row
-        | {"said": text(row["verdict"]) or row["status"], "said_tone": "good" if row["status"] == Status.OK else "bad"}
-        for row in records(verification)
-    ]
     note = "residual: the largest error, in units of k·u·(|A||B|)"
-    return Table("Verification", columns, rows, note)
+    return Table("Verification", columns, list(rows.values()), note, commands=_commands(rows.values()))
 
 
 def training_table(training: pd.DataFrame, baseline: str = BASELINE) -> Table:
@@ -162,10 +164,12 @@ def training_table(training: pd.DataFrame, baseline: str = BASELINE) -> Table:
         reference = reference_of(group, baseline)
         if (limit := amdahl_limit(reference)) is not None:
             notes.append(f"{task}: with products that cost nothing, a step would be {factor(limit)}")
-        title = task_title(task, threads) if several else task
         for row in group:
-            more = {"title": title, "matmul_speedup": matmul_speedup(row, reference)}
-            rows.append(_with_remark(row, baseline) | more)
+            derived = {
+                "title": task_title(task, threads) if several else task,
+                "matmul_speedup": matmul_speedup(row, reference),
+            }
+            rows.append(_against_baseline(row | derived, baseline, "measured_speedup"))
     columns = [
         words("task", "title"),
         words("kernel", "label"),
@@ -174,21 +178,20 @@ def training_table(training: pd.DataFrame, baseline: str = BASELINE) -> Table:
         figure("in matmul", percent, "matmul_share", optional=1),
         figure("matmul", factor, "matmul_speedup", optional=3),
         figure("predicted", factor, "predicted_speedup", optional=4),
-        figure(f"step vs {labels([*training['kernel'], baseline])[baseline]}", factor, "measured_speedup"),
+        _speedup(f"step vs {labels([*training['kernel'], baseline])[baseline]}", "measured_speedup"),
         figure("95 % interval", factor_interval, "measured_ci_low", "measured_ci_high", optional=6),
         figure("final loss", number(".4f"), "final_loss", optional=2),
         figure("loss off by", number(".1e"), "loss_deviation", optional=7),
         figure("train", percent, "train_accuracy", optional=8),
-        figure("test", percent, "test_accuracy"),
-        words("note", "remark", "prose"),
+        figure("test", percent, "test_accuracy", optional=2),
+        words("note", "note", "prose"),
     ]
-    return Table("Training", columns, rows, "; ".join(notes), by=("title",))
+    return Table("Training", columns, rows, "; ".join(notes), ("title",), _commands(rows))
 
 
-def comparison_table(comparison: pd.DataFrame) -> Table:
+def comparison_table(comparison: pd.DataFrame, title: str = "From one run to the other") -> Table:
     """Return the changes of :func:`matmulbench.comparison.compare`; the machine's own drift is out of the speedup."""
     label = labels(comparison["kernel"])
-    tone = _TONE | {"slower": "bad", "broken": "bad"}
     rows = []
     for row in comparison.to_dict("records"):
         verdict, statuses = text(row["verdict"]), [row["status_a"], row["status_b"]]
@@ -196,7 +199,7 @@ def comparison_table(comparison: pd.DataFrame) -> Table:
         rows.append(
             row
             | {"label": label[row["kernel"]], "setting": f"{row['dtype']}, {row['threads']}"}
-            | {"remark": ": ".join(filter(None, [verdict, failed])), "remark_tone": tone.get(verdict, "")}
+            | {"remark": ": ".join(filter(None, [verdict, failed])), "remark_tone": _CHANGE_TONE.get(verdict, "")}
         )
     columns = [
         words("workload", "workload"),
@@ -204,14 +207,15 @@ def comparison_table(comparison: pd.DataFrame) -> Table:
         words("kernel", "label"),
         figure("before", seconds, "median_a_s"),
         figure("after", seconds, "median_b_s"),
-        figure("speedup", factor, "speedup"),
+        figure("after / before", number(".3f"), "ratio", optional=1),
+        figure("drift removed", factor, "speedup"),
         figure("99 % interval", factor_interval, "speedup_ci_low", "speedup_ci_high", optional=1),
-        figure("arithmetic drift", factor, "drift_arithmetic", optional=3),
-        figure("call drift", factor, "drift_calls", optional=3),
+        figure("arithmetic drift", number(".3f"), "drift_arithmetic", optional=3),
+        figure("call drift", number(".3f"), "drift_calls", optional=3),
         words("verdict", "remark", "prose"),
     ]
-    note = "drift: what fixed work takes after / before"
-    return Table("From one run to the other", columns, rows, note, by=("workload",))
+    note = "drift: what fixed work takes, after / before"
+    return Table(title, columns, rows, note, by=("workload",))
 
 
 def audit_table(checks: pd.DataFrame) -> Table:
@@ -239,7 +243,7 @@ def trace_table(products: pd.DataFrame) -> Table:
         more = f", {percent(others)} in others" if others else ""
         notes.append(f"threads {threads}: {percent(able)} of a step of {step} in products that a kernel can do{more}")
     columns = [
-        figure("threads", number(".0f"), "threads", shown=len(notes) > 1),
+        figure("threads", number(".0f"), "threads", optional=4),
         words("product", "shape"),
         words("dtype", "dtype", optional=3),
         words("operator", "operator", optional=2),
@@ -248,7 +252,61 @@ def trace_table(products: pd.DataFrame) -> Table:
         figure("MFLOP", rate, "mflop", optional=1),
         figure("time", seconds, "time_s"),
         figure("of step", percent, "share", tone="strong"),
-        words("why no kernel can do it", "reason", "prose", shown=bool(products["reason"].any())),
+        words("why no kernel can do it", "reason", "prose"),
     ]
     rows = products.assign(mflop=products["flop"].astype(float) / 1e6).to_dict("records")
     return Table("Matrix products of one training step", columns, rows, "; ".join(notes), by=("threads",))
+
+
+def front_end_table(results: Results, front_ends: Sequence[FrontEnd]) -> Table:
+    """Return what asv and pytest-benchmark measured beside what the run did, a line per product and kernel."""
+    here = results.run["machine"]["cpu"]
+    origins = [
+        f"{one.name}: commit {one.commit}" + (f" on another processor, {one.cpu}" if one.cpu not in ("", here) else "")
+        for one in front_ends
+    ]
+    caveat = (
+        "Medians. asv and pytest-benchmark time one kernel after the other, so that whatever the machine did meanwhile "
+        "is in their figures; matmulbench takes all kernels in turns. Read no ratio between kernels from theirs"
+    )
+    theirs = [(one.name, row.workload, row.kernel, row.median_s) for one in front_ends for row in one.rows]
+    return others_table("Front ends side by side", results, theirs, "; ".join([caveat, *origins]))
+
+
+def others_table(
+    title: str, results: Results, theirs: Iterable[tuple[str, str, str, float | None]], caveat: str
+) -> Table:
+    """Return times from elsewhere (source, workload, kernel, seconds) beside the run's own, float32, fewest threads."""
+    ours = {
+        (ladder.workload, row["kernel"]): (row["median_s"], ladder.threads)
+        for ladder in sorted(ladders(results.measurements), key=lambda ladder: -ladder.threads)
+        if ladder.dtype == "float32"
+        for row in ladder.timed
+    }
+    rows: list[Row] = []
+    for source, workload, kernel, time in theirs:
+        row: Row = {"source": source, "workload": workload, "kernel": kernel, "theirs": time}
+        row["ours"], row["threads"] = ours.get((workload, kernel), (None, None))
+        # Theirs ran on one thread.
+        row["ratio"] = time / row["ours"] if time and row["threads"] == 1 else None
+        rows.append(row)
+    label = labels(row["kernel"] for row in rows)
+    columns = [
+        words("source", "source"),
+        words("workload", "workload"),
+        Column("kernel", ("kernel",), label.__getitem__),
+        figure("theirs", seconds, "theirs"),
+        figure("ours", seconds, "ours", tone="strong"),
+        figure("theirs / ours", number(".2f"), "ratio", optional=1),
+        figure("threads here", number(".0f"), "threads", optional=2),
+    ]
+    return Table(title, columns, rows, caveat, by=("source", "workload"))
+
+
+def plain_table(frame: pd.DataFrame) -> Table:
+    """Return all columns of ``frame`` as they are."""
+    texts = frame.select_dtypes(exclude="number").astype(object).fillna("").astype(str)
+    columns = [
+        words(name, name, "prose") if name in texts else figure(name, number("g"), name) for name in frame.columns
+    ]
+    return Table("", columns, frame.assign(**texts).to_dict("records"))

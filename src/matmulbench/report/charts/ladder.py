@@ -1,84 +1,137 @@
-"""The ladder, one chart per workload: how long each kernel takes, and how that compares with the baseline."""
+"""The products: how long each kernel takes on one, how far its samples scatter, and all products at a glance."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
-from matplotlib.axes import Axes
+import numpy as np
+from matplotlib.colors import LinearSegmentedColormap, LogNorm
+from matplotlib.patches import Rectangle
 
 from matmulbench.report.charts.style import (
-    FAINT,
     INK,
     Chart,
     Style,
-    annotate,
-    kernel_rows,
-    new_figure,
+    dot,
+    interval,
+    kernel_chart,
     styles,
     text_width,
     time_axis,
 )
-from matmulbench.report.formatting import compared, known, seconds
-from matmulbench.report.queries import Ladder, Row, baseline_of, chart_name, has_figure, ladders
+from matmulbench.report.formatting import count, known, seconds
+from matmulbench.report.queries import (
+    Ladder,
+    baseline_of,
+    by_setting,
+    chart_name,
+    in_order,
+    ladder_chart,
+    ladders,
+    said_of,
+)
 from matmulbench.results.folder import Results
+
+_FEWEST, _SHOWN = 5, 150  # samples of a kernel that are worth a strip, and that a strip has room for
 
 
 def draw(results: Results) -> Iterator[Chart]:
-    """Draw a chart for every workload on which some kernel has a time."""
+    """Draw a chart for every product on which some kernel has a time, the samples of the first, and all products."""
+    baseline, style = baseline_of(results), styles(results)
     found = [ladder for ladder in ladders(results.measurements) if ladder.timed]
-    style = styles(results)
     for ladder in found:
-        yield _chart(ladder, baseline_of(results), style, chart_name(ladder, found))
+        yield _times(ladder, baseline, style, ladder_chart(ladder, results))
+    if found:
+        yield from _samples(results, found[0], style)
+    for (dtype, threads), group in by_setting(found).items():
+        title = f"Every product against {style[baseline].label}, {dtype} · {count(threads, 'thread')}"
+        yield from _heat_map(group, baseline, style, title, chart_name("speedups", dtype, threads, results))
 
 
-def _chart(ladder: Ladder, baseline: str, style: dict[str, Style], name: str) -> Chart:
-    names = [style[row["kernel"]].label for row in ladder.rows]
-    remarks = [_remark(row, baseline) for row in ladder.rows]
-    left, times_end = text_width(names) + 0.2, 0.95
-    right = times_end + 0.2 + text_width(remarks)
-    figure, axes = new_figure(
-        left + 3.3 + right, 1.15 + 0.27 * len(names), f"Time of one product, {ladder.title}", left, right
+def _times(ladder: Ladder, baseline: str, style: dict[str, Style], name: str) -> Chart:
+    names = [row["label"] for row in ladder.rows]
+    times = [seconds(row["median_s"], row["extrapolated"]) for row in ladder.rows]
+    said = [said_of(row, baseline) for row in ladder.rows]
+    chart, axes = kernel_chart(name, f"Time of one product, {ladder.title}", names, [2.8, 1.1], [times, said])
+    for place, row in enumerate(ladder.rows):
+        look = style[row["kernel"]]
+        if known(row["median_s"]):
+            interval(axes[0], place, row["ci_low_s"], row["ci_high_s"], look.colour)
+            dot(axes[0], row["median_s"], place, row, look)
+        axes[1].barh(place, known(row["roof_percent"]) or 0.0, height=0.6, color=look.colour)
+    time_axis(axes[0].xaxis, [row["median_s"] for row in ladder.timed])
+    hint = "; hollow and ≈: extrapolated" if any(row["extrapolated"] for row in ladder.timed) else ""
+    axes[0].set_xlabel(f"time per call, log{hint}")
+    axes[1].set_xlim(0, max(100, *(known(row["roof_percent"]) or 0 for row in ladder.timed)))
+    axes[1].set_xlabel("% of roof")
+    return chart
+
+
+def _samples(results: Results, ladder: Ladder, style: dict[str, Style]) -> Iterator[Chart]:
+    """Draw how far each kernel's samples lie from their median, round by round."""
+    cell = [ladder.workload, ladder.dtype, ladder.threads]
+    every = {
+        row["kernel"]: np.asarray(entry["samples"])
+        for entry in results.journal
+        if entry["table"] == "measurements"
+        and [(row := entry["row"])[name] for name in ("workload", "dtype", "threads")] == cell
+    }
+    kernels = [
+        row["kernel"] for row in ladder.timed if not row["extrapolated"] and len(every[row["kernel"]]) >= _FEWEST
+    ]
+    if not kernels:
+        return
+    apart = {kernel: 100 * (every[kernel] / np.median(every[kernel]) - 1) for kernel in kernels}
+    half = {kernel: float(np.median(np.abs(apart[kernel]))) for kernel in kernels}
+    reach = min(50.0, max(2.0, 6 * max(half.values())))
+    columns = [
+        [count(len(every[kernel]), "round") for kernel in kernels],
+        [f"half within ± {half[kernel]:.1f} %" for kernel in kernels],
+    ]
+    names = [style[kernel].label for kernel in kernels]
+    chart, [axes] = kernel_chart("samples", f"Every sample of {ladder.title}", names, [4.8], columns)
+    for place, kernel in enumerate(kernels):
+        thinned = apart[kernel][:: math.ceil(len(apart[kernel]) / _SHOWN)]
+        heights = place + np.linspace(-0.36, 0.36, len(thinned))
+        axes.plot(np.clip(thinned, -reach, reach), heights, ".", color=style[kernel].colour, markersize=3)
+    axes.axvline(0, color=INK, linewidth=0.8, zorder=1)
+    axes.set_xlim(-1.05 * reach, 1.05 * reach)
+    axes.set_xlabel("distance from the kernel's median, %; first round on top, what lies beyond stands at the edge")
+    yield chart
+
+
+def _heat_map(group: list[Ladder], baseline: str, style: dict[str, Style], title: str, name: str) -> Iterator[Chart]:
+    """Draw every product's speedups: a line per product, a column per kernel."""
+    rows = {ladder.workload: {row["kernel"]: row for row in ladder.timed if known(row["speedup"])} for ladder in group}
+    rows = {workload: row for workload, row in rows.items() if row}
+    kernels = [kernel for kernel in in_order(kernel for row in rows.values() for kernel in row) if kernel != baseline]
+    if len(rows) < 2 or not kernels:
+        return
+    names = [style[kernel].label for kernel in kernels]
+    width = max(1.05, text_width(names) + 0.1)
+    chart, [axes] = kernel_chart(name, title, list(rows), [width * len(kernels)], top=0.75)
+    # A colour claims no more than the verdict, and means nothing beyond ten times.
+    colours, norm = (
+        LinearSegmentedColormap.from_list("", ["#F0A860", "#FFFFFF", "#6FB7E8"]),
+        LogNorm(0.1, 10, clip=True),
     )
-    shown = [row["median_s"] for row in ladder.timed]
-    axes.set_xscale("log")
-    axes.set_xlim(min(shown) / 3, max(shown) * 1.5)
-    for place, (row, remark) in enumerate(zip(ladder.rows, remarks, strict=True)):
-        timed = has_figure(row, "median_s")
-        if timed:
-            _bar(axes, place, row, style[row["kernel"]].colour)
-            annotate(axes, place, times_end, seconds(row["median_s"], row["extrapolated"]), "right")
-        annotate(axes, place, times_end + 0.15, remark, colour=INK if timed else FAINT)
-    kernel_rows(axes, names)
-    time_axis(axes.xaxis)
-    hint = "; hatched and ≈: extrapolated" if any(row["extrapolated"] for row in ladder.timed) else ""
-    axes.set_xlabel(f"time per call, log scale, with 95 % interval{hint}")
-    return Chart(name, f"Ladder {ladder.title}", _alt(ladder, style[baseline].label), figure)
-
-
-def _bar(axes: Axes, place: int, row: Row, colour: str) -> None:
-    extrapolated = bool(row["extrapolated"])
-    axes.barh(
-        place, row["median_s"], height=0.66, color="white" if extrapolated else colour,
-        hatch="/////" if extrapolated else None, edgecolor=colour if extrapolated else INK, linewidth=0.7,
-    )  # fmt: skip
-    low, high = known(row["ci_low_s"]), known(row["ci_high_s"])
-    if low is not None and high is not None:
-        axes.plot([low, high], [place, place], color=INK, linewidth=1.2, marker="|", markersize=6)
-
-
-def _remark(row: Row, baseline: str) -> str:
-    if not has_figure(row, "median_s"):
-        return f"no figure: {row['status']}"
-    if row["kernel"] == baseline:
-        return "baseline"
-    return compared(row["speedup"], row["verdict"])
-
-
-def _alt(ladder: Ladder, baseline: str) -> str:
-    """Say in words what the chart shows."""
-    parts = [
-        f"{row['label']} {seconds(row['median_s'])}" if has_figure(row, "median_s")
-        else f"{row['label']} has no figure ({row['status']})"
-        for row in ladder.rows
-    ]  # fmt: skip
-    return f"Bars of the time of one product {ladder.title}; baseline {baseline}. {', '.join(parts)}."
+    for y, row in enumerate(rows.values()):
+        for x, kernel in ((x, kernel) for x, kernel in enumerate(kernels) if kernel in row):
+            speedup, verdict = row[kernel]["speedup"], row[kernel]["verdict"]
+            colour = colours(norm(speedup if verdict in ("faster", "slower") else 1.0))
+            axes.add_patch(Rectangle((x + 0.02, y - 0.46), 0.96, 0.92, color=colour, linewidth=0))
+            mark = "≈ " if row[kernel]["extrapolated"] else ""
+            axes.text(x + 0.5, y, mark + said_of(row[kernel], baseline), ha="center", va="center_baseline", size=7.5)
+    axes.set_xlim(0, len(kernels))
+    axes.set_xticks(np.arange(len(kernels)) + 0.5, names)
+    axes.tick_params(axis="x", length=0, labeltop=True, labelbottom=False)
+    axes.grid(False)
+    axes.spines[:].set_visible(False)
+    axes.set_xlabel("blue: faster; orange: slower; white: as fast, or unclear")
+    wins = {
+        kernel: sum(row[kernel]["verdict"] == "faster" for row in rows.values() if kernel in row) for kernel in kernels
+    }
+    faster = ", ".join(f"{style[kernel].label} on {count(won, 'product')}" for kernel, won in wins.items())
+    chart.alt = f"Speedup of every product: {title}. Faster: {faster}."
+    yield chart

@@ -1,12 +1,10 @@
-"""Rates: GFLOP/s against size, every kernel under the roofs, and what more threads bring."""
+"""Rates: GFLOP/s and % of roof against size, the best kernels under the roofs, and what more threads bring."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from matmulbench.report.charts.style import (
@@ -14,102 +12,118 @@ from matmulbench.report.charts.style import (
     INK,
     Chart,
     Style,
-    legend_right,
-    legend_room,
-    new_figure,
+    curve_chart,
+    dot,
+    log_axis,
     rate_axis,
     styles,
 )
-from matmulbench.report.formatting import count, rate
-from matmulbench.report.queries import Ladder, Row, has_figure, in_order, ladders, roofs
+from matmulbench.report.formatting import count, known, rate
+from matmulbench.report.queries import Ladder, Row, by_setting, chart_name, in_order, ladders, roofs, users
 from matmulbench.results.folder import Results
-from matmulbench.workload import Workload
-
-_WIDTH, _HEIGHT = 7.6, 4.6
-_DASHED = (0, (4, 3))
 
 Styles = dict[str, Style]
+Points = list[tuple[float, Row]]  # a kernel's rows, each where it stands on the horizontal axis
 
 
 def draw(results: Results) -> Iterator[Chart]:
     """Draw sizes and roofline for each dtype and thread count, and threads if there are several counts."""
-    groups: dict[tuple[str, int], list[Ladder]] = {}
-    for ladder in ladders(results.measurements):
-        if ladder.timed:
-            groups.setdefault((ladder.dtype, ladder.threads), []).append(ladder)
-    roof, style = roofs(results), styles(results)
-    several = len({threads for _, threads in groups}) > 1
+    groups, roof, style = by_setting(ladders(results.measurements)), roofs(results), styles(results)
     for (dtype, threads), group in groups.items():
-        suffix = ("" if dtype == "float32" else f"-{dtype}") + (f"-t{threads}" if several else "")
         setting = f"{dtype} · {count(threads, 'thread')}"
-        yield from _sizes(group, roof.get((dtype, threads)), style, setting, suffix)
-        yield from _roofline(group, roof.get((dtype, threads)), style, setting, suffix)
+        names = [chart_name(stem, dtype, threads, results) for stem in ("gflops-by-size", "roofline")]
+        yield from _sizes(group, roof.get((dtype, threads)), style, setting, names[0])
+        yield from _roofline(group, roof.get((dtype, threads)), style, setting, names[1])
     yield from _threads(groups, style)
 
 
-def _sizes(group: list[Ladder], roof: Row | None, style: Styles, setting: str, suffix: str) -> Iterator[Chart]:
-    squares = {}
-    for ladder in sorted(group, key=lambda ladder: ladder.intensity):
-        load = Workload.parse(ladder.workload)
-        if load.m == load.k == load.n and load.layout == "NN":
-            squares[load.m] = ladder
+def _by_kernel(points: Iterable[tuple[float, Row]]) -> dict[str, Points]:
+    found: dict[str, Points] = {}
+    for x, row in points:
+        found.setdefault(row["kernel"], []).append((x, row))
+    return {kernel: found[kernel] for kernel in in_order(found)}
+
+
+def _chart(
+    name: str, title: str, curves: dict[str, Points], style: Styles, panels: list[float], joined: bool = True
+) -> tuple[Chart, list[Axes]]:
+    handles = [style[kernel].handle(None if joined else "none") for kernel in curves]
+    if any(row["extrapolated"] for points in curves.values() for _, row in points):
+        hollow = {"marker": "o", "markerfacecolor": "white", "linestyle": "none"}
+        handles.append(Line2D([], [], color=FAINT, label="extrapolated", **hollow))  # type: ignore[arg-type]
+    return curve_chart(name, title, "", handles, panels)
+
+
+def _curve(axes: Axes, points: Points, column: str, style: Style, joined: bool = True) -> None:
+    shown = [(x, row) for x, row in points if known(row[column])]
+    if joined:
+        line = {"color": style.colour, "linestyle": style.line, "linewidth": 1.5, "zorder": style.order}
+        axes.plot([x for x, _ in shown], [row[column] for _, row in shown], **line)
+    for x, row in shown:
+        dot(axes, x, row[column], row, style)
+
+
+def _sizes(group: list[Ladder], roof: Row | None, style: Styles, setting: str, name: str) -> Iterator[Chart]:
+    loads = [(ladder.product, ladder) for ladder in group]
+    squares = {load.m: ladder for load, ladder in loads if load.m == load.k == load.n and load.layout == "NN"}
     if len(squares) < 2:
         return
-    kernels = in_order(row["kernel"] for ladder in squares.values() for row in ladder.timed)
-    title = f"Rate against size, square products, {setting}"
-    figure, axes = _new_figure(title, kernels, style)
-    for kernel in kernels:
-        points = [(size, row) for size, ladder in squares.items() if (row := ladder.row(kernel))]
-        look = style[kernel]
-        rates = [row["gflops"] for _, row in points]
-        axes.plot([size for size, _ in points], rates, color=look.colour, linestyle=look.line, linewidth=1.5)
-        _points(axes, points, look)
-    if roof:
-        axes.axhline(roof["fma_gflops"], color=INK, linewidth=1.2)
-        _on_line(axes, min(squares), roof["fma_gflops"], f"FMA peak {rate(roof['fma_gflops'])} GFLOP/s")
-    _log_axes(axes, "m = k = n")
-    axes.set_xticks(list(squares), list(map(str, squares)))
-    handles = [_handle(style[kernel], style[kernel].line) for kernel in kernels]
-    _finish(axes, handles, any(row["extrapolated"] for ladder in squares.values() for row in ladder.timed))
-    best = max(squares[max(squares)].timed, key=lambda row: row["gflops"])
-    alt = (
-        f"GFLOP/s against size for square products, {min(squares)} to {max(squares)}, a line per kernel. "
-        f"At {max(squares)} the fastest is {best['label']} with {rate(best['gflops'])} GFLOP/s."
+    sizes = sorted(squares)
+    curves = _by_kernel((size, row) for size in sizes for row in squares[size].timed)
+    chart, axes = _chart(name, f"Rate against size, square products, {setting}", curves, style, [3.6, 3.2])
+    for each, column in zip(axes, ("gflops", "roof_percent"), strict=True):
+        for kernel, points in curves.items():
+            _curve(each, points, column, style[kernel])
+        each.set_xscale("log", base=2)
+        each.minorticks_off()
+        each.set_xticks(sizes, list(map(str, sizes)))
+        each.set_xlabel("m = k = n")
+    peak = [roof["fma_gflops"]] if roof else []
+    rate_axis(axes[0].yaxis, [*(row["gflops"] for points in curves.values() for _, row in points), *peak])
+    axes[0].set_ylabel("GFLOP/s, log")
+    for value in peak:
+        axes[0].axhline(value, color=INK, linewidth=1.2)
+        _on_line(axes[0], sizes[0], value, f"FMA peak {rate(value)} GFLOP/s")
+    axes[1].set_ylim(bottom=0)
+    axes[1].set_ylabel("% of roof, linear")
+    best = max(squares[sizes[-1]].timed, key=lambda row: row["gflops"])
+    chart.alt = (
+        f"GFLOP/s and % of roof against size for square products, {sizes[0]} to {sizes[-1]}, a line per kernel. "
+        f"At {sizes[-1]} the fastest is {best['label']} with {rate(best['gflops'])} GFLOP/s."
     )
-    yield Chart(f"gflops-by-size{suffix}", title, alt, figure)
+    yield chart
 
 
-def _roofline(group: list[Ladder], roof: Row | None, style: Styles, setting: str, suffix: str) -> Iterator[Chart]:
-    points = [(ladder.intensity, row) for ladder in group for row in ladder.timed if has_figure(row, "gflops")]
+def _roofline(group: list[Ladder], roof: Row | None, style: Styles, setting: str, name: str) -> Iterator[Chart]:
+    """Draw the user's kernels, and of the others that with the highest rate, under the roof."""
+    points = [(ladder.product.intensity, row) for ladder in group for row in ladder.timed if known(row["gflops"])]
     if not roof or not points:
         return
-    kernels = in_order(row["kernel"] for _, row in points)
-    title = f"Roofline, {setting}"
-    figure, axes = _new_figure(title, kernels, style, "best matmul: 112")
+    curves = _by_kernel(points)
+    others = [(x, row) for x, row in points if row["kernel"] not in users(curves)]
+    best = max(others or points, key=lambda point: point[1]["gflops"])[1]["kernel"]
+    curves = {kernel: found for kernel, found in curves.items() if kernel in [*users(curves), best]}
+    shown = [point for found in curves.values() for point in found]
     peak, bandwidth = roof["fma_gflops"], roof["bandwidth_gbs"]
+    chart, [axes] = _chart(name, f"Roofline, {setting}", curves, style, [5.4], joined=False)
+    for kernel, found in curves.items():
+        _curve(axes, found, "gflops", style[kernel], joined=False)
     ridge = peak / bandwidth
-    intensities = [intensity for intensity, _ in points]
-    low, high = min(ridge / 4, *intensities) / 1.6, max(ridge * 8, *intensities) * 1.6
+    intensities = [ridge / 4, ridge * 8, *(x for x, _ in shown)]
+    log_axis(axes.xaxis, intensities, "{:,g}".format)
+    low, high = axes.get_xlim()
     axes.plot([low, ridge, high], [bandwidth * low, peak, peak], color=INK, linewidth=1.6, zorder=1)
     _on_line(axes, high, peak, f"FMA peak {rate(peak)} GFLOP/s", "right")
-    for kernel in kernels:
-        _points(axes, [(x, row) for x, row in points if row["kernel"] == kernel], style[kernel])
-    handles = [_handle(style[kernel], "none") for kernel in kernels]
-    if best := roof.get("best_matmul_gflops"):
-        axes.axhline(best, color=FAINT, linewidth=1, linestyle=_DASHED, zorder=1)
-        handles.append(Line2D([], [], color=FAINT, linewidth=1, linestyle=_DASHED, label=f"best matmul: {rate(best)}"))
-    _log_axes(axes, f"intensity, FLOP per byte (roof left of {ridge:.2g}: bandwidth {rate(bandwidth)} GB/s)")
-    axes.set_xlim(low, high)
-    axes.set_ylim(min(row["gflops"] for _, row in points) / 2, peak * 3)
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    _finish(axes, handles, any(row["extrapolated"] for _, row in points))
-    highest = max((row for _, row in points), key=lambda row: row["gflops"])
-    alt = (
-        f"Rate against intensity, a point per kernel and workload; bandwidth {rate(bandwidth)} GB/s, "
-        f"FMA peak of {rate(peak)} GFLOP/s. The highest is {highest['label']} on "
+    rate_axis(axes.yaxis, [peak, *(row["gflops"] for _, row in shown)])
+    axes.set_xlabel(f"intensity, FLOP per byte (left of {ridge:.2g}, bandwidth limits: {rate(bandwidth)} GB/s)")
+    axes.set_ylabel("GFLOP/s, log")
+    highest = max((row for _, row in shown), key=lambda row: row["gflops"])
+    chart.alt = (
+        f"Rate against intensity, a point per product, of {', '.join(style[kernel].label for kernel in curves)}; "
+        f"bandwidth {rate(bandwidth)} GB/s, FMA peak of {rate(peak)} GFLOP/s. The highest is {highest['label']} on "
         f"{highest['workload']} with {rate(highest['gflops'])} GFLOP/s."
     )
-    yield Chart(f"roofline{suffix}", title, alt, figure)
+    yield chart
 
 
 def _threads(groups: dict[tuple[str, int], list[Ladder]], style: Styles) -> Iterator[Chart]:
@@ -120,65 +134,27 @@ def _threads(groups: dict[tuple[str, int], list[Ladder]], style: Styles) -> Iter
     several = [found for found in by_workload.values() if len(found) > 1]
     if not several:
         return
-    largest = max(several, key=lambda found: Workload.parse(found[0].workload).flop)
+    largest = max(several, key=lambda found: found[0].product.flop)
     largest.sort(key=lambda ladder: ladder.threads)
     fewest, counts = largest[0], [ladder.threads for ladder in largest]
-    kernels = in_order(row["kernel"] for row in fewest.timed)
-    title = f"Speedup by more threads, {fewest.workload} · {fewest.dtype}"
-    figure, axes = _new_figure(title, kernels, style, height=4.2)
-    handles = axes.plot(counts, [threads / counts[0] for threads in counts], color=INK, linewidth=1, label="ideal")
-    for base in fewest.timed:
-        rows = [(ladder.threads, row) for ladder in largest if (row := ladder.row(base["kernel"]))]
-        look = style[base["kernel"]]
-        axes.plot(
-            [threads for threads, _ in rows],
-            [base["median_s"] / row["median_s"] for _, row in rows],
-            color=look.colour, linestyle=look.line, marker=look.marker, markersize=5.5,
-        )  # fmt: skip
-        handles.append(_handle(look, look.line))
+    first = {row["kernel"]: row["median_s"] for row in fewest.timed}
+    gains = ((ladder.threads, row) for ladder in largest for row in ladder.timed if row["kernel"] in first)
+    curves = _by_kernel((x, row | {"gain": first[row["kernel"]] / row["median_s"]}) for x, row in gains)
+    chart, [axes] = _chart("threads", f"More threads, {fewest.workload} · {fewest.dtype}", curves, style, [5.4])
+    for kernel, points in curves.items():
+        _curve(axes, points, "gain", style[kernel])
+    axes.plot(counts, [threads / counts[0] for threads in counts], color=INK, linewidth=1)
+    _on_line(axes, counts[-1], counts[-1] / counts[0], "as many times faster as threads", "right")
     axes.set_xticks(counts)
     axes.set_ylim(bottom=0)
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}×")
     axes.set_xlabel("threads")
-    axes.set_ylabel(f"speedup over {count(counts[0], 'thread')}")
-    _finish(axes, handles, False)
-    alt = f"Speedup of each kernel over {count(counts[0], 'thread')} on {fewest.workload}, {counts} threads."
-    yield Chart("threads", title, alt, figure)
-
-
-def _new_figure(
-    title: str, kernels: Iterable[str], style: Styles, more: str = "", height: float = _HEIGHT
-) -> tuple[Figure, Axes]:
-    room = legend_room([*(style[kernel].label for kernel in kernels), "extrapolated", more])
-    return new_figure(_WIDTH, height, title, 0.75, room)
-
-
-def _points(axes: Axes, points: Iterable[tuple[float, Row]], style: Style) -> None:
-    for x, row in points:
-        fill = "white" if row["extrapolated"] else style.colour
-        axes.plot(x, row["gflops"], style.marker, color=style.colour, markerfacecolor=fill, markersize=5.5, alpha=0.9)
-
-
-def _handle(style: Style, line: Any) -> Line2D:
-    return Line2D([], [], color=style.colour, marker=style.marker, linestyle=line, label=style.label)
+    axes.set_ylabel(f"times as fast as on {count(counts[0], 'thread')}")
+    chart.alt = (
+        f"Each kernel's rate against that on {count(counts[0], 'thread')}, on {fewest.workload}, threads {counts}."
+    )
+    yield chart
 
 
 def _on_line(axes: Axes, x: float, y: float, text: str, align: str = "left") -> None:
     axes.annotate(text, (x, y), (0, 3), textcoords="offset points", ha=align, va="bottom", size=8)
-
-
-def _log_axes(axes: Axes, x_label: str) -> None:
-    axes.set_xscale("log", base=2)
-    axes.set_yscale("log")
-    axes.minorticks_off()
-    rate_axis(axes.yaxis)
-    axes.set_xlabel(x_label)
-    axes.set_ylabel("GFLOP/s, log scale")
-
-
-def _finish(axes: Axes, handles: list[Line2D], extrapolated: bool) -> None:
-    if extrapolated:
-        hollow = {"marker": "o", "markerfacecolor": "white", "linestyle": "none"}
-        handles = [*handles, Line2D([], [], color=FAINT, label="extrapolated", **hollow)]  # type: ignore[arg-type]
-    axes.grid()
-    legend_right(axes, handles)

@@ -1,14 +1,18 @@
-"""How every chart looks: fonts, the palette, and one colour, marker and line style per kernel throughout."""
+"""How every chart looks: one frame, the palette, and one colour, marker and line style per kernel throughout."""
 
 from __future__ import annotations
 
 import io
+import math
 import re
-from collections.abc import Iterable
+from base64 import b64encode
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
@@ -16,19 +20,17 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from matmulbench.ladder import LADDER
-from matmulbench.report.formatting import factor, rate, seconds
-from matmulbench.report.queries import in_order, kernels_of, labels
+from matmulbench.report.formatting import factor, known, rate, seconds
+from matmulbench.report.queries import TORCH_NN, Row, baseline_of, in_order, kernels_of, labels, users
 from matmulbench.results.folder import Results
 
-INK, FAINT, GRID = "#222222", "#6b6b6b", "#dddddd"
+INK, FAINT, MUTED, GRID = "#222222", "#6b6b6b", "#a0a0a0", "#dddddd"
+DASHED: Any = (0, (4, 3))
 DOTS_PER_INCH = 150
 
 RC: dict[Any, Any] = {  # matplotlib's own type lists every parameter there is
     "font.size": 9.0,
     "font.sans-serif": ["DejaVu Sans", "Verdana"],  # the whole default list would stand at every label of an SVG
-    "axes.titlesize": 10.5,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.edgecolor": FAINT,
@@ -52,6 +54,7 @@ RC: dict[Any, Any] = {  # matplotlib's own type lists every parameter there is
 # brown are added: with line and marker they are a style of their own.
 _HUES = "000000 E69F00 56B4E9 009E73 B8A800 0072B2 7B4A2D D55E00 CC79A7 7F7F7F"
 _COLOURS = [f"#{hue}" for hue in _HUES.split()]
+_USERS = [_COLOURS[i] for i in (7, 5, 3, 8, 1, 2, 6, 4)]
 _MARKERS = ["o", "s", "^", "D", "v", "P", "h", "X", "*", "p"]
 _LINES: list[Any] = ["-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (7, 2)), (0, (3, 1, 1, 1))]
 
@@ -64,18 +67,25 @@ class Style:
     colour: str
     marker: str
     line: Any  # matplotlib takes a name, or offset and lengths of its dashes
+    order: int = 2  # what is drawn over what
+
+    def handle(self, line: Any = None) -> Line2D:
+        """Return the kernel's entry in a legend."""
+        return Line2D([], [], color=self.colour, marker=self.marker, linestyle=line or self.line, label=self.label)
 
 
 def styles(results: Results) -> dict[str, Style]:
-    """Return the style of each kernel of a run: the ladder's are fixed, others take what follows."""
-    kernels = in_order([*(rung.name for rung in LADDER), *kernels_of(results)])
-    label = labels(kernels)
+    """Return the style of each kernel of a run: the ladder's are fixed, and muted where the user brought kernels."""
+    kernels = [*(rung.name for rung in LADDER), TORCH_NN, *users(kernels_of(results))]
+    label, fixed = labels([*kernels, baseline_of(results)]), len(LADDER) + 1
     found = {}
     for i, kernel in enumerate(kernels):
-        # Colours and markers are as many: where they begin anew, they pair anew.
-        marker = _MARKERS[(i + i // len(_COLOURS)) % len(_MARKERS)]
-        found[kernel] = Style(label[kernel], _COLOURS[i % len(_COLOURS)], marker, _LINES[i % len(_LINES)])
-    return found
+        marker, line = _MARKERS[i % len(_MARKERS)], _LINES[i % len(_LINES)]
+        if i >= fixed:
+            found[kernel] = Style(label[kernel], _USERS[(i - fixed) % len(_USERS)], marker, line, 3)
+        else:
+            found[kernel] = Style(label[kernel], MUTED if len(kernels) > fixed else _COLOURS[i], marker, line)
+    return {kernel: found[kernel] for kernel in in_order(found)}
 
 
 @dataclass
@@ -87,15 +97,26 @@ class Chart:
     alt: str
     figure: Figure
 
+    @cached_property
     def svg(self) -> str:
-        """Return the chart as SVG."""
+        """The chart as SVG."""
         drawn = io.StringIO()
         self.figure.savefig(drawn, format="svg", metadata={"Date": None, "Title": self.title})
         return compact(drawn.getvalue())
 
+    @property
+    def pixels(self) -> int:
+        """How wide the page shows it where there is room."""
+        return round(96 * self.figure.get_figwidth())
+
+    @property
+    def address(self) -> str:
+        """The chart as a ``data:`` address, for a page that needs no other file."""
+        return f"data:image/svg+xml;base64,{b64encode(self.svg.encode()).decode()}"
+
     def save(self, folder: Path) -> None:
         """Write SVG and PNG."""
-        (folder / f"{self.name}.svg").write_text(self.svg(), encoding="utf-8")
+        (folder / f"{self.name}.svg").write_text(self.svg, encoding="utf-8")
         self.figure.savefig(folder / f"{self.name}.png", dpi=DOTS_PER_INCH, metadata={"Title": self.title})
 
 
@@ -113,16 +134,80 @@ def compact(svg: str) -> str:
     return re.sub(r">\s+<", ">\n<", re.sub(r"<[^!?][^>]*>", tag, svg))
 
 
-def new_figure(
-    width: float, height: float, title: str, left: float, right: float, top: float = 0.5, bottom: float = 0.55
-) -> tuple[Figure, Axes]:
-    """Return a figure of one axes; sizes and margins in inches, so that labels have room."""
-    figure = Figure(figsize=(width, height))
-    axes = figure.add_axes(
-        (left / width, bottom / height, (width - left - right) / width, (height - top - bottom) / height)
-    )
+def _figure(
+    title: str, panels: Sequence[float], height: float, left: float, right: float, gap: float, top: float
+) -> tuple[Figure, list[Axes]]:
+    """Return a figure with axes side by side; all sizes in inches, so that labels have room."""
+    bottom = 0.55
+    width = left + sum(panels) + gap * (len(panels) - 1) + right
+    figure, axes, start = Figure(figsize=(width, height)), [], left
+    for panel in panels:
+        place = (start / width, bottom / height, panel / width, (height - top - bottom) / height)
+        axes.append(figure.add_axes(place))
+        start += panel + gap
     figure.text(0.12 / width, 1 - 0.12 / height, title, va="top", ha="left", weight="bold", size=10.5)
     return figure, axes
+
+
+def kernel_chart(
+    name: str, title: str, rows: list[str], panels: Sequence[float], columns: Sequence[list[str]] = (), top: float = 0.5
+) -> tuple[Chart, list[Axes]]:
+    """Return a chart with a row per kernel, the first on top: names, axes, and columns of text right of them.
+
+    What names and columns say is also the text that stands for the chart.
+    """
+    widths = [text_width(column) + 0.15 for column in columns]
+    figure, axes = _figure(
+        title, panels, 0.65 + top + 0.27 * len(rows), text_width(rows) + 0.2, sum(widths) + 0.15, 0.3, top
+    )
+    for each in axes:
+        each.set_ylim(len(rows) - 0.4, -0.6)
+        each.set_yticks(range(len(rows)), rows if each is axes[0] else [])
+        each.tick_params(axis="y", length=0)
+        each.grid(axis="x")
+    for i, column in enumerate(columns):
+        for place, text in enumerate(column):
+            axes[-1].annotate(
+                text, (1, place), (72 * sum(widths[: i + 1]), 0), xycoords=("axes fraction", "data"),
+                textcoords="offset points", va="center_baseline", ha="right", annotation_clip=False,
+            )  # fmt: skip
+    said = "; ".join(" ".join(row) for row in zip(rows, *columns, strict=True))
+    return Chart(name, title, f"{title}: {said}.", figure), axes
+
+
+def curve_chart(
+    name: str, title: str, alt: str, handles: Sequence[Artist], panels: Sequence[float]
+) -> tuple[Chart, list[Axes]]:
+    """Return a chart for curves, with a legend right of the axes, where it covers nothing."""
+    room = text_width(str(handle.get_label()) for handle in handles) + 0.8
+    figure, axes = _figure(title, panels, 4.2, 0.95, room, 0.8, 0.5)
+    axes[-1].legend(handles=handles, loc="upper left", bbox_to_anchor=(1.02, 1.0), borderaxespad=0, handlelength=2.6)
+    for each in axes:
+        each.grid()
+    return Chart(name, title, alt, figure), axes
+
+
+def legend_above(figure: Figure, handles: Sequence[Artist], columns: int) -> None:
+    """Put the legend between title and axes."""
+    y = 1 - 0.36 / figure.get_figheight()
+    figure.legend(
+        handles=handles, loc="upper left", bbox_to_anchor=(0, y), ncols=columns, fontsize=8, columnspacing=1.4,
+        borderaxespad=0.2,
+    )  # fmt: skip
+
+
+def interval(axes: Axes, place: float, low: float | None, high: float | None, colour: str) -> None:
+    """Draw an interval, if both ends are known."""
+    if (first := known(low)) is not None and (last := known(high)) is not None:
+        axes.plot([first, last], [place, place], color=colour, linewidth=1.4, marker="|", markersize=7)
+
+
+def dot(axes: Axes, x: float, y: float, row: Row, style: Style) -> None:
+    """Mark a kernel's figure; hollow where it is extrapolated."""
+    fill = "white" if row["extrapolated"] else style.colour
+    axes.plot(
+        x, y, style.marker, color=style.colour, markerfacecolor=fill, markersize=5.5, zorder=style.order + 0.5
+    )  # fmt: skip
 
 
 def text_width(texts: Iterable[str], size: float = 9.0) -> float:
@@ -130,81 +215,41 @@ def text_width(texts: Iterable[str], size: float = 9.0) -> float:
     return max((len(text) for text in texts), default=0) * size * 0.62 / 72
 
 
-def time_axis(axis: Axis) -> None:
-    """Make a logarithmic axis say ``1 µs``, ``10 µs``, ``1 ms``."""
-
-    def text(value: float, _: int | None) -> str:
-        # A power of ten is no round number of minutes or hours.
-        return f"{value:,.0f} s" if value >= 1 else _plain(seconds(value))
-
-    _log_axis(axis, FuncFormatter(text), ticks=5)
+def time_axis(axis: Axis, values: Iterable[float]) -> None:
+    """Make a logarithmic axis of times, from decade to decade around ``values``: ``1 µs``, ``10 µs``, ``1 ms``."""
+    # A power of ten is no round number of minutes or hours.
+    log_axis(axis, values, lambda value: f"{value:,.0f} s" if value >= 1 else _plain(seconds(value)))
 
 
-def factor_axis(axis: Axis) -> None:
-    """Make a logarithmic axis say ``1/100``, ``1×``, ``10×``."""
-
-    def text(value: float, _: int | None) -> str:
-        return _plain(factor(value)) if value >= 1 else f"1/{1 / value:,.0f}"
-
-    _log_axis(axis, FuncFormatter(text), ticks=4)
+def factor_axis(axis: Axis, values: Iterable[float]) -> None:
+    """Make a logarithmic axis of speedups around ``values``: ``10× slower``, ``1×``, ``10× faster``."""
+    log_axis(axis, values, lambda value: _plain(factor(value)), labels=3)
 
 
-def rate_axis(axis: Axis) -> None:
-    """Make a logarithmic axis say ``0.01``, ``1``, ``100``."""
-    _log_axis(axis, FuncFormatter(lambda value, _: _plain(rate(value))))
+def rate_axis(axis: Axis, values: Iterable[float]) -> None:
+    """Make a logarithmic axis of rates around ``values``: ``0.01``, ``1``, ``100``."""
+    log_axis(axis, values, lambda value: _plain(rate(value)), labels=8)
 
 
-def _log_axis(axis: Axis, formatter: FuncFormatter, ticks: int = 8) -> None:
-    axis.set_major_locator(LogLocator(10, numticks=ticks))
+def log_axis(axis: Axis, values: Iterable[float], text: Callable[[float], str], labels: int = 5) -> None:
+    """Make an axis logarithmic, from whole decade to whole decade, with a tick at each and not too many labels."""
+    logs = [math.log10(value) for value in values]
+    first, last = math.floor(min(logs) - 0.05), math.ceil(max(logs) + 0.05)
+    every = math.ceil((last - first) / labels)
+
+    def label(value: float, _: int | None) -> str:
+        return text(value) if round(math.log10(value)) % every == 0 else ""
+
+    axes, limits = axis.axes, (10.0**first, 10.0**last)
+    if axis is axes.xaxis:
+        axes.set(xscale="log", xlim=limits)
+    else:
+        axes.set(yscale="log", ylim=limits)
+    axis.set_major_locator(LogLocator(10, numticks=99))
     axis.set_minor_locator(NullLocator())
-    axis.set_major_formatter(formatter)
+    axis.set_major_formatter(FuncFormatter(label))
 
 
 def _plain(text: str) -> str:
     """Drop the zeros after the point: ``1.00 ms`` becomes ``1 ms``."""
-    number, space, unit = text.partition(" ")
-    sign = "×" if number.endswith("×") else ""
-    number = number.removesuffix("×")
-    return (number.rstrip("0").rstrip(".") if "." in number else number) + sign + space + unit
-
-
-def annotate(
-    axes: Axes,
-    place: float,
-    inches: float,
-    text: str,
-    align: Literal["left", "right"] = "left",
-    colour: str = INK,
-) -> None:
-    """Write ``text`` right of the axes, level with ``place``: a column that no mark can overlap."""
-    axes.annotate(
-        text, (1, place), (72 * inches, 0), xycoords=("axes fraction", "data"), textcoords="offset points",
-        va="center_baseline", ha=align, color=colour, annotation_clip=False,
-    )  # fmt: skip
-
-
-def kernel_rows(axes: Axes, names: list[str]) -> None:
-    """Give each kernel a row, the first on top."""
-    axes.set_ylim(len(names) - 0.4, -0.6)
-    axes.set_yticks(range(len(names)), names)
-    axes.tick_params(axis="y", length=0)
-    axes.grid(axis="x")
-
-
-def legend_right(axes: Axes, handles: list[Line2D] | None = None) -> None:
-    """Put the legend right of the axes, where it covers nothing."""
-    axes.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.02, 1.0), borderaxespad=0, handlelength=2.6)
-
-
-def legend_room(names: Iterable[str]) -> float:
-    """Return how many inches right of the axes such a legend takes."""
-    return text_width(names) + 0.75
-
-
-def legend_above(axes: Axes, left: float, columns: int) -> None:
-    """Put the legend above the axes, from ``left`` inches of their edge."""
-    width = axes.get_position().width * axes.figure.get_figwidth()  # type: ignore[union-attr]
-    corner = (-left / width, 1.0)
-    axes.legend(
-        loc="lower left", bbox_to_anchor=corner, ncols=columns, fontsize=8, columnspacing=1.4, borderaxespad=0.2
-    )
+    return re.sub(r"\.(\d*?)0+(?!\d)", lambda match: f".{match[1]}" if match[1] else "", text)
