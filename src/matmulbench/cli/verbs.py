@@ -1,31 +1,21 @@
-"""The command: each verb parses, calls and prints. Everything heavy is imported inside the verb."""
+"""The verbs: each parses, calls and prints. Everything heavy is imported inside the verb."""
 
 from __future__ import annotations
 
-import math
-import signal
-import sys
-import warnings
-from collections.abc import Callable
 from datetime import datetime
-from functools import partial
-from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
-from typer.core import TyperGroup
 
-from matmulbench import streams
 from matmulbench.audit import MEASUREMENT, PARTS
-from matmulbench.config import load_config
-from matmulbench.errors import InputWarning, UsageError, printable, unknown
-from matmulbench.ladder.plugins import find_function, kernels
-from matmulbench.options import (
+from matmulbench.cli.command import app
+from matmulbench.cli.options import (
     Baseline,
     DataDir,
     Dtype,
     Format,
+    ImportTimeout,
     KernelOptions,
     Kernels,
     Operands,
@@ -36,126 +26,35 @@ from matmulbench.options import (
     Threads,
     Workloads,
     among,
-    beside_ladder,
-    known_dtype,
-    known_kernels,
-    known_workload,
-    seconds,
-    thread_counts,
 )
-from matmulbench.progress import progress
-from matmulbench.streams import OutputError, tell, write
-from matmulbench.workload import DTYPES, FIRST, PRESETS, Workload, workloads
+from matmulbench.cli.progress import show_progress
+from matmulbench.errors import UsageError, unknown
+from matmulbench.ladder import BASELINE
+from matmulbench.ladder.plugins import find_function, kernels, with_operands
+from matmulbench.streams import OutputError, log, write
+from matmulbench.workload import DTYPES, FIRST, PRESETS
 
-FAILED, USAGE_ERROR = 1, 2
+if TYPE_CHECKING:
+    import pandas as pd
+
 AUDITS = (PARTS[0], "measurement", *MEASUREMENT)
-CONFIGURED = ("run", "verify", "measure", "train")  # the verbs that take what a project's table may set
 
 
-class Stopped(KeyboardInterrupt):
-    """A signal asked the command to end, as Ctrl-C does; ``number`` is the signal's."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__()
-        self.number = number
+def _named(specs: list[str] | None, operands: str | None) -> list[str]:
+    """Return the kernels that were named, with what they take behind them, or else all that are known."""
+    return [with_operands(spec, operands) for spec in specs or kernels()]
 
 
-def _stop(number: int, _: object) -> None:
-    signal.signal(number, signal.SIG_IGN)  # what is being written is to be finished
-    raise Stopped(number)
+def _finish(rows: pd.DataFrame | list[dict[str, Any]], format: str, failed: bool, baseline: str = BASELINE) -> NoReturn:
+    """Print rows, and exit: with 1 if something failed."""
+    from matmulbench.report.output import show
+
+    show(rows, format, baseline)
+    raise typer.Exit(int(failed))
 
 
-class _Verbs(TyperGroup):
-    """Says in one line what a user can mend, and that a user interrupted; a traceback is for neither."""
-
-    def invoke(self, ctx: Any) -> Any:
-        try:
-            return super().invoke(ctx)
-        except UsageError as error:
-            tell("matmulbench: " + "\n".join(printable(line, 4096) for line in str(error).splitlines()))
-            code = USAGE_ERROR
-        except OutputError as error:
-            tell(f"matmulbench: {error}")
-            code = FAILED
-        except OSError as error:  # a disk that is full, a folder that is not ours
-            where = f"{error.filename}: " if error.filename else ""
-            tell(printable(f"matmulbench: {where}{error.strerror or error}", 4096))
-            code = USAGE_ERROR
-        except KeyboardInterrupt as interrupt:
-            after = "\n" if sys.stderr.isatty() else ""  # the terminal has written ^C
-            number = getattr(interrupt, "number", signal.SIGINT)
-            said = "interrupted" if number == signal.SIGINT else f"ended by {signal.Signals(number).name}"
-            tell(f"{after}matmulbench: {said}{interrupt}")
-            code = 128 + number
-        raise typer.Exit(code)
-
-
-app = typer.Typer(
-    cls=_Verbs,
-    help="""Plug in a matrix multiplication. Learn whether it is right, how fast it is against the machine's own
-roof, and what it buys a real training run.
-
-```console
-$ matmulbench run
-$ matmulbench verify my.py:matmul
-$ matmulbench measure my.py:matmul numpy --workload 64x784x50
-$ matmulbench train my.py:matmul --task digits
-```
-""",
-    epilog="""Where an option is not given, the environment decides (MATMULBENCH_THREADS, MATMULBENCH_DATA), then
-`[tool.matmulbench]` in the project's pyproject.toml (kernels, workloads, threads, baseline, data_dir), then the
-default.
-
-Exit codes: 0 all well, 1 a kernel failed or regressed, 2 usage, 130 interrupted (143, 129: by SIGTERM, SIGHUP).""",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="markdown",
-)
-
-
-def _warn(usual: Callable[..., None], said: set[str], message: Any, category: type[Warning], *where: Any) -> None:
-    """Show what input was passed over in one line, and once."""
-    if not issubclass(category, InputWarning):
-        usual(message, category, *where)
-    elif str(message) not in said:
-        said.add(str(message))
-        tell(f"warning: {message}")
-
-
-def main() -> None:
-    """Run the command."""
-    streams.prepare()
-    for name in ("SIGTERM", "SIGHUP"):
-        number = getattr(signal, name, None)  # Windows has no SIGHUP; nohup ignores it
-        if number and signal.getsignal(number) != signal.SIG_IGN:
-            signal.signal(number, _stop)
-    warnings.showwarning = partial(_warn, warnings.showwarning, set())
-    try:
-        try:
-            app()
-        finally:
-            write("")  # help and version are written by typer
-    except OSError as error:
-        tell(f"matmulbench: {error}")
-        raise SystemExit(FAILED) from None
-
-
-def _show_version(wanted: bool) -> None:
-    if wanted:
-        write(f"matmulbench {version('matmulbench')}\n")
-        raise typer.Exit
-
-
-@app.callback()
-def _options(
-    context: typer.Context,
-    version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
-    ] = False,
-) -> None:
-    if context.invoked_subcommand in CONFIGURED:
-        # What stands here is weaker than the environment and stronger than a default.
-        context.default_map = {context.invoked_subcommand: load_config()}
+def _any_failed(*tables: pd.DataFrame) -> bool:
+    return any((table["status"] != "ok").any() for table in tables)
 
 
 @app.command()
@@ -167,9 +66,10 @@ def run(
     resume: Annotated[bool, typer.Option("--resume", help="go on with the run that --out holds")] = False,
     workload: Workloads = None,
     threads: Threads = "1",
-    baseline: Baseline = "torch",
+    baseline: Baseline = BASELINE,
     data_dir: DataDir = None,
     seed: Seed = 0,
+    import_timeout: ImportTimeout = 20.0,
     quiet: Quiet = False,
 ) -> None:
     """Verify, measure, train and report: the main job.
@@ -185,28 +85,24 @@ def run(
     from matmulbench.report.output import print_tables
     from matmulbench.report.tables import ladder_table, training_table, verification_table
     from matmulbench.results.folder import load_results
-    from matmulbench.run import Plan, execute
+    from matmulbench.run import plan
 
     if resume and not out:
         raise UsageError("--resume goes on with the run that --out names: name it")
-    preset = preset or ("quick" if kernel else "standard")
-    baseline, *_ = known_kernels([baseline], operands)
-    specs = known_kernels([*beside_ladder(kernel or kernels()), baseline], operands)
-    standing = workloads(preset)
-    chosen = [known_workload(text) for text in workload] if workload else standing
-    plan = Plan(
+    planned = plan(
         preset,
-        tuple(specs),
-        baseline,
-        thread_counts(threads),
-        tuple(chosen),
-        str(data_dir) if data_dir else None,
-        seed,
+        _named(kernel, operands) if kernel else (),
+        products=workload or (),
+        threads=threads,
+        baseline=with_operands(baseline, operands),
+        data_dir=data_dir,
+        seed=seed,
+        import_timeout_s=import_timeout,
     )
     folder = out or Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S")
     try:
-        with progress(quiet, plan.seconds()) as say:
-            page = execute(plan, folder, resume, say)
+        with show_progress(quiet, planned.seconds()) as progress:
+            page = planned.execute(folder, resume, progress)
     except KeyboardInterrupt as interrupt:
         interrupt.args = (f"; what was finished is kept: go on with --out {folder} --resume",)
         raise
@@ -217,36 +113,43 @@ def run(
         print_tables(
             verification_table(results.verification),
             ladder_table(results),
-            training_table(results.training, baseline),
+            training_table(results.training, str(planned.job.baseline)),
         )
         amiss = [f"warning: {line}" for line in warnings(results)]
         write("\n".join(["", *headline(results), *amiss, f"report: {page}\n"]))
     except OutputError as error:
         raise OutputError(f"{error}; the results are in {folder}") from None
-    raise typer.Exit(int(any((table["status"] != "ok").any() for table in results.tables.values())))
+    raise typer.Exit(int(_any_failed(*results.tables.values())))
 
 
 @app.command("list")
-def list_(format: Format = "table") -> None:
+def list_(
+    kernel: Annotated[
+        list[str] | None, typer.Argument(metavar="KERNEL", help="your own, shown beside the rest")
+    ] = None,
+    workload: Workloads = None,
+    import_timeout: ImportTimeout = 20.0,
+    format: Format = "table",
+) -> None:
     """Show the kernels with their availability, the workloads and the tasks; a project's own among them.
 
     ```console
     $ matmulbench list
+    $ matmulbench list my.py:matmul
     $ matmulbench list --format json | jq '.[].name'
     ```
     """
+    from matmulbench.arguments import read_workloads
     from matmulbench.pipeline import availability
-    from matmulbench.report.output import show
     from matmulbench.training.tasks import TASKS
 
-    own = load_config()
-    rows = [{"kind": "kernel", **row} for row in availability(own.get("kernel", []))]
-    products = dict.fromkeys([*PRESETS["standard"], *map(Workload.parse, own.get("workload", []))])
+    products = dict.fromkeys([*PRESETS["standard"], *(read_workloads(workload) if workload else ())])
+    rows = [{"kind": "kernel", **row} for row in availability(kernel or (), import_timeout)]
     rows += [{"kind": "workload", "name": str(one), "about": f"{one.flop:,} FLOP"} for one in products]
     for name, task in TASKS.items():
         net = "-".join(map(str, task.layers))
         rows += [{"kind": "task", "name": name, "about": f"{net} on {task.source}, {task.loss}"}]
-    show(rows, format)
+    _finish(rows, format, failed=False)
 
 
 @app.command()
@@ -260,10 +163,11 @@ def verify(
     agreement: Annotated[
         bool, typer.Option("--agreement", help="compare the kernels with each other instead, in units of the bound")
     ] = False,
+    import_timeout: ImportTimeout = 20.0,
     format: Format = "table",
     quiet: Quiet = False,
 ) -> None:
-    """Say of each kernel whether it is right; exit 1 where one is not.
+    """Judge of each kernel whether it is right; exit 1 where one is not.
 
     ```console
     $ matmulbench verify my.py:matmul
@@ -271,23 +175,14 @@ def verify(
     $ matmulbench verify numpy torch einsum --agreement
     ```
     """
-    import pandas as pd
+    from matmulbench import pipeline
 
-    from matmulbench.isolation import Host
-    from matmulbench.pipeline import verify as verify_kernels
-    from matmulbench.report.output import show
-    from matmulbench.verification import agreement as differences
-
-    specs, dtypes = known_kernels(kernel, operands), [known_dtype(one) for one in dtype or DTYPES]
+    specs, dtypes = _named(kernel, operands), dtype or DTYPES
     if agreement:
-        with Host(1) as host:
-            squares = {one: differences(host, specs, one) for one in dtypes}
-        show(pd.concat(squares, names=["dtype", "kernel"]).reset_index(), format)
-        raise typer.Exit
-    with progress(quiet) as say:
-        frame = verify_kernels(specs, dtypes=dtypes, progress=say)
-    show(frame, format)
-    raise typer.Exit(int((frame["status"] != "ok").any()))
+        _finish(pipeline.compare_results(specs, dtypes, import_timeout_s=import_timeout), format, failed=False)
+    with show_progress(quiet) as progress:
+        rows = pipeline.verify(specs, dtypes, progress=progress, import_timeout_s=import_timeout)
+    _finish(rows, format, _any_failed(rows))
 
 
 @app.command()
@@ -296,10 +191,11 @@ def measure(
     operands: Operands = None,
     workload: Workloads = None,
     threads: Threads = "1",
-    baseline: Baseline = "torch",
+    baseline: Baseline = BASELINE,
     budget: Annotated[float, typer.Option(help="seconds for each workload")] = 10.0,
     dtype: Dtype = "float32",
     cold: Annotated[bool, typer.Option("--cold", help="evict the operands from the caches before each call")] = False,
+    import_timeout: ImportTimeout = 20.0,
     format: Format = "table",
     quiet: Quiet = False,
 ) -> None:
@@ -311,19 +207,22 @@ def measure(
     $ matmulbench measure --budget 30 --format csv > ladder.csv
     ```
     """
-    from matmulbench.pipeline import measure as measure_kernels
-    from matmulbench.report.output import show
+    from matmulbench import pipeline
 
-    baseline, *_ = known_kernels([baseline], operands)
-    specs = known_kernels([*(kernel or kernels()), baseline], operands)
-    todo = [known_workload(text, known_dtype(dtype)) for text in workload or [str(FIRST)]]
-    counts, budget_s = thread_counts(threads), seconds(budget)
-    with progress(quiet) as say:
-        frame = measure_kernels(
-            specs, todo, threads=counts, baseline=baseline, budget_s=budget_s, cold=cold, progress=say
+    baseline = with_operands(baseline, operands)
+    with show_progress(quiet) as progress:
+        rows = pipeline.measure(
+            _named(kernel, operands),
+            workload or str(FIRST),
+            dtype=dtype,
+            threads=threads,
+            baseline=baseline,
+            budget_s=budget,
+            cold=cold,
+            import_timeout_s=import_timeout,
+            progress=progress,
         )
-    show(frame, format, baseline)
-    raise typer.Exit(int((frame["status"] != "ok").any()))
+    _finish(rows, format, _any_failed(rows), baseline)
 
 
 @app.command()
@@ -339,9 +238,10 @@ def train(
     dtype: Annotated[str | None, typer.Option(help="float32 or float64", autocompletion=among(DTYPES))] = None,
     seed: Seed = 0,
     threads: Threads = "1",
-    baseline: Baseline = "torch",
+    baseline: Baseline = BASELINE,
     budget: Annotated[float, typer.Option(help="seconds for the whole task")] = 30.0,
     data_dir: DataDir = None,
+    import_timeout: ImportTimeout = 20.0,
     format: Format = "table",
     quiet: Quiet = False,
 ) -> None:
@@ -353,36 +253,26 @@ def train(
     $ matmulbench train numpy --model my_package.models:build --format json
     ```
     """
-    from matmulbench.pipeline import train as train_kernels
-    from matmulbench.report.output import show
+    from matmulbench import pipeline
 
-    changes = {"epochs": epochs, "batch_size": batch_size, "hidden": hidden, "lr": lr, "dtype": dtype}
-    changes = {name: value for name, value in changes.items() if value is not None}
+    options = {"epochs": epochs, "batch_size": batch_size, "hidden": hidden, "lr": lr, "dtype": dtype}
     if model:
-        for name in changes.keys() - {"lr"}:
-            raise UsageError(
-                f"--{name.replace('_', '-')} does not go with --model, whose factory makes net and batches"
-            )
-        if lr is not None and not 0 < lr < math.inf:
-            raise UsageError(f"lr {lr:g}: expected a number above 0")
         find_function(model, kind="model")
-    baseline, *_ = known_kernels([baseline], operands)
-    specs = known_kernels([*(kernel or kernels()), baseline], operands)
-    counts, budget_s = thread_counts(threads), seconds(budget)
-    with progress(quiet) as say:
-        frame = train_kernels(
+    baseline = with_operands(baseline, operands)
+    with show_progress(quiet) as progress:
+        rows = pipeline.train(
             model or task,
-            specs,
-            threads=counts,
+            _named(kernel, operands),
+            threads=threads,
             baseline=baseline,
-            budget_s=budget_s,
+            budget_s=budget,
             seed=seed,
-            data_dir=str(data_dir) if data_dir else None,
-            progress=say,
-            **changes,
+            data_dir=data_dir,
+            import_timeout_s=import_timeout,
+            progress=progress,
+            **{name: value for name, value in options.items() if value is not None},
         )
-    show(frame, format, baseline)
-    raise typer.Exit(int((frame["status"] != "ok").any()))
+    _finish(rows, format, _any_failed(rows), baseline)
 
 
 @app.command()
@@ -400,15 +290,13 @@ def compare(
     """
     from matmulbench.comparison import compare as compare_runs
     from matmulbench.comparison import differences
-    from matmulbench.report.output import show
     from matmulbench.results.folder import load_results
 
     runs = load_results(before), load_results(after)
     for difference in differences(*runs):
-        tell(f"warning: the runs differ in more than time: {difference}")
+        log(f"warning: the runs differ in more than time: {difference}")
     frame = compare_runs(*runs)
-    show(frame, format)
-    raise typer.Exit(int(frame["verdict"].isin(["slower", "broken"]).any()))
+    _finish(frame, format, bool(frame["verdict"].isin(["slower", "broken"]).any()))
 
 
 @app.command()
@@ -444,8 +332,8 @@ def audit(
     chosen = {None: PARTS, "measurement": MEASUREMENT}.get(only, (str(only),))
     checks: list[dict[str, Any]] = []
     try:
-        with progress(quiet) as say:
-            for check in audit_parts(chosen, quick, say):
+        with show_progress(quiet) as progress:
+            for check in audit_parts(chosen, quick, progress):
                 checks.append(asdict(check))  # noqa: PERF401 - what is finished is kept if the next is interrupted
     finally:
         if checks:
@@ -504,6 +392,6 @@ def fetch(
 
     if what != "mnist":
         raise unknown("data set", what, ["mnist"])
-    with progress(quiet) as say:
-        folder = fetch_mnist(progress=say)
+    with show_progress(quiet) as progress:
+        folder = fetch_mnist(progress=progress)
     write(f"mnist: {folder}\n")

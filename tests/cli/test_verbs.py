@@ -20,7 +20,7 @@ class Done:
     stderr: str
 
 
-REFERENCE = Path(__file__).parents[1] / "results" / "reference"
+REFERENCE = Path(__file__).parents[2] / "results" / "reference"
 Command = Callable[..., Done]
 
 
@@ -61,15 +61,15 @@ def matmulbench(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[s
         (["train", "--seed", "4294967296"], "seed 4294967296: expected a number from 0"),
         (["run", "--resume"], "--resume goes on with the run that --out names: name it"),
         (["verify", "~nosuchuser/k.py:f"], "kernel '~nosuchuser/k.py:f': there is no home of nosuchuser"),
-        (["verify", __file__], f"kernel '{__file__}': which function? there are matmulbench, test_bad_input"),
+        (["verify", __file__], f"kernel '{__file__}': which function? it has: matmulbench, test_bad_input"),
         (["train", "--model", "nope.py:make"], "model 'nope.py:make': there is no file 'nope.py'"),
-        (["train", "--model", __file__], f"model '{__file__}': which function? there are matmulbench, test_bad_input"),
+        (["train", "--model", __file__], f"model '{__file__}': which function? it has: matmulbench, test_bad_input"),
         (["train", "--model", "numpy"], "model 'numpy': expected path/to/file.py:function"),
-        (["train", "--model", "m.py:f", "--epochs", "3"], "--epochs does not go with --model"),
-        (["train", "--model", "m.py:f", "--batch-size", "3"], "--batch-size does not go with --model"),
-        (["train", "--model", "m.py:f", "--hidden", "3"], "--hidden does not go with --model"),
-        (["train", "--model", "m.py:f", "--dtype", "float64"], "--dtype does not go with --model"),
-        (["train", "--model", f"{__file__}:f", "--lr", "nan"], "lr nan: expected a number above 0"),
+        (["train", "--model", "m:f", "--epochs", "3"], "epochs does not go with your own model"),
+        (["train", "--model", "m:f", "--batch-size", "3"], "batch_size does not go with your own model"),
+        (["train", "--model", "m:f", "--hidden", "3"], "hidden does not go with your own model"),
+        (["train", "--model", "m:f", "--dtype", "float64"], "dtype does not go with your own model"),
+        (["train", "--model", "m:f", "--lr", "nan"], "lr nan: expected a number above 0"),
         (["train", "--task", "digit"], "task 'digit' is unknown: did you mean digits"),
         (["verify", "nowhere.py:matmul"], "there is no file 'nowhere.py'"),
         (["list", "--format", "xml"], "format 'xml' is unknown"),

@@ -174,11 +174,11 @@ def test_a_closed_pipe_is_no_traceback() -> None:
 
 
 PROGRESS = """
-from matmulbench.progress import progress
-with progress({arguments}) as say:
-    say("first [step]", 1.0)
-    say("warning: it is hot")
-    say("second step", 1.0)
+from matmulbench.cli.progress import show_progress
+with show_progress({arguments}) as log:
+    log("first [step]", 1.0)
+    log("warning: it is hot")
+    log("second step", 1.0)
 """
 
 
