@@ -69,9 +69,9 @@ def spec_of(given: Any, kind: str = "kernel") -> str:
         f"sys.path += [each for each in {[os.path.abspath(each) for each in sys.path]!r} if each not in sys.path]\n"
         f"function = pickle.loads({content!r})\n"
     )
-    spec = f"{path}:function"
-    taken = {*kernels(), *_names.values()}
-    _names[spec] = next(each for i in itertools.count(1) if (each := name + f" ({i})" * (i > 1)) not in taken)
+    operands = getattr(given, "operands", None)  # numba's functions are pickled without it
+    spec = f"{path}:function@{operands}" if operands else f"{path}:function"
+    _names[spec] = name
     return spec
 
 
@@ -80,11 +80,23 @@ def _folder() -> tempfile.TemporaryDirectory[str]:
     return tempfile.TemporaryDirectory(prefix="matmulbench-")  # removed at exit
 
 
-def with_names(text: str) -> str:
-    """Return ``text`` with the names of functions in place of the files that they were written into."""
-    for spec, name in _names.items():
-        text = text.replace(repr(spec), name).replace(spec, name)
-    return text
+def renaming(specs: Iterable[str]) -> Callable[[str], str]:
+    """Return what puts, in a text, the names of functions in place of the files that they were written into.
+
+    Functions of one name are told apart by a number.
+    """
+    names: dict[str, str] = {}
+    for spec in filter(_names.__contains__, specs):
+        taken = {*kernels(), *names.values()}
+        choices = (_names[spec] + f" ({i})" * (i > 1) for i in itertools.count(1))
+        names[spec] = next(name for name in choices if name not in taken)
+
+    def rename(text: str) -> str:
+        for spec, name in names.items():
+            text = text.replace(repr(spec), name).replace(spec, name)
+        return text
+
+    return rename
 
 
 def read_workloads(given: Any, dtype: str = "float32") -> tuple[Workload, ...]:
@@ -97,6 +109,7 @@ def read_workloads(given: Any, dtype: str = "float32") -> tuple[Workload, ...]:
     UsageError
         if one has another form, or its operands and result do not fit into this machine's memory.
     """
+    check_dtype(dtype)
     single = isinstance(given, str | Workload) or (isinstance(given, tuple) and all(isinstance(n, int) for n in given))
     if not single and not isinstance(given, Iterable):
         raise UsageError(f"workload {printable(repr(given), 60)}: expected a text such as 5x784x10")
@@ -107,7 +120,6 @@ def read_workloads(given: Any, dtype: str = "float32") -> tuple[Workload, ...]:
 
 
 def _workload(given: Any, dtype: str) -> Workload:
-    check_dtype(given.dtype if isinstance(given, Workload) else dtype)
     text = "x".join(map(str, given)) if isinstance(given, tuple) else str(given)
     workload = given if isinstance(given, Workload) else Workload.parse(text, dtype)
     memory = psutil.virtual_memory().total

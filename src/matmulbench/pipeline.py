@@ -7,6 +7,7 @@ nobody's kernel's doing is tried again, and then has the status ``lost``.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -18,9 +19,9 @@ from matmulbench.arguments import (
     check_seed,
     kernel_specs,
     read_workloads,
+    renaming,
     spec_of,
     thread_counts,
-    with_names,
 )
 from matmulbench.errors import UsageError, unknown
 from matmulbench.isolation import IMPORT_S, Host, LostError
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 VERIFY_S = {"quick": 1.3, "default": 3.0}  # about what a kernel and dtype take, for the progress bar alone
+_LARGEST = 1e9  # that any option of a training may be
 Progress = Callable[[str, float], None]
 T = TypeVar("T")
 
@@ -100,8 +102,13 @@ class Training:
     def check(self) -> None:
         """Raise UsageError if task, model or an option cannot be used, as far as that shows without importing."""
         check_seconds("budget", self.budget_s)
+        for name, value in self.options.items():
+            if isinstance(value, int | float) and not 0 < value <= _LARGEST:
+                raise UsageError(f"{name} {value}: expected a number above 0, at most {_LARGEST:g}")
         if ":" not in self.task:
-            find_task(self.task, **self.options)
+            task = find_task(self.task, **self.options)
+            if task.source == "mnist" and self.data_dir is not None and not os.path.exists(self.data_dir):
+                raise UsageError(f"data-dir {self.data_dir!r}: there is no such folder or file")
             return
         find_task(next(iter(TASKS)), **self.options)  # the same ranges hold
         find_function(self.task, kind="model")
@@ -348,13 +355,13 @@ Kernels = str | Callable[..., Any] | Iterable[str | Callable[..., Any]]
 
 def _rows(job: Job, table: str, progress: Callable[[str], None]) -> pd.DataFrame:
     """Carry out ``job`` and return the rows of ``table``, in which functions have their own names."""
-    rows = Rows()
-    carry_out(job, rows, lambda text, _: progress(with_names(text)))
+    rows, rename = Rows(), renaming([*job.specs, *(training.task for training in job.trainings)])
+    carry_out(job, rows, lambda text, _: progress(rename(text)))
     for warning in rows.warnings:
         progress(f"warning: {warning}")
     found = rows.frame(table)
     for name in {"kernel", "task", "finding", "reason"} & set(found):
-        found[name] = found[name].map(with_names, na_action="ignore")
+        found[name] = found[name].map(rename, na_action="ignore")
     return found
 
 
@@ -399,7 +406,7 @@ def verify(
     """
     job = Job(kernel_specs(kernel), None, dtypes=_dtypes(dtypes), effort=effort, import_s=import_timeout_s)
     found = _rows(job, "verification", progress)
-    order = [with_names(spec) for spec in job.specs]
+    order = list(map(renaming(job.specs), job.specs))
     return found.sort_values("kernel", key=lambda names: names.map(order.index), kind="stable")
 
 
@@ -415,13 +422,13 @@ def compare_results(
     job = Job(kernel_specs(kernel), None, dtypes=_dtypes(dtypes), import_s=import_timeout_s)
     with Host(import_s=job.import_s) as host:
         squares = {dtype: agreement(host, job.specs, dtype) for dtype in job.dtypes}
-    found = pd.concat(squares, names=["dtype", "kernel"]).rename(index=with_names, columns=with_names, level=None)
-    return found.reset_index()
+    rename = renaming(job.specs)
+    return pd.concat(squares, names=["dtype", "kernel"]).rename(index=rename, columns=rename).reset_index()
 
 
 def measure(
     kernels: Kernels,
-    workloads: Workload | str | tuple[int, int, int] | Iterable[Workload | str | tuple[int, int, int]] = FIRST,
+    workloads: Workload | str | tuple[int, int, int] | Iterable[Workload | str | tuple[int, int, int]] = str(FIRST),
     *,
     dtype: str = "float32",
     threads: str | int | Iterable[int] = 1,

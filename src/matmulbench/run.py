@@ -104,7 +104,8 @@ def plan(
         if an argument is unknown or out of its range.
     """
     named, rungs = list(named), [rung.name for rung in LADDER]
-    preset = preset or ("quick" if named else "standard")
+    if preset is None:
+        preset = "quick" if named else "standard"
     own = workloads(preset)
     effort = EFFORTS[preset]
     if named and not set(rungs) & set(named):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from matmulbench.arguments import kernel_specs
 from matmulbench.errors import unknown
 from matmulbench.ladder.plugins import OPERANDS, kernels
 from matmulbench.workload import DTYPES, PRESETS
@@ -17,6 +18,12 @@ FORMATS = ("table", "csv", "json")
 def _known_format(text: str) -> str:
     if text not in FORMATS:  # said before anything is measured, not after
         raise unknown("format", text, FORMATS)
+    return text
+
+
+def _known_operands(text: str | None) -> str | None:
+    if text not in (None, *OPERANDS):
+        raise unknown("operands", text, OPERANDS)
     return text
 
 
@@ -35,22 +42,38 @@ def _complete_task(incomplete: str) -> list[str]:
     return among(TASKS)(incomplete)
 
 
+def _known_kernels(named: Any) -> Any:
+    if named:
+        kernel_specs(named)  # what is mistyped is said before anything heavy is imported
+    return named
+
+
 _SPEC = "a name from `matmulbench list`, package.module:function or path/to/file.py:function"
 Kernels = Annotated[
     list[str] | None,
-    typer.Argument(metavar="KERNEL", help=f"{_SPEC}; all, if none is named", autocompletion=_complete_kernel),
+    typer.Argument(
+        metavar="KERNEL",
+        help=f"{_SPEC}; all, if none is named",
+        callback=_known_kernels,
+        autocompletion=_complete_kernel,
+    ),
 ]
 KernelOptions = Annotated[
     list[str] | None,
     typer.Option(
         "--kernel",
         help=f"{_SPEC}; repeatable. Your own are run beside the whole ladder, unless you name some of it too",
+        callback=_known_kernels,
         autocompletion=_complete_kernel,
     ),
 ]
 Operands = Annotated[
     str | None,
-    typer.Option(help="what your own kernels take: torch (tensors) or numpy (arrays)", autocompletion=among(OPERANDS)),
+    typer.Option(
+        help="what your own kernels take: torch (tensors) or numpy (arrays)",
+        callback=_known_operands,
+        autocompletion=among(OPERANDS),
+    ),
 ]
 ImportTimeout = Annotated[
     float, typer.Option(metavar="SECONDS", help="that the import of your kernel or model may take")
@@ -75,7 +98,10 @@ Workloads = Annotated[
 ]
 Threads = Annotated[str, typer.Option(envvar="MATMULBENCH_THREADS", help="thread counts, such as 1 or 1,2")]
 Baseline = Annotated[
-    str, typer.Option(help="the kernel that speedups are quoted against", autocompletion=_complete_kernel)
+    str,
+    typer.Option(
+        help="the kernel that speedups are quoted against", callback=_known_kernels, autocompletion=_complete_kernel
+    ),
 ]
 Dtype = Annotated[str, typer.Option(help="float32 or float64", autocompletion=among(DTYPES))]
 DataDir = Annotated[

@@ -62,7 +62,7 @@ def run(
     preset: Preset = None,
     kernel: KernelOptions = None,
     operands: Operands = None,
-    out: Annotated[Path | None, typer.Option(help="folder for the results; runs/DATE-TIME, if not named")] = None,
+    out: Annotated[str | None, typer.Option(help="folder for the results; runs/DATE-TIME, if not named")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="go on with the run that --out holds")] = False,
     workload: Workloads = None,
     threads: Threads = "1",
@@ -87,7 +87,9 @@ def run(
     from matmulbench.results.folder import load_results
     from matmulbench.run import plan
 
-    if resume and not out:
+    if out == "":  # as of a shell's variable that is not set
+        raise UsageError("--out '': expected a folder")
+    if resume and out is None:
         raise UsageError("--resume goes on with the run that --out names: name it")
     planned = plan(
         preset,
@@ -99,7 +101,7 @@ def run(
         seed=seed,
         import_timeout_s=import_timeout,
     )
-    folder = out or Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S")
+    folder = Path(out) if out else Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S")
     try:
         with show_progress(quiet, planned.seconds()) as progress:
             page = planned.execute(folder, resume, progress)
@@ -124,14 +126,12 @@ def run(
 
 @app.command("list")
 def list_(
-    kernel: Annotated[
-        list[str] | None, typer.Argument(metavar="KERNEL", help="your own, shown beside the rest")
-    ] = None,
+    kernel: Kernels = None,
     workload: Workloads = None,
     import_timeout: ImportTimeout = 20.0,
     format: Format = "table",
 ) -> None:
-    """Show the kernels with their availability, the workloads and the tasks; a project's own among them.
+    """Show all kernels with their availability, yours among them; the workloads and the tasks.
 
     ```console
     $ matmulbench list
@@ -256,12 +256,12 @@ def train(
     from matmulbench import pipeline
 
     options = {"epochs": epochs, "batch_size": batch_size, "hidden": hidden, "lr": lr, "dtype": dtype}
-    if model:
+    if model is not None:
         find_function(model, kind="model")
     baseline = with_operands(baseline, operands)
     with show_progress(quiet) as progress:
         rows = pipeline.train(
-            model or task,
+            task if model is None else model,
             _named(kernel, operands),
             threads=threads,
             baseline=baseline,
@@ -327,7 +327,7 @@ def audit(
     from matmulbench.audit import audit as audit_parts
     from matmulbench.report.output import show
 
-    if only and only not in AUDITS:
+    if only is not None and only not in AUDITS:
         raise unknown("audit", only, AUDITS)
     chosen = {None: PARTS, "measurement": MEASUREMENT}.get(only, (str(only),))
     checks: list[dict[str, Any]] = []

@@ -212,10 +212,11 @@ class Child:
         ``descriptors`` are of files that travel with the request. ``on_progress`` is called with what is sent
         meanwhile. A status of ``lost`` means that the host died, which is no fault of the child's.
         """
-        limit, late = silence_limit, ""
+        limit, late = silence_limit, f"no sign of life for {silence_limit:g} s"
         if request.imports:
-            late = f"; if its import takes longer than {self.host.import_s:g} s, --import-timeout gives it more"
             limit = self.host.import_s + (0 if request.reports_import else silence_limit)
+            seen = "its import takes longer than" if request.reports_import else "no sign of life for"
+            late = f"{seen} {limit:g} s; --import-timeout gives it more"
         try:
             self._pipe.send((request, len(descriptors)))
             for descriptor in descriptors:
@@ -237,7 +238,7 @@ class Child:
                     control = self.host.control
                     if not hears([self._pipe, *([control] if control else [])], limit):
                         self.close()
-                        return Outcome(Status.TIMEOUT, reason=f"no sign of life for {limit:g} s{late}")
+                        return Outcome(Status.TIMEOUT, reason=late)
                     if not self._pipe.poll():
                         continue
                 try:
@@ -250,7 +251,7 @@ class Child:
                     on_ready()
                     self._pipe.send_bytes(b"go")
                 else:
-                    limit, late = silence_limit, ""
+                    limit, late = silence_limit, f"no sign of life for {silence_limit:g} s"
                     on_progress(content)
         except OSError:
             return self._wait_for_end()

@@ -71,7 +71,7 @@ def find_function(name: str, spec: str | None = None, kind: str = "kernel") -> s
     what = f"{kind} {spec or name!r}"
     place, _, function = name.rpartition(":") if ":" in name else (name, "", "")
     if not place.endswith(".py"):
-        if not function.isidentifier():
+        if not all(map(str.isidentifier, [*place.split("."), function])):
             raise UsageError(f"{what}: expected path/to/file.py:function or package.module:function")
         if source := _source(place):
             _check_defined(function, source, what)
@@ -82,6 +82,8 @@ def find_function(name: str, spec: str | None = None, kind: str = "kernel") -> s
         path = Path(place).expanduser().resolve()
     except RuntimeError:
         raise UsageError(f"{what}: there is no home of {place.partition('/')[0][1:]}") from None
+    except ValueError:  # a path may not hold a NUL
+        raise UsageError(f"{what}: there is no file {place!r}") from None
     if not path.is_file():
         raise UsageError(f"{what}: there is no file {place!r}")
     if not function:
