@@ -354,15 +354,29 @@ Kernels = str | Callable[..., Any] | Iterable[str | Callable[..., Any]]
 
 
 def _rows(job: Job, table: str, progress: Callable[[str], None]) -> pd.DataFrame:
-    """Carry out ``job`` and return the rows of ``table``, in which functions have their own names."""
+    """Carry out ``job`` and return the rows of ``table``, in which functions have their own names.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        if the user interrupts; its attribute ``rows`` has what was finished.
+    """
     rows, rename = Rows(), renaming([*job.specs, *(training.task for training in job.trainings)])
-    carry_out(job, rows, lambda text, _: progress(rename(text)))
+
+    def named() -> pd.DataFrame:
+        found = rows.frame(table)
+        for name in {"kernel", "task", "finding", "reason"} & set(found):
+            found[name] = found[name].map(rename, na_action="ignore")
+        return found
+
+    try:
+        carry_out(job, rows, lambda text, _: progress(rename(text)))
+    except KeyboardInterrupt as interrupt:
+        interrupt.__dict__["rows"] = named()
+        raise
     for warning in rows.warnings:
         progress(f"warning: {warning}")
-    found = rows.frame(table)
-    for name in {"kernel", "task", "finding", "reason"} & set(found):
-        found[name] = found[name].map(rename, na_action="ignore")
-    return found
+    return named()
 
 
 def _dtypes(given: str | Iterable[str]) -> tuple[str, ...]:

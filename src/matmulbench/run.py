@@ -50,8 +50,9 @@ class Run:
     preset: str
     job: Job
 
+    @property
     def seconds(self) -> float:
-        """Return about how many seconds the run takes."""
+        """About how many it takes."""
         return self.job.seconds() + _REPORT_S
 
     def options(self) -> dict[str, Any]:

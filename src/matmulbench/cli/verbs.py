@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -14,6 +17,7 @@ from matmulbench.cli.options import (
     Baseline,
     DataDir,
     Dtype,
+    Dtypes,
     Format,
     ImportTimeout,
     KernelOptions,
@@ -25,10 +29,10 @@ from matmulbench.cli.options import (
     Task,
     Threads,
     Workloads,
-    among,
+    one_of,
 )
 from matmulbench.cli.progress import show_progress
-from matmulbench.errors import UsageError, unknown
+from matmulbench.errors import UsageError
 from matmulbench.ladder import BASELINE
 from matmulbench.ladder.plugins import find_function, kernels, with_operands
 from matmulbench.streams import OutputError, log, write
@@ -55,6 +59,20 @@ def _finish(rows: pd.DataFrame | list[dict[str, Any]], format: str, failed: bool
 
 def _any_failed(*tables: pd.DataFrame) -> bool:
     return any((table["status"] != "ok").any() for table in tables)
+
+
+def _work(work: Callable[..., pd.DataFrame], quiet: bool, format: str, baseline: str = BASELINE) -> NoReturn:
+    """Do what takes its time, print its rows, and exit; where the user interrupts, print what was finished."""
+    try:
+        with show_progress(quiet) as progress:
+            rows = work(progress=progress)
+    except KeyboardInterrupt as interrupt:
+        finished: Any = getattr(interrupt, "rows", ())
+        if len(finished):
+            with suppress(typer.Exit):
+                _finish(finished, format, True, baseline)
+        raise
+    _finish(rows, format, _any_failed(rows), baseline)
 
 
 @app.command()
@@ -103,7 +121,7 @@ def run(
     )
     folder = Path(out) if out else Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S")
     try:
-        with show_progress(quiet, planned.seconds()) as progress:
+        with show_progress(quiet, planned.seconds) as progress:
             page = planned.execute(folder, resume, progress)
     except KeyboardInterrupt as interrupt:
         interrupt.args = (f"; what was finished is kept: go on with --out {folder} --resume",)
@@ -155,10 +173,7 @@ def list_(
 @app.command()
 def verify(
     kernel: Kernels = None,
-    dtype: Annotated[
-        list[str] | None,
-        typer.Option(help="float32 or float64; repeatable; both, if not named", autocompletion=among(DTYPES)),
-    ] = None,
+    dtype: Dtypes = None,
     operands: Operands = None,
     agreement: Annotated[
         bool, typer.Option("--agreement", help="compare the kernels with each other instead, in units of the bound")
@@ -180,9 +195,7 @@ def verify(
     specs, dtypes = _named(kernel, operands), dtype or DTYPES
     if agreement:
         _finish(pipeline.compare_results(specs, dtypes, import_timeout_s=import_timeout), format, failed=False)
-    with show_progress(quiet) as progress:
-        rows = pipeline.verify(specs, dtypes, progress=progress, import_timeout_s=import_timeout)
-    _finish(rows, format, _any_failed(rows))
+    _work(partial(pipeline.verify, specs, dtypes, import_timeout_s=import_timeout), quiet, format)
 
 
 @app.command()
@@ -193,7 +206,7 @@ def measure(
     threads: Threads = "1",
     baseline: Baseline = BASELINE,
     budget: Annotated[float, typer.Option(help="seconds for each workload")] = 10.0,
-    dtype: Dtype = "float32",
+    dtype: Dtype = None,
     cold: Annotated[bool, typer.Option("--cold", help="evict the operands from the caches before each call")] = False,
     import_timeout: ImportTimeout = 20.0,
     format: Format = "table",
@@ -210,19 +223,18 @@ def measure(
     from matmulbench import pipeline
 
     baseline = with_operands(baseline, operands)
-    with show_progress(quiet) as progress:
-        rows = pipeline.measure(
-            _named(kernel, operands),
-            workload or str(FIRST),
-            dtype=dtype,
-            threads=threads,
-            baseline=baseline,
-            budget_s=budget,
-            cold=cold,
-            import_timeout_s=import_timeout,
-            progress=progress,
-        )
-    _finish(rows, format, _any_failed(rows), baseline)
+    work = partial(
+        pipeline.measure,
+        _named(kernel, operands),
+        workload or str(FIRST),
+        dtype=dtype or "float32",
+        threads=threads,
+        baseline=baseline,
+        budget_s=budget,
+        cold=cold,
+        import_timeout_s=import_timeout,
+    )
+    _work(work, quiet, format, baseline)
 
 
 @app.command()
@@ -235,7 +247,7 @@ def train(
     batch_size: Annotated[int | None, typer.Option(help="rows of a batch")] = None,
     hidden: Annotated[int | None, typer.Option(help="units of the hidden layer")] = None,
     lr: Annotated[float | None, typer.Option(help="learning rate")] = None,
-    dtype: Annotated[str | None, typer.Option(help="float32 or float64", autocompletion=among(DTYPES))] = None,
+    dtype: Dtype = None,
     seed: Seed = 0,
     threads: Threads = "1",
     baseline: Baseline = BASELINE,
@@ -255,24 +267,23 @@ def train(
     """
     from matmulbench import pipeline
 
-    options = {"epochs": epochs, "batch_size": batch_size, "hidden": hidden, "lr": lr, "dtype": dtype}
+    options: dict[str, Any] = {"epochs": epochs, "batch_size": batch_size, "hidden": hidden, "lr": lr, "dtype": dtype}
     if model is not None:
         find_function(model, kind="model")
     baseline = with_operands(baseline, operands)
-    with show_progress(quiet) as progress:
-        rows = pipeline.train(
-            task if model is None else model,
-            _named(kernel, operands),
-            threads=threads,
-            baseline=baseline,
-            budget_s=budget,
-            seed=seed,
-            data_dir=data_dir,
-            import_timeout_s=import_timeout,
-            progress=progress,
-            **{name: value for name, value in options.items() if value is not None},
-        )
-    _finish(rows, format, _any_failed(rows), baseline)
+    work = partial(
+        pipeline.train,
+        task if model is None else model,
+        _named(kernel, operands),
+        threads=threads,
+        baseline=baseline,
+        budget_s=budget,
+        seed=seed,
+        data_dir=data_dir,
+        import_timeout_s=import_timeout,
+        **{name: value for name, value in options.items() if value is not None},
+    )
+    _work(work, quiet, format, baseline)
 
 
 @app.command()
@@ -305,7 +316,7 @@ def audit(
         str | None,
         typer.Option(
             help=f"{PARTS[0]}, measurement or one part of that: {', '.join(MEASUREMENT)}; all, if not named",
-            autocompletion=among(AUDITS),
+            **one_of("audit", AUDITS),
         ),
     ] = None,
     quick: Annotated[
@@ -327,8 +338,6 @@ def audit(
     from matmulbench.audit import audit as audit_parts
     from matmulbench.report.output import show
 
-    if only is not None and only not in AUDITS:
-        raise unknown("audit", only, AUDITS)
     chosen = {None: PARTS, "measurement": MEASUREMENT}.get(only, (str(only),))
     checks: list[dict[str, Any]] = []
     try:
@@ -379,7 +388,7 @@ def report(
 
 @app.command()
 def fetch(
-    what: Annotated[str, typer.Argument(metavar="mnist", help="the data set", autocompletion=among(["mnist"]))],
+    what: Annotated[str, typer.Argument(metavar="mnist", help="the data set", **one_of("data set", ["mnist"]))],
     quiet: Quiet = False,
 ) -> None:
     """Download a data set with checksums into the cache.
@@ -390,8 +399,6 @@ def fetch(
     """
     from matmulbench.data import fetch_mnist
 
-    if what != "mnist":
-        raise unknown("data set", what, ["mnist"])
     with show_progress(quiet) as progress:
         folder = fetch_mnist(progress=progress)
     write(f"mnist: {folder}\n")
