@@ -34,7 +34,10 @@ CHEATS_BUDGET_S = 3.0
 NO_GAIN = 1.1  # what a ratio of equals may show in so short a time
 _SEEN_AS = {  # a reason that is expected: words of the finding
     **{word: word for word in ("seen before", "two clocks", "results missing", "processor time", "idle", "roof")},
-    "wrong result": ", expected ", "settings": " changes ", "error": "error: ", "crashed": "crashed: ",
+    "wrong result": ", expected ",
+    "settings": " changes ",
+    "error": "error: ",
+    "crashed": "crashed: ",
     "no gain": "no gain",  # what is not refused
 }
 _TURN_S, _TURNS = 2.0, 5  # of extrapolating

@@ -15,9 +15,18 @@ from matmulbench.workload import Workload
 
 @dataclass(frozen=True)
 class Request:
-    """One thing to do in a child. ``target`` says where the function is that does it."""
+    """One thing to do in a child. ``target`` says where the function is that does it.
+
+    ``reports_import`` says that a sign of life follows as soon as what the user wrote is imported.
+    """
 
     target: ClassVar[str]
+    reports_import: ClassVar[bool] = False
+
+    @property
+    def imports(self) -> bool:
+        """Whether it imports a user's kernel or model."""
+        return any(hasattr(self, name) for name in ("spec", "task", "model"))
 
     def carry_out(self, descriptors: list[int]) -> Any:
         """Do it, here; ``descriptors`` are of files that came with it."""
@@ -38,6 +47,7 @@ class LoadKernel(Request):
     """Import a kernel."""
 
     target = "matmulbench.verification.worker:load"
+    reports_import = True
     spec: str
 
 
@@ -49,6 +59,7 @@ class Examine(Request):
     """Examine the kernel ``spec`` for ``dtype``; returns the fields of an examination's report."""
 
     target = "matmulbench.verification.worker:examine"
+    reports_import = True
     spec: str
     dtype: str
     effort: str

@@ -407,7 +407,7 @@ def _cell(
     row.setup_s = statistics.median(one.setups_s) if one.setups_s else None
     if base:
         row.speedup, row.speedup_ci_low, row.speedup_ci_high = seen.speedup.figures
-        row.verdict = seen.verdict
+        row.verdict = "baseline" if one.name == baseline else seen.verdict
         if row.verdict == "unclear":
             row.reason = _why_unclear(row, warnings)
     else:

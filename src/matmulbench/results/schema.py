@@ -78,7 +78,7 @@ class MeasurementRow:
     speedup, speedup_ci_low, speedup_ci_high
         the baseline's time over the kernel's, median over the rounds, with its 95 % interval.
     verdict
-        against the baseline: ``faster``, ``slower``, ``same`` or ``unclear``.
+        against the baseline: ``faster``, ``slower``, ``same`` or ``unclear``; its own is ``baseline``.
     gflops
         the rate reached, in GFLOP/s (2·m·k·n FLOP a call).
     roof_gflops

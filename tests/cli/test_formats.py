@@ -15,7 +15,7 @@ from matmulbench.audit import Check
 from matmulbench.cli import main
 from matmulbench.results.schema import columns
 
-REFERENCE = str(Path(__file__).parents[1] / "results" / "reference")
+REFERENCE = str(Path(__file__).parents[2] / "results" / "reference")
 COMMAND = [sys.executable, "-m", "matmulbench"]
 
 VERBS = {
