@@ -216,9 +216,10 @@ def test_a_pickle_of_something_else_is_refused(tmp_path, sets, message):
         mnist(tmp_path)
 
 
-def test_a_pickle_bomb_is_refused(tmp_path, monkeypatch):
+@pytest.mark.parametrize("bomb", [b"\x80\x02T" + (10**6).to_bytes(4, "little"), b"V", b"S'", b"V" + b"\\u0000" * 600])
+def test_a_pickle_bomb_is_refused(tmp_path, monkeypatch, bomb):
     monkeypatch.setattr("matmulbench.data.array_pickle.BYTES", 1000)
-    (tmp_path / "mnist.pkl.gz").write_bytes(gzip.compress(b"\x80\x02T" + (10**6).to_bytes(4, "little") + bytes(10**6)))
+    (tmp_path / "mnist.pkl.gz").write_bytes(gzip.compress(bomb + bytes(10**6)))
     with pytest.raises(DataError, match="more than 1000 bytes"):
         mnist(tmp_path)
 
