@@ -41,7 +41,9 @@ def test_files_come_from_the_mirror_that_has_them_right(mirror, tmp_path):
     assert sorted(path.name for path in folder.iterdir()) == sorted(fetch.ARCHIVES)
     for name, sha256 in fetch.ARCHIVES.items():
         assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == sha256
-    assert told == [f"fetch {name}" for name in fetch.ARCHIVES]
+    first, *_ = fetch.ARCHIVES
+    wanted = [f"absent/{first}", f"bad/{first}", *(f"good/{name}" for name in fetch.ARCHIVES)]
+    assert told == [f"fetch {mirror}{name}" for name in wanted]
 
 
 def test_what_is_there_is_not_fetched_again_and_what_is_damaged_is(mirror, tmp_path):
@@ -64,3 +66,9 @@ def test_a_mirror_with_wrong_bytes_leaves_nothing_behind(mirror, tmp_path):
     with pytest.raises(DataError, match=r"bad/.*: other content than expected \(sha256 differs\)"):
         fetch_mnist(tmp_path / "cache", mirrors=(f"{mirror}bad/",))
     assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_made_is_named_once(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match=r"file/cache: Not a directory; XDG_CACHE_HOME names another"):
+        fetch_mnist(tmp_path / "file" / "cache")

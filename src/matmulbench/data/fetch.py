@@ -8,6 +8,7 @@ from pathlib import Path
 
 from matmulbench.data.errors import DataError
 from matmulbench.data.mnist_files import cache_folder
+from matmulbench.errors import printable
 
 MIRRORS = (
     "https://ossci-datasets.s3.amazonaws.com/mnist/",
@@ -40,9 +41,9 @@ def fetch_mnist(
     folder
         where to; by default the user's cache.
     progress
-        hears of each file before it is fetched.
+        called with each file's address before it is fetched.
     mirrors
-        addresses to try in order, each twice.
+        addresses to try in order, each file twice.
     timeout
         seconds to wait for a mirror's answer.
 
@@ -55,29 +56,23 @@ def fetch_mnist(
 
     pooch.get_logger().setLevel("ERROR")  # what failed is told below
     folder = folder or cache_folder()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"{folder}: {error.strerror}; XDG_CACHE_HOME names another folder for caches") from None
     downloader = pooch.HTTPDownloader(timeout=timeout)
-    for name, sha256 in ARCHIVES.items():
-        failures = []
-        progress(f"fetch {name}")
-        for mirror in mirrors * 2:
-            try:
-                pooch.retrieve(f"{mirror}{name}", f"sha256:{sha256}", fname=name, path=folder, downloader=downloader)
-                break
-            except (
-                OSError,
-                ValueError,
-            ) as error:  # requests' errors are OSErrors, a wrong checksum a ValueError
-                failures.append(f"{mirror}{name}: {_short(error)}")
-        else:
-            raise DataError(_by_hand(folder, failures[: len(mirrors)]))
-    return folder
-
-
-def _short(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    if "hash" in text.lower():
-        return "other content than expected (sha256 differs)"
-    return f"{type(error).__name__}: {text[:100]}"
+    failures = []
+    for mirror in mirrors:
+        store = pooch.create(folder, mirror, registry=ARCHIVES, retry_if_failed=1)
+        try:
+            for name in ARCHIVES:
+                progress(f"fetch {mirror}{name}")
+                store.fetch(name, downloader=downloader)
+            return folder
+        except (OSError, ValueError) as error:  # requests' errors are OSErrors, a wrong checksum a ValueError
+            wrong = "other content than expected (sha256 differs)" if "hash" in str(error).lower() else repr(error)
+            failures.append(f"{mirror}{name}: {printable(wrong, 120)}")
+    raise DataError(_by_hand(folder, failures))
 
 
 def _by_hand(folder: Path, failures: list[str]) -> str:
