@@ -38,11 +38,11 @@ def test_a_good_file_is_read(tmp_path, packed):
 @pytest.mark.parametrize(
     ("content", "field"),
     [
-        (b"", "header: 0 bytes of 16: the file is cut short"),
-        (idx()[:10], "header: 10 bytes of 16: the file is cut short"),
+        (b"", "size: 0 bytes of content of 28: the file is cut short"),
+        (idx()[:10], "size: 10 bytes of content of 28: the file is cut short"),
         (idx(magic=b"PK\x03"), "magic number: 504b0303"),
         (idx(magic=b"\0\0\x0d"), "magic number: 00000d03; an IDX file of bytes begins 00000803"),
-        (idx(shape=(12,)) + bytes(8), "dimensions: 1, expected 3: are images and labels swapped"),
+        (idx(shape=(12,)) + bytes(8), r"shape: \(12,\), expected \(3, 2, 2\): is it another file"),
         (idx(shape=(4, 2, 2)), r"shape: \(4, 2, 2\), expected \(3, 2, 2\)"),
         (idx(shape=(2**32 - 1, 2**32 - 1, 2**32 - 1)), r"shape: \(4294967295, 4294967295, 4294967295\), expected"),
         (idx()[:-1], "size: 27 bytes of content of 28: the file is cut short"),

@@ -88,6 +88,21 @@ def test_another_schema_is_refused(tmp_path: Path) -> None:
 def test_a_folder_without_a_run_is_named(tmp_path: Path) -> None:
     with pytest.raises(FolderError, match=r"holds no run: there is no run.json"):
         load_results(tmp_path)
+    (tmp_path / "file").write_text("")
+    for place in (tmp_path / "absent", tmp_path / "file"):
+        with pytest.raises(FolderError, match=f"{place} holds no run: there is no such folder"):
+            load_results(place)
+
+
+def test_a_run_without_its_journal_is_not_a_run_without_results(tmp_path: Path) -> None:
+    with RunFolder(tmp_path, OPTIONS):
+        pass
+    assert load_results(tmp_path).measurements.empty
+    (tmp_path / "journal.jsonl").unlink()
+    with pytest.raises(FolderError, match=r"holds no results: there is no journal.jsonl"):
+        load_results(tmp_path)
+    with RunFolder(tmp_path, OPTIONS, resume=True) as folder:
+        assert not folder.done("measurements", workload="5x784x10", dtype="float32", threads=1, kernel="torch")
 
 
 def test_a_folder_that_is_a_file_is_named(tmp_path: Path) -> None:

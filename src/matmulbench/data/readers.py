@@ -53,24 +53,20 @@ def read_idx(path: Path, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
     DataError
         if the file cannot be read, is no IDX file, or is of another shape or size.
     """
-    header_size = 4 + 4 * len(shape)
-    size = header_size + math.prod(shape)
+    header = IDX + bytes([len(shape)]) + np.array(shape, ">u4").tobytes()
+    size = len(header) + math.prod(shape)
     with unpacked(path) as file:
         content = file.read(size + 1)
-    if not (IDX.startswith(content[:3]) or content.startswith(IDX)):
-        raise DataError(f"{path}: magic number: {content[:4].hex()}; an IDX file of bytes begins 0000080{len(shape)}")
-    if len(content) < header_size:
-        raise DataError(f"{path}: header: {len(content)} bytes of {header_size}: the file is cut short")
-    if content[3] != len(shape):
-        raise DataError(f"{path}: dimensions: {content[3]}, expected {len(shape)}: are images and labels swapped?")
-    found = tuple(int(size) for size in np.frombuffer(content, ">u4", len(shape), 4))
-    if found != shape:
-        raise DataError(f"{path}: shape: {found}, expected {shape}: is it another file or another data set?")
-    if len(content) < size:
+    if header.startswith(content) or (content.startswith(header) and len(content) < size):
         raise DataError(f"{path}: size: {len(content)} bytes of content of {size}: the file is cut short")
+    if not content.startswith(IDX):
+        raise DataError(f"{path}: magic number: {content[:4].hex()}; an IDX file of bytes begins {header[:4].hex()}")
+    if not content.startswith(header):
+        found = tuple(np.frombuffer(content[4 : 4 + 4 * content[3]], ">u4").tolist())
+        raise DataError(f"{path}: shape: {found}, expected {shape}: is it another file or another data set?")
     if len(content) > size:
         raise DataError(f"{path}: size: expected {size} bytes of content, there are more")
-    return np.frombuffer(content, np.uint8, offset=header_size).reshape(shape)
+    return np.frombuffer(content, np.uint8, offset=len(header)).reshape(shape)
 
 
 def read_npz(path: Path) -> list[npt.NDArray[Any]]:
@@ -87,6 +83,7 @@ def read_npz(path: Path) -> list[npt.NDArray[Any]]:
             with zipfile.ZipFile(file) as archive:
                 if sum(entry.file_size for entry in archive.infolist()) > _LIMIT:
                     raise DataError(f"{path}: size: it unpacks to more than {_LIMIT} bytes")
+            file.seek(0)
             with np.load(file, allow_pickle=False) as arrays:
                 if absent := [name for name in names if name not in arrays]:
                     there = printable(", ".join(arrays), 100)

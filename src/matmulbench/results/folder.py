@@ -230,8 +230,10 @@ def load_results(path: Path | str) -> Results:
     """
     path = Path(path)
     run = read_run(path)
+    if not (path / JOURNAL).exists():
+        raise FolderError(f"folder {path} holds no results: there is no {JOURNAL}")
     journal = read_journal(path)
-    if not journal and (path / JOURNAL).exists() and (path / JOURNAL).stat().st_size:
+    if not journal and (path / JOURNAL).stat().st_size:
         raise FolderError(f"folder {path}: no line of {JOURNAL} can be read")
     latest = {_key(entry): entry for entry in journal}
     tables = {
@@ -249,8 +251,8 @@ def read_run(path: Path) -> dict[str, Any]:
         if it is absent, unreadable, of another schema version, or without what a run has.
     """
     file = path / RUN
-    if path.is_dir() and not file.exists():
-        raise FolderError(f"folder {path} holds no run: there is no {RUN}")
+    if not file.exists():
+        raise FolderError(f"folder {path} holds no run: there is no {RUN if path.is_dir() else 'such folder'}")
     try:
         run = read_json(file)
     except UsageError as error:
