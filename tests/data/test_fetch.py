@@ -36,14 +36,14 @@ def mirror(tmp_path, monkeypatch):
 
 
 def test_files_come_from_the_mirror_that_has_them_right(mirror, tmp_path):
-    told = []
-    folder = fetch_mnist(tmp_path / "cache", told.append, (f"{mirror}absent/", f"{mirror}bad/", f"{mirror}good/"))
+    addresses = []
+    folder = fetch_mnist(tmp_path / "cache", addresses.append, (f"{mirror}absent/", f"{mirror}bad/", f"{mirror}good/"))
     assert sorted(path.name for path in folder.iterdir()) == sorted(fetch.ARCHIVES)
     for name, sha256 in fetch.ARCHIVES.items():
         assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == sha256
     first, *_ = fetch.ARCHIVES
     wanted = [f"absent/{first}", f"bad/{first}", *(f"good/{name}" for name in fetch.ARCHIVES)]
-    assert told == [f"fetch {mirror}{name}" for name in wanted]
+    assert addresses == [f"fetch {mirror}{name}" for name in wanted]
 
 
 def test_what_is_there_is_not_fetched_again_and_what_is_damaged_is(mirror, tmp_path):

@@ -99,7 +99,7 @@ def test_nothing_waits_for_a_pipe_and_no_place_is_a_traceback(tmp_path):
             mnist(place)
 
 
-def test_an_empty_file_is_told(tmp_path):
+def test_an_empty_file_is_named(tmp_path):
     for name in ("mnist.npz", "mnist.pkl.gz", "train.csv"):
         (tmp_path / name).write_bytes(gzip.compress(b"") if name.endswith("gz") else b"")
         with pytest.raises(DataError, match=f"{name}: the file is empty"):
@@ -110,7 +110,7 @@ def test_one_of_the_files_stands_for_all(mnist_dir, from_idx):
     assert np.array_equal(mnist(Path(mnist_dir) / f"{IDX[2]}.gz").test[1], from_idx.test[1])
 
 
-def test_swapped_files_are_told(mnist_dir, tmp_path):
+def test_swapped_files_are_named(mnist_dir, tmp_path):
     train, test = "train-labels-idx1-ubyte", "t10k-labels-idx1-ubyte"
     link(mnist_dir, tmp_path, lambda name: {train: f"{test}.gz", test: f"{train}.gz"}.get(name, f"{name}.gz"))
     with pytest.raises(DataError, match=rf"{train}\.gz: shape: \(10000,\), expected \(60000,\)"):
@@ -132,7 +132,7 @@ def test_another_set_of_the_same_shape_is_named(mnist_dir, tmp_path, monkeypatch
         mnist(tmp_path)
 
 
-def test_a_file_cut_short_is_told(mnist_dir, tmp_path):
+def test_a_file_cut_short_is_named(mnist_dir, tmp_path):
     link(mnist_dir, tmp_path)
     path = tmp_path / f"{IDX[0]}.gz"
     content = path.read_bytes()
@@ -262,7 +262,7 @@ def test_a_pickle_bomb_is_refused(tmp_path, monkeypatch, bomb):
         mnist(tmp_path)
 
 
-def test_a_page_saved_in_place_of_the_file_is_told(tmp_path):
+def test_a_page_saved_in_place_of_the_file_is_named(tmp_path):
     (tmp_path / "mnist.pkl.gz").write_bytes(b"<html>404</html>")
     with pytest.raises(
         DataError, match=r"mnist\.pkl\.gz: it begins with b'<ht', as no form of MNIST does. Accepted are"

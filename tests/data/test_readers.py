@@ -159,7 +159,13 @@ LAST = "".join(",".join([*line.split(",")[1:], line.split(",")[0]]) + "\n" for l
     [
         *(HEADER + ROWS, ROWS, ROWS.rstrip(), (HEADER + ROWS).replace("\n", "\r\n"), ROWS.replace("\n", "\r\n")),
         *("\ufeff" + HEADER + ROWS, "\ufeff" + ROWS, QUOTED, QUOTED.partition("\n")[2], "\ufeff" + QUOTED),
-        *(HEADER.upper() + ROWS, HEADER.replace("label", "class") + ROWS, LAST),
+        *(
+            LAST.replace("pixel0,", "1x1,"),
+            ROWS.replace(",", ".0,"),
+            HEADER.upper() + ROWS,
+            HEADER.replace("label", "class") + ROWS,
+            LAST,
+        ),
     ],
 )
 def test_a_csv_file_is_read_with_or_without_header(tmp_path, packed, content):

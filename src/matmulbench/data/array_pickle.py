@@ -85,14 +85,14 @@ class _Global(str):
 
 
 class _DType:
-    """Stands for a dtype; the pickle tells its byte order after it has made it."""
+    """Stands for a dtype; its byte order is set after it is made."""
 
     def __init__(self, code: str) -> None:
         self.code, self.order = code, "="
 
 
 class _Array:
-    """Stands for an array; ``value`` comes once the pickle has told shape, dtype and bytes."""
+    """Stands for an array; ``value`` is set once shape, dtype and bytes are known."""
 
     value: npt.NDArray[Any]
 

@@ -54,7 +54,7 @@ def fetch_mnist(
     """
     import pooch
 
-    pooch.get_logger().setLevel("ERROR")  # what failed is told below
+    pooch.get_logger().setLevel("ERROR")  # the error raised below names each failure
     folder = folder or cache_folder()
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -70,8 +70,8 @@ def fetch_mnist(
                 store.fetch(name, downloader=downloader)
             return folder
         except (OSError, ValueError) as error:  # requests' errors are OSErrors, a wrong checksum a ValueError
-            wrong = "other content than expected (sha256 differs)" if "hash" in str(error).lower() else repr(error)
-            failures.append(f"{mirror}{name}: {printable(wrong, 120)}")
+            wrong = "other content than expected (sha256 differs)" if "hash" in str(error).lower() else str(error)
+            failures.append(f"{mirror}{name}: {printable(wrong, 300)}")
     raise DataError(_by_hand(folder, failures))
 
 

@@ -116,7 +116,7 @@ def _read_four(paths: dict[str, Path]) -> Mnist:
 
 
 def _read_one(path: Path) -> Mnist:
-    """Read a file that has all of MNIST; its first bytes tell its form."""
+    """Read a file that has all of MNIST; its format shows in its first bytes."""
     with unpacked(path) as file:
         start = file.read(3)
     if not start:

@@ -1,4 +1,4 @@
-"""Read the forms in which MNIST is kept, believing nothing that a file says of its size before it is checked.
+"""Read the file formats in which MNIST is kept; sizes that a file states are checked before memory is taken.
 
 IDX (LeCun, Cortes & Burges, yann.lecun.com/exdb/mnist): two zero bytes, a byte for the type (8: unsigned byte), a byte
 for the number of dimensions, each size as a big-endian 32-bit integer, then the elements.
@@ -112,7 +112,7 @@ def read_csv(path: Path, rows: int) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]
     with unpacked(path) as file:
         content = file.read(_LIMIT)
     first = content[:20_000].removeprefix(BOM).split(b"\n")[0]
-    header = None if first.strip(b' "')[:1].isdigit() else 0
+    header = None if first.split(b",")[0].strip(b' "').replace(b".", b"").isdigit() else 0
     if (columns := 1 + first.count(b",")) != _COLUMNS:
         raise DataError(f"{path}: columns: {columns}, expected {_COLUMNS}: the label and 784 pixels")
     if content.rstrip()[-20_000:].split(b"\n")[-1].count(b",") < _COLUMNS - 1:

@@ -194,7 +194,7 @@ class Results:
         import pandas as pd
 
         path = self.path / AUDIT
-        if not path.exists():
+        if not path.is_file():
             return None
         try:
             return pd.read_csv(path, keep_default_na=False)[["check", "setting", "required", "got", "passed"]]
@@ -207,7 +207,7 @@ class Results:
 
     def _repr_html_(self) -> str:
         page = self.path / "report.html"
-        if not page.exists():
+        if not page.is_file():
             return escape(repr(self))
         frame = '<iframe srcdoc="{}" sandbox="allow-scripts" style="width:100%;height:40rem;border:0"></iframe>'
         return frame.format(escape(page.read_text(encoding="utf-8")))
