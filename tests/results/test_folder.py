@@ -135,6 +135,8 @@ ODD = [
     entry()[:-2] + b'1e999]}', entry()[:-1] + b', "warnings": "hot"}',
     entry(workload="5x784"), entry(dtype="int8"), entry(kernel=None), entry(kernel=["torch"]), entry(colour="red"),
     entry()[:-2] + b', 0, "x"]}', entry()[:-1] + b', "calibration_samples": [[1, 2]]}',
+    entry("training", matmul_share=1e-320),
+    entry("training")[:-1] + b', "products": [{"which": "forward", "layer": 1, "seconds": 0}]}',
     entry("training")[:-1] + b', "products": [3]}', entry("training")[:-1] + b', "losses": [1], "loss_steps": [1, 2]}',
 ]  # fmt: skip
 

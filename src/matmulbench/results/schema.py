@@ -29,9 +29,17 @@ def _is_rectangular(rows: list[list[float]]) -> bool:
     return len({len(row) for row in rows}) <= 1
 
 
+def _are_products(products: list[Any]) -> bool:
+    fields_of_each = {"which": str, "layer": Any, "seconds": Annotated[float, lambda value: 0 <= value < 1e30]}
+    return all(conforms(each, fields_of_each) for each in products) and (
+        not products or sum(each["seconds"] for each in products) > 0
+    )
+
+
 # What a value read from a file must fulfil beyond its type; see `conforms`.
 Positive = Annotated[float, lambda value: 1e-30 < value < 1e30]
 Ratio = Annotated[float, lambda value: math.isnan(value) or 1e-30 < value < 1e30]
+Share = Annotated[float, lambda value: not 0 < abs(value) < 1e-30]  # noise may bring one below 0
 Count = Annotated[int, lambda value: value >= 0]
 DTypeName = Annotated[str, lambda name: name in DTYPES]
 StatusName = Annotated[str, lambda name: name in frozenset(Status)]
@@ -98,7 +106,7 @@ class TrainingRow:
     step_s: Positive | None = None  #: seconds a step, median
     step_ci_low_s: float | None = None  #: lower end of its 95 % interval
     step_ci_high_s: float | None = None  #: upper end of its 95 % interval
-    matmul_share: float | None = None  #: the part of a step that its products take, from 0 to 1
+    matmul_share: Share | None = None  #: the part of a step that its products take, from 0 to 1
     #: the baseline's step over this one's, predicted from the products' times alone (Amdahl)
     predicted_speedup: Ratio | None = None
     measured_speedup: Ratio | None = None  #: the same, measured in paired steps
@@ -130,7 +138,6 @@ KEYS: dict[str, tuple[str, ...]] = {
 
 _ROOF = {"dtype": DTypeName, "threads": Count, "fma_gflops": Positive, "bandwidth_gbs": Positive}
 _LOSSES = list[float | None] | None
-_PRODUCT = {"which": str, "layer": Any, "seconds": Annotated[float, lambda value: 0 <= value < 1e30]}
 
 # What readers take from a line of the journal, by its ``table``; the line may have more.
 ENTRIES: dict[str, dict[str, Any]] = {
@@ -147,7 +154,7 @@ ENTRIES: dict[str, dict[str, Any]] = {
         "loss_steps": list[Count] | None,
         "reference": _LOSSES,
         "envelope": _LOSSES,
-        "products": list[_PRODUCT] | None,  # type: ignore[valid-type]
+        "products": Annotated[list[Any], _are_products] | None,
     },
     "roof": {"row": _ROOF},
 }
