@@ -15,6 +15,7 @@ MIRRORS = (
     "https://storage.googleapis.com/cvdf-datasets/mnist/",
     "https://raw.githubusercontent.com/fgnt/mnist/master/",
 )
+_TIMEOUT_S = 30.0  # for a mirror's answer
 
 # sha256 of the files as every mirror serves them
 ARCHIVES = {
@@ -25,27 +26,12 @@ ARCHIVES = {
 }
 
 
-def fetch_mnist(
-    folder: Path | None = None,
-    progress: Callable[[str], None] = lambda text: None,
-    mirrors: tuple[str, ...] = MIRRORS,
-    timeout: float = 30.0,
-) -> Path:
-    """Download the four MNIST files and return the folder that has them.
+def fetch_mnist(progress: Callable[[str], None] = lambda text: None) -> Path:
+    """Download the four MNIST files into the user's cache and return the folder that has them.
 
     A file that is there with the right checksum is not fetched again. A download comes under another name and
-    takes its own once its checksum is right, so that one cut short leaves nothing behind.
-
-    Parameters
-    ----------
-    folder
-        where to; by default the user's cache.
-    progress
-        called with each file's address before it is fetched.
-    mirrors
-        addresses to try in order, each file twice.
-    timeout
-        seconds to wait for a mirror's answer.
+    takes its own once its checksum is right, so that one cut short leaves nothing behind. ``progress`` is called with
+    each file's address before it is fetched.
 
     Raises
     ------
@@ -55,14 +41,14 @@ def fetch_mnist(
     import pooch
 
     pooch.get_logger().setLevel("ERROR")  # the error raised below names each failure
-    folder = folder or cache_folder()
+    folder = cache_folder()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(f"{folder}: {error.strerror}; XDG_CACHE_HOME names another folder for caches") from None
-    downloader = pooch.HTTPDownloader(timeout=timeout)
+    downloader = pooch.HTTPDownloader(timeout=_TIMEOUT_S)
     failures = []
-    for mirror in mirrors:
+    for mirror in MIRRORS:
         store = pooch.create(folder, mirror, registry=ARCHIVES, retry_if_failed=1)
         try:
             for name in ARCHIVES:
