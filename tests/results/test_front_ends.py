@@ -112,7 +112,7 @@ def test_other_folders_are_refused_by_name(asv: Path, tmp_path: Path) -> None:
         read_front_end(tmp_path / "none")
     change(asv / ASV_RUN, lambda content: content.update(version=1))
     with pytest.raises(
-        FrontEndError, match=r"60c581e4-existing-py.json is of asv's version 1, 2 is read: `asv update`"
+        FrontEndError, match=r"60c581e4-existing-py.json is of asv's version 1, 2 is read: `asv update` rewrites it$"
     ):
         read_front_end(asv)
     (asv / ASV_RUN).unlink()
