@@ -193,14 +193,17 @@ class StartRound(Request):
 
 
 @dataclass(frozen=True)
-class CheckResult(Request):
-    """Compare one result, in the shared output that comes with it, with the product; returns a finding or None."""
+class CheckBlock(Request):
+    """Compare a block's results, in the shared output that comes with it, with the products; returns a finding or None.
+
+    ``left`` and ``right`` are the windows of all calls, ``drawn`` is the one to be compared element by element, if any.
+    """
 
     target = "matmulbench.measurement.referee:check"
     problem: Workload
-    left: int
-    right: int
-    index: int
+    left: list[int]
+    right: list[int]
+    drawn: int | None
     seen: bool
 
 

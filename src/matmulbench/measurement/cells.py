@@ -14,7 +14,7 @@ import numpy as np
 from matmulbench.isolation import Child, Host, LostError
 from matmulbench.isolation.requests import (
     Calibrate,
-    CheckResult,
+    CheckBlock,
     CheckSettings,
     CommitBlock,
     CompileSeconds,
@@ -40,7 +40,8 @@ BLOCK_S = 0.004  # well above the timer's resolution, short against the machine'
 RETAINED_BYTES = 2**20  # results of a block, which are all kept until one is drawn to be checked
 _WARM_S, _WARM_CALLS = 0.001, 8  # how long, and how often at most, a kernel is called before a block
 _ALIKE = 0.5  # of the baseline's time for a call, up to its double: such kernels get the same number of calls a block
-_CHECKED, _CHECKED_SHARE = 0.5, 0.1  # of the blocks, and of the time, at most
+_CHECKED, _CHECKED_SHARE = 0.5, 0.2  # of the blocks, and of the time, at most
+_CHECKED_FIRST, _FULL_SHARE = 2, 0.05  # blocks in any case; of the time, for comparing element by element
 _SEEN_AT_FIRST, _SEEN_EVERY = 8, 8  # so many rounds, and then every which, have a block of operands seen before
 _SEEN_PAIRS, _SEEN_GAIN = 5, 1.15  # how many such blocks tell, and by how much they may be faster
 _BEYOND_PEAK = 1.05
@@ -151,7 +152,8 @@ class KernelCandidate(Candidate):
         self.calls = 1
         self.seen_gains: list[float] = []  # time on fresh operands over that on operands seen before
         self.setups_s: list[float] = []
-        self.checks, self.check_s, self.turns_s = 0, 0.0, 0.0
+        self.checks, self.check_s, self.full_check_s, self.turns_s = 0, 0.0, 0.0, 0.0
+        self.last_block: tuple[Workload, list[int], list[int], bool]
         self._extra_s = 0.0  # of a turn: what not every turn has
 
     @property
@@ -210,7 +212,9 @@ class KernelCandidate(Candidate):
         began = perf_counter()
         self._extra_s = 0.0
         self.seal.wake(self._child, number)
-        check = self.checks < 2 or (self.check_s < _CHECKED_SHARE * self.turns_s and _draw.random() < _CHECKED)
+        check = self.checks < _CHECKED_FIRST or (
+            self.check_s < _CHECKED_SHARE * self.turns_s and _draw.random() < _CHECKED
+        )
         seen_too = number <= _SEEN_AT_FIRST or number % _SEEN_EVERY == 0
         seen_too = seen_too and operands.has_recurring(self.workload)
         if self.extrapolated:
@@ -245,18 +249,28 @@ class KernelCandidate(Candidate):
             raise _refused(f"results missing: {self.calls} calls were asked for, {made:.0f} results made")
         done = perf_counter()
         self.turns_s += done - began
+        left, right = (walk[warm:] for walk in windows)
+        self.last_block = problem, left, right, seen
         if check:
-            self.checks += 1
-            if form := ask(self._child, CommitBlock()):
-                raise _refused(form)
-            drawn = int(_draw.integers(self.calls))
-            left, right = (walk[warm + drawn] for walk in windows)
-            finding = self.referee.ask(CheckResult(problem, left, right, drawn, seen), self.output)
-            if finding:
-                raise _refused(finding)
-        self.check_s += perf_counter() - done
+            self._check_last_block()
         self._extra_s += perf_counter() - (began if seen else done)
         return float(seconds) / self.calls
+
+    def _check_last_block(self) -> None:
+        """Let the referee compare results of the last block: all by sums, and if there is time, one in full."""
+        began = perf_counter()
+        problem, left, right, seen = self.last_block
+        in_full = self.checks < _CHECKED_FIRST or self.full_check_s < _FULL_SHARE * self.turns_s
+        self.checks += 1
+        if form := ask(self._child, CommitBlock()):
+            raise _refused(form)
+        drawn = int(_draw.integers(self.calls)) if in_full else None
+        finding = self.referee.ask(CheckBlock(problem, left, right, drawn, seen), self.output)
+        if finding:
+            raise _refused(finding)
+        taken = perf_counter() - began
+        self.check_s += taken
+        self.full_check_s += taken * in_full
 
     def _walk(self, count: int) -> list[int]:
         """Draw ``count`` windows, each a line or two behind the last; behind the last of all comes the first."""
@@ -266,6 +280,7 @@ class KernelCandidate(Candidate):
 
     def audit(self) -> None:
         """Refuse a kernel whose clock, processor time, memory of operands or settings are not what they must be."""
+        self._check_last_block()
         self.seal.count_descendants(self._child)
         if finding := self.seal.finding() or self._seen_before() or ask(self._child, CheckSettings()):
             raise _refused(finding)

@@ -6,15 +6,17 @@ import mmap
 import os
 import random
 
+import numpy as np
 import torch
 
 from matmulbench import isolation
 from matmulbench.measurement.calibration import calibrate
 from matmulbench.measurement.operands import SharedOperands
 from matmulbench.measurement.worker import Stopwatch
-from matmulbench.verification import check_result
+from matmulbench.verification.result import check_result, freivalds
 from matmulbench.workload import Workload
 
+_SUMMED = 32  # results of a block that are checked by sums, at most
 _operands: list[SharedOperands] = []
 
 
@@ -34,12 +36,28 @@ def start_round() -> list[float]:
     return [*stopwatch.stop(), *fixed]
 
 
-def check(problem: Workload, left: int, right: int, index: int, seen: bool, descriptors: list[int]) -> str | None:
-    """Compare result number ``index`` of the shared output with the product of two windows."""
-    a, b = (_operands[0].window(i, problem, number, seen) for i, number in enumerate((left, right)))
-    size = problem.m * problem.n
+def check(
+    problem: Workload, left: list[int], right: list[int], drawn: int | None, seen: bool, descriptors: list[int]
+) -> str | None:
+    """Compare results in the shared output with the products of the windows ``left`` and ``right``, call by call.
+
+    Number ``drawn`` is compared element by element, and others, all where they are few, by random sums: where any call
+    is wrong, that is seen. Returns what is wrong, in words.
+    """
+    count, size, element = len(left), problem.m * problem.n, getattr(torch, problem.dtype)
     with mmap.mmap(descriptors[0], 0, prot=mmap.PROT_READ) as memory:
         os.close(descriptors[0])
-        element = getattr(torch, problem.dtype)
-        c = torch.frombuffer(bytearray(memory[index * size * a.itemsize :][: size * a.itemsize]), dtype=element)
-    return check_result(a, b, c.reshape(problem.m, problem.n), seed=random.getrandbits(32))
+        content = bytearray(memory[: count * size * element.itemsize])  # nobody can change a copy
+    results = torch.frombuffer(content, dtype=element).reshape(count, problem.m, problem.n)
+    rng = np.random.default_rng()
+    some = random.sample(range(count), min(count, _SUMMED))
+    for number in [drawn, *some] if drawn is not None else some:
+        a, b = (_operands[0].window(i, problem, windows[number], seen) for i, windows in enumerate((left, right)))
+        finding = (
+            check_result(a, b, results[number], seed=random.getrandbits(32))
+            if number == drawn
+            else freivalds(a.numpy(), b.numpy(), results[number].numpy(), rng)
+        )
+        if finding:
+            return finding
+    return None

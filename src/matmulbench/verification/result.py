@@ -50,7 +50,7 @@ def check_result(a: torch.Tensor, b: torch.Tensor, c: torch.Tensor, seed: int = 
             return _compare(left, right, result, np.arange(m), np.arange(n))
         rng = np.random.default_rng(seed)
         columns = np.arange(n) if k * n <= FULL else _sample(n, rng)
-        return _compare(left, right, result, _sample(m, rng), columns) or _freivalds(left, right, result, rng)
+        return _compare(left, right, result, _sample(m, rng), columns) or freivalds(left, right, result, rng)
 
 
 def _sample(size: int, rng: np.random.Generator) -> Index:
@@ -84,8 +84,12 @@ def _compare(left: Array, right: Array, result: Array, rows: Index, columns: Ind
     return f"{numbers} ({wrong} of {c.size} elements looked at are wrong)"
 
 
-def _freivalds(left: Array, right: Array, result: Array, rng: np.random.Generator) -> str | None:
-    """Compare ``result`` times random signs with ``left`` times (``right`` times the same signs)."""
+def freivalds(left: Array, right: Array, result: Array, rng: np.random.Generator) -> str | None:
+    """Compare ``result`` (m, n) times random signs with ``left`` (m, k) times (``right`` (k, n) times the same signs).
+
+    Returns what is wrong, in words. A row that is far off escapes with probability 2^-COLUMNS (Freivalds,
+    *Probabilistic machines can use less running time*, 1977).
+    """
     dtype = left.dtype
     n = right.shape[1]
     signs = rng.integers(0, 2, (n, COLUMNS)).astype(dtype) * 2 - 1
@@ -102,7 +106,7 @@ def _freivalds(left: Array, right: Array, result: Array, rng: np.random.Generato
         return None
     i = int(np.nonzero(wrong)[0][0])
     return (
-        f"row {i} fails Freivalds' check: off by {difference[i]:.3g}, where {allowed:.3g} is allowed "
+        f"row {i}, summed with random signs, is off by {difference[i]:.3g}, expected at most {allowed:.3g} "
         f"({np.count_nonzero(wrong)} of {len(wrong)} rows are wrong)"
     )
 
