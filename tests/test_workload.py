@@ -6,7 +6,7 @@ from matmulbench.errors import UsageError
 from matmulbench.workload import PRESETS, Workload, layer_products, workloads
 
 
-@pytest.mark.parametrize("text", ["5x784x10", "50x50000x784:TN", "64x10x50:NT"])
+@pytest.mark.parametrize("text", ["5x784x10", "50x50000x784:TN", "64x10x50:NT", "5x784x10:TT"])
 def test_text_form_survives_a_round_trip(text: str) -> None:
     assert str(Workload.parse(text)) == text
 
@@ -48,7 +48,7 @@ def test_counts() -> None:
     assert product.bytes == 4 * (5 * 784 + 784 * 10 + 5 * 10)
 
 
-@pytest.mark.parametrize(("layout", "a_is_view", "b_is_view"), [("NN", 0, 0), ("TN", 1, 0), ("NT", 0, 1)])
+@pytest.mark.parametrize(("layout", "a_is_view", "b_is_view"), [("NN", 0, 0), ("TN", 1, 0), ("NT", 0, 1), ("TT", 1, 1)])
 def test_layouts_are_transposed_views(layout: str, a_is_view: bool, b_is_view: bool) -> None:
     a, b = Workload(4, 5, 6, layout, "float64").operands()
     assert (a.shape, b.shape) == ((4, 5), (5, 6))

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from matmulbench.pipeline import measure, train, verify
     from matmulbench.results.folder import load_results
     from matmulbench.training.plug import plug, unplug
+    from matmulbench.training.replacement import replaced
+    from matmulbench.training.trace import trace
     from matmulbench.workload import Workload, workloads
 
 __all__ = [
@@ -20,6 +22,8 @@ __all__ = [
     "load_results",
     "measure",
     "plug",
+    "replaced",
+    "trace",
     "train",
     "unplug",
     "verify",
@@ -33,11 +37,17 @@ _WHERE = {
     "load_results": "results.folder",
     "plug": "training.plug",
     "unplug": "training.plug",
+    "replaced": "training.replacement",
+    "trace": "training.trace",
     "train": "pipeline",
     "verify": "pipeline",
     "Workload": "workload",
     "workloads": "workload",
 }
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]
 
 
 def __getattr__(name: str) -> Any:

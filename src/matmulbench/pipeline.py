@@ -7,15 +7,27 @@ nobody's kernel's doing is tried again, and then has the status ``lost``.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from matmulbench.isolation import Host, LostError
-from matmulbench.isolation.requests import Examine, LoadKernel, OpenReferee, OpenWorkload
+from matmulbench.arguments import (
+    check_dtype,
+    check_seconds,
+    check_seed,
+    kernel_specs,
+    read_workloads,
+    renaming,
+    spec_of,
+    thread_counts,
+)
+from matmulbench.errors import UsageError, unknown
+from matmulbench.isolation import IMPORT_S, Host, LostError
+from matmulbench.isolation.requests import Examine, LoadKernel, OpenReferee, OpenWorkload, TraceModel
 from matmulbench.ladder import BASELINE, LADDER
-from matmulbench.ladder.plugins import find_kernel, kernels
+from matmulbench.ladder.plugins import find_function, find_kernel, kernels
 from matmulbench.measurement.cells import (
     Settings,
     compile_seconds,
@@ -28,14 +40,16 @@ from matmulbench.results.schema import Row, TrainingRow, VerificationRow, frame
 from matmulbench.status import Status
 from matmulbench.training.accounting import train_kernels
 from matmulbench.training.tasks import TASKS, find_task
-from matmulbench.verification import verify_kernel
-from matmulbench.workload import DTYPES, Workload
+from matmulbench.verification import agreement, verify_kernel
+from matmulbench.verification.effort import EFFORTS
+from matmulbench.workload import DTYPES, FIRST, Workload
 
 if TYPE_CHECKING:
     import pandas as pd
 
 VERIFY_S = {"quick": 1.3, "default": 3.0}  # about what a kernel and dtype take, for the progress bar alone
-IMPORT_S = 20.0  # that the import of a kernel may take before the list says so
+TRACE_S = 600.0  # that a factory and some steps of its model may take
+_LARGEST = 1e9  # that any option of a training may be
 Progress = Callable[[str, float], None]
 T = TypeVar("T")
 
@@ -86,6 +100,22 @@ class Training:
         task = TASKS.get(self.task)
         return self.options.get("dtype") or (task.dtype if task else "float32")
 
+    def check(self) -> None:
+        """Raise UsageError if task, model or an option cannot be used, as far as that shows without importing."""
+        check_seconds("budget", self.budget_s)
+        for name, value in self.options.items():
+            if isinstance(value, int | float) and not 0 < value <= _LARGEST:
+                raise UsageError(f"{name} {value}: expected a number above 0, at most {_LARGEST:g}")
+        if ":" not in self.task:
+            task = find_task(self.task, **self.options)
+            if task.source == "mnist" and self.data_dir is not None and not os.path.exists(self.data_dir):
+                raise UsageError(f"data-dir {self.data_dir!r}: there is no such folder or file")
+            return
+        find_task(next(iter(TASKS)), **self.options)  # the same ranges hold
+        find_function(self.task, kind="model")
+        for name in self.options.keys() - {"lr"}:
+            raise UsageError(f"{name} does not go with your own model, whose factory makes net and batches")
+
 
 @dataclass(frozen=True)
 class Job:
@@ -111,6 +141,13 @@ class Job:
         whether operands come from memory, and whether to time the first call.
     seed
         of initial parameters and of the order of batches and rounds.
+    import_s
+        that the import of a user's kernel or model may take.
+
+    Raises
+    ------
+    UsageError
+        if something in it cannot be used; the message names it, and what would be right.
     """
 
     kernels: tuple[str, ...]
@@ -123,6 +160,19 @@ class Job:
     cold: bool = False
     compilation: bool = False
     seed: int = 0
+    import_s: float = IMPORT_S
+
+    def __post_init__(self) -> None:
+        for dtype in self.all_dtypes:
+            check_dtype(dtype)
+        if self.effort not in EFFORTS:
+            raise unknown("effort", self.effort, EFFORTS)
+        for _, budget_s in self.workloads:
+            check_seconds("budget", budget_s)
+        for training in self.trainings:
+            training.check()
+        check_seconds("import-timeout", self.import_s)
+        check_seed(self.seed)
 
     @property
     def specs(self) -> list[str]:
@@ -155,16 +205,13 @@ def carry_out(job: Job, sink: Sink, progress: Progress = lambda text, seconds: N
     UsageError
         if a training cannot be used, or its data cannot be read.
     """
-    for training in job.trainings:
-        if ":" not in training.task:
-            find_task(training.task, **training.options)  # what is wrong is said before anything is verified
     with ExitStack() as hosts:
-        timing = [hosts.enter_context(Host(threads)) for threads in job.threads]
+        timing = [hosts.enter_context(Host(threads, job.import_s)) for threads in job.threads]
         if job.workloads:
             for host in timing:
                 host.warm(OpenReferee, OpenWorkload)  # while there is nothing to disturb
         # With one thread a race would not show.
-        with Host(max(2, *job.threads)) as host:
+        with Host(max(2, *job.threads), job.import_s) as host:
             host.warm(Examine)
             verified = _verify(job, host, sink, progress)
         for host in timing:
@@ -284,74 +331,155 @@ def _threads(host: Host) -> str:
     return f"{host.threads} thread{'s' * (host.threads > 1)}"
 
 
-def availability(custom: Iterable[str] = ()) -> list[dict[str, str]]:
+def availability(custom: Iterable[str] = (), import_s: float = IMPORT_S) -> list[dict[str, str]]:
     """Return for each known kernel, and each ``custom`` one, ``name``, ``about`` and ``status`` with the reason.
 
     Each is imported in a process of its own: what an import prints, changes or ends is its own affair.
     """
     ideas = {rung.name: rung.idea for rung in LADDER}
     rows = []
-    with Host() as host:
-        for name in dict.fromkeys([*kernels(), *custom]):
-            where = find_kernel(name)  # a name that is none is said at once
-            outcome = host.call(LoadKernel(name), silence_limit=IMPORT_S)
-            late = f"its import takes longer than {IMPORT_S:g} s"
-            reason = late if outcome.status == Status.TIMEOUT else outcome.reason
-            status = "available" if outcome.status == Status.OK else f"unavailable: {reason}"
-            rows.append({"name": name, "about": ideas.get(name, where), "status": status})
+    check_seconds("import-timeout", import_s)
+    names = kernel_specs([*kernels(), *custom])
+    with Host(import_s=import_s) as host:
+        for name in names:
+            outcome = host.call(LoadKernel(name), silence_limit=0)
+            status = "available" if outcome.status == Status.OK else f"unavailable: {outcome.reason}"
+            rows.append({"name": name, "about": ideas.get(name) or find_kernel(name), "status": status})
     return rows
+
+
+def trace_model(
+    model: str,
+    threads: str | int | Iterable[int] = 1,
+    import_timeout_s: float = IMPORT_S,
+    progress: Callable[[str], None] = lambda text: None,
+) -> pd.DataFrame:
+    """List the matrix products of one training step of the model that the factory ``model`` makes.
+
+    The columns are those of :func:`matmulbench.trace`, behind ``threads``.
+
+    Raises
+    ------
+    UsageError
+        if the factory fails, a step cannot be done with its first batch, has no product, or its loss is not a number.
+    """
+    import pandas as pd
+
+    rows: list[dict[str, Any]] = []
+    for count in thread_counts(threads):
+        with Host(count, import_timeout_s) as host:
+            progress(f"trace {model}, {_threads(host)}")
+            outcome = host.call(TraceModel(model), silence_limit=TRACE_S)
+        if outcome.status != Status.OK:
+            reason = str(outcome.reason)
+            raise UsageError(reason if reason.startswith("model ") else f"model {model!r}: {reason}")
+        rows += [{"threads": count, **row} for row in outcome.value]
+    return pd.DataFrame(rows).astype({"flop": "Int64"})
 
 
 # --- from Python -------------------------------------------------------------------------------------
 
 
-def _tell(progress: Callable[[str], None]) -> Progress:
-    return lambda text, _: progress(text)
+Kernels = str | Callable[..., Any] | Iterable[str | Callable[..., Any]]
 
 
-def _several(one_or_more: Any, *kinds: type) -> tuple[Any, ...]:
-    return (one_or_more,) if isinstance(one_or_more, kinds) else tuple(one_or_more)
+def _rows(job: Job, table: str, progress: Callable[[str], None]) -> pd.DataFrame:
+    """Carry out ``job`` and return the rows of ``table``, in which functions have their own names.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        if the user interrupts; its attribute ``rows`` has what was finished.
+    """
+    rows, rename = Rows(), renaming([*job.specs, *(training.task for training in job.trainings)])
+
+    def named() -> pd.DataFrame:
+        found = rows.frame(table)
+        for name in {"kernel", "task", "finding", "reason"} & set(found):
+            found[name] = found[name].map(rename, na_action="ignore")
+        return found
+
+    try:
+        carry_out(job, rows, lambda text, _: progress(rename(text)))
+    except KeyboardInterrupt as interrupt:
+        interrupt.__dict__["rows"] = named()
+        raise
+    for warning in rows.warnings:
+        progress(f"warning: {warning}")
+    return named()
+
+
+def _dtypes(given: str | Iterable[str]) -> tuple[str, ...]:
+    return (given,) if isinstance(given, str) else tuple(given)
 
 
 def verify(
-    kernel: str | Iterable[str],
+    kernel: Kernels,
     dtypes: str | Iterable[str] = DTYPES,
     effort: str = "default",
     progress: Callable[[str], None] = lambda text: None,
+    *,
+    import_timeout_s: float = IMPORT_S,
 ) -> pd.DataFrame:
     """Judge whether kernels are right.
 
     Parameters
     ----------
     kernel
-        a name from :func:`matmulbench.kernels`, ``package.module:function``, ``path/to/file.py:function``, or several.
+        a function, a name from :func:`matmulbench.kernels`, ``package.module:function``,
+        ``path/to/file.py:function``, or several of them.
     dtypes
         one dtype or several.
     effort
         ``quick`` (a second per row), ``default`` (some seconds) or ``thorough`` (minutes).
     progress
         is called with what comes next.
+    import_timeout_s
+        seconds that the import of a kernel may take.
 
     Returns
     -------
     pandas.DataFrame
         a row per kernel and dtype: ``kernel``, ``dtype``, ``status``, ``verdict``, ``residual`` (units of
         ``k·u·(|A||B|)``), ``cases``, ``finding``; see :class:`~matmulbench.results.schema.VerificationRow`.
+
+    Raises
+    ------
+    UsageError
+        if a kernel's name, a dtype or the effort is unknown.
     """
-    rows = Rows()
-    job = Job(_several(kernel, str), None, dtypes=_several(dtypes, str), effort=effort)
-    carry_out(job, rows, _tell(progress))
-    return rows.frame("verification").sort_values("kernel", key=lambda names: names.map(job.specs.index), kind="stable")
+    job = Job(kernel_specs(kernel), None, dtypes=_dtypes(dtypes), effort=effort, import_s=import_timeout_s)
+    found = _rows(job, "verification", progress)
+    order = list(map(renaming(job.specs), job.specs))
+    return found.sort_values("kernel", key=lambda names: names.map(order.index), kind="stable")
+
+
+def compare_results(
+    kernel: Kernels, dtypes: str | Iterable[str] = DTYPES, *, import_timeout_s: float = IMPORT_S
+) -> pd.DataFrame:
+    """Return how far apart the results of kernels are: a row per dtype and kernel, a column per kernel.
+
+    See :func:`~matmulbench.verification.agreement` for the unit, and :func:`verify` for parameters and errors.
+    """
+    import pandas as pd
+
+    job = Job(kernel_specs(kernel), None, dtypes=_dtypes(dtypes), import_s=import_timeout_s)
+    with Host(import_s=job.import_s) as host:
+        squares = {dtype: agreement(host, job.specs, dtype) for dtype in job.dtypes}
+    rename = renaming(job.specs)
+    return pd.concat(squares, names=["dtype", "kernel"]).rename(index=rename, columns=rename).reset_index()
 
 
 def measure(
-    kernels: str | Iterable[str],
-    workloads: Workload | str | Iterable[Workload | str],
+    kernels: Kernels,
+    workloads: Workload | str | tuple[int, int, int] | Iterable[Workload | str | tuple[int, int, int]] = str(FIRST),
     *,
-    threads: int | Iterable[int] = 1,
-    baseline: str = BASELINE,
+    dtype: str = "float32",
+    threads: str | int | Iterable[int] = 1,
+    baseline: str | Callable[..., Any] = BASELINE,
     budget_s: float = 10.0,
     cold: bool = False,
+    import_timeout_s: float = IMPORT_S,
     progress: Callable[[str], None] = lambda text: None,
 ) -> pd.DataFrame:
     """Verify ``kernels``, then time them on each of ``workloads``, paired with ``baseline``.
@@ -359,15 +487,21 @@ def measure(
     Parameters
     ----------
     kernels
-        a name or ``path/to/file.py:function``, or several.
+        a function, a name or ``path/to/file.py:function``, or several of them.
     workloads
-        workloads or their text forms.
+        one or several: a text such as ``5x784x10`` or ``50x50000x784:TN``, a tuple (m, k, n) or a ``Workload``.
+    dtype
+        of the workloads that say none.
     threads
         one thread count or several.
+    baseline
+        the kernel that speedups are quoted against.
     budget_s
         seconds for each workload, shared by its kernels.
     cold
         evict the operands from the caches before each call.
+    import_timeout_s
+        seconds that the import of a kernel may take.
     progress
         is called with what comes next.
 
@@ -384,32 +518,30 @@ def measure(
     Raises
     ------
     UsageError
-        if a kernel's name or a workload's text is none.
+        if a kernel's name is unknown, a workload's text has another form or does not fit into memory, or another
+        argument is out of its range.
     """
-    todo = [Workload.parse(one) if isinstance(one, str) else one for one in _several(workloads, str, Workload)]
-    rows = Rows()
     job = Job(
-        _several(kernels, str),
-        baseline,
-        _several(threads, int),
-        workloads=tuple((one, budget_s) for one in todo),
+        kernel_specs(kernels),
+        kernel_specs(baseline)[0],
+        thread_counts(threads),
+        workloads=tuple((one, budget_s) for one in read_workloads(workloads, dtype)),
         cold=cold,
+        import_s=import_timeout_s,
     )
-    carry_out(job, rows, _tell(progress))
-    for warning in rows.warnings:
-        progress(f"warning: {warning}")
-    return rows.frame("measurements")
+    return _rows(job, "measurements", progress)
 
 
 def train(
-    task: str,
-    kernels: str | Iterable[str],
+    task: str | Callable[[], Any],
+    kernels: Kernels,
     *,
-    threads: int | Iterable[int] = 1,
-    baseline: str = BASELINE,
+    threads: str | int | Iterable[int] = 1,
+    baseline: str | Callable[..., Any] = BASELINE,
     budget_s: float = 30.0,
     seed: int = 0,
     data_dir: str | None = None,
+    import_timeout_s: float = IMPORT_S,
     progress: Callable[[str], None] = lambda text: None,
     **options: Any,
 ) -> pd.DataFrame:
@@ -418,14 +550,18 @@ def train(
     Parameters
     ----------
     task
-        a name, or ``package.module:factory`` for a custom model; see
+        a name; or for a custom model its factory, as a function or ``package.module:factory``; see
         :func:`~matmulbench.training.own_model.load_model`.
     kernels
-        a name or ``path/to/file.py:function``, or several.
+        a function, a name or ``path/to/file.py:function``, or several of them.
     threads
         one thread count or several.
+    baseline
+        the kernel that speedups are quoted against.
     budget_s
         seconds for all kernels together.
+    import_timeout_s
+        seconds that the import of a kernel or a model may take.
     progress
         is called with what comes next.
     options
@@ -443,13 +579,14 @@ def train(
     Raises
     ------
     UsageError
-        if the task or an option is unknown, or the data cannot be read.
+        if a kernel, the task or an option is unknown or out of its range, or the data cannot be read.
     """
-    rows = Rows()
-    training = Training(task, budget_s, data_dir, options)
-    carry_out(
-        Job(_several(kernels, str), baseline, _several(threads, int), trainings=(training,), seed=seed),
-        rows,
-        _tell(progress),
+    job = Job(
+        kernel_specs(kernels),
+        kernel_specs(baseline)[0],
+        thread_counts(threads),
+        trainings=(Training(spec_of(task, "model"), budget_s, data_dir, options),),
+        seed=seed,
+        import_s=import_timeout_s,
     )
-    return rows.frame("training")
+    return _rows(job, "training", progress)

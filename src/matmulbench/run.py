@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from matmulbench.ladder import BASELINE
+from matmulbench.arguments import kernel_specs, read_workloads, thread_counts
+from matmulbench.isolation import IMPORT_S
+from matmulbench.ladder import BASELINE, LADDER
+from matmulbench.ladder.plugins import kernels
 from matmulbench.pipeline import Job, Progress, Training, carry_out
 from matmulbench.report import write_report
 from matmulbench.results.folder import RunFolder
-from matmulbench.workload import FIRST, PRESETS, Workload
+from matmulbench.workload import FIRST, Workload, workloads
 
 
 @dataclass(frozen=True)
@@ -24,6 +28,12 @@ class Effort:
     verification: str
     tasks: tuple[str, ...]
 
+    def budget_s(self, workload: Workload) -> float:
+        """Return how many seconds are spent on measuring ``workload``."""
+        if (workload.m, workload.k, workload.n) == (FIRST.m, FIRST.k, FIRST.n):
+            return self.first_s
+        return self.large_s if workload.flop > 1e9 else self.workload_s
+
 
 EFFORTS = {
     "quick": Effort(0.6, 0.6, 1.0, 3.0, "quick", ("breast-cancer",)),
@@ -34,74 +44,83 @@ _REPORT_S = 10.0
 
 
 @dataclass(frozen=True)
-class Plan:
-    """Everything that one run does, in order."""
+class Run:
+    """A job, and the preset that it was made by."""
 
     preset: str
-    kernels: tuple[str, ...]
-    baseline: str = BASELINE
-    threads: tuple[int, ...] = (1,)
-    workloads: tuple[Workload, ...] = ()
-    data_dir: str | None = None
-    seed: int = 0
-    effort: Effort = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "workloads", self.workloads or tuple(PRESETS[self.preset]))
-        effort = EFFORTS[self.preset]
-        if self.data_dir and self.preset != "quick":
-            effort = Effort(**{**asdict(effort), "tasks": (*effort.tasks, "mnist")})
-        object.__setattr__(self, "effort", effort)
-
-    def budget_s(self, workload: Workload) -> float:
-        """Return how many seconds are spent on measuring ``workload``."""
-        is_first = (workload.m, workload.k, workload.n) == (FIRST.m, FIRST.k, FIRST.n)
-        if is_first:
-            return self.effort.first_s
-        return self.effort.large_s if workload.flop > 1e9 else self.effort.workload_s
+    job: Job
 
     @property
-    def job(self) -> Job:
-        """The plan as a job."""
-        return Job(
-            self.kernels,
-            self.baseline,
-            self.threads,
-            workloads=tuple((one, self.budget_s(one)) for one in self.workloads),
-            trainings=tuple(Training(task, self.effort.task_s, self.data_dir) for task in self.effort.tasks),
-            effort=self.effort.verification,
-            compilation=True,
-            seed=self.seed,
-        )
-
     def seconds(self) -> float:
-        """Return about how many seconds the run takes."""
+        """About how many it takes."""
         return self.job.seconds() + _REPORT_S
 
     def options(self) -> dict[str, Any]:
         """Return what distinguishes this run from another, for ``run.json``."""
         return {
             "preset": self.preset,
-            "kernels": list(self.kernels),
-            "baseline": self.baseline,
-            "threads": list(self.threads),
-            "workloads": [f"{workload} {workload.dtype}" for workload in self.workloads],
-            "tasks": list(self.effort.tasks),
-            "seed": self.seed,
+            "kernels": self.job.specs,
+            "baseline": self.job.baseline,
+            "threads": list(self.job.threads),
+            "workloads": [f"{workload} {workload.dtype}" for workload, _ in self.job.workloads],
+            "tasks": [training.task for training in self.job.trainings],
+            "seed": self.job.seed,
         }
 
+    def execute(self, folder: Path, resume: bool = False, progress: Progress = lambda text, seconds: None) -> Path:
+        """Carry it out, journalling into ``folder``; return the path of the report.
 
-def execute(plan: Plan, folder: Path, resume: bool = False, progress: Progress = lambda text, seconds: None) -> Path:
-    """Carry out ``plan``, journalling into ``folder``; return the path of the report.
+        ``progress`` is called with what comes next and about how many seconds that takes.
 
-    ``progress`` is called with what comes next and about how many seconds that takes.
+        Raises
+        ------
+        FolderError
+            if the folder cannot be used; see :class:`RunFolder`.
+        """
+        with RunFolder(folder, self.options(), resume) as results:
+            carry_out(self.job, results, progress)
+            progress("report", _REPORT_S)
+        return write_report(folder)
+
+
+def plan(
+    preset: str | None = None,
+    named: Iterable[str] = (),
+    *,
+    products: Iterable[str] = (),
+    threads: str | int | Iterable[int] = 1,
+    baseline: str = BASELINE,
+    data_dir: str | None = None,
+    seed: int = 0,
+    import_timeout_s: float = IMPORT_S,
+) -> Run:
+    """Plan a run: what a preset does, with the kernels ``named`` and on ``products`` instead of its own workloads.
+
+    The preset is ``quick`` where kernels are named, else ``standard``. A user's kernels are run beside the whole
+    ladder, unless rungs of it are among them. MNIST is trained on, too, where ``data_dir`` is given.
 
     Raises
     ------
-    FolderError
-        if the folder cannot be used; see :class:`RunFolder`.
+    UsageError
+        if an argument is unknown or out of its range.
     """
-    with RunFolder(folder, plan.options(), resume) as results:
-        carry_out(plan.job, results, progress)
-        progress("report", _REPORT_S)
-    return write_report(folder)
+    named, rungs = list(named), [rung.name for rung in LADDER]
+    if preset is None:
+        preset = "quick" if named else "standard"
+    own = workloads(preset)
+    effort = EFFORTS[preset]
+    if named and not set(rungs) & set(named):
+        named = [*rungs, *named]
+    tasks = (*effort.tasks, "mnist") if data_dir and preset != "quick" else effort.tasks
+    job = Job(
+        kernel_specs(named or kernels()),
+        kernel_specs(baseline)[0],
+        thread_counts(threads),
+        workloads=tuple((one, effort.budget_s(one)) for one in read_workloads([*products] or own)),
+        trainings=tuple(Training(task, effort.task_s, data_dir) for task in tasks),
+        effort=effort.verification,
+        compilation=True,
+        seed=seed,
+        import_s=import_timeout_s,
+    )
+    return Run(preset, job)

@@ -43,7 +43,7 @@ def write(text: str) -> None:
         raise OutputError(f"standard output: {error.strerror}")
 
 
-def tell(text: str, seconds: float = 0.0, /) -> None:
+def log(text: str, seconds: float = 0.0, /) -> None:
     """Write one plain line to standard error, if it can be written to."""
     _write(sys.stderr, f"{text}\n")
 

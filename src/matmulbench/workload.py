@@ -12,7 +12,7 @@ from matmulbench.errors import UsageError, printable, unknown
 if TYPE_CHECKING:
     import torch
 
-LAYOUTS = ("NN", "TN", "NT")
+LAYOUTS = ("NN", "TN", "NT", "TT")
 ITEMSIZE = {"float32": 4, "float64": 8}
 DTYPES = tuple(ITEMSIZE)
 
@@ -25,7 +25,7 @@ class Workload:
     """One product: ``a`` (m, k) times ``b`` (k, n), with the layout and dtype of its operands.
 
     ``layout`` says which operand is a transposed *view*, as back-propagation makes: ``TN`` the left one,
-    ``NT`` the right one, ``NN`` neither.
+    ``NT`` the right one, ``TT`` both, ``NN`` neither.
     """
 
     m: int
@@ -83,7 +83,8 @@ class Workload:
             drawn = torch.randn(shape, generator=generator, dtype=getattr(torch, self.dtype))
             return drawn.t() if transposed else drawn
 
-        return draw(self.m, self.k, self.layout == "TN"), draw(self.k, self.n, self.layout == "NT")
+        left, right = (letter == "T" for letter in self.layout)
+        return draw(self.m, self.k, left), draw(self.k, self.n, right)
 
 
 Product = tuple[int, str, Workload]

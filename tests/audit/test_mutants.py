@@ -54,10 +54,11 @@ SAMPLE = [
 
 def test_there_are_enough_kernels_of_either_kind_and_each_says_what_it_is():
     every = mutants()
-    right = [mutant for mutant in every if mutant.expected[0] in RIGHT]
-    assert len(every) - len(right) >= 60
-    assert len(right) >= 12
-    assert len({mutant.planted for mutant in every}) == len(every)
+    right = mutants("right")
+    assert all(mutant.expected[0] in RIGHT for mutant in right)
+    assert len(every) - len(right) >= 139
+    assert len(right) >= 19
+    assert len({mutant.does for mutant in every}) == len(every)
 
 
 @pytest.fixture(scope="module")

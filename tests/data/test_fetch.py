@@ -35,32 +35,52 @@ def mirror(tmp_path, monkeypatch):
     server.server_close()
 
 
-def test_files_come_from_the_mirror_that_has_them_right(mirror, tmp_path):
-    told = []
-    folder = fetch_mnist(tmp_path / "cache", told.append, (f"{mirror}absent/", f"{mirror}bad/", f"{mirror}good/"))
+@pytest.fixture
+def fetch_from(tmp_path, monkeypatch):
+    """Return a function that fetches from the mirrors that it is given, into a cache that is empty at first."""
+    monkeypatch.setattr(fetch, "cache_folder", lambda: tmp_path / "cache")
+
+    def fetch_from(*mirrors, progress=lambda text: None):
+        monkeypatch.setattr(fetch, "MIRRORS", mirrors)
+        return fetch_mnist(progress)
+
+    return fetch_from
+
+
+def test_files_come_from_the_mirror_that_has_them_right(mirror, fetch_from):
+    addresses = []
+    folder = fetch_from(*(f"{mirror}{name}/" for name in ("absent", "bad", "good")), progress=addresses.append)
     assert sorted(path.name for path in folder.iterdir()) == sorted(fetch.ARCHIVES)
     for name, sha256 in fetch.ARCHIVES.items():
         assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == sha256
-    assert told == [f"fetch {name}" for name in fetch.ARCHIVES]
+    first, *_ = fetch.ARCHIVES
+    wanted = [f"absent/{first}", f"bad/{first}", *(f"good/{name}" for name in fetch.ARCHIVES)]
+    assert addresses == [f"fetch {mirror}{name}" for name in wanted]
 
 
-def test_what_is_there_is_not_fetched_again_and_what_is_damaged_is(mirror, tmp_path):
-    folder = fetch_mnist(tmp_path / "cache", mirrors=(f"{mirror}good/",))
+def test_what_is_there_is_not_fetched_again_and_what_is_damaged_is(mirror, fetch_from):
+    folder = fetch_from(f"{mirror}good/")
     damaged = sorted(fetch.ARCHIVES)[0]
     (folder / damaged).write_bytes(b"half of it")
     Quiet.asked.clear()
-    fetch_mnist(folder, mirrors=(f"{mirror}good/",))
+    fetch_from(f"{mirror}good/")
     assert Quiet.asked == [f"/good/{damaged}"]
 
 
-def test_without_a_network_the_message_says_what_to_put_where(tmp_path):
+def test_without_a_network_the_message_says_what_to_put_where(tmp_path, fetch_from):
     with pytest.raises(DataError) as caught:
-        fetch_mnist(tmp_path / "cache", mirrors=("http://127.0.0.1:9/",), timeout=1)
+        fetch_from("http://127.0.0.1:9/")
     for part in (*fetch.ARCHIVES, *fetch.ARCHIVES.values(), str(tmp_path / "cache"), "--data-dir", "127.0.0.1:9"):
         assert part in str(caught.value)
 
 
-def test_a_mirror_with_wrong_bytes_leaves_nothing_behind(mirror, tmp_path):
+def test_a_mirror_with_wrong_bytes_leaves_nothing_behind(mirror, tmp_path, fetch_from):
     with pytest.raises(DataError, match=r"bad/.*: other content than expected \(sha256 differs\)"):
-        fetch_mnist(tmp_path / "cache", mirrors=(f"{mirror}bad/",))
+        fetch_from(f"{mirror}bad/")
     assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_a_cache_that_cannot_be_made_is_named(tmp_path, fetch_from):
+    (tmp_path / "cache").write_text("")
+    with pytest.raises(DataError, match="cache: File exists; XDG_CACHE_HOME names another"):
+        fetch_from("http://127.0.0.1:9/")

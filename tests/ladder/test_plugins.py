@@ -46,7 +46,7 @@ def test_a_file_of_ones_own(tmp_path: Path) -> None:
 def test_a_missing_function_is_answered_with_those_there_are(tmp_path: Path) -> None:
     mine = tmp_path / "mine.py"
     mine.write_text("def multiply(a, b):\n    return a @ b\n")
-    with pytest.raises(UsageError, match="no function 'matmul'; there are multiply"):
+    with pytest.raises(UsageError, match="no function 'matmul'; it has: multiply"):
         load_kernel(f"{mine}:matmul")
 
 
@@ -151,7 +151,7 @@ def test_a_module_is_found_from_any_folder_of_its_project(tmp_path: Path, monkey
 
 def test_an_import_that_prints_or_ends_spoils_no_list(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     loud = write(tmp_path / "loud.py", "print('noise')\ndef matmul(a, b): return a\n")
-    leaves = write(tmp_path / "leaves.py", "import sys\nsys.exit(3)\n")
+    leaves = write(tmp_path / "leaves.py", "import sys\nsys.exit(3)\ndef matmul(a, b): return a\n")
     found = {row["name"]: row["status"] for row in availability([f"{loud}:matmul", f"{leaves}:matmul"])}
     assert found[f"{loud}:matmul"] == found["numpy"] == "available"
     assert found[f"{leaves}:matmul"] == "unavailable: SystemExit: 3 (leaves.py:2)"

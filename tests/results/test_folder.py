@@ -2,6 +2,7 @@
 
 import json
 import os
+import warnings
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -78,14 +79,30 @@ def test_resume_refuses_other_options_and_names_them(tmp_path: Path) -> None:
 
 
 def test_another_schema_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "run.json").write_text('{"schema_version": 99}')
-    with pytest.raises(FolderError, match="schema_version is 99"):
-        load_results(tmp_path)
+    for version in (99, 1, None, True, "3"):
+        (tmp_path / "run.json").write_text(json.dumps({"schema_version": version}))
+        with pytest.raises(FolderError, match=f"schema_version is {version!r}, this matmulbench reads 3: read it with"):
+            load_results(tmp_path)
 
 
 def test_a_folder_without_a_run_is_named(tmp_path: Path) -> None:
     with pytest.raises(FolderError, match=r"holds no run: there is no run.json"):
         load_results(tmp_path)
+    (tmp_path / "file").write_text("")
+    for place in (tmp_path / "absent", tmp_path / "file"):
+        with pytest.raises(FolderError, match=f"{place} holds no run: there is no such folder"):
+            load_results(place)
+
+
+def test_a_run_without_its_journal_is_not_a_run_without_results(tmp_path: Path) -> None:
+    with RunFolder(tmp_path, OPTIONS):
+        pass
+    assert load_results(tmp_path).measurements.empty
+    (tmp_path / "journal.jsonl").unlink()
+    with pytest.raises(FolderError, match=r"holds no results: there is no journal.jsonl"):
+        load_results(tmp_path)
+    with RunFolder(tmp_path, OPTIONS, resume=True) as folder:
+        assert not folder.done("measurements", workload="5x784x10", dtype="float32", threads=1, kernel="torch")
 
 
 def test_a_folder_that_is_a_file_is_named(tmp_path: Path) -> None:
@@ -113,9 +130,13 @@ def entry(table: str = "measurements", **changes: Any) -> bytes:
 
 ODD = [
     b"\xff\xfe\x00", b"5", b"[1]", b"null", b"[" * 100_000, b"{}", b'{"table": "measurements", "row": {}}',
-    entry("nonsense"), entry("roof"), entry(median_s="fast"), entry(median_s=0), entry(m=True), entry(m=2**70),
+    entry("nonsense"), entry("roof"), entry(median_s=float("nan")), entry(status="superb"),
+    entry(threads=-1), entry(median_s="fast"), entry(median_s=0), entry(m=True), entry(m=2**70), entry(speedup=1e-320),
+    entry()[:-2] + b'1e999]}', entry()[:-1] + b', "warnings": "hot"}',
     entry(workload="5x784"), entry(dtype="int8"), entry(kernel=None), entry(kernel=["torch"]), entry(colour="red"),
     entry()[:-2] + b', 0, "x"]}', entry()[:-1] + b', "calibration_samples": [[1, 2]]}',
+    entry("training", matmul_share=1e-320),
+    entry("training")[:-1] + b', "products": [{"which": "forward", "layer": 1, "seconds": 0}]}',
     entry("training")[:-1] + b', "products": [3]}', entry("training")[:-1] + b', "losses": [1], "loss_steps": [1, 2]}',
 ]  # fmt: skip
 
@@ -147,9 +168,9 @@ def test_a_journal_without_a_line_to_read_is_refused(tmp_path: Path) -> None:
     [
         ([1], "expected an object, found list"),
         ({"options": None}, "options is None"),
-        ({"options": {"baseline": 3}}, "options need the baseline"),
+        ({"options": {"baseline": 3}}, "options is .*, expected an object with baseline"),
         ({"machine": None}, "machine is None"),
-        ({"machine": {}}, "machine the cpu's name"),
+        ({"machine": {}}, "machine is {}, expected an object with cpu"),
         ({"versions": []}, "versions is "),
         ({"end": 5}, "end is 5"),
     ],
@@ -165,10 +186,13 @@ def test_an_odd_run_json_is_refused_in_a_sentence(tmp_path: Path, change: Any, m
         RunFolder(tmp_path, OPTIONS, resume=True)
 
 
-@pytest.mark.parametrize("content", [b"", b"\xff", b"[" * 100_000])
-def test_a_run_json_that_is_none_is_refused(tmp_path: Path, content: bytes) -> None:
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"", "is empty"), (b"\xff", "cannot be read as JSON"), (b"[" * 100_000, "cannot be read as JSON")],
+)
+def test_a_run_json_that_is_none_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "run.json").write_bytes(content)
-    with pytest.raises(FolderError, match=r"run.json cannot be read as JSON"):
+    with pytest.raises(FolderError, match=f"run.json {message}"):
         load_results(tmp_path)
 
 
@@ -197,3 +221,13 @@ def test_a_disk_that_is_full_from_the_start_is_named(tmp_path: Path) -> None:
     (tmp_path / "run.json.new").symlink_to("/dev/full")
     with pytest.raises(FolderError, match="No space left on device; name another with --out"):
         RunFolder(tmp_path, OPTIONS)
+
+
+def test_lines_of_windows_and_blank_lines_are_read_and_the_last_of_a_cell_counts(tmp_path: Path) -> None:
+    with RunFolder(tmp_path, OPTIONS) as folder:
+        folder.add("measurements", row())
+    twice = [entry(median_s=3e-6), b"", entry(median_s=2e-6)]
+    (tmp_path / "journal.jsonl").write_bytes(b"\xef\xbb\xbf" + b"\r\n".join(twice) + b"\r\n")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert load_results(tmp_path).measurements["median_s"].tolist() == [2e-6]

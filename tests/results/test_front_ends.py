@@ -81,7 +81,7 @@ def test_benchmarks_of_something_else_are_passed_over(tmp_path: Path) -> None:
     change(path, lambda content: content["benchmarks"][0].update(params=None, group=None, name="test_other"))
     assert [row.kernel for row in read_front_end(path).rows] == ["torch", "torch"]
     change(path, lambda content: [one.update(params={"size": 3}, name="") for one in content["benchmarks"]])
-    with pytest.raises(FrontEndError, match="no benchmark in it has a time and names its workload and kernel"):
+    with pytest.raises(FrontEndError, match="no time in it names its workload and kernel"):
         read_front_end(path)
 
 
@@ -90,11 +90,13 @@ def test_benchmarks_of_something_else_are_passed_over(tmp_path: Path) -> None:
     [
         ("absent.json", None, "absent.json does not exist; expected pytest-benchmark's JSON file"),
         ("a.csv", "a,b\n", "a.csv cannot be read as JSON"),
-        ("list.json", "[]", "list.json is not what pytest-benchmark --benchmark-json writes"),
-        ("run.json", '{"schema_version": 1}', "run.json is not what pytest-benchmark .* writes: KeyError.'benchmarks'"),
+        ("list.json", "[]", "list.json is neither pytest-benchmark's nor asv's"),
+        ("run.json", '{"schema_version": 1}', "run.json is neither pytest-benchmark's nor asv's; expected"),
         ("deep.json", "[" * 100_000, "deep.json cannot be read as JSON"),
-        ("empty.json", "", "empty.json cannot be read as JSON"),
-        ("half.json", '{"benchmarks": [{"params": {}}]}', "half.json: no benchmark in it has a time"),
+        ("empty.json", "", "empty.json is empty"),
+        ("blank.json", "\n", "blank.json is empty"),
+        ("number.json", '{"benchmarks": 5}', "number.json is neither .*TypeError"),
+        ("half.json", '{"benchmarks": [{"params": {}}]}', "half.json cannot be shown: no time in it"),
     ],
 )
 def test_other_files_are_refused_by_name(tmp_path: Path, name: str, text: str | None, message: str) -> None:
@@ -106,15 +108,15 @@ def test_other_files_are_refused_by_name(tmp_path: Path, name: str, text: str | 
 
 def test_other_folders_are_refused_by_name(asv: Path, tmp_path: Path) -> None:
     (tmp_path / "none").mkdir()
-    with pytest.raises(FrontEndError, match=r"none holds no times of a workload and kernel; expected .*\.asv/results"):
+    with pytest.raises(FrontEndError, match=r"none cannot be shown: no time in it .*; expected .*\.asv/results"):
         read_front_end(tmp_path / "none")
     change(asv / ASV_RUN, lambda content: content.update(version=1))
     with pytest.raises(
-        FrontEndError, match=r"60c581e4-existing-py.json is of asv's version 1, 2 is read: `asv update`"
+        FrontEndError, match=r"60c581e4-existing-py.json is of asv's version 1, 2 is read: `asv update` rewrites it$"
     ):
         read_front_end(asv)
     (asv / ASV_RUN).unlink()
-    with pytest.raises(FrontEndError, match="holds no times"):
+    with pytest.raises(FrontEndError, match="no time in it"):
         read_front_end(asv)
 
 
@@ -124,9 +126,7 @@ def test_odd_files_beside_asvs_are_passed_over_and_counted(asv: Path) -> None:
     (asv / "example" / "empty.json").write_text("")
     (asv / "example" / "list.json").write_text("[]")
     os.mkfifo(asv / "example" / "pipe.json")
-    content = (asv / ASV_RUN).read_text()
-    (asv / ASV_RUN).write_text(content, encoding="utf-8-sig")
-    with pytest.warns(InputWarning, match="passed over 4 of 5 files, the last because .*version 1"):
+    with pytest.warns(InputWarning, match="passed over 4 of 5 files, one because .*version 1"):
         found = read_front_end(asv)
     assert found == read_front_end(HERE / "asv")
 
@@ -170,7 +170,17 @@ def test_an_old_file_gives_what_it_can(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "stats", [{"median": 0}, {"median": -1.0}, {"median": float("nan")}, {"median": "1"}, {}, None]
+    "stats",
+    [
+        {"median": 0},
+        {"median": -1.0},
+        {"median": float("nan")},
+        {"median": float("inf")},
+        {"median": 10**400},
+        {"median": "1"},
+        {},
+        None,
+    ],
 )
 def test_a_benchmark_without_a_time_is_passed_over(tmp_path: Path, stats: Any) -> None:
     path = Path(shutil.copy(HERE / "benchmark.json", tmp_path))
@@ -186,3 +196,54 @@ def test_only_regular_files_of_a_size_are_read(tmp_path: Path) -> None:
     os.truncate(os.open(tmp_path / "large", os.O_CREAT | os.O_WRONLY), 2**28)
     with pytest.raises(FrontEndError, match="large has 256 MiB, at most 128 are read"):
         read_front_end(tmp_path / "large")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+def test_json_is_read_in_every_encoding_that_windows_writes(asv: Path, tmp_path: Path, encoding: str) -> None:
+    for path in (asv / ASV_RUN, asv / "benchmarks.json"):
+        path.write_text(path.read_text(), encoding=encoding)
+    assert read_front_end(asv) == read_front_end(HERE / "asv")
+    path = tmp_path / "benchmark.json"
+    path.write_text((HERE / "benchmark.json").read_text(), encoding=encoding)
+    assert read_front_end(path) == read_front_end(HERE / "benchmark.json")
+
+
+@pytest.mark.parametrize("place", [ASV_RUN, "example", "."])
+def test_asvs_results_are_found_from_the_folder_to_the_file(place: str) -> None:
+    assert read_front_end(HERE / "asv" / place) == read_front_end(HERE / "asv")
+
+
+def test_asvs_file_without_its_benchmarks_says_what_is_missing(asv: Path) -> None:
+    (asv / "benchmarks.json").unlink()
+    with pytest.raises(FrontEndError, match=r"py.json is asv's, whose benchmarks.json belongs into the folder above"):
+        read_front_end(asv)
+
+
+def test_an_odd_benchmark_of_asvs_spoils_no_other(asv: Path) -> None:
+    change(asv / "benchmarks.json", lambda content: content.update({"odd": {"type": "time", "param_names": None}}))
+
+    def add(content: Any) -> None:
+        times = content["results"]["ladder.Calls.time_matmul"]
+        content["results"]["ladder.Calls.time_other"] = [times[0], [["<function f at 0x7f>"], ["'torch'"]]]
+
+    change(asv / ASV_RUN, add)
+    change(
+        asv / "benchmarks.json",
+        lambda content: content.update({"ladder.Calls.time_other": content["ladder.Calls.time_matmul"]}),
+    )
+    assert read_front_end(asv) == read_front_end(HERE / "asv")
+
+
+def test_a_file_without_a_date_is_not_the_newest(tmp_path: Path) -> None:
+    for name, changes in (("a", {"commit_info": {"id": "dated"}}), ("b", {"datetime": None, "commit_info": None})):
+        shutil.copy(HERE / "benchmark.json", tmp_path / f"{name}.json")
+        change(tmp_path / f"{name}.json", lambda content, changes=changes: content.update(changes))
+    assert read_front_end(tmp_path).commit == "dated"
+    assert read_front_end(tmp_path / "b.json").commit == "unknown"
+
+
+@pytest.mark.parametrize("cpu", [{"brand": "AMD EPYC"}, {"brand_raw": "AMD EPYC"}, "AMD EPYC"])
+def test_the_processor_is_read_as_every_version_wrote_it(tmp_path: Path, cpu: Any) -> None:
+    path = Path(shutil.copy(HERE / "benchmark.json", tmp_path))
+    change(path, lambda content: content["machine_info"].update(cpu=cpu))
+    assert read_front_end(path).cpu == "AMD EPYC"

@@ -40,3 +40,19 @@ def two():
 
 def broken():
     raise RuntimeError("no data today")
+
+
+def raises():
+    raise KeyError("weights")
+
+
+def no_products():
+    return nn.BatchNorm1d(2), nn.MSELoss(), [(torch.ones(3, 2), torch.ones(3, 2))]
+
+
+def unfit():
+    return nn.Linear(2, 1), nn.MSELoss(), [(torch.ones(3, 5), torch.ones(3, 1))]
+
+
+def vector_loss():
+    return nn.Linear(2, 1), nn.MSELoss(reduction="none"), [(torch.ones(3, 2), torch.ones(3, 1))]

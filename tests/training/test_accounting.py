@@ -10,7 +10,7 @@ from matmulbench.training.accounting import Envelope, fair_share, train_kernels
 from matmulbench.training.envelope import rounding_envelope
 from matmulbench.training.learners import ReferenceLearner, TaskSubject
 from matmulbench.training.tasks import find_task
-from matmulbench.training.worker import Stopwatch, predict_seconds
+from matmulbench.training.worker import TimedKernel, predict_seconds
 from matmulbench.workload import Workload
 
 SPOILT = Path(__file__).with_name("spoilt.py")
@@ -231,7 +231,7 @@ def test_a_diverging_schedule_is_compared_as_far_as_it_is_finite():
 
 
 def test_the_stopwatch_notes_each_product_and_changes_none():
-    stopwatch = Stopwatch(torch.matmul)
+    stopwatch = TimedKernel(torch.matmul)
     a, b = torch.ones(2, 3), torch.ones(3, 4)
     assert torch.equal(stopwatch(a, b), a @ b)
     stopwatch(a, b)

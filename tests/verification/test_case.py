@@ -46,8 +46,8 @@ def test_a_case_can_be_made_again(values):
         assert torch.equal(once, again)
 
 
-def test_a_case_judges_by_name():
-    assert Case(3, 5, 7).judge("numpy") is None
-    wrong = Case(3, 5, 7, values="integers").judge("matmulbench.audit.mutants.wrong_values:zeros")
+def test_a_case_checks_a_kernel_by_name():
+    assert Case(3, 5, 7).check("numpy") is None
+    wrong = Case(3, 5, 7, values="integers").check("matmulbench.audit.mutants.wrong_values:zeros")
     assert "expected exactly" in wrong
     assert "Case(3, 5, 7, 'NN', 'float32', 'integers', 0)" in wrong

@@ -42,6 +42,17 @@ def declared_double(a, b): return a.astype(float) @ b.astype(float)
 declared_double.operands = "numpy"
 def misdeclared(a, b): return a @ b
 misdeclared.operands = "nunpy"
+def wordy(a, b):
+    if not isinstance(a, np.ndarray): raise TypeError("no tensors " + "and no tensors " * 100)
+    return torch.from_numpy(a @ b)
+def arrays_from_9_rows(a, b): return a @ b if len(a) < 9 else torch.from_numpy(a.astype(a.dtype) @ b)
+def unset(a, b): return torch.empty(len(a), b.shape[1], dtype=a.dtype).add_(a @ b)
+traced = torch.jit.trace(lambda a, b: a @ b, (torch.ones(2, 3), torch.ones(3, 4)))
+def damages(a, b):
+    c = a @ b
+    a *= 2
+    return c
+def noisy(a, b): raise RuntimeError("\\x1b[31mred \\ud800" + "x" * 10**6)
 a_number = 3
 """
 
@@ -71,9 +82,15 @@ def mine(tmp_path_factory: pytest.TempPathFactory) -> str:
         ("arrays", "error", "it takes numpy arrays: say so with --operands numpy"),
         ("late", "error", "it takes numpy arrays: say so with --operands numpy"),
         ("contiguous", "error", "right where both operands are contiguous; training makes transposed views"),
-        ("not_empty", "error", "is 0 where k is 0; a kernel that does without says so, with `empty = False`"),
+        ("not_empty", "error", "0x0x0 should give a (0, 0) tensor; a kernel that does without empty operands says"),
         ("declared_not_empty", "ok", "empty operands were not tried: its attribute `empty` is False"),
         ("arrays_not_empty", "ok", "empty operands were not tried: its attribute `empty` is False"),
+        ("wordy", "error", "it takes numpy arrays: say so with --operands numpy"),
+        ("arrays_from_9_rows", "error", "it takes numpy arrays: say so with --operands numpy"),
+        ("unset", "failed-verification", "memory that was never set"),
+        ("damages", "failed-verification", "operand a is not what it was before the call: work on a copy"),
+        ("noisy", "error", "RuntimeError: red ?xxx"),
+        ("traced", "ok", ""),
         ("optional", "ok", ""),
         ("into", "error", "takes (a, b, c), expected (a, b), and c returned: missing a required argument: 'c'"),
         ("alone", "error", "takes (a), expected (a, b), and c returned: too many positional arguments"),

@@ -71,3 +71,16 @@ def test_a_large_exact_product_is_checked_exactly():
     assert judge_large(a, b, c, exact=True).verdict == "normwise"
     c[123, 45] += 1000
     assert judge_large(a, b, c, exact=True).verdict == "fail"
+
+
+@pytest.mark.parametrize(("dtype", "bits"), [(torch.float32, 23), (torch.float64, 52)])
+def test_the_lowest_bit_of_any_element_counts_in_a_large_exact_product(dtype, bits):
+    a, b = torch.zeros(700, 400, dtype=dtype), torch.zeros(400, 300, dtype=dtype)
+    a[:, 7] = torch.arange(1, 701) + 2**bits
+    b[7] = 1
+    c = a @ b
+    assert judge_large(a, b, c, exact=True).verdict == "pass"
+    c[345, 123] -= 1
+    judgement = judge_large(a, b, c, exact=True)
+    assert judgement.verdict == "normwise"
+    assert judgement.detail.startswith(f"c[345, 123] is {2**bits + 345}, expected exactly {2**bits + 346}")

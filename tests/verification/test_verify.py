@@ -1,4 +1,5 @@
 import numpy as np
+import psutil
 import pytest
 
 from matmulbench import verify
@@ -8,9 +9,9 @@ from matmulbench.ladder import LADDER
 from matmulbench.ladder.plugins import load_kernel
 from matmulbench.results.schema import columns
 from matmulbench.verification import agreement, probe, verify_kernel
-from matmulbench.verification.large import check_precision
-from matmulbench.verification.shapes import check_mismatches
-from matmulbench.verification.subject import Subject, WrongError
+from matmulbench.verification.kernel import KernelUnderTest, WrongError
+from matmulbench.verification.search import check_large, check_mismatches
+from matmulbench.verification.shapes import full_precision
 
 MUTANTS = "matmulbench.audit.mutants"
 
@@ -114,8 +115,9 @@ def test_operands_rounded_at_one_shape_alone_are_found(tmp_path, operand, shape,
     mine = tmp_path / "mine.py"
     mine.write_text(ROUNDING.format(operand=operand, shape=shape, bits=bits))
     spec = f"{mine}:matmul"
+    kernel = KernelUnderTest(spec, load_kernel(spec), dtype, prop="full precision")
     with pytest.raises(WrongError) as found:
-        check_precision(Subject(spec, load_kernel(spec), dtype, prop="full precision"), 100.0)
+        check_large(kernel, full_precision(dtype), 100.0)
     assert str(found.value).startswith(f"full precision: {'x'.join(map(str, shape))}")
     heard = []
     exec(found.value.repeat.strip("`"), {"print": heard.append})
@@ -123,9 +125,9 @@ def test_operands_rounded_at_one_shape_alone_are_found(tmp_path, operand, shape,
 
 
 def test_an_algorithm_of_strassens_type_may_lose_bits_of_sums():
-    subject = Subject("strassen", strassen, "float32")
-    check_precision(subject, 0.1)
-    assert "all-bits" in subject.normwise
+    kernel = KernelUnderTest("strassen", strassen, "float32")
+    check_large(kernel, full_precision("float32"), 0.1)
+    assert "all-bits" in kernel.normwise[1]
 
 
 def test_operands_that_do_not_match_must_be_refused(tmp_path):
@@ -137,6 +139,27 @@ def test_operands_that_do_not_match_must_be_refused(tmp_path):
 
 @pytest.mark.parametrize("spec", [rung.name for rung in LADDER])
 def test_every_rung_refuses_operands_that_do_not_match(spec):
-    subject = Subject(spec, load_kernel(spec), "float64")
-    check_mismatches(subject)
-    assert not subject.notes
+    kernel = KernelUnderTest(spec, load_kernel(spec), "float64")
+    check_mismatches(kernel)
+    assert not kernel.notes
+
+
+def test_processes_that_a_kernel_leaves_behind_are_named_and_end_with_it(host, tmp_path):
+    mine = tmp_path / "mine.py"
+    mine.write_text(LEAVES.format(pid=str(tmp_path / "pid")))
+    row = verify_kernel(host, f"{mine}:matmul", "float32", "quick")
+    assert row.status == "ok"
+    assert row.finding == "leaves processes behind after its calls, which end with its own: 1 sleep"
+    pid = int((tmp_path / "pid").read_text())
+    assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
+LEAVES = """
+import pathlib, subprocess
+left = []
+def matmul(a, b):
+    if not left:
+        left.append(subprocess.Popen(["sleep", "60"], start_new_session=True))
+        pathlib.Path({pid!r}).write_text(str(left[0].pid))
+    return a @ b
+"""

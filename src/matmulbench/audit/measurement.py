@@ -24,7 +24,7 @@ from matmulbench.training.accounting import train_kernels
 from matmulbench.workload import FIRST, Workload
 
 if TYPE_CHECKING:
-    from matmulbench.audit.mutants.clocks import ClockMutant
+    from matmulbench.audit.mutants import Mutant
 
 _HERE = "matmulbench.audit.planted"
 WORKLOADS = ("5x784x10", "64x784x50", "1000x784x50")
@@ -32,6 +32,14 @@ DEFAULT_BUDGET_S = 10.0
 CHEATED = ("256x256x256", "64x784x50")
 CHEATS_BUDGET_S = 3.0
 NO_GAIN = 1.1  # what a ratio of equals may show in so short a time
+_SEEN_AS = {  # a reason that is expected: words of the finding
+    **{word: word for word in ("seen before", "two clocks", "results missing", "processor time", "idle", "roof")},
+    "wrong result": ", expected ",
+    "settings": " changes ",
+    "error": "error: ",
+    "crashed": "crashed: ",
+    "no gain": "no gain",  # what is not refused
+}
 _TURN_S, _TURNS = 2.0, 5  # of extrapolating
 EXTRAPOLATED = (
     ("triple-loop", "5x100x10"),
@@ -109,15 +117,15 @@ def restarts(runs: int) -> Iterator[Check]:
 
 def cheats(host: Host, quick: bool, progress: Callable[[str], None]) -> Iterator[Check]:
     """Time kernels that cheat in time: each is refused for a reason of its own, or no faster than it is."""
-    from matmulbench.audit.mutants.clocks import clock_mutants
+    from matmulbench.audit.mutants import mutants
 
     for text in CHEATED[: 1 if quick else 2]:
-        for mutant in clock_mutants()[:: 3 if quick else 1]:
+        for mutant in mutants("clocks")[:: 3 if quick else 1]:
             progress(f"{mutant.name} {text}")
             cells = measure_cells(host, Workload.parse(text), [mutant.spec], mutant.honest, CHEATS_BUDGET_S)
             row = next(cell.row for cell in cells if cell.row.kernel == mutant.spec)
             yield _judge_cheat("in time", mutant, text, row.status, row.reason, row.speedup)
-    for mutant in clock_mutants()[:: 6 if quick else 1]:
+    for mutant in mutants("clocks")[:: 6 if quick else 1]:
         progress(f"{mutant.name} in training")
         for trained, _ in train_kernels(host, "digits", [mutant.spec], mutant.honest, CHEATS_BUDGET_S):
             if trained.kernel == mutant.spec:
@@ -126,13 +134,14 @@ def cheats(host: Host, quick: bool, progress: Callable[[str], None]) -> Iterator
 
 
 def _judge_cheat(
-    where: str, mutant: ClockMutant, setting: str, status: str, reason: str | None, gain: float | None
+    where: str, mutant: Mutant, setting: str, status: str, reason: str | None, gain: float | None
 ) -> Check:
-    required = f"{' or '.join(mutant.reasons)}; or no gain"
-    if status != Status.OK:
-        return Check(f"{mutant.name} {where}", f"{setting}: {mutant.does}", required, f"{status}: {reason}", True)
-    passed = gain is not None and gain <= NO_GAIN
-    return Check(f"{mutant.name} {where}", f"{setting}: {mutant.does}", required, f"{gain or 0:.3g}x", passed)
+    required = f"{' or '.join(one for one in mutant.expected if one != 'no gain')}; or no gain"
+    if status == Status.OK:
+        passed, got = gain is not None and gain <= NO_GAIN, f"{gain or 0:.3g}x"
+    else:
+        passed, got = any(_SEEN_AS[one] in f"{status}: {reason}" for one in mutant.expected), f"{status}: {reason}"
+    return Check(f"{mutant.name} {where}", f"{setting}: {mutant.does}", required, got, passed)
 
 
 def planted_delay(host: Host, text: str, delay: float, seconds: float, trials: int) -> Iterator[Check]:

@@ -1,19 +1,18 @@
-"""The judge judged: every wrong mutant must be refused for its own reason, no right one may be."""
+"""Verification tested: every wrong mutant must be refused for its own reason, no right one may be."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from matmulbench.audit import Check
+from matmulbench.audit.mutants import Mutant, mutants
 from matmulbench.isolation import Host
 from matmulbench.isolation.requests import JudgeRandomised
+from matmulbench.ladder import LADDER
 from matmulbench.results.schema import Status, VerificationRow
 from matmulbench.verification import verify_kernel
 from matmulbench.workload import DTYPES
-
-if TYPE_CHECKING:
-    from matmulbench.audit.mutants import Mutant
 
 
 def audit_verification(
@@ -23,14 +22,12 @@ def audit_verification(
     progress: Callable[[str], None] = lambda text: None,
 ) -> Iterator[Check]:
     """Verify all mutants, or the ``chosen``: one of the properties or statuses expected of each must be named."""
-    from matmulbench.audit.mutants import mutants
-
     with Host(threads=2) as host:
         for mutant in mutants() if chosen is None else chosen:
             progress(mutant.name)
             row = verify_kernel(host, mutant.spec, mutant.dtype, effort, silence_limit)
             required, got = " or ".join(mutant.expected), row.finding or row.verdict or row.status
-            yield Check(mutant.name, mutant.planted, required, got, found(row) in mutant.expected)
+            yield Check(mutant.name, mutant.does, required, got, found(row) in mutant.expected)
 
 
 def audit_right_kernels(
@@ -43,10 +40,7 @@ def audit_right_kernels(
     list of dict
         kernel, dtype, cases, residual, verdict, finding, passed.
     """
-    from matmulbench.audit.mutants import mutants
-    from matmulbench.ladder import LADDER
-
-    right = [(mutant.name, mutant.spec) for mutant in mutants() if mutant.expected in (("pass",), ("normwise",))]
+    right = [(mutant.name, mutant.spec) for mutant in mutants("right")]
     rows = []
     with Host(threads=2) as host:
         for name, spec in [*((rung.name, rung.name) for rung in LADDER), *right]:

@@ -3,6 +3,6 @@
 from matmulbench.data.embedded import breast_cancer, digits
 from matmulbench.data.errors import DataError
 from matmulbench.data.fetch import fetch_mnist
-from matmulbench.data.mnist_files import Mnist, first_product, mnist
+from matmulbench.data.mnist_files import Mnist, mnist
 
-__all__ = ["DataError", "Mnist", "breast_cancer", "digits", "fetch_mnist", "first_product", "mnist"]
+__all__ = ["DataError", "Mnist", "breast_cancer", "digits", "fetch_mnist", "mnist"]

@@ -8,12 +8,14 @@ from pathlib import Path
 
 from matmulbench.data.errors import DataError
 from matmulbench.data.mnist_files import cache_folder
+from matmulbench.errors import printable
 
 MIRRORS = (
     "https://ossci-datasets.s3.amazonaws.com/mnist/",
     "https://storage.googleapis.com/cvdf-datasets/mnist/",
     "https://raw.githubusercontent.com/fgnt/mnist/master/",
 )
+_TIMEOUT_S = 30.0  # for a mirror's answer
 
 # sha256 of the files as every mirror serves them
 ARCHIVES = {
@@ -24,27 +26,12 @@ ARCHIVES = {
 }
 
 
-def fetch_mnist(
-    folder: Path | None = None,
-    progress: Callable[[str], None] = lambda text: None,
-    mirrors: tuple[str, ...] = MIRRORS,
-    timeout: float = 30.0,
-) -> Path:
-    """Download the four MNIST files and return the folder that has them.
+def fetch_mnist(progress: Callable[[str], None] = lambda text: None) -> Path:
+    """Download the four MNIST files into the user's cache and return the folder that has them.
 
     A file that is there with the right checksum is not fetched again. A download comes under another name and
-    takes its own once its checksum is right, so that one cut short leaves nothing behind.
-
-    Parameters
-    ----------
-    folder
-        where to; by default the user's cache.
-    progress
-        hears of each file before it is fetched.
-    mirrors
-        addresses to try in order, each twice.
-    timeout
-        seconds to wait for a mirror's answer.
+    takes its own once its checksum is right, so that one cut short leaves nothing behind. ``progress`` is called with
+    each file's address before it is fetched.
 
     Raises
     ------
@@ -53,31 +40,25 @@ def fetch_mnist(
     """
     import pooch
 
-    pooch.get_logger().setLevel("ERROR")  # what failed is told below
-    folder = folder or cache_folder()
-    downloader = pooch.HTTPDownloader(timeout=timeout)
-    for name, sha256 in ARCHIVES.items():
-        failures = []
-        progress(f"fetch {name}")
-        for mirror in mirrors * 2:
-            try:
-                pooch.retrieve(f"{mirror}{name}", f"sha256:{sha256}", fname=name, path=folder, downloader=downloader)
-                break
-            except (
-                OSError,
-                ValueError,
-            ) as error:  # requests' errors are OSErrors, a wrong checksum a ValueError
-                failures.append(f"{mirror}{name}: {_short(error)}")
-        else:
-            raise DataError(_by_hand(folder, failures[: len(mirrors)]))
-    return folder
-
-
-def _short(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    if "hash" in text.lower():
-        return "other content than expected (sha256 differs)"
-    return f"{type(error).__name__}: {text[:100]}"
+    pooch.get_logger().setLevel("ERROR")  # the error raised below names each failure
+    folder = cache_folder()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"{folder}: {error.strerror}; XDG_CACHE_HOME names another folder for caches") from None
+    downloader = pooch.HTTPDownloader(timeout=_TIMEOUT_S)
+    failures = []
+    for mirror in MIRRORS:
+        store = pooch.create(folder, mirror, registry=ARCHIVES, retry_if_failed=1)
+        try:
+            for name in ARCHIVES:
+                progress(f"fetch {mirror}{name}")
+                store.fetch(name, downloader=downloader)
+            return folder
+        except (OSError, ValueError) as error:  # requests' errors are OSErrors, a wrong checksum a ValueError
+            wrong = "other content than expected (sha256 differs)" if "hash" in str(error).lower() else str(error)
+            failures.append(f"{mirror}{name}: {printable(wrong, 300)}")
+    raise DataError(_by_hand(folder, failures))
 
 
 def _by_hand(folder: Path, failures: list[str]) -> str:

@@ -7,7 +7,7 @@ import os
 import re
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,10 +15,8 @@ import numpy.typing as npt
 from matmulbench.data.array_pickle import load_pairs
 from matmulbench.data.embedded import Pair
 from matmulbench.data.errors import DataError
-from matmulbench.data.readers import IDX, ZIP, read_csv, read_idx, read_npz, unpacked
-
-if TYPE_CHECKING:
-    import torch
+from matmulbench.data.readers import BOM, IDX, ZIP, read_csv, read_idx, read_npz, unpacked
+from matmulbench.errors import printable
 
 VARIABLE = "MATMULBENCH_DATA"
 _PIXELS, _ROWS, _TEST, _FEWEST = 784, 60_000, 10_000, 1_000
@@ -31,8 +29,9 @@ FILES = {
     "t10k-labels": ((_TEST,), "ddeff807876a9661a1110d45c266c86239a3a1b7d37da0c3716a7a683c852ff5"),
 }
 # Other sets of the same names and shapes: md5 of their gzipped train-images, as torchvision lists it
-_OTHERS = {"8d4fb7e6c68d591d4c3dfef9ec88bf0d": "Fashion-MNIST's", "bdb82020997e1d708af4cf47b453dcf7": "KMNIST's"}
-_ONE_FILE = r"(mnist.*\.(npz|pkl|pickle)|(mnist_)?train\.csv)(\.gz)?"
+_OTHERS = {"8d4fb7e6c68d591d4c3dfef9ec88bf0d": "Fashion-MNIST", "bdb82020997e1d708af4cf47b453dcf7": "KMNIST"}
+_PACKED = r"(\.(gz|bz2|xz))?"
+_ONE_FILE = rf"(.*mnist.*\.(npz|pkl|pickle)|(.*mnist_)?train\.csv){_PACKED}"
 _ACCEPTED = (
     "Accepted are the four IDX files (train-images-idx3-ubyte.gz, train-labels-idx1-ubyte.gz, "
     "t10k-images-idx3-ubyte.gz and t10k-labels-idx1-ubyte.gz, or unpacked), Keras' mnist.npz, Kaggle's train.csv (its "
@@ -76,54 +75,38 @@ def mnist(data_dir: str | Path | None = None) -> Mnist:
     DataError
         if files are absent or not what they should be; the message names file and field.
     """
-    given = Path(data_dir or os.environ.get(VARIABLE) or cache_folder()).expanduser()
+    given = Path(data_dir or os.environ.get(VARIABLE) or cache_folder())
+    try:
+        found = _find(given.expanduser())
+    except (OSError, RuntimeError) as error:  # a RuntimeError: ~name of nobody
+        raise DataError(f"{given}: {getattr(error, 'strerror', None) or error}") from None
+    return _read_one(found) if isinstance(found, Path) else _read_four(found)
+
+
+def _find(given: Path) -> Path | dict[str, Path]:
+    """Return the file that has all of MNIST, or the IDX files by what they have."""
     if given.is_file():
         with unpacked(given) as file:
             if file.read(3) != IDX:
-                return _read_one(given)
+                return given
         given = given.parent
-    found: dict[str, Path] = {}
+    partial: dict[str, Path] = {}
     for place in (given, given / "raw", given / "MNIST", given / "MNIST" / "raw"):
-        try:
-            files = sorted(path for path in place.iterdir() if path.is_file()) if place.is_dir() else []
-        except OSError as error:
-            raise DataError(f"{place}: {error.strerror}") from None
-        idx = {name: path for name in FILES for path in files if _is_idx_of(name, path.name)}
+        files = [path for path in place.iterdir() if path.is_file()] if place.is_dir() else []
+        files.sort(key=lambda path: (len(path.name), path.name))
+        # Copies are called train-images.idx3-ubyte and the like.
+        names = {name: rf"{name}([-._]idx\d)?([-._]ubyte)?{_PACKED}" for name in FILES}
+        idx = {name: path for name in FILES for path in files if re.fullmatch(names[name], path.name)}
         if len(idx) == len(FILES):
-            return _read_four(idx)
+            return idx
         for path in files:
-            if re.fullmatch(_ONE_FILE, path.name):
-                return _read_one(path)
-        found = found or idx
-    absent = f", absent: {', '.join(sorted(FILES.keys() - found.keys()))}" if found else ""
-    raise DataError(f"{given}: MNIST is not there{absent}. {_ACCEPTED}")
-
-
-def first_product(data_dir: str | Path | None = None, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the first product of the article: the first five images of the valid set, and random weights.
-
-    Returns
-    -------
-    ``m1`` (5, 784), that is ``x_valid[:5]``, and ``m2`` (784, 10), that is ``torch.randn(784, 10)``, float32.
-
-    Examples
-    --------
-    >>> from matmulbench.ladder.broadcasting import matmul
-    >>> m1, m2 = first_product()  # doctest: +SKIP
-    >>> matmul(m1, m2).shape  # doctest: +SKIP
-    torch.Size([5, 10])
-    """
-    import torch
-
-    (_, _), (x_valid, _), _ = mnist(data_dir)
-    m1 = torch.from_numpy(x_valid[:5])
-    m2 = torch.randn(784, 10, generator=torch.Generator().manual_seed(seed))
-    return m1, m2
-
-
-def _is_idx_of(name: str, file: str) -> bool:
-    """Tell whether ``file`` is called as copies of the IDX file ``name`` are: train-images.idx3-ubyte and the like."""
-    return re.fullmatch(rf"{name}([-._]idx\d)?([-._]ubyte)?(\.gz)?", file) is not None
+            if re.fullmatch(_ONE_FILE, path.name, re.IGNORECASE):
+                return path
+        partial = partial or idx
+    absent = f", absent: {', '.join(sorted(FILES.keys() - partial.keys()))}" if partial else ""
+    others = sorted(path.name for path in given.iterdir())[:6] if given.is_dir() and not partial else []
+    there = f" (there are {printable(', '.join(others), 200)})" if others else ""
+    raise DataError(f"{given}: MNIST is not there{absent}{there}. {_ACCEPTED}")
 
 
 def _read_four(paths: dict[str, Path]) -> Mnist:
@@ -133,13 +116,15 @@ def _read_four(paths: dict[str, Path]) -> Mnist:
 
 
 def _read_one(path: Path) -> Mnist:
-    """Read a file that has all of MNIST; its first bytes tell its form."""
+    """Read a file that has all of MNIST; its format shows in its first bytes."""
     with unpacked(path) as file:
-        start = file.read(2)
+        start = file.read(3)
+    if not start:
+        raise DataError(f"{path}: the file is empty")
     if start.startswith(ZIP):
         train_x, train_y, test_x, test_y = read_npz(path)
         train, test = _pair(path, "train", train_x, train_y, _ROWS), _pair(path, "test", test_x, test_y, _TEST)
-    elif start[:1].isalnum() or start[:1] == b'"':
+    elif start == BOM or start[:1].isalnum() or start[:1] == b'"':
         train, test = _read_csv(path)
     elif start[:1] in b"\x80(]":
         train, test = _read_pickle(path)
@@ -170,7 +155,7 @@ def _read_pickle(path: Path) -> tuple[Pair, Pair]:
 
 def _pair(path: Path, part: str, x: npt.NDArray[Any], y: npt.NDArray[Any], rows: int) -> Pair:
     """Check ``rows`` images of pixels from 0 to 255, or as floats from 0 to 1, and their labels; bring them to Pair."""
-    if x.shape not in ((rows, _PIXELS), (rows, 28, 28), (rows, 28, 28, 1)):
+    if x.shape[:1] != (rows,) or x.size != rows * _PIXELS:
         raise DataError(f"{path}: {part} x: shape {x.shape}, expected ({rows}, {_PIXELS}) or ({rows}, 28, 28)")
     if y.shape != (rows,):
         raise DataError(f"{path}: {part} y: shape {y.shape}, expected ({rows},)")
@@ -196,7 +181,8 @@ def _split(paths: dict[str, Path], train: Pair, test: Pair) -> Mnist:
         checksum = hashlib.sha256(np.rint(array * scale).astype(np.uint8)).hexdigest()
         if checksum != expected:
             packed = hashlib.md5(paths[name].read_bytes(), usedforsecurity=False).hexdigest()
-            found = _OTHERS.get(packed, f"sha256 {checksum}")
-            raise DataError(f"{paths[name]}: {name}: not MNIST: the content is {found}, MNIST's is sha256 {expected}")
+            found = _OTHERS.get(packed, "another data set of that shape (Fashion-MNIST? KMNIST?), or MNIST reordered")
+            differs = f"the content's sha256 is {checksum}, MNIST's {expected}"
+            raise DataError(f"{paths[name]}: {name}: not MNIST but {found}: {differs}")
     (x, y), cut = train, len(train[0]) * 5 // 6
     return Mnist((x[:cut], y[:cut]), (x[cut:], y[cut:]), test)

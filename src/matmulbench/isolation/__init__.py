@@ -9,7 +9,7 @@ A child runs the kernel's code and is not trusted: what it sends is JSON, never 
 """
 
 from matmulbench.isolation.environment import thread_environment
-from matmulbench.isolation.host import Child, Host, LostError, Outcome
+from matmulbench.isolation.host import IMPORT_S, Child, Host, LostError, Outcome
 from matmulbench.isolation.serve import describe, send, wait_for_go
 
-__all__ = ["Child", "Host", "LostError", "Outcome", "describe", "send", "thread_environment", "wait_for_go"]
+__all__ = ["IMPORT_S", "Child", "Host", "LostError", "Outcome", "describe", "send", "thread_environment", "wait_for_go"]

@@ -43,14 +43,22 @@ def descendants_s(pid: int) -> float:
     return 0.0
 
 
+def end_descendants(pid: int) -> None:
+    """Kill all descendants of ``pid``, in whatever session they are."""
+    with suppress(psutil.Error):
+        for process in psutil.Process(pid).children(recursive=True):
+            with suppress(psutil.Error):
+                process.kill()
+
+
 def end_orphans(spare: set[int]) -> None:
     """Kill all children of this process but those of ``spare``, with their descendants."""
     with suppress(psutil.Error):
         for orphan in psutil.Process().children():
             if orphan.pid in spare:
                 continue
-            for process in [*orphan.children(recursive=True), orphan]:
-                with suppress(psutil.Error):
-                    process.kill()
+            end_descendants(orphan.pid)
+            with suppress(psutil.Error):
+                orphan.kill()
             with suppress(ChildProcessError):
                 os.waitpid(orphan.pid, 0)

@@ -23,5 +23,6 @@ DROPPED = ("OMP_PLACES", "GOMP_CPU_AFFINITY", "OMP_THREAD_LIMIT", "OMP_DYNAMIC")
 
 def thread_environment(threads: int) -> dict[str, str]:
     """Return the variables that fix every pool at ``threads`` threads, unpinned, and keep freed memory."""
-    pools = dict.fromkeys(_POOLS, str(threads)) | {"MKL_DYNAMIC": "FALSE"}
+    # torch.compile's worker processes would go on working while others are timed.
+    pools = dict.fromkeys(_POOLS, str(threads)) | {"MKL_DYNAMIC": "FALSE", "TORCHINDUCTOR_COMPILE_THREADS": "1"}
     return pools | _SPIN_LIMITS | _KEEP_FREED_MEMORY | _UNPINNED

@@ -15,12 +15,14 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.reduction import send_handle
 from typing import Any, Self
 
+from matmulbench.isolation.census import end_descendants
 from matmulbench.isolation.environment import DROPPED, thread_environment
 from matmulbench.isolation.requests import Request
 from matmulbench.status import Status
 
 DEFAULT_MEMORY_LIMIT = 16 * 2**30
 _IMPORT_LIMIT = 120.0
+IMPORT_S = 20.0  # that a user's import may take, if nothing else is asked for
 _SLICE = 0.5
 _LONGEST_ANSWER = 2**28  # bytes
 
@@ -43,11 +45,12 @@ class LostError(Exception):
 class Host:
     """A process with ``threads`` threads per pool that forks children.
 
+    ``import_s`` is how many seconds the import of a user's kernel or model may take in each of them.
     Use as a context manager, or :meth:`close` it.
     """
 
-    def __init__(self, threads: int = 1) -> None:
-        self.threads = threads
+    def __init__(self, threads: int = 1, import_s: float = IMPORT_S) -> None:
+        self.threads, self.import_s = threads, import_s
         self._process: subprocess.Popen[bytes] | None = None
         self._control: Connection | None = None
         self._ended: dict[int, int] = {}  # pid: wait status
@@ -61,6 +64,7 @@ class Host:
     def close(self) -> None:
         """End the host; children still running are killed with it."""
         if self._process:
+            end_descendants(self._process.pid)
             self._process.kill()
             self._process.wait()
         if self._control:
@@ -205,10 +209,16 @@ class Child:
 
         ``on_ready`` is called when the child waits for the word to go on, which it is then given.
 
-        ``silence_limit`` is how many seconds may pass without a sign of life from the child; then it is killed.
+        ``silence_limit`` is how many seconds may pass without a sign of life from the child; then it is killed. The
+        host's ``import_s`` comes before the first one, where ``request`` imports what a user wrote.
         ``descriptors`` are of files that travel with the request. ``on_progress`` is called with what is sent
         meanwhile. A status of ``lost`` means that the host died, which is no fault of the child's.
         """
+        limit, late = silence_limit, f"no sign of life for {silence_limit:g} s"
+        if request.imports:
+            limit = self.host.import_s + (0 if request.reports_import else silence_limit)
+            seen = "its import takes longer than" if request.reports_import else "no sign of life for"
+            late = f"{seen} {limit:g} s; --import-timeout gives it more"
         try:
             self._pipe.send((request, len(descriptors)))
             for descriptor in descriptors:
@@ -228,9 +238,9 @@ class Child:
                     if ended is not None:
                         return self._end(ended)
                     control = self.host.control
-                    if not hears([self._pipe, *([control] if control else [])], silence_limit):
+                    if not hears([self._pipe, *([control] if control else [])], limit):
                         self.close()
-                        return Outcome(Status.TIMEOUT, reason=f"no sign of life for {silence_limit:g} s")
+                        return Outcome(Status.TIMEOUT, reason=late)
                     if not self._pipe.poll():
                         continue
                 try:
@@ -243,6 +253,7 @@ class Child:
                     on_ready()
                     self._pipe.send_bytes(b"go")
                 else:
+                    limit, late = silence_limit, f"no sign of life for {silence_limit:g} s"
                     on_progress(content)
         except OSError:
             return self._wait_for_end()
@@ -260,6 +271,7 @@ class Child:
 
     def close(self) -> None:
         """End the process and all that it started."""
+        end_descendants(self.pid)
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
         with contextlib.suppress(ProcessLookupError, PermissionError):

@@ -15,9 +15,18 @@ from matmulbench.workload import Workload
 
 @dataclass(frozen=True)
 class Request:
-    """One thing to do in a child. ``target`` says where the function is that does it."""
+    """One thing to do in a child. ``target`` says where the function is that does it.
+
+    ``reports_import`` says that a sign of life follows as soon as what the user wrote is imported.
+    """
 
     target: ClassVar[str]
+    reports_import: ClassVar[bool] = False
+
+    @property
+    def imports(self) -> bool:
+        """Whether it imports a user's kernel or model."""
+        return any(hasattr(self, name) for name in ("spec", "task", "model"))
 
     def carry_out(self, descriptors: list[int]) -> Any:
         """Do it, here; ``descriptors`` are of files that came with it."""
@@ -37,7 +46,8 @@ class Request:
 class LoadKernel(Request):
     """Import a kernel."""
 
-    target = "matmulbench.verification.sealed:load"
+    target = "matmulbench.verification.worker:load"
+    reports_import = True
     spec: str
 
 
@@ -48,7 +58,8 @@ class LoadKernel(Request):
 class Examine(Request):
     """Examine the kernel ``spec`` for ``dtype``; returns the fields of an examination's report."""
 
-    target = "matmulbench.verification.sealed:examine_here"
+    target = "matmulbench.verification.worker:examine"
+    reports_import = True
     spec: str
     dtype: str
     effort: str
@@ -58,7 +69,7 @@ class Examine(Request):
 class Confirm(Request):
     """Judge one case, given by its fields, alone, in a process without a past."""
 
-    target = "matmulbench.verification.sealed:confirm_here"
+    target = "matmulbench.verification.worker:confirm"
     spec: str
     case: dict[str, Any]
 
@@ -67,7 +78,7 @@ class Confirm(Request):
 class Multiply(Request):
     """Multiply cases, given by their fields, and write the results into the shared file that comes with it."""
 
-    target = "matmulbench.verification.sealed:multiply"
+    target = "matmulbench.verification.worker:multiply"
     spec: str
     cases: list[dict[str, Any]]
 
@@ -76,25 +87,16 @@ class Multiply(Request):
 class Judge(Request):
     """Judge the results that another process wrote into the shared file; returns a finding or None."""
 
-    target = "matmulbench.verification.sealed:judge"
+    target = "matmulbench.verification.worker:judge_results"
     cases: list[dict[str, Any]]
     allow_normwise: bool
-
-
-@dataclass(frozen=True)
-class AgreementResults(Request):
-    """Multiply the cases in which kernels are compared with each other; returns nested lists."""
-
-    target = "matmulbench.verification.agreement:results"
-    spec: str
-    dtype: str
 
 
 @dataclass(frozen=True)
 class JudgeRandomised(Request):
     """Judge ``count`` random cases; returns the fields of an examination's report."""
 
-    target = "matmulbench.verification.sealed:judge_randomised_here"
+    target = "matmulbench.verification.worker:check_randomised"
     spec: str
     dtype: str
     count: int
@@ -297,3 +299,11 @@ class JudgeParameters(Request):
     step: int
     plain: bool
     accuracies: bool
+
+
+@dataclass(frozen=True)
+class TraceModel(Request):
+    """List the matrix products of one training step of the model that a factory makes; returns rows."""
+
+    target = "matmulbench.training.trace:trace_here"
+    model: str

@@ -144,7 +144,8 @@ def limit_memory(limit: int) -> None:
 def describe(error: BaseException) -> tuple[Status, str]:
     """Turn an exception into a status and a one-line reason that says where it was raised."""
     try:
-        text = printable("; ".join([str(error), *getattr(error, "__notes__", ())]))
+        notes = [printable(note) for note in getattr(error, "__notes__", ())]
+        text = "; ".join([printable(str(error), 300 if notes else 500), *notes])  # advice is never cut for length
     except Exception:  # a kernel's own exception may not even have a text
         text = "an exception without a text"
     memory = isinstance(error, MemoryError) or "can't allocate memory" in text or "not enough memory" in text

@@ -8,8 +8,10 @@ costs is part of what is timed.
 from __future__ import annotations
 
 import ast
+import difflib
 import functools
 import importlib
+import importlib.machinery
 import importlib.util
 import inspect
 import os
@@ -69,8 +71,10 @@ def find_function(name: str, spec: str | None = None, kind: str = "kernel") -> s
     what = f"{kind} {spec or name!r}"
     place, _, function = name.rpartition(":") if ":" in name else (name, "", "")
     if not place.endswith(".py"):
-        if not function.isidentifier():
+        if not all(map(str.isidentifier, [*place.split("."), function])):
             raise UsageError(f"{what}: expected path/to/file.py:function or package.module:function")
+        if source := _source(place):
+            _check_defined(function, source, what)
         return name
     if function and not function.isidentifier():
         raise UsageError(f"{what}: {function!r} is no function name; expected path/to/file.py:function")
@@ -78,22 +82,52 @@ def find_function(name: str, spec: str | None = None, kind: str = "kernel") -> s
         path = Path(place).expanduser().resolve()
     except RuntimeError:
         raise UsageError(f"{what}: there is no home of {place.partition('/')[0][1:]}") from None
+    except ValueError:  # a path may not hold a NUL
+        raise UsageError(f"{what}: there is no file {place!r}") from None
     if not path.is_file():
         raise UsageError(f"{what}: there is no file {place!r}")
     if not function:
-        there = _functions(path)
-        advice = f"there are {', '.join(there)}: name it as {place}:{there[0]}" if there else "there is none in it"
+        there = _functions(_parsed(path))
+        advice = f"it has: {', '.join(there)}; name it as {place}:{there[0]}" if there else "there is none in it"
         raise UsageError(f"{what}: which function? {advice}")
+    _check_defined(function, path, what)
     return f"{path}:{function}"
 
 
-def _functions(path: Path) -> list[str]:
-    """Return the names of the functions that a file defines; it is not run."""
+def _parsed(path: Path) -> ast.Module:
     try:
-        body = ast.parse(path.read_bytes()).body
+        return ast.parse(path.read_bytes())
     except (OSError, SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise UsageError(f"file {str(path)!r} cannot be read as Python: {error}") from None
-    return [each.name for each in body if isinstance(each, ast.FunctionDef) and not each.name.startswith("_")]
+
+
+def _functions(module: ast.Module) -> list[str]:
+    """Return the names of the functions that a file defines; it is not run."""
+    return [each.name for each in module.body if isinstance(each, ast.FunctionDef) and not each.name.startswith("_")]
+
+
+def _check_defined(function: str, path: Path, what: str) -> None:
+    """Raise UsageError if ``function`` is no name that the file can give to anything; it is not run."""
+    module = _parsed(path)
+    nodes = list(ast.walk(module))
+    names = {getattr(node, "name", None) or getattr(node, "id", None) for node in nodes}
+    names |= {(node.asname or node.name).partition(".")[0] for node in nodes if isinstance(node, ast.alias)}
+    if names & {function, "*", "globals", "vars", "exec", "eval", "setattr", "__getattr__"}:  # or who knows
+        return
+    there = _functions(module)
+    near = difflib.get_close_matches(function, there, n=3) or there
+    raise UsageError(f"{what}: no function {function!r}; it has: {', '.join(near) or 'none'}")
+
+
+def _source(module: str) -> Path | None:
+    """Return the file of a module of the user's project; None if it is installed, or found by importing alone."""
+    top = module.partition(".")[0]
+    installed = [place for place in sys.path if "site-packages" in place]
+    if top in sys.stdlib_module_names or importlib.machinery.PathFinder.find_spec(top, installed):
+        return None
+    places = [folder.joinpath(*module.split(".")) for folder in _project()]
+    files = [path for place in places for path in (place.with_suffix(".py"), place / "__init__.py")]
+    return next((path for path in files if path.is_file()), None)
 
 
 def with_operands(spec: str, operands: str | None) -> str:
@@ -157,7 +191,7 @@ def load_function(spec: str, kind: str = "kernel") -> Callable[..., Any]:
         function: Callable[..., Any] = getattr(module, name)
     except AttributeError:
         offered = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
-        raise UsageError(f"{kind} {spec!r}: no function {name!r}; there are {', '.join(offered) or 'none'}") from None
+        raise UsageError(f"{kind} {spec!r}: no function {name!r}; it has: {', '.join(offered) or 'none'}") from None
     if not callable(function):
         raise UsageError(f"{kind} {spec!r}: {name!r} is no function, its type is {type(function).__name__}")
     return function
@@ -261,10 +295,15 @@ def _search(folder: Path) -> None:
     _searched.add(str(folder))
 
 
-def _search_project() -> None:
-    """Let the user's folder be searched, and that of the project it belongs to, for ``package.module:function``."""
+def _project() -> list[Path]:
+    """Return the folders of the project that the user's folder belongs to, and that folder itself."""
     here = Path.cwd()
     project = next((folder for folder in (here, *here.parents) if (folder / "pyproject.toml").is_file()), here)
-    for folder in dict.fromkeys([project, project / "src", here]):
+    return list(dict.fromkeys([project, project / "src", here]))
+
+
+def _search_project() -> None:
+    """Let the user's project be searched for ``package.module:function``."""
+    for folder in _project():
         if str(folder) not in sys.path and folder.is_dir():
             _search(folder)

@@ -209,7 +209,7 @@ class KernelCandidate(Candidate):
         assert self.cost
         began = perf_counter()
         self._extra_s = 0.0
-        self.seal.wake(self._child)
+        self.seal.wake(self._child, number)
         check = self.checks < 2 or (self.check_s < _CHECKED_SHARE * self.turns_s and _draw.random() < _CHECKED)
         seen_too = number <= _SEEN_AT_FIRST or number % _SEEN_EVERY == 0
         seen_too = seen_too and operands.has_recurring(self.workload)
@@ -407,7 +407,7 @@ def _cell(
     row.setup_s = statistics.median(one.setups_s) if one.setups_s else None
     if base:
         row.speedup, row.speedup_ci_low, row.speedup_ci_high = seen.speedup.figures
-        row.verdict = seen.verdict
+        row.verdict = "baseline" if one.name == baseline else seen.verdict
         if row.verdict == "unclear":
             row.reason = _why_unclear(row, warnings)
     else:

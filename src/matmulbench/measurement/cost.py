@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from matmulbench.verification.memory import forget_peak, peak_since
+from matmulbench.measurement.memory import forget_peak, peak_since
 from matmulbench.workload import Workload
 
 if TYPE_CHECKING:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import mmap
 import os
 import random
-from time import perf_counter
 
 import torch
 
 from matmulbench import isolation
 from matmulbench.measurement.calibration import calibrate
 from matmulbench.measurement.operands import SharedOperands
+from matmulbench.measurement.worker import Stopwatch
 from matmulbench.verification import check_result
 from matmulbench.workload import Workload
 
@@ -26,12 +26,12 @@ def open_operands(workload: Workload, windows: int, descriptors: list[int]) -> N
 
 
 def start_round() -> list[float]:
-    """Change the operands; return the clock before and after fixed work, and the seconds of its two kinds."""
+    """Change the operands; time fixed work; return what the stopwatch does, and the seconds of its two kinds."""
     _operands[0].perturb()
     isolation.wait_for_go()
-    start = perf_counter()
+    stopwatch = Stopwatch()
     fixed = calibrate()
-    return [start, perf_counter(), *fixed]
+    return [*stopwatch.stop(), *fixed]
 
 
 def check(problem: Workload, left: int, right: int, index: int, seen: bool, descriptors: list[int]) -> str | None:

@@ -9,8 +9,11 @@ that no other load can lengthen.
 from __future__ import annotations
 
 import math
+import os
+import random
 import statistics
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
@@ -26,6 +29,7 @@ _TURNS = 5  # at least, before anything is held against a kernel
 _WAYS = 20  # so many ways there and back, at least, before the shortest tells anything
 _PROCESSOR_SHARE = 1.2  # of wall time x threads
 _IDLE_SHARE = 0.1  # of the time of the others' turns
+_CORES = sorted(os.sched_getaffinity(0))
 _REST_S, _SPIN_S = 2e-4, 4e-3  # a turn, that a process needs to come to rest, and each further thread to fall asleep
 
 
@@ -80,6 +84,7 @@ class Seal:
     idle_s: float = 0.0
     _rest: tuple[int, float, float] | None = None  # pid, its processor time and the clock when its turn ended
     _has_descendants: bool = False
+    _pid: int = 0  # of the child that had the last turn
 
     def __post_init__(self) -> None:
         self.peers.append(self)
@@ -96,23 +101,27 @@ class Seal:
 
         def note() -> None:
             nonlocal before, used_before
+            if self._pid != child.pid:  # what its descendants have used so far, to compile, is not held against it
+                self._pid, self._has_descendants = child.pid, descendants_s(child.pid) > 0
             used_before, before = self._used_s(child), perf_counter()
 
-        start, end, *rest = ask(child, request, silence_limit, on_ready=note)
+        start, end, own_s, *rest = ask(child, request, silence_limit, on_ready=note)
         after, used_after = perf_counter(), self._used_s(child)
-        if not before <= start <= end <= after:
+        if not (before <= start <= end <= after and own_s <= end - start):
             raise KernelFailure(Status.FAILED_VERIFICATION, "two clocks disagree: its own is not the system's")
-        self.turns_s.append(end - start)
+        if self.threads > 1:  # other threads may have worked while this one was kept from it
+            own_s = end - start
+        self.turns_s.append(own_s)
         self.ways_s.append((after - before) - (end - start))
         self.wall_s += after - before
         if used_after == used_after:  # not NaN
             self.processor_s += used_after - used_before
-            excess_s = used_after - used_before - self.threads * (end - start)
+            excess_s = used_after - used_before - self.threads * own_s
             # Below 0 its turn was interrupted, which says nothing; and what threads of a pool used may come late.
             if excess_s > 0 and self.threads == 1:
                 self.excess_s.append(excess_s)
-                self.last_turn_agrees &= excess_s <= self._allowed_s(end - start)
-        return end - start, rest
+                self.last_turn_agrees &= excess_s <= self._allowed_s(own_s)
+        return own_s, rest
 
     def _allowed_s(self, turn_s: float) -> float:
         """Return the seconds that a turn may take beyond what the child reports, by the child that takes the least."""
@@ -130,9 +139,16 @@ class Seal:
         """Seconds of processor time that a process may use after a turn."""
         return _REST_S + _SPIN_S * (self.threads - 1)
 
-    def wake(self, child: Child) -> None:
-        """Begin a turn: count what the process used while it was not its turn."""
+    def wake(self, child: Child, number: int) -> None:
+        """Begin the turn of round ``number``: count what the process used while it was not its turn.
+
+        On one thread all turns of a round take place on the same core, drawn anew each round: on a busy machine cores
+        differ by a tenth, and a process would keep to the one where it happened to begin.
+        """
         self.last_turn_agrees = True
+        if self.threads == 1:
+            with suppress(OSError):
+                os.sched_setaffinity(child.pid, {random.Random(number).choice(_CORES)})
         if self._rest and self._rest[0] == child.pid:
             _, used, when = self._rest
             self.idle_s += perf_counter() - when

@@ -9,7 +9,8 @@ from collections import deque
 from dataclasses import asdict, dataclass, field
 from itertools import repeat
 from math import inf
-from time import perf_counter
+from resource import RUSAGE_THREAD, getrusage
+from time import perf_counter, thread_time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -82,8 +83,8 @@ def run_block(
 ) -> list[float | None]:
     """Make a block of calls on operands in windows, the first ``warm`` of them untimed.
 
-    Returns the clock before and after, how many results there are, and the seconds that ``setup`` took, if the kernel
-    has one: it prepares one b for all calls of the block.
+    Returns what :meth:`Stopwatch.stop` does, how many results there are, and the seconds that ``setup`` took, if the
+    kernel has one: it prepares one b for all calls of the block.
     """
     bench = _benches[0]
     kernel = bench.kernel
@@ -101,10 +102,9 @@ def run_block(
     if cold:
         _flush()
     wait_for_turn()
-    start = perf_counter()
+    stopwatch = Stopwatch()
     bench.results = deque(map(kernel, lefts, rights))  # every call from one place; all results are kept
-    end = perf_counter()
-    return [start, end, len(bench.results), setup_s]
+    return [*stopwatch.stop(), len(bench.results), setup_s]
 
 
 def commit_block() -> str | None:
@@ -136,6 +136,24 @@ def wait_for_turn() -> None:
     """Collect garbage, then wait for the word; the clock starts next."""
     gc.collect(1)  # what is older was there before
     isolation.wait_for_go()
+
+
+class Stopwatch:
+    """The clock, this thread's processor time, and how often it gave up the processor, from construction on.
+
+    On a busy machine a turn is interrupted by other programs. Where the thread never gave up the processor by itself,
+    what is missing from its processor time was theirs.
+    """
+
+    def __init__(self) -> None:
+        self._waits, self._used_s, self._start = getrusage(RUSAGE_THREAD).ru_nvcsw, thread_time(), perf_counter()
+
+    def stop(self) -> list[float]:
+        """Return the clock at the start and now, and the seconds between them that were not other programs'."""
+        end, used_s = perf_counter(), thread_time() - self._used_s
+        waited = getrusage(RUSAGE_THREAD).ru_nvcsw > self._waits
+        wall_s = end - self._start
+        return [self._start, end, wall_s if waited else min(wall_s, used_s)]
 
 
 def time_calls(kernel: Kernel, a: torch.Tensor, b: torch.Tensor, calls: int) -> float:

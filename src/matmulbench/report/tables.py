@@ -234,6 +234,30 @@ def audit_table(checks: pd.DataFrame) -> Table:
     return Table(f"{int(checks['passed'].sum())} of {len(checks)} checks passed", columns, rows)
 
 
+def trace_table(products: pd.DataFrame) -> Table:
+    """Return the matrix products of a training step, and below them what they are together."""
+    notes = []
+    for threads, group in products.groupby("threads"):
+        step = seconds(group["time_s"].sum() / group["share"].sum())
+        able, others = (group["share"][mask].sum() for mask in (group["reason"] == "", group["reason"] != ""))
+        more = f", {percent(others)} in others" if others else ""
+        notes.append(f"threads {threads}: {percent(able)} of a step of {step} in products that a kernel can do{more}")
+    columns = [
+        figure("threads", number(".0f"), "threads", optional=4),
+        words("product", "shape"),
+        words("dtype", "dtype", optional=3),
+        words("operator", "operator", optional=2),
+        words("module", "module"),
+        figure("times", number(".0f"), "count"),
+        figure("MFLOP", rate, "mflop", optional=1),
+        figure("time", seconds, "time_s"),
+        figure("of step", percent, "share", tone="strong"),
+        words("why no kernel can do it", "reason", "prose"),
+    ]
+    rows = products.assign(mflop=products["flop"].astype(float) / 1e6).to_dict("records")
+    return Table("Matrix products of one training step", columns, rows, "; ".join(notes), by=("threads",))
+
+
 def front_end_table(results: Results, front_ends: Sequence[FrontEnd]) -> Table:
     """Return what asv and pytest-benchmark measured beside what the run did, a line per product and kernel."""
     here = results.run["machine"]["cpu"]

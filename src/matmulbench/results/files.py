@@ -6,13 +6,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-from matmulbench.errors import UsageError
+from matmulbench.errors import UsageError, printable
 
 _LIMIT = 2**27  # bytes; parsed, they take ten times as many
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file, with or without a byte order mark.
+    """Read a JSON file in UTF-8, UTF-16 or UTF-32, with or without a byte order mark.
 
     Raises
     ------
@@ -22,10 +22,12 @@ def read_json(path: Path) -> Any:
     try:
         if not path.is_file():
             raise UsageError(f"{path} is no regular file" if path.exists() else f"{path} does not exist")
-        if path.stat().st_size > _LIMIT:
-            raise UsageError(f"file {path} has {path.stat().st_size >> 20} MiB, at most {_LIMIT >> 20} are read")
-        return json.loads(path.read_text(encoding="utf-8-sig"))
+        if (size := path.stat().st_size) > _LIMIT:
+            raise UsageError(f"file {path} has {size >> 20} MiB, at most {_LIMIT >> 20} are read")
+        if not (content := path.read_bytes()).strip():
+            raise UsageError(f"file {path} is empty")
+        return json.loads(content)
     except UsageError:
         raise
     except (OSError, ValueError, RecursionError) as error:
-        raise UsageError(f"file {path} cannot be read as JSON: {error}") from None
+        raise UsageError(f"file {path} cannot be read as JSON: {printable(str(error), 200)}") from None

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import warnings
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from html import escape
@@ -17,8 +17,7 @@ from filelock import FileLock, Timeout
 from matmulbench.errors import InputWarning, UsageError, printable
 from matmulbench.results.files import read_json
 from matmulbench.results.machine import describe_machine, library_versions
-from matmulbench.results.schema import KEYS, SCHEMA_VERSION, TABLES, Status, frame, is_row
-from matmulbench.workload import DTYPES
+from matmulbench.results.schema import ENTRIES, KEYS, RUN_FIELDS, SCHEMA_VERSION, TABLES, Status, conforms, frame
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -56,22 +55,16 @@ class RunFolder:
     def __init__(self, path: Path, options: dict[str, Any], resume: bool = False) -> None:
         self.path = path
         self._done: dict[tuple[str, ...], dict[str, Any]] = {}
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-            self._lock = FileLock(path / ".lock")
-            self._lock.acquire(timeout=0)
-        except Timeout:
-            raise FolderError(f"folder {path}: another run is writing there; wait, or name another --out") from None
-        except OSError as error:
-            raise FolderError(f"folder {path}: {error.strerror}; name another with --out") from None
-        try:
-            self._open(options, resume)
-        except OSError as error:
-            self._lock.release()
-            raise FolderError(f"folder {path}: {error.strerror}; name another with --out") from None
-        except BaseException:
-            self._lock.release()
-            raise
+        with ExitStack() as stack:
+            try:
+                path.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(FileLock(path / ".lock", timeout=0))
+                self._open(options, resume)
+            except Timeout:
+                raise FolderError(f"folder {path}: another run is writing there; wait, or name another --out") from None
+            except OSError as error:
+                raise FolderError(f"folder {path}: {error.strerror}; name another with --out") from None
+            self._lock = stack.pop_all()
 
     def _open(self, options: dict[str, Any], resume: bool) -> None:
         present = (self.path / RUN).exists() or (self.path / JOURNAL).exists()
@@ -97,17 +90,13 @@ class RunFolder:
                         + ", ".join(f"{key} was {was.get(key)!r}, is {now.get(key)!r}" for key in changed)
                     )
             self.run["start"] = earlier["start"]
-            for entry in read_journal(self.path):
-                self._remember(entry)
+            self._done = {_key(entry): entry["row"] for entry in read_journal(self.path)}
         self._write_run()
-        self._journal = (self.path / JOURNAL).open("ab")
-        self._end_half_line()
-
-    def _end_half_line(self) -> None:
-        """Set a line that a kill cut short apart from those to come."""
-        journal = self.path / JOURNAL
-        if journal.stat().st_size and not journal.read_bytes().endswith(b"\n"):
-            self._append(b"\n")
+        self._journal = (self.path / JOURNAL).open("a+b")
+        if self._journal.tell():
+            self._journal.seek(-1, os.SEEK_END)
+            if self._journal.read() != b"\n":  # a kill cut the last line short: set it apart from those to come
+                self._append(b"\n")
 
     def __enter__(self) -> Self:
         return self
@@ -123,12 +112,12 @@ class RunFolder:
         except OSError as error:
             raise FolderError(f"folder {self.path}: {error.strerror}; {JOURNAL} has all that was finished") from None
         finally:
-            self._lock.release()
+            self._lock.close()
 
     def add(self, table: str, row: DataclassInstance, samples: list[float] | None = None, **extra: Any) -> None:
         """Journal a finished cell, or the roof: its row, the raw samples behind it and whatever else describes it."""
-        entry = {"table": table, "row": _cleaned(table, asdict(row)), "samples": samples or [], **extra}
-        self._remember(entry)
+        entry = {"table": table, "row": _printable(table, asdict(row)), "samples": samples or [], **extra}
+        self._done[_key(entry)] = entry["row"]
         self._append(json.dumps(entry).encode() + b"\n")
 
     def _append(self, line: bytes) -> None:
@@ -142,12 +131,9 @@ class RunFolder:
                 "what was finished before is there, --resume goes on from it"
             ) from None
 
-    def _remember(self, entry: dict[str, Any]) -> None:
-        self._done[_key(entry["table"], entry["row"])] = entry["row"]
-
     def done(self, table: str, **key: Any) -> dict[str, Any] | None:
         """Return the row of a cell that an earlier, interrupted run finished, or None; one that was lost is not."""
-        row = self._done.get(_key(table, key))
+        row = self._done.get(_key({"table": table, "row": key}))
         return row if row and row["status"] != Status.LOST else None
 
     def _write_run(self) -> None:
@@ -208,7 +194,7 @@ class Results:
         import pandas as pd
 
         path = self.path / AUDIT
-        if not path.exists():
+        if not path.is_file():
             return None
         try:
             return pd.read_csv(path, keep_default_na=False)[["check", "setting", "required", "got", "passed"]]
@@ -221,7 +207,7 @@ class Results:
 
     def _repr_html_(self) -> str:
         page = self.path / "report.html"
-        if not page.exists():
+        if not page.is_file():
             return escape(repr(self))
         frame = '<iframe srcdoc="{}" sandbox="allow-scripts" style="width:100%;height:40rem;border:0"></iframe>'
         return frame.format(escape(page.read_text(encoding="utf-8")))
@@ -244,14 +230,15 @@ def load_results(path: Path | str) -> Results:
     """
     path = Path(path)
     run = read_run(path)
+    if not (path / JOURNAL).exists():
+        raise FolderError(f"folder {path} holds no results: there is no {JOURNAL}")
     journal = read_journal(path)
-    if not journal and (path / JOURNAL).exists() and (path / JOURNAL).stat().st_size:
+    if not journal and (path / JOURNAL).stat().st_size:
         raise FolderError(f"folder {path}: no line of {JOURNAL} can be read")
-    rows: dict[str, dict[tuple[str, ...], dict[str, Any]]] = {table: {} for table in TABLES}
-    for entry in journal:
-        if entry["table"] in rows:
-            rows[entry["table"]][_key(entry["table"], entry["row"])] = entry["row"]
-    tables = {table: frame(table, found.values()) for table, found in rows.items()}
+    latest = {_key(entry): entry for entry in journal}
+    tables = {
+        table: frame(table, [entry["row"] for entry in latest.values() if entry["table"] == table]) for table in TABLES
+    }
     return Results(path, run, tables, journal)
 
 
@@ -264,30 +251,24 @@ def read_run(path: Path) -> dict[str, Any]:
         if it is absent, unreadable, of another schema version, or without what a run has.
     """
     file = path / RUN
-    if path.is_dir() and not file.exists():
-        raise FolderError(f"folder {path} holds no run: there is no {RUN}")
+    if not file.exists():
+        raise FolderError(f"folder {path} holds no run: there is no {RUN if path.is_dir() else 'such folder'}")
     try:
         run = read_json(file)
     except UsageError as error:
         raise FolderError(f"folder {path} holds no run: {error}") from None
     if not isinstance(run, dict):
         raise FolderError(f"file {file}: expected an object, found {type(run).__name__}")
-    if run.get("schema_version") != SCHEMA_VERSION:
-        raise FolderError(
-            f"folder {path}: schema_version is {run.get('schema_version')!r}, this matmulbench reads {SCHEMA_VERSION}"
-        )
-    for field, kind in _FIELDS.items():
-        if not isinstance(run.get(field), kind):
-            raise FolderError(
-                f"file {file}: {field} is {printable(repr(run.get(field)), 60)}, expected what a run wrote"
+    if (version := run.get("schema_version")) != SCHEMA_VERSION:
+        made = f"schema_version is {printable(repr(version), 60)}, this matmulbench reads {SCHEMA_VERSION}"
+        raise FolderError(f"folder {path}: {made}: read it with the matmulbench that made it, or run again")
+    for field, kind in RUN_FIELDS.items():
+        if not conforms(run.get(field), kind):
+            expected = (
+                f"an object with {', '.join(kind)}" if isinstance(kind, dict) else getattr(kind, "__name__", kind)
             )
-    baseline, cpu = run["options"].get("baseline", ""), run["machine"].get("cpu")
-    if not isinstance(baseline, str) or not isinstance(cpu, str):
-        raise FolderError(f"file {file}: options need the baseline's and machine the cpu's name")
+            raise FolderError(f"file {file}: {field} is {printable(repr(run.get(field)), 60)}, expected {expected}")
     return run
-
-
-_FIELDS = {"options": dict, "machine": dict, "versions": dict, "start": str, "end": str | None}
 
 
 def read_journal(path: Path) -> list[dict[str, Any]]:
@@ -305,7 +286,7 @@ def read_journal(path: Path) -> list[dict[str, Any]]:
         raise FolderError(f"{journal} is no regular file")
     try:
         with journal.open("rb") as lines:
-            read = [_entry(line) for line in lines]
+            read = [_entry(line) for line in lines if line.strip()]
     except OSError as error:
         raise FolderError(f"{journal}: {error.strerror}") from None
     entries = [entry for entry in read if entry]
@@ -318,43 +299,29 @@ def read_journal(path: Path) -> list[dict[str, Any]]:
 def _entry(line: bytes) -> dict[str, Any] | None:
     """Return the entry that a line of the journal holds; None where it is none, or one that no table can show."""
     try:
-        entry = json.loads(line)
-        table, row = entry["table"], entry["row"]
-        if table in TABLES:
-            sound = is_row(table, row) and _has_figures(entry)
-        else:
-            sound = table == "roof" and row["dtype"] in DTYPES and type(row["threads"]) is int
-            sound = sound and all(row[name] > 0 for name in ("fma_gflops", "bandwidth_gbs"))
-        return entry | {"row": _cleaned(table, row)} if sound else None
-    except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
+        entry: dict[str, Any] = json.loads(line)
+        table = entry["table"]
+        if not conforms(entry, ENTRIES[table]):
+            return None
+        for field, other in (("calibration_samples", "samples"), ("loss_steps", "losses")):
+            if entry.get(field) and len(entry[field]) != len(entry[other]):
+                return None
+        return entry | {"row": _printable(table, entry["row"])}
+    except (ValueError, TypeError, LookupError, RecursionError):
         return None
 
 
-def _has_figures(entry: dict[str, Any]) -> bool:
-    """Say whether what stands beside a row has the form that charts and comparisons rely on."""
-    samples, losses = entry["samples"], entry.get("losses") or []
-    calibration = entry.get("calibration_samples") or [(1.0,)] * len(samples)
-    return (
-        len(calibration) == len(samples)
-        and len({len(pair) for pair in calibration}) <= 1
-        and all(time > 0 for times in (samples, *calibration) for time in times)
-        and len(entry.get("loss_steps") or losses) == len(losses)
-        and all(step >= 0 for step in entry.get("loss_steps") or ())
-        and all({"which", "layer"} <= each.keys() and each["seconds"] >= 0 for each in entry.get("products") or ())
-        and (entry.get("rest_s") or 0.0) < math.inf
-    )
-
-
-def _cleaned(table: str, row: dict[str, Any]) -> dict[str, Any]:
+def _printable(table: str, row: dict[str, Any]) -> dict[str, Any]:
     """Return ``row`` with its texts printable; those that name the cell, such as a path, are not cut."""
-    limits = dict.fromkeys(KEYS.get(table, ()), 4096)
     return {
-        name: printable(value, limits.get(name, 500)) if isinstance(value, str) else value
+        name: printable(value, 4096 if name in KEYS.get(table, ()) else 500) if isinstance(value, str) else value
         for name, value in row.items()
     }
 
 
-def _key(table: str, row: dict[str, Any]) -> tuple[str, ...]:
+def _key(entry: dict[str, Any]) -> tuple[str, ...]:
+    """Name the cell that an entry of the journal is about."""
+    table, row = entry["table"], entry["row"]
     return (table, *(str(row[column]) for column in KEYS.get(table, ())))
 
 

@@ -10,26 +10,19 @@ import ast
 import warnings
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 from matmulbench.errors import InputWarning, UsageError, printable
 from matmulbench.results.files import read_json
-from matmulbench.results.schema import MeasurementRow, is_row
+from matmulbench.results.schema import MeasurementRow, WorkloadText, conforms
 from matmulbench.workload import Workload
 
-_MALFORMED = (
-    ArithmeticError,
-    AttributeError,
-    LookupError,
-    MemoryError,
-    RecursionError,
-    SyntaxError,
-    TypeError,
-    ValueError,
-)
 _ASV_FORMAT = 2
+_EXPECTED = "expected pytest-benchmark's JSON file, its folder .benchmarks or asv's .asv/results"
+_Parameters = dict[str, list[str]]  # the parameters' names of each benchmark of asv's that times a kernel
 
 
 class FrontEndError(UsageError):
@@ -52,8 +45,8 @@ def read_front_end(path: Path) -> FrontEnd:
     Parameters
     ----------
     path
-        a JSON file of pytest-benchmark or its folder (``.benchmarks``), of which the newest file is taken; or the
-        results folder of asv, of which the newest commit that has times is taken.
+        a JSON file, or a folder of them such as pytest-benchmark's ``.benchmarks`` or asv's results, of which the
+        newest (pytest-benchmark) or that of the newest commit (asv) is taken.
 
     Returns
     -------
@@ -66,121 +59,124 @@ def read_front_end(path: Path) -> FrontEnd:
     FrontEndError
         if it cannot be read, is of another form or has no time of a workload and kernel.
     """
-    expected = "expected pytest-benchmark's JSON file, its folder .benchmarks or asv's .asv/results"
     if not path.exists():
-        raise FrontEndError(f"{path} does not exist; {expected}")
-    if not path.is_dir():
-        found = _read_pytest_benchmark(path)[1]
-        if not found.rows:
-            raise FrontEndError(f"{path}: no benchmark in it has a time and names its workload and kernel")
-        return found
-    asv = next((one for one in (path, path / "results") if (one / "benchmarks.json").is_file()), None)
-    files = sorted(asv.glob("*/*.json")) if asv else sorted([*path.glob("*.json"), *path.glob("*/*.json")])
-    benchmarks = _benchmarks(asv / "benchmarks.json") if asv else {}
+        raise FrontEndError(f"{path} does not exist; {_EXPECTED}")
+    folder = path / "results" if (path / "results" / "benchmarks.json").is_file() else path
+    found = [one / "benchmarks.json" for one in (folder, path.parent, path.parent.parent)]
+    parameters = next((_asv_parameters(file) for file in found if file.is_file()), None)
+    files = sorted([*folder.glob("*.json"), *folder.glob("*/*.json")]) if path.is_dir() else [path]
     dated, passed = [], []
-    for file in (file for file in files if file.name != "machine.json"):
+    for file in (file for file in files if file.name not in ("machine.json", "benchmarks.json")):
         try:
-            dated.append(_read_asv(file, benchmarks) if asv else _read_pytest_benchmark(file))
-        except FrontEndError as error:
+            dated.append(_read(file, parameters))
+        except UsageError as error:
             passed.append(str(error))
-    whole = [one for one in dated if one[1].rows]
-    if not whole:
-        hint = f" ({passed[-1]})" if passed else ""
-        raise FrontEndError(f"folder {path} holds no times of a workload and kernel{hint}; {expected}")
+    with_rows = [one for one in dated if one[1].rows]
+    reason = max(passed, key=lambda text: "asv update" in text, default="no time in it names its workload and kernel")
+    if not with_rows:
+        raise FrontEndError(f"{path} cannot be shown: {reason}" + f"; {_EXPECTED}" * ("asv update" not in reason))
     if passed:
-        said = f"{path}: passed over {len(passed)} of {len(dated) + len(passed)} files, the last because {passed[-1]}"
+        said = f"{path}: passed over {len(passed)} of {len(dated) + len(passed)} files, one because {reason}"
         warnings.warn(said, InputWarning, stacklevel=1)
-    return max(whole, key=lambda one: one[0])[1]
+    return max(with_rows, key=lambda one: one[0])[1]
 
 
-def _read(path: Path) -> Any:
+def _read(path: Path, parameters: _Parameters | None) -> tuple[str, FrontEnd]:
+    """Return what a file has, and when it (of asv: its commit) was made."""
+    content = read_json(path)
+    if not isinstance(content, dict) or not content.keys() & {"benchmarks", "results"}:
+        raise FrontEndError(f"file {path} is neither pytest-benchmark's nor asv's")
     try:
-        return read_json(path)
-    except UsageError as error:
-        raise FrontEndError(str(error)) from None
+        if "benchmarks" in content:
+            return _from_pytest_benchmark(content)
+        if content.get("version") != _ASV_FORMAT:
+            wrong = f"of asv's version {content.get('version')!r}, {_ASV_FORMAT} is read: `asv update` rewrites it"
+            raise FrontEndError(f"file {path} is {wrong}")
+        if parameters is None:
+            raise FrontEndError(f"file {path} is asv's, whose benchmarks.json belongs into the folder above it")
+        return _from_asv(content, parameters)
+    except FrontEndError:
+        raise
+    except Exception as error:  # a file that others wrote may bring about almost any
+        raise FrontEndError(f"file {path} is neither pytest-benchmark's nor asv's: {error!r:.200}") from None
+
+
+def _front_end(name: str, commit: Any, cpu: Any, rows: Iterator[MeasurementRow | None]) -> FrontEnd:
+    return FrontEnd(name, printable(str(commit or "unknown"))[:8], printable(str(cpu or "")), [*filter(None, rows)])
 
 
 def _row(text: Any, kernel: Any, median_s: Any, samples: Any, min_s: Any = None) -> MeasurementRow | None:
     """Make a row; None where there is no such workload, no kernel or no time."""
-    try:
-        w = Workload.parse(text)
-        row = MeasurementRow(str(w), w.m, w.k, w.n, w.layout, w.dtype, 1, printable(kernel, 4096))
-        row.median_s, row.min_s, row.samples, row.gflops = median_s, min_s, samples, w.flop / median_s / 1e9
-    except _MALFORMED:
+    if not conforms(text, WorkloadText) or not isinstance(kernel, str) or not kernel or median_s is None:
         return None
-    return row if kernel and median_s < float("inf") and is_row("measurements", asdict(row)) else None
-
-
-def _read_pytest_benchmark(path: Path) -> tuple[str, FrontEnd]:
-    """Return when the file was written, and what it has."""
-    content = _read(path)
-    try:
-        rows = [row for benchmark in content["benchmarks"] if (row := _pytest_benchmark_row(benchmark))]
-        machine, commit = content.get("machine_info") or {}, content.get("commit_info") or {}
-        cpu = machine.get("cpu") or {}  # since version 3.1
-        name = str(cpu.get("brand_raw") or cpu.get("brand") or "")
-        found = FrontEnd("pytest-benchmark", printable(str(commit.get("id")))[:8], printable(name), rows)
-        return str(content.get("datetime")), found
-    except _MALFORMED as error:
-        raise FrontEndError(f"file {path} is not what pytest-benchmark --benchmark-json writes: {error!r}") from None
-
-
-def _pytest_benchmark_row(benchmark: Any) -> MeasurementRow | None:
-    try:
-        stats = dict(benchmark["stats"])
-        named = {**(benchmark.get("extra_info") or {}), **(benchmark.get("params") or {})}
-    except _MALFORMED:
+    w = Workload.parse(text)
+    row = MeasurementRow(str(w), w.m, w.k, w.n, w.layout, w.dtype, 1, printable(kernel, 4096))
+    row.median_s, row.min_s, row.samples = median_s, min_s, samples
+    if not conforms(asdict(row), MeasurementRow):
         return None
+    row.gflops = w.flop / median_s / 1e9
+    return row
+
+
+def _from_pytest_benchmark(content: dict[str, Any]) -> tuple[str, FrontEnd]:
+    cpu = (content.get("machine_info") or {}).get("cpu") or {}  # since version 3.1
+    brand = cpu.get("brand_raw") or cpu.get("brand") if isinstance(cpu, dict) else cpu
+    commit = (content.get("commit_info") or {}).get("id")
+    rows = (_pytest_benchmark_row(benchmark) for benchmark in content["benchmarks"] if isinstance(benchmark, dict))
+    return str(content.get("datetime") or ""), _front_end("pytest-benchmark", commit, brand, rows)
+
+
+def _pytest_benchmark_row(benchmark: dict[str, Any]) -> MeasurementRow | None:
+    def fields(name: str) -> dict[str, Any]:
+        value = benchmark.get(name)
+        return value if isinstance(value, dict) else {}
+
+    named = fields("extra_info") | fields("params")
     # A parameter that is no plain value is written as "UNSERIALIZABLE[…]", and old versions wrote none: then the
     # workload is that of the group, or both are in the test's name, as in test_matmul[5x784x10-numpy].
     parts = str(benchmark.get("name")).partition("[")[2].removesuffix("]").split("-")
     for text in (named.get("workload"), benchmark.get("group"), *parts):
         kernel = named.get("kernel") or "-".join(part for part in parts if part != text)
-        if row := _row(text, kernel, *map(stats.get, ("median", "rounds", "min"))):
+        if row := _row(text, kernel, *map(fields("stats").get, ("median", "rounds", "min"))):
             return row
     return None
 
 
-def _benchmarks(path: Path) -> dict[str, list[str]]:
-    """Return the parameters' names of asv's timed benchmarks that have a workload and a kernel."""
-    try:
-        return {
-            name: each["param_names"]
-            for name, each in _read(path).items()
-            if isinstance(each, dict)
-            and each.get("type") == "time"
-            and sorted(each.get("param_names", [])) == ["kernel", "workload"]
-        }
-    except _MALFORMED as error:
-        raise FrontEndError(f"file {path} is not what asv writes: {error!r}") from None
+def _asv_parameters(path: Path) -> _Parameters:
+    """Return the parameters' names of the timed benchmarks that have a workload and a kernel."""
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise FrontEndError(f"file {path} is not what asv writes: expected an object, found {type(content).__name__}")
+    timed = {"type": str, "param_names": list[str]}
+    return {
+        name: each["param_names"]
+        for name, each in content.items()
+        if conforms(each, timed) and each["type"] == "time" and sorted(each["param_names"]) == ["kernel", "workload"]
+    }
 
 
-def _read_asv(path: Path, benchmarks: dict[str, list[str]]) -> tuple[int, FrontEnd]:
-    """Return the date of the commit that the file is about, and what it has."""
-    content = _read(path)
-    try:
-        if content["version"] != _ASV_FORMAT:
-            raise FrontEndError(
-                f"file {path} is of asv's version {content['version']}, {_ASV_FORMAT} is read: `asv update` rewrites it"
-            )
-        cpu = printable(str(content["params"].get("cpu", "")))
-        rows = list(_asv_rows(content, benchmarks))
-        return int(content["date"]), FrontEnd("asv", printable(content["commit_hash"])[:8], cpu, rows)
-    except FrontEndError:
-        raise
-    except _MALFORMED as error:
-        raise FrontEndError(f"file {path} is not what asv writes: {error!r}") from None
+def _from_asv(content: dict[str, Any], parameters: _Parameters) -> tuple[str, FrontEnd]:
+    date = datetime.fromtimestamp(content["date"] / 1000, UTC).isoformat()
+    cpu = content["params"].get("cpu")
+    return date, _front_end("asv", content["commit_hash"], cpu, _asv_rows(content, parameters))
 
 
-def _asv_rows(content: dict[str, Any], benchmarks: dict[str, list[str]]) -> Iterator[MeasurementRow]:
-    for name in (name for name in content["results"] if name in benchmarks):
+def _asv_rows(content: dict[str, Any], parameters: _Parameters) -> Iterator[MeasurementRow | None]:
+    for name in (name for name in content["results"] if name in parameters):
         # Columns at the end may be left out.
         result = dict(zip(content["result_columns"], content["results"][name], strict=False))
         # One flat list over all combinations; None where the benchmark failed, NaN where it was skipped.
-        combinations = product(*([ast.literal_eval(value) for value in values] for values in result["params"]))
+        combinations = product(*([_literal(value) for value in values] for values in result["params"]))
         times = result["result"] or []
         repeats = result.get("stats_repeat") or [None] * len(times)
         for values, time, samples in zip(combinations, times, repeats, strict=False):
-            named = dict(zip(benchmarks[name], values, strict=True))
-            if row := _row(named["workload"], named["kernel"], time, samples):
-                yield row
+            named = dict(zip(parameters[name], values, strict=True))
+            yield _row(named["workload"], named["kernel"], time, samples)
+
+
+def _literal(text: str) -> Any:
+    """Return the parameter whose ``repr`` asv wrote; None where that is no literal."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return None

@@ -1,10 +1,12 @@
-"""The columns of the three result tables, and the words that may stand in them."""
+"""The columns of the three result tables, and the form of the files that a run writes."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
-from typing import TYPE_CHECKING, Any, get_type_hints
+from dataclasses import asdict, dataclass, fields, is_dataclass
+from types import UnionType
+from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 from matmulbench.errors import UsageError
 from matmulbench.status import Status as Status
@@ -16,165 +18,107 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 3
 
 
+def _is_workload(text: str) -> bool:
+    try:
+        return bool(Workload.parse(text))
+    except UsageError:
+        return False
+
+
+def _is_rectangular(rows: list[list[float]]) -> bool:
+    return len({len(row) for row in rows}) <= 1
+
+
+def _are_products(products: list[Any]) -> bool:
+    fields_of_each = {"which": str, "layer": Any, "seconds": Annotated[float, lambda value: 0 <= value < 1e30]}
+    return all(conforms(each, fields_of_each) for each in products) and (
+        not products or sum(each["seconds"] for each in products) > 0
+    )
+
+
+# What a value read from a file must fulfil beyond its type; see `conforms`.
+Positive = Annotated[float, lambda value: 1e-30 < value < 1e30]
+Ratio = Annotated[float, lambda value: math.isnan(value) or 1e-30 < value < 1e30]
+Share = Annotated[float, lambda value: not 0 < abs(value) < 1e-30]  # noise may bring one below 0
+Count = Annotated[int, lambda value: value >= 0]
+DTypeName = Annotated[str, lambda name: name in DTYPES]
+StatusName = Annotated[str, lambda name: name in frozenset(Status)]
+WorkloadText = Annotated[str, _is_workload]
+
+
 @dataclass
 class VerificationRow:
-    r"""Is a kernel right, for one dtype.
+    """Whether a kernel is right, for one dtype."""
 
-    Attributes
-    ----------
-    kernel
-        as it was named.
-    dtype
-        ``float32`` or ``float64``.
-    status
-        a :class:`Status`; ``ok`` where the kernel is right.
-    verdict
-        ``pass``, ``normwise`` (only the norm bound holds, as for Strassen-type algorithms) or ``fail``.
-    residual
-        the largest error found, in units of k·u·(\|A\|\|B\|), u the unit roundoff.
-    cases
-        how many products were judged.
-    finding
-        what is wrong, where, and how to see it again; or a note on a right kernel.
-    """
-
-    kernel: str
-    dtype: str
-    status: str = Status.OK
+    kernel: str  #: as it was named
+    dtype: DTypeName  #: ``float32`` or ``float64``
+    status: StatusName = Status.OK  #: a :class:`Status`; ``ok`` where the kernel is right
+    #: ``pass``, ``normwise`` (only the norm bound holds, as for Strassen-type algorithms) or ``fail``
     verdict: str | None = None
-    residual: float | None = None
-    cases: int | None = None
-    finding: str | None = None
+    residual: float | None = None  #: the largest error found, in units of k·u·(\|A\|\|B\|), u the unit roundoff
+    cases: Count | None = None  #: how many products were judged
+    finding: str | None = None  #: what is wrong, where, and how to see it again; or a note on a right kernel
 
 
 @dataclass
 class MeasurementRow:
-    """How long one product takes with one kernel.
+    """How long one product takes with one kernel."""
 
-    Attributes
-    ----------
-    workload
-        the product in its text form, such as ``50x50000x784:TN``.
-    m, k, n
-        its sizes: a is (m, k), b is (k, n).
-    layout
-        ``NN``, ``TN`` or ``NT``: which operand is a transposed view.
-    dtype
-        ``float32`` or ``float64``.
-    threads
-        threads of every pool.
-    kernel
-        as it was named.
-    status
-        a :class:`Status`; figures exist only where it is ``ok``.
-    extrapolated
-        whether the times were foretold from smaller products.
-    median_s, ci_low_s, ci_high_s
-        seconds a call: the median with its 95 % interval.
-    min_s
-        seconds a call in the fastest block.
-    samples
-        how many rounds were timed.
-    speedup, speedup_ci_low, speedup_ci_high
-        the baseline's time over the kernel's, median over the rounds, with its 95 % interval.
-    verdict
-        against the baseline: ``faster``, ``slower``, ``same`` or ``unclear``.
-    gflops
-        the rate reached, in GFLOP/s (2·m·k·n FLOP a call).
-    roof_gflops
-        the rate that the machine was measured to allow at the product's intensity, in GFLOP/s.
-    roof_percent
-        100 · ``gflops`` / ``roof_gflops``.
-    compile_s
-        seconds that the first call takes beyond a second one; measured by ``matmulbench run`` alone.
-    setup_s
-        seconds that the kernel's ``setup(b)`` takes, where it has one; no part of the time of a call.
-    reason
-        why there is no figure, or why the verdict is unclear.
-    """
-
-    workload: str
-    m: int
-    k: int
-    n: int
-    layout: str
-    dtype: str
-    threads: int
-    kernel: str
-    status: str = Status.OK
-    extrapolated: bool = False
-    median_s: float | None = None
-    ci_low_s: float | None = None
-    ci_high_s: float | None = None
-    min_s: float | None = None
-    samples: int | None = None
-    speedup: float | None = None
-    speedup_ci_low: float | None = None
-    speedup_ci_high: float | None = None
+    workload: WorkloadText  #: the product in its text form, such as ``50x50000x784:TN``
+    m: Count  #: rows of a and of the product
+    k: Count  #: columns of a, rows of b
+    n: Count  #: columns of b and of the product
+    layout: str  #: ``NN``, ``TN``, ``NT`` or ``TT``: which operand is a transposed view
+    dtype: DTypeName  #: ``float32`` or ``float64``
+    threads: Count  #: threads of every pool
+    kernel: str  #: as it was named
+    status: StatusName = Status.OK  #: a :class:`Status`; figures exist only where it is ``ok``
+    extrapolated: bool = False  #: whether the times were predicted from smaller products
+    median_s: Positive | None = None  #: seconds a call, median
+    ci_low_s: float | None = None  #: lower end of its 95 % interval
+    ci_high_s: float | None = None  #: upper end of its 95 % interval
+    min_s: float | None = None  #: seconds a call in the fastest block
+    samples: Count | None = None  #: how many rounds were timed
+    speedup: Ratio | None = None  #: the baseline's time over the kernel's, median over the rounds
+    speedup_ci_low: float | None = None  #: lower end of its 95 % interval
+    speedup_ci_high: float | None = None  #: upper end of its 95 % interval
+    #: against the baseline: ``faster``, ``slower``, ``same`` or ``unclear``; its own is ``baseline``
     verdict: str | None = None
-    gflops: float | None = None
-    roof_gflops: float | None = None
-    roof_percent: float | None = None
+    gflops: float | None = None  #: the rate reached, in GFLOP/s (2·m·k·n FLOP a call)
+    roof_gflops: float | None = None  #: what the machine was measured to allow at the product's intensity, in GFLOP/s
+    roof_percent: float | None = None  #: 100 · ``gflops`` / ``roof_gflops``
+    #: seconds that the first call takes beyond a second one; measured by ``matmulbench run`` alone
     compile_s: float | None = None
+    #: seconds that the kernel's ``setup(b)`` takes, where it has one; no part of the time of a call
     setup_s: float | None = None
-    reason: str | None = None
+    reason: str | None = None  #: why there is no figure, or why the verdict is unclear
 
 
 @dataclass
 class TrainingRow:
-    """What a kernel buys in one training task.
+    """What a kernel buys in one training task."""
 
-    Attributes
-    ----------
-    task
-        its name, or the factory of a model of one's own.
-    kernel
-        as it was named; ``torch.nn`` is the same net with torch's own layers and autograd.
-    threads
-        threads of every pool.
-    status
-        a :class:`Status`; figures exist only where it is ``ok``.
-    extrapolated
-        whether the schedule was not trained to its end, or a step's time was foretold.
-    steps
-        how many steps were trained.
-    step_s, step_ci_low_s, step_ci_high_s
-        seconds a step: the median with its 95 % interval.
-    matmul_share
-        the part of a step that its products take, from 0 to 1.
-    predicted_speedup
-        the baseline's step over this one's, foretold from the products' times alone (Amdahl).
-    measured_speedup, measured_ci_low, measured_ci_high
-        the same, measured in paired steps, with its 95 % interval.
-    final_loss
-        the loss of the last step trained.
-    loss_deviation
-        the largest distance of a loss from the float64 reference's, as a share of the reference's largest loss.
-    train_accuracy, test_accuracy
-        shares of rows that the trained net gets right, from 0 to 1; none for a regression.
-    reason
-        why there is no figure, or what the figures leave out.
-    """
-
-    task: str
-    kernel: str
-    threads: int
-    status: str = Status.OK
-    extrapolated: bool = False
-    steps: int | None = None
-    step_s: float | None = None
-    step_ci_low_s: float | None = None
-    step_ci_high_s: float | None = None
-    matmul_share: float | None = None
-    predicted_speedup: float | None = None
-    measured_speedup: float | None = None
-    measured_ci_low: float | None = None
-    measured_ci_high: float | None = None
-    final_loss: float | None = None
+    task: str  #: its name, or the factory of a custom model
+    kernel: str  #: as it was named; ``torch.nn`` is the same net with torch's own layers and autograd
+    threads: Count  #: threads of every pool
+    status: StatusName = Status.OK  #: a :class:`Status`; figures exist only where it is ``ok``
+    extrapolated: bool = False  #: whether the schedule was not trained to its end, or a step's time was predicted
+    steps: Count | None = None  #: how many steps were trained
+    step_s: Positive | None = None  #: seconds a step, median
+    step_ci_low_s: float | None = None  #: lower end of its 95 % interval
+    step_ci_high_s: float | None = None  #: upper end of its 95 % interval
+    matmul_share: Share | None = None  #: the part of a step that its products take, from 0 to 1
+    #: the baseline's step over this one's, predicted from the products' times alone (Amdahl)
+    predicted_speedup: Ratio | None = None
+    measured_speedup: Ratio | None = None  #: the same, measured in paired steps
+    measured_ci_low: float | None = None  #: lower end of its 95 % interval
+    measured_ci_high: float | None = None  #: upper end of its 95 % interval
+    final_loss: float | None = None  #: the loss of the last step trained
+    #: the largest distance of a loss from the float64 reference's, as a share of the reference's largest loss
     loss_deviation: float | None = None
-    train_accuracy: float | None = None
-    test_accuracy: float | None = None
-    reason: str | None = None
+    train_accuracy: float | None = None  #: share of training rows classified right, from 0 to 1; none for a regression
+    test_accuracy: float | None = None  #: share of test rows classified right, from 0 to 1; none for a regression
+    reason: str | None = None  #: why there is no figure, or what the figures leave out
 
 
 Row = VerificationRow | MeasurementRow | TrainingRow
@@ -193,6 +137,62 @@ KEYS: dict[str, tuple[str, ...]] = {
 }
 
 
+_ROOF = {"dtype": DTypeName, "threads": Count, "fma_gflops": Positive, "bandwidth_gbs": Positive}
+_LOSSES = list[float | None] | None
+
+# What readers take from a line of the journal, by its ``table``; the line may have more.
+ENTRIES: dict[str, dict[str, Any]] = {
+    "verification": {"row": VerificationRow},
+    "measurements": {
+        "row": MeasurementRow,
+        "samples": list[Positive],
+        "calibration_samples": Annotated[list[list[Positive]], _is_rectangular] | None,
+        "warnings": list[str] | None,
+    },
+    "training": {
+        "row": TrainingRow,
+        "losses": _LOSSES,
+        "loss_steps": list[Count] | None,
+        "reference": _LOSSES,
+        "envelope": _LOSSES,
+        "products": Annotated[list[Any], _are_products] | None,
+    },
+    "roof": {"row": _ROOF},
+}
+
+# What ``run.json`` has.
+RUN_FIELDS: dict[str, Any] = {
+    "options": {"baseline": str | None},
+    "machine": {"cpu": str},
+    "versions": dict,
+    "start": str,
+    "end": str | None,
+}
+
+
+def conforms(value: Any, kind: Any) -> bool:
+    """Tell whether ``value``, read from a file, is of type ``kind``.
+
+    ``kind`` is a class, a union, ``list[...]``, a dict of fields with their types (a field that may be absent may be
+    None), or a dataclass, which stands for a dict of exactly its fields. ``Annotated`` adds conditions.
+    """
+    origin, arguments = get_origin(kind), get_args(kind)
+    if is_dataclass(kind):
+        fields_of = get_type_hints(kind, include_extras=True)
+        return isinstance(value, dict) and value.keys() == fields_of.keys() and conforms(value, fields_of)
+    if isinstance(kind, dict):
+        return isinstance(value, dict) and all(conforms(value.get(name), each) for name, each in kind.items())
+    if origin is Annotated:
+        return conforms(value, arguments[0]) and all(condition(value) for condition in kind.__metadata__)
+    if origin in (Union, UnionType):
+        return any(conforms(value, each) for each in arguments)
+    if origin is list:
+        return isinstance(value, list) and all(conforms(each, arguments[0]) for each in value)
+    if kind in (int, float) and isinstance(value, int):
+        return not isinstance(value, bool) and abs(value) < 2**63
+    return kind is Any or isinstance(value, kind)
+
+
 def columns(table: str) -> list[str]:
     """Return the columns of ``table`` in order."""
     return [field.name for field in fields(TABLES[table])]
@@ -209,25 +209,3 @@ def frame(table: str, rows: Iterable[Row | dict[str, Any]]) -> pd.DataFrame:
     kinds = {int | None: "Int64", float | None: "float64", int: "int64", bool: "bool"}
     types = {name: kinds[kind] for name, kind in get_type_hints(TABLES[table]).items() if kind in kinds}
     return pd.DataFrame(found, columns=columns(table)).astype(types)
-
-
-def is_row(table: str, row: Any) -> bool:
-    """Say whether ``row`` has the columns of ``table``, each with a value of its type that can be shown and drawn."""
-    kinds = get_type_hints(TABLES[table])
-    if not isinstance(row, dict) or row.keys() != kinds.keys():
-        return False
-    if not all(_is_a(row[name], kind) for name, kind in kinds.items()):
-        return False
-    times = (row.get("median_s"), row.get("step_s"))
-    if row.get("dtype", DTYPES[0]) not in DTYPES or any(time is not None and time <= 0 for time in times):
-        return False
-    try:
-        return "workload" not in row or bool(Workload.parse(row["workload"]))
-    except UsageError:
-        return False
-
-
-def _is_a(value: Any, kind: Any) -> bool:
-    if isinstance(value, int) and not isinstance(value, bool):
-        return (isinstance(0, kind) or isinstance(0.0, kind)) and abs(value) < 2**63
-    return isinstance(value, kind) and not (isinstance(value, bool) and kind is not bool)

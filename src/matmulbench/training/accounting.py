@@ -192,7 +192,7 @@ class TrainingCandidate(Candidate):
         steps = last - self.at
         both = self.turn_steps == 1  # a step that lasts does not feel the stopwatch
         stopwatch = self.spec is not None and (both or number % 2 == 1)
-        self.seal.wake(self._child)
+        self.seal.wake(self._child, number)
         seconds, (losses, products) = self.seal.turn(self._child, TrainSteps(self.at, last, stopwatch), _SILENCE_S)
         self.seal.rest(self._child)
         self.turn_s = max(perf_counter() - began, 1e-6)

@@ -10,7 +10,7 @@ import torch
 from matmulbench.training.envelope import rounding_envelope
 from matmulbench.training.learners import Subject
 from matmulbench.training.own_model import load_training
-from matmulbench.training.worker import Stopwatch, read_parameters
+from matmulbench.training.worker import TimedKernel, read_parameters
 
 _subjects: list[Subject] = []
 
@@ -30,7 +30,7 @@ def describe(task: str, seed: int, data_dir: str | None, options: dict[str, Any]
 
 def _time_non_matmul(subject: Subject) -> float:
     """Return the seconds of a step that no kernel changes."""
-    stopwatch = Stopwatch(torch.matmul)
+    stopwatch = TimedKernel(torch.matmul)
     learner = subject.begin(stopwatch)
     found = []
     for step in range(3):

@@ -15,7 +15,7 @@ from torch import Tensor
 from matmulbench.ladder import Kernel
 from matmulbench.ladder.plugins import load_kernel
 from matmulbench.measurement.cost import learn_cost
-from matmulbench.measurement.worker import only_between_turns, wait_for_turn
+from matmulbench.measurement.worker import Stopwatch, only_between_turns, wait_for_turn
 from matmulbench.training.learners import Learner, Subject
 from matmulbench.training.own_model import load_training
 from matmulbench.verification.state import difference, process_state
@@ -25,7 +25,7 @@ _ENOUGH_S = 0.01  # a product that takes longer is predicted from smaller ones
 _LARGE = 2**25  # bytes; beyond, making the operands would take longer than the product
 
 
-class Stopwatch:
+class TimedKernel:
     """A kernel that notes how many seconds each product takes."""
 
     def __init__(self, kernel: Kernel) -> None:
@@ -85,23 +85,23 @@ def predict_seconds(kernel: Kernel, product: Workload) -> float:
 def train_steps(first: int, last: int, stopwatch: bool) -> list[Any]:
     """Train from step ``first`` to before ``last``.
 
-    Returns the clock before and after, the losses, and with ``stopwatch`` the seconds of each product of a step.
+    Returns what the stopwatch does, the losses, and with ``stopwatch`` the seconds of each product of a step.
     """
     desk = _desks[0]
-    watch = Stopwatch(desk.kernel) if stopwatch and desk.kernel else None
+    watch = TimedKernel(desk.kernel) if stopwatch and desk.kernel else None
     if watch:
         desk.learner.use(watch)
     losses = []
     wait_for_turn()
-    start = perf_counter()
+    clock = Stopwatch()
     for step in range(first, last):
         losses.append(desk.learner.step(step))  # noqa: PERF401  # a comprehension hides what is timed
-    end = perf_counter()
+    times = clock.stop()
     products = None
     if watch and desk.kernel:
         desk.learner.use(desk.kernel)
         products = np.reshape(watch.seconds, (last - first, -1)).mean(axis=0).tolist()
-    return [start, end, [float(loss) for loss in losses], products]
+    return [*times, [float(loss) for loss in losses], products]
 
 
 def restart() -> None:

@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from matmulbench.verification.api import agreement, verify_kernel
     from matmulbench.verification.case import Case
     from matmulbench.verification.examination import probe
-    from matmulbench.verification.memory import refusal
     from matmulbench.verification.result import check_result
 
 _HOMES = {
@@ -20,10 +19,9 @@ _HOMES = {
     "agreement": "api",
     "check_result": "result",
     "probe": "examination",
-    "refusal": "memory",
     "verify_kernel": "api",
 }
-__all__ = ["Case", "agreement", "check_result", "probe", "refusal", "verify_kernel"]
+__all__ = ["Case", "agreement", "check_result", "probe", "verify_kernel"]
 
 
 def __getattr__(name: str) -> Any:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
+
+import psutil
 
 from matmulbench.isolation import Host, Outcome
 from matmulbench.isolation.host import Child, LostError
-from matmulbench.isolation.requests import AgreementResults, Confirm, Examine, Judge, Multiply
+from matmulbench.isolation.requests import Confirm, Examine, Judge, Multiply
 from matmulbench.results.schema import VerificationRow
 from matmulbench.status import Status
 from matmulbench.verification.effort import EFFORTS
@@ -18,7 +22,8 @@ from matmulbench.workload import ITEMSIZE
 if TYPE_CHECKING:
     import pandas as pd
 
-MEMORY_LIMIT = 4 * 2**30  # bytes; the largest operands take some hundred million
+_MEMORY_LIMIT = 4 * 2**30  # bytes; the largest operands take some hundred million
+_AGREEMENT_SIZES = ((5, 7, 3), (17, 33, 9), (8, 300, 4), (33, 32, 31))
 _SEALED_CASES = 24
 _SEALED_SIZE = 16  # rows, columns and inner size of those, at most
 
@@ -48,7 +53,7 @@ def verify_kernel(
     limit = silence_limit or EFFORTS[effort].silence_limit
     for _ in range(2):
         try:
-            child = host.fork(Examine, memory_limit=MEMORY_LIMIT)
+            child = host.fork(Examine, memory_limit=_memory_limit())
         except LostError as error:
             row = VerificationRow(spec, dtype, Status.LOST, finding=str(error))
             continue
@@ -59,6 +64,11 @@ def verify_kernel(
         if row.status != Status.LOST and not child.killed:
             break
     return row
+
+
+def _memory_limit() -> int:
+    """Return how many bytes a kernel's process may take: no more than are free."""
+    return int(min(_MEMORY_LIMIT, psutil.virtual_memory().available))
 
 
 def _verify(host: Host, child: Child, spec: str, dtype: str, effort: str, limit: float) -> VerificationRow:
@@ -75,7 +85,7 @@ def _verify(host: Host, child: Child, spec: str, dtype: str, effort: str, limit:
     if report["case"]:
         # A finding must stand on its own: the line that repeats it is tried, in a process without a past.
         confirm = Confirm(spec, report["case"])
-        again = host.call(confirm, silence_limit=limit, memory_limit=MEMORY_LIMIT)
+        again = host.call(confirm, silence_limit=limit, memory_limit=_memory_limit())
         if again.status == Status.OK and again.value:
             seen = str(finding).partition(". Repeat: ")[0]
             line = f"from matmulbench import verify; print(verify({spec!r}, [{dtype!r}]).finding[0])"
@@ -96,16 +106,23 @@ def _judge_elsewhere(host: Host, child: Child, spec: str, dtype: str, normwise: 
     def draw(number: int) -> dict[str, Any]:
         sizes = {size: _draw.randint(1, _SEALED_SIZE) for size in "mkn"}
         values = ("small-integers", "normal", "scaled")[number % 3]
-        return {**sizes, "layout": "NN", "dtype": dtype, "values": values, "seed": _draw.getrandbits(30)}
+        return {**sizes, "dtype": dtype, "values": values, "seed": _draw.getrandbits(30)}
 
     cases = [draw(number) for number in range(_SEALED_CASES)]
-    results = os.memfd_create("matmulbench", os.MFD_CLOEXEC)
-    try:
-        os.ftruncate(results, sum(case["m"] * case["n"] for case in cases) * ITEMSIZE[dtype])
+    with _shared_results(cases) as results:
         multiplied = child.call(Multiply(spec, cases), silence_limit=limit, descriptors=[results])
         if multiplied.status != Status.OK:
             return multiplied
         return host.call(Judge(cases, normwise), silence_limit=60.0, descriptors=[results])
+
+
+@contextmanager
+def _shared_results(cases: list[dict[str, Any]]) -> Iterator[int]:
+    """Yield the descriptor of a file in memory that holds the results of ``cases``, one after the other."""
+    results = os.memfd_create("matmulbench", os.MFD_CLOEXEC)
+    try:
+        os.ftruncate(results, sum(case["m"] * case["n"] * ITEMSIZE[case["dtype"]] for case in cases))
+        yield results
     finally:
         os.close(results)
 
@@ -115,10 +132,24 @@ def agreement(host: Host, specs: Sequence[str], dtype: str) -> pd.DataFrame:
 
     Two right kernels differ by at most 2, or by more where one is normwise. Kernels that do not come back have NaN.
     """
+    import numpy as np
     import pandas as pd
 
-    from matmulbench.verification.agreement import distances
+    from matmulbench.verification.bounds import unit
+    from matmulbench.verification.case import Case
 
-    limit = EFFORTS["default"].silence_limit
-    results = [host.call(AgreementResults(spec, dtype), silence_limit=limit).value for spec in specs]
-    return pd.DataFrame(distances(results, dtype), index=list(specs), columns=list(specs))
+    cases = [
+        Case(*sizes, "NN", dtype, values, seed=12) for sizes in _AGREEMENT_SIZES for values in ("normal", "scaled")
+    ]
+    units = np.concatenate([unit(*case.arrays()).ravel() for case in cases])
+    results = []
+    for spec in specs:
+        fields = [asdict(case) for case in cases]
+        with _shared_results(fields) as shared:
+            limit = EFFORTS["default"].silence_limit
+            outcome = host.call(Multiply(spec, fields), silence_limit=limit, descriptors=[shared])
+            content = os.pread(shared, units.size * ITEMSIZE[dtype], 0)
+        right = outcome.status == Status.OK
+        results.append(np.frombuffer(content, dtype).astype(np.float64) if right else np.full(units.size, np.nan))
+    apart = [[np.max(np.abs(left - right) / units) for right in results] for left in results]
+    return pd.DataFrame(apart, index=list(specs), columns=list(specs))

@@ -54,6 +54,12 @@ def effective_k(a: Array, b: Array) -> int:
     return int(min(np.count_nonzero(a, axis=1).max(), np.count_nonzero(b, axis=0).max()))
 
 
+def unit(a: Array, b: Array) -> Float:
+    r"""Return k·u·(\|A\|\|B\|), in which errors are given, for each element of ``a`` (m, k) @ ``b`` (k, n)."""
+    magnitude: Float = np.abs(a.astype(np.float64)) @ np.abs(b.astype(np.float64))
+    return effective_k(a, b) * unit_roundoff(a.dtype) * magnitude
+
+
 def norm_bound(a: Float, b: Float, k: int, dtype: np.dtype[np.floating]) -> float:
     """Return the largest error that the norm bound allows in any element of ``a`` (m, k) @ ``b`` (k, n)."""
     rows = np.sqrt(np.einsum("ij,ij->i", a, a).max(initial=0))
@@ -65,14 +71,12 @@ def judge(a: Array, b: Array, c: Array) -> Judgement:
     """Judge ``c`` (m, n) as the product of finite ``a`` (m, k) and ``b`` (k, n), all of one dtype."""
     dtype = a.dtype
     expected, rest = product(a, b)
-    a64, b64 = a.astype(np.float64), b.astype(np.float64)
-    magnitude = np.abs(a64) @ np.abs(b64)
     k = effective_k(a, b)
     error = np.abs((c.astype(np.float64) - expected) - rest)  # exact where the two are near
     underflow = k * float(np.finfo(dtype).smallest_subnormal)
     excess = np.maximum(error - underflow, 0)  # NaN stays NaN
-    unit = k * unit_roundoff(dtype) * magnitude
-    ratio = np.divide(excess, unit, out=np.where(excess == 0, 0.0, np.inf), where=unit > 0)
+    units = unit(a, b)
+    ratio = np.divide(excess, units, out=np.where(excess == 0, 0.0, np.inf), where=units > 0)
     ratio[np.isnan(excess)] = np.inf
     residual = float(ratio.max(initial=0))
     if residual <= gamma(k, dtype) / (k * unit_roundoff(dtype)) if k else residual == 0:
@@ -83,7 +87,8 @@ def judge(a: Array, b: Array, c: Array) -> Judgement:
         f"c[{i}, {j}] is {c[i, j]:.9g}, expected {expected[i, j]:.9g}: "
         f"{residual:.3g} times k·u·(|A||B|), where 1 is allowed"
     )
-    verdict = "normwise" if bool((error <= norm_bound(a64, b64, k, dtype)).all()) else "fail"
+    allowed = norm_bound(a.astype(np.float64), b.astype(np.float64), k, dtype)
+    verdict = "normwise" if bool((error <= allowed).all()) else "fail"
     return Judgement(verdict, residual, detail)
 
 
@@ -98,5 +103,7 @@ def judge_exact(a: Array, b: Array, c: Array) -> Judgement:
         f"c[{i}, {j}] is {c[i, j]:.17g}, expected exactly {expected[i, j]} "
         f"({np.count_nonzero(wrong)} of {wrong.size} elements differ)"
     )
+    if np.isnan(c[i, j]):
+        detail += "; memory that was never set looks like this: begin with zeros"
     judgement = judge(a, b, c)
     return Judgement("fail" if judgement.verdict == "fail" else "normwise", judgement.residual, detail)

@@ -9,8 +9,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from matmulbench.verification.result import SAMPLE
-
 Array = npt.NDArray[np.floating]
 
 # One letter per operand. torch has no negative strides, so there is none here.
@@ -67,13 +65,13 @@ class Case:
         a, b = self.arrays()
         return arrange(a, self.layout[0]), arrange(b, self.layout[1])
 
-    def judge(self, spec: str) -> str | None:
+    def check(self, spec: str) -> str | None:
         """Multiply with the kernel ``spec``, here in this process: None if right, or what is wrong, in words."""
         from matmulbench.ladder.plugins import load_kernel
-        from matmulbench.verification.subject import Subject, WrongError
+        from matmulbench.verification.kernel import KernelUnderTest, WrongError
 
         try:
-            Subject(spec, load_kernel(spec), self.dtype).judge(self)
+            KernelUnderTest(spec, load_kernel(spec), self.dtype).check(self)
         except WrongError as error:
             return str(error)
         return None
@@ -198,8 +196,7 @@ def _lone(rng: np.random.Generator, case: Case) -> tuple[Array, Array]:
         return _integers(rng, case)
     a, b = np.zeros((case.m, case.k), case.dtype), np.zeros((case.k, case.n), case.dtype)
     if case.volume:
-        # In a large product, too, the first rows and columns are looked at.
-        i, p, j = (rng.integers(size) for size in (min(case.m, SAMPLE), case.k, min(case.n, SAMPLE)))
+        i, p, j = (rng.integers(size) for size in (case.m, case.k, case.n))
         a[i, p], b[p, j] = (_odd(rng, case, 1, 1)[0, 0], 1)[:: -1 if case.seed % 2 else 1]
     return a, b
 

@@ -21,6 +21,6 @@ class Effort:
 
 EFFORTS = {
     "quick": Effort(0.6, 20),
-    "default": Effort(2.4, 200),
+    "default": Effort(2.2, 200),
     "thorough": Effort(300.0, 10_000, True, 60.0),
 }

@@ -8,17 +8,15 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
-from collections.abc import Iterator
 
 import numpy as np
 import torch
 
-from matmulbench.verification import bounds
-from matmulbench.verification.case import Array, Case
-from matmulbench.verification.subject import Subject
+from matmulbench.verification import shapes
+from matmulbench.verification.case import Array
+from matmulbench.verification.kernel import KernelUnderTest
 
 _PROT_NONE, _PROT_READ = 0, 1  # POSIX
-_SIZES = (1, 2, 3, 5, 8, 9, 15, 17, 33, 65)
 
 
 def guarded(values: Array, letter: str, at_end: bool) -> torch.Tensor:
@@ -53,16 +51,7 @@ def _protect(start: int, length: int, protection: int) -> None:
         raise OSError(error, f"mprotect: {os.strerror(error)}")
 
 
-def cases(dtype: str) -> Iterator[Case]:
-    """Yield cases in order of cost: all small sizes against each other, in the layouts that training makes."""
-    sizes = [(m, k, n) for m in _SIZES for k in _SIZES for n in _SIZES]
-    for number, (m, k, n) in enumerate(sorted(sizes, key=lambda shape: shape[0] * shape[1] * shape[2])):
-        if number < 60 or number % 5 == 0:
-            for layout in ("NN", "TN", "NT", "RR")[: 4 if number < 60 else 3]:
-                yield Case(m, k, n, layout, dtype, "small-integers", seed=4)
-
-
-def check(subject: Subject, seconds: float) -> None:
+def check_memory_safety(kernel: KernelUnderTest, seconds: float) -> None:
     """Multiply between guard pages.
 
     Raises
@@ -70,19 +59,13 @@ def check(subject: Subject, seconds: float) -> None:
     WrongError
         for a wrong value; for a touch of what is not the operand's there is no return.
     """
-    end = subject.clock() + seconds
-    for number, case in enumerate(cases(subject.dtype)):
-        now = subject.clock()
-        if number > 20 and (now > end or now + 2 * subject.predict(case.m, case.k, case.n) > end):
+    end = kernel.pace.clock() + seconds
+    for number, case in enumerate(shapes.between_guards(kernel.dtype)):
+        if number > 20 and kernel.pace.clock() + 2 * kernel.pace.predict(case.m, case.k, case.n) > end:
             return
-        a, b = case.arrays()
         for at_end in (True, False):
             side = "end" if at_end else "begin"
             where = f"{case}, operands that {side} at an inaccessible page and are read-only"
-            subject.say(where)
-            left, right = (guarded(v, x, at_end) for v, x in zip((a, b), case.layout, strict=True))
-            result = subject.call(left, right, where)
-            judgement = bounds.judge_exact(a, b, result)
-            if judgement.verdict != "pass":
-                raise subject.wrong(where, judgement.detail)
-            subject.cases += 1
+            kernel.announce(where)
+            a, b = (guarded(v, x, at_end) for v, x in zip(case.arrays(), case.layout, strict=True))
+            kernel.check_exact(a, b, where)

@@ -7,116 +7,54 @@ that is allowed once the rounding has shown it to be one, but it may lose none.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
 from matmulbench.verification.case import Array, Case, arrange
-from matmulbench.verification.subject import Subject
+from matmulbench.verification.kernel import KernelUnderTest
 
 _SHAPES = ((1, 1, 1), (2, 3, 2), (3, 4, 5), (9, 10, 11), (17, 18, 19), (33, 34, 35))
+_AT_LEAST = 2 * 3  # shapes and positions that no kernel is spared
 _LARGE = 1e30
-Special = Callable[[Array, Array, int, int, int], None]
+Special = tuple[str, Array, Array]
 
 
-def _nan_left(a: Array, b: Array, i: int, p: int, j: int) -> None:
-    a[i, p] = np.nan
+def _specials(a: Array, b: Array, i: int, p: int, j: int) -> Iterator[Special]:
+    """Yield the operands with special values where the product ``a[i, p] * b[p, j]`` is, and a name for each."""
+    inf, nan, numbers = np.inf, np.nan, np.finfo(a.dtype)
+    both = [p, (p + 1) % a.shape[1]]
+    column, row = np.s_[:, p], np.s_[p, :]
+    half = 2.0 ** (np.log2(numbers.smallest_normal) // 2 - 3)
+    yield "NaN in a", _with(a, (i, p), nan), b
+    yield "NaN in b", a, _with(b, (p, j), nan)
+    yield "NaN · 0", _with(a, (i, p), nan), _with(b, row, 0)
+    yield "0 · NaN", _with(a, column, 0), _with(b, (p, j), nan)
+    yield "Inf in a", _with(a, (i, p), inf), b
+    yield "-Inf in b", a, _with(b, (p, j), -inf)
+    yield "Inf · 0 is NaN", _with(a, (i, p), inf), _with(b, row, 0)
+    yield "0 · Inf is NaN", _with(a, column, 0), _with(b, (p, j), inf)
+    yield "Inf - Inf is NaN", _with(a, (i, both), inf), _with(b, (both, j), [1, -1])
+    yield "overflow to Inf", _with(a, (i, p), numbers.max), _with(b, row, np.where(b[p] < 0, -4, 4))
+    yield "large numbers that do not overflow", _with(0 * a, (i, p), numbers.max / 8), _with(b, (p, j), -4)
+    yield "subnormal numbers", a * numbers.smallest_subnormal, b
+    yield "products that underflow to subnormal numbers", a * a.dtype.type(half), b * b.dtype.type(half)
+    yield "negative zero", _with(a, np.s_[i, :], -0.0), b
 
 
-def _nan_right(a: Array, b: Array, i: int, p: int, j: int) -> None:
-    b[p, j] = np.nan
+def _with(operand: Array, place: Any, values: Any) -> Array:
+    changed = operand.copy()
+    changed[place] = values
+    return changed
 
 
-def _nan_times_zero(a: Array, b: Array, i: int, p: int, j: int) -> None:
-    a[i, p] = np.nan
-    b[p, :] = 0
+def _small_integers(rng: np.random.Generator, rows: int, columns: int, dtype: str) -> Array:
+    drawn: Array = (rng.integers(1, 4, (rows, columns)) * rng.choice([-1, 1], (rows, columns))).astype(dtype)
+    return drawn
 
 
-def _zero_times_nan(a: Array, b: Array, i: int, p: int, j: int) -> None:
-    a[:, p] = 0
-    b[p, j] = np.nan
-
-
-def _inf_left(a: Array, b: Array, i: int, p: int, j: int) -> None:
-    a[i, p] = np.inf
-
-
-def _inf_right(a: Array, b: Array, i: int, p: int, j: int) -> None:
-    b[p, j] = -np.inf
-
-
-def _inf_times_zero(a: Array, b: Array, i: int, p: int, j: int) -> None:
-    a[i, p] = np.inf
-    b[p, :] = 0
-
-
-def _zero_times_inf(a: Array, b: Array, i: int, p: int, j: int) -> None:
-    a[:, p] = 0
-    b[p, j] = np.inf
-
-
-def _inf_minus_inf(a: Array, b: Array, i: int, p: int, j: int) -> None:
-    other = (p + 1) % a.shape[1]
-    a[i, [p, other]] = np.inf
-    b[p, j], b[other, j] = 1, -1
-
-
-def _overflow(a: Array, b: Array, i: int, p: int, j: int) -> None:
-    a[i, p] = np.finfo(a.dtype).max
-    b[p, :] = np.where(b[p, :] < 0, -4, 4)
-
-
-def _large(a: Array, b: Array, i: int, p: int, j: int) -> None:
-    a[:] = 0
-    a[i, p] = np.finfo(a.dtype).max / 8
-    b[p, j] = -4
-
-
-def _subnormal(a: Array, b: Array, i: int, p: int, j: int) -> None:
-    a[:] *= np.finfo(a.dtype).smallest_subnormal
-
-
-def _subnormal_product(a: Array, b: Array, i: int, p: int, j: int) -> None:
-    half = 2.0 ** (np.log2(np.finfo(a.dtype).smallest_normal) // 2 - 3)
-    a[:] *= half
-    b[:] *= half
-
-
-def _negative_zero(a: Array, b: Array, i: int, p: int, j: int) -> None:
-    a[i, :] = -0.0
-
-
-SPECIALS: dict[str, Special] = {
-    "NaN in a": _nan_left,
-    "NaN in b": _nan_right,
-    "NaN · 0": _nan_times_zero,
-    "0 · NaN": _zero_times_nan,
-    "Inf in a": _inf_left,
-    "-Inf in b": _inf_right,
-    "Inf · 0 is NaN": _inf_times_zero,
-    "0 · Inf is NaN": _zero_times_inf,
-    "Inf - Inf is NaN": _inf_minus_inf,
-    "overflow to Inf": _overflow,
-    "large numbers that do not overflow": _large,
-    "subnormal numbers": _subnormal,
-    "products that underflow to subnormal numbers": _subnormal_product,
-    "negative zero": _negative_zero,
-}
-
-
-def _probes(dtype: str) -> Iterator[tuple[str, Array, Array]]:
-    rng = np.random.default_rng(5)
-    for m, k, n in _SHAPES:
-        for position in ((m - 1, k - 1, n - 1), (0, 0, 0), (m // 2, k // 2, n // 2)):
-            for name, special in SPECIALS.items():
-                # Small nonzero integers: all else in the sum is exact.
-                a = (rng.integers(1, 4, (m, k)) * rng.choice([-1, 1], (m, k))).astype(dtype)
-                b = (rng.integers(1, 4, (k, n)) * rng.choice([-1, 1], (k, n))).astype(dtype)
-                special(a, b, *position)
-                yield f"{name}, {m}x{k}x{n} {dtype}, at i, p, j = {position}", a, b
-
-
-def check(subject: Subject, seconds: float) -> None:
+def check_ieee(kernel: KernelUnderTest, seconds: float) -> None:
     """Multiply operands that hold special values.
 
     Raises
@@ -124,26 +62,33 @@ def check(subject: Subject, seconds: float) -> None:
     WrongError
         if one does not come out as a sum of products has it.
     """
-    end = subject.clock() + seconds
-    seen: tuple[int, ...] = ()
-    for number, (where, a, b) in enumerate(_probes(subject.dtype)):
-        (m, k), n = a.shape, b.shape[1]
-        now = subject.clock()
-        if number >= 2 * 3 * len(SPECIALS) and (now > end or now + 2 * subject.predict(m, k, n) > end):
-            return
-        if (m, k, n) != seen:
-            seen = (m, k, n)
-            subject.judge(Case(m, k, n, "NN", subject.dtype, "scaled", seed=5))  # normwise at this size?
-        subject.say(where)
-        for layout in ("NN", "TT")[: 2 if m * k * n > 1000 else 1]:
-            with np.errstate(all="ignore"):  # numpy's kernels warn of what is asked of them here
-                result = subject.call(arrange(a, layout[0]), arrange(b, layout[1]), where)
-                expected = (a[:, :, None] * b[None]).sum(axis=1)
-            subject.cases += 1
-            right = (result == expected) | (np.isnan(result) & np.isnan(expected))
-            if subject.normwise and not (np.abs(a).max() < _LARGE and np.abs(b).max() < _LARGE):
-                # What is not finite, or large, may spread to other elements, but not get lost.
-                right |= np.isfinite(expected) | ~np.isfinite(result)
-            if not right.all():
-                i, j = (int(index[0]) for index in np.nonzero(~right))
-                raise subject.wrong(where, f"c[{i}, {j}] is {result[i, j]:.9g}, expected {expected[i, j]:.9g}")
+    end = kernel.pace.clock() + seconds
+    rng = np.random.default_rng(5)
+    tried = 0
+    for m, k, n in _SHAPES:
+        kernel.check(Case(m, k, n, "NN", kernel.dtype, "scaled", seed=5))  # normwise at this size?
+        for position in ((m - 1, k - 1, n - 1), (0, 0, 0), (m // 2, k // 2, n // 2)):
+            if tried >= _AT_LEAST and kernel.pace.clock() + 28 * kernel.pace.predict(m, k, n) > end:
+                return
+            tried += 1
+            # Nonzero: all else in the sum is exact, and no zero meets an infinity by chance.
+            a, b = _small_integers(rng, m, k, kernel.dtype), _small_integers(rng, k, n, kernel.dtype)
+            for name, left, right in _specials(a, b, *position):
+                where = f"{name}, {m}x{k}x{n} {kernel.dtype}, at i, p, j = {position}"
+                for layout in ("NN", "TT")[: 2 if m * k * n > 1000 else 1]:
+                    _check(kernel, left, right, layout, where)
+
+
+def _check(kernel: KernelUnderTest, a: Array, b: Array, layout: str, where: str) -> None:
+    kernel.announce(where)
+    with np.errstate(all="ignore"):  # numpy's kernels warn of what is asked of them here
+        result = kernel.call(arrange(a, layout[0]), arrange(b, layout[1]), where)
+        expected = (a[:, :, None] * b[None]).sum(axis=1)
+    kernel.cases += 1
+    right = (result == expected) | (np.isnan(result) & np.isnan(expected))
+    if kernel.normwise and not (np.abs(a).max() < _LARGE and np.abs(b).max() < _LARGE):
+        # What is not finite, or large, may spread to other elements, but not get lost.
+        right |= np.isfinite(expected) | ~np.isfinite(result)
+    if not right.all():
+        i, j = (int(index[0]) for index in np.nonzero(~right))
+        raise kernel.wrong(where, f"c[{i}, {j}] is {result[i, j]:.9g}, expected {expected[i, j]:.9g}")

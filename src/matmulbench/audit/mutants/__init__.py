@@ -1,35 +1,37 @@
 """The mutants: kernels that are wrong, or that cheat, each with what is planted in it and how it must be found.
 
-The right ones, unusual but not to be refused, are in :mod:`matmulbench.audit.mutants.right`.
+Right ones, unusual but not to be refused, are in :mod:`matmulbench.audit.mutants.right`; those that cheat in time, in
+:mod:`matmulbench.audit.mutants.clocks`.
 """
 
 from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
+from torch import Tensor
 
-Function = Callable[[torch.Tensor, torch.Tensor], Any]  # not all return what they should
-F = TypeVar("F", bound=Function)
-_MODULES = ("wrong_values", "operands", "calls", "right")
+Function = Callable[[Tensor, Tensor], Any]  # not all return what they should
 _MUTANTS: dict[str, Mutant] = {}
 
 
 @dataclass(frozen=True)
 class Mutant:
-    """A planted kernel: where it is, what is planted, and what must be found.
+    """A planted kernel: where it is, what it does, and what must be found.
 
-    ``expected`` holds the properties, or the statuses, of which one must be named; for a right kernel the verdict.
+    ``expected`` holds the properties, statuses or reasons of which one must be named; for a right kernel the verdict.
+    ``honest`` names the kernel that does the same work: a time no shorter than that kernel's is no gain.
     """
 
     spec: str
-    planted: str
+    does: str
     expected: tuple[str, ...]
     dtype: str = "float32"
+    honest: str = "matmulbench.ladder.torch_matmul:matmul"
 
     @property
     def name(self) -> str:
@@ -37,25 +39,57 @@ class Mutant:
         return self.spec.rpartition(":")[2]
 
 
-def enter(name: str, what: str, kernel: Function, *expected: str, dtype: str = "float32") -> None:
-    """Enter ``kernel`` as ``name`` of its module: ``what`` is wrong, and ``expected`` (exactness) must be found."""
-    setattr(sys.modules[kernel.__module__], name, kernel)
-    spec = f"{kernel.__module__}:{name}"
-    _MUTANTS[spec] = Mutant(spec, what, expected or ("exactness",), dtype)
+def enter(name: str, does: str, kernel: Function, *expected: str, dtype: str = "float32") -> None:
+    """Enter ``kernel`` as ``name`` of the calling module; ``expected``, else "exactness", must be found."""
+    module = sys._getframe(1).f_globals
+    module[name] = kernel
+    spec = f"{module['__name__']}:{name}"
+    _MUTANTS[spec] = Mutant(spec, does, expected or ("exactness",), dtype)
 
 
-def planted(what: str, *expected: str) -> Callable[[F], F]:
-    """Enter the decorated kernel under its own name."""
-
-    def decorate(kernel: F) -> F:
-        enter(kernel.__name__, what, kernel, *expected)
-        return kernel
-
-    return decorate
+def mutants(*modules: str) -> list[Mutant]:
+    """Return the mutants of ``modules``; without any, all that verification must judge, wrong ones first."""
+    names = [f"{__name__}.{module}" for module in modules or ("wrong_values", "operands", "calls", "right")]
+    for name in names:
+        importlib.import_module(name)
+    return [mutant for name in names for mutant in _MUTANTS.values() if mutant.spec.startswith(f"{name}:")]
 
 
-def mutants() -> list[Mutant]:
-    """Return all mutants, wrong ones first."""
-    for module in _MODULES:
-        importlib.import_module(f"{__name__}.{module}")
-    return list(_MUTANTS.values())
+def _filled(make: Callable[..., Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+    return lambda a, b: make(len(a), b.shape[1], dtype=a.dtype)
+
+
+zeros, ones, uninitialised = _filled(torch.zeros), _filled(torch.ones), _filled(torch.empty)
+
+
+def of_result(change: Callable[[Tensor], Any]) -> Function:
+    """Make the kernel that returns what ``change`` makes of a right product."""
+    return lambda a, b: change(a @ b)
+
+
+def only(where: Callable[[int, int, int], bool], kernel: Function) -> Function:
+    """Make the kernel that is ``kernel`` where m, k and n are such, and right, or an error, elsewhere."""
+    return lambda a, b: kernel(a, b) if a.shape[1] == len(b) and where(len(a), len(b), b.shape[1]) else a @ b
+
+
+def first(act: Callable[[Tensor, Tensor], object]) -> Function:
+    """Make the kernel that does something, and then multiplies rightly if it still can."""
+    return lambda a, b: (act(a, b), a @ b)[1]
+
+
+def then(act: Callable[[Tensor, Tensor, Tensor], object]) -> Function:
+    """Make the kernel that does something to a, b or the right product c before it returns this."""
+    return lambda a, b: (c := a @ b, act(a, b, c))[0]
+
+
+def remembering(left: Callable[[Tensor], Hashable], right: Callable[[Tensor], Hashable] | None = None) -> Function:
+    """Make the kernel that remembers results by what ``left`` and ``right`` (else ``left``) make of a and b."""
+    results: dict[Hashable, Tensor] = {}
+
+    def kernel(a: Tensor, b: Tensor) -> Tensor:
+        key = (left(a), (right or left)(b), a.shape, b.shape, a.dtype)
+        if key not in results:
+            results[key] = a @ b
+        return results[key].clone()
+
+    return kernel

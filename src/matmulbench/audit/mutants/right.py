@@ -1,28 +1,31 @@
 """Right kernels that look unusual: none may be refused."""
-# ruff: noqa: D103 - what a kernel does stands in its decorator
+# ruff: noqa: E731 - a kernel is a line
 
 import math
 import random
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import torch
 from scipy.linalg import blas
+from torch import Tensor
+from torch.nn import functional
 
-from matmulbench.audit.mutants import planted
+from matmulbench.audit.mutants import Function, enter
 from matmulbench.ladder.operands import sizes
 
 
-def _zeros(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+def _zeros(a: Tensor, b: Tensor) -> Tensor:
     m, _, n = sizes(a, b)
     return torch.zeros(m, n, dtype=a.dtype)
 
 
-@planted("nothing: Strassen's algorithm down to 16", "normwise")
-def strassen(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+def strassen(a: Tensor, b: Tensor) -> Tensor:
+    """Multiply with seven products of halves instead of eight, down to 16."""
     m, k, n = sizes(a, b)
     if min(m, k, n) <= 16:
         return a @ b
-    a, b = (torch.nn.functional.pad(x, (0, x.shape[1] % 2, 0, x.shape[0] % 2)) for x in (a, b))
+    a, b = (functional.pad(x, (0, x.shape[1] % 2, 0, x.shape[0] % 2)) for x in (a, b))
     (a11, a12), (a21, a22) = (row.chunk(2, 1) for row in a.chunk(2))
     (b11, b12), (b21, b22) = (row.chunk(2, 1) for row in b.chunk(2))
     m1, m2, m3 = strassen(a11 + a22, b11 + b22), strassen(a21 + a22, b11), strassen(a11, b12 - b22)
@@ -33,8 +36,7 @@ def strassen(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return torch.cat([upper, lower])[:m, :n].contiguous()
 
 
-@planted("nothing: Kahan's compensated sum", "pass")
-def kahan(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+def _kahan(a: Tensor, b: Tensor) -> Tensor:
     total, lost = _zeros(a, b), _zeros(a, b)
     for p in range(a.shape[1]):
         term = a[:, p, None] * b[p] - lost
@@ -45,35 +47,32 @@ def kahan(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return total
 
 
-@planted("nothing: from the last product to the first", "pass")
-def reversed_order(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    c = _zeros(a, b)
-    for p in reversed(range(a.shape[1])):
-        c += a[:, p, None] * b[p]
-    return c
+def _outer_products(order: Callable[[int], Iterable[int]]) -> Function:
+    """Make the kernel that sums outer products in an ``order`` of k."""
+
+    def kernel(a: Tensor, b: Tensor) -> Tensor:
+        c = _zeros(a, b)
+        for p in order(a.shape[1]):
+            c += a[:, p, None] * b[p]
+        return c
+
+    return kernel
 
 
-@planted("nothing: in another order each time", "pass")
-def random_order(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    order = torch.tensor(random.sample(range(a.shape[1]), a.shape[1]), dtype=torch.long)
-    c = _zeros(a, b)
-    for p in order:
-        c += a[:, p, None] * b[p]
-    return c
-
-
-@planted("nothing: pairwise sums", "pass")
-def pairwise(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+def _pairwise(a: Tensor, b: Tensor) -> Tensor:
     _, k, _ = sizes(a, b)
     if k <= 1:
         return a[:, :1] * b[:1] if k else _zeros(a, b)
-    return pairwise(a[:, : k // 2], b[: k // 2]) + pairwise(a[:, k // 2 :], b[k // 2 :])
+    return _pairwise(a[:, : k // 2], b[: k // 2]) + _pairwise(a[:, k // 2 :], b[k // 2 :])
 
 
-@planted("nothing: tiles of 24, with their tails", "pass")
-def blocked(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    (m, k), n = a.shape, b.shape[1]
-    c = _zeros(a, b)
+def _interleaved(count: int) -> Function:
+    """Make the kernel with ``count`` sums, of every so many products each, as vector units have them."""
+    return lambda a, b: sum(a[:, lane::count] @ b[lane::count] for lane in range(count))
+
+
+def _blocked(a: Tensor, b: Tensor) -> Tensor:
+    (m, k, n), c = sizes(a, b), _zeros(a, b)
     for i in range(0, m, 24):
         for j in range(0, n, 24):
             for p in range(0, k, 24):
@@ -81,83 +80,49 @@ def blocked(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return c
 
 
-@planted("nothing: float64 sums for float32", "pass")
-def double_sums(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    return (a.double() @ b.double()).to(a.dtype)
-
-
-@planted("nothing: exact sums, rounded once", "pass")
-def exact_sums(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+def _exact_sums(a: Tensor, b: Tensor) -> Tensor:
     if a.numel() * b.shape[1] > 2000 or a.dtype == torch.float64 or not (a.isfinite().all() and b.isfinite().all()):
-        return double_sums(a, b)
-    columns = b.t().double().tolist()
-    rows = a.double().tolist()
+        return (a.double() @ b.double()).to(a.dtype)
+    rows, columns = a.double().tolist(), b.t().double().tolist()
     sums = [[math.fsum(x * y for x, y in zip(row, column, strict=True)) for column in columns] for row in rows]
     return torch.tensor(sums, dtype=torch.float64).reshape(len(a), b.shape[1]).to(a.dtype)
 
 
-@planted("nothing: (bᵀ aᵀ)ᵀ, a transposed view as the result", "pass")
-def transposed_view(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    return (b.t() @ a.t()).t()
-
-
-@planted("nothing: column by column", "pass")
-def columns(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    return torch.stack([a.mv(b[:, j]) for j in range(b.shape[1])], 1) if b.shape[1] else _zeros(a, b)
-
-
-@planted("nothing: all products at once, then the sum", "pass")
-def full_broadcast(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    return (a[:, :, None] * b[None]).sum(1)
-
-
-@planted("nothing: two halves of k, summed at the end", "pass")
-def split_k(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    half = a.shape[1] // 2
-    return a[:, :half] @ b[:half] + a[:, half:] @ b[half:]
-
-
-@planted("nothing: eight interleaved accumulators, as vector units have", "pass")
-def eight_accumulators(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    parts = [a[:, lane::8] @ b[lane::8] for lane in range(8)]
-    return ((parts[0] + parts[4]) + (parts[1] + parts[5])) + ((parts[2] + parts[6]) + (parts[3] + parts[7]))
-
-
-@planted("nothing: torch.nn.functional.linear", "pass")
-def linear(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    return torch.nn.functional.linear(a, b.t())
-
-
-@planted("nothing: a batch of one", "pass")
-def batched(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    return torch.bmm(a[None], b[None])[0]
-
-
-@planted("nothing: the result is in column order, from scipy's BLAS", "pass")
-def scipy_blas(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+def _scipy_blas(a: Tensor, b: Tensor) -> Tensor:
     if 0 in (*a.shape, *b.shape):
         return _zeros(a, b)
     gemm = blas.sgemm if a.dtype == torch.float32 else blas.dgemm
     return torch.from_numpy(gemm(1.0, a.numpy(), b.numpy()))
 
 
-@planted("nothing: the result is part of a larger matrix of its own", "pass")
-def padded_result(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    padded = torch.empty(len(a), b.shape[1] + 3, dtype=a.dtype)
-    padded[:, : b.shape[1]] = a @ b
-    return padded[:, : b.shape[1]]
-
-
-@planted("nothing: packed copies in a buffer that is kept", "pass")
-def kept_workspace(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    workspace = _workspaces.setdefault((b.shape, b.dtype), torch.empty(b.shape, dtype=b.dtype))
-    workspace.copy_(b)
-    return a @ workspace
-
-
-_workspaces: dict[object, torch.Tensor] = {}
-
-
-@planted("nothing: numpy.dot on arrays in column order", "pass")
-def column_order(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    return torch.from_numpy(np.dot(np.asfortranarray(a.numpy()), np.asfortranarray(b.numpy())))
+_kept: dict[object, Tensor] = {}
+_columns: Function = lambda a, b: torch.stack([a @ x for x in b.t()], 1) if b.shape[1] else _zeros(a, b)
+_fortran: Function = lambda a, b: torch.from_numpy(np.dot(*map(np.asfortranarray, (a, b))))
+_to_kept: Function = lambda a, b: a @ _kept.setdefault((b.shape, b.dtype), torch.empty_like(b)).copy_(b)
+for _name, _does, _kernel, _verdict in (
+    ("strassen", "Strassen's algorithm down to 16", strassen, "normwise"),
+    ("kahan", "Kahan's compensated sum", _kahan, "pass"),
+    ("reversed_order", "from the last product to the first", _outer_products(lambda k: range(k)[::-1]), "pass"),
+    ("random_order", "in another order each time", _outer_products(lambda k: random.sample(range(k), k)), "pass"),
+    ("pairwise", "pairwise sums", _pairwise, "pass"),
+    ("blocked", "tiles of 24, with their tails", _blocked, "pass"),
+    ("double_sums", "float64 sums for float32", lambda a, b: (a.double() @ b.double()).to(a.dtype), "pass"),
+    ("exact_sums", "exact sums, rounded once", _exact_sums, "pass"),
+    ("transposed_view", "a transposed view as the result", lambda a, b: (b.t() @ a.t()).t(), "pass"),
+    (
+        "columns",
+        "by column",
+        lambda a, b: torch.stack([a @ x for x in b.t()], 1) if b.shape[1] else _zeros(a, b),
+        "pass",
+    ),
+    ("full_broadcast", "all products, then the sum", lambda a, b: (a[:, :, None] * b[None]).sum(1), "pass"),
+    ("split_k", "two sums, of every second product", _interleaved(2), "pass"),
+    ("eight_accumulators", "eight sums, of every eighth product", _interleaved(8), "pass"),
+    ("linear", "torch.nn.functional.linear", lambda a, b: functional.linear(a, b.t()), "pass"),
+    ("batched", "a batch of one", lambda a, b: torch.bmm(a[None], b[None])[0], "pass"),
+    ("scipy_blas", "the result is in column order, from scipy's BLAS", _scipy_blas, "pass"),
+    ("padded_result", "part of a larger matrix", lambda a, b: functional.pad(a @ b, (0, 3))[:, : b.shape[1]], "pass"),
+    ("kept_workspace", "packed copies in a buffer that is kept", _to_kept, "pass"),
+    ("column_order", "numpy.dot on arrays in column order", _fortran, "pass"),
+):
+    enter(_name, f"nothing: {_does}", _kernel, _verdict)

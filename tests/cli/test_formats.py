@@ -15,7 +15,7 @@ from matmulbench.audit import Check
 from matmulbench.cli import main
 from matmulbench.results.schema import columns
 
-REFERENCE = str(Path(__file__).parents[1] / "results" / "reference")
+REFERENCE = str(Path(__file__).parents[2] / "results" / "reference")
 COMMAND = [sys.executable, "-m", "matmulbench"]
 
 VERBS = {
@@ -24,17 +24,23 @@ VERBS = {
     "verify --agreement": (["verify", "numpy", "torch", "--agreement"], ["dtype", "kernel", "numpy", "torch"]),
     "measure": (["measure", "loud.py:matmul", "--workload", "8x8x8", "--budget", "0.2"], columns("measurements")),
     "train": (["train", "loud.py:matmul", "--budget", "1"], columns("training")),
+    "trace": (
+        ["trace", "loud.py:make"],
+        ["threads", "shape", "layout", "dtype", "operator", "module", "count", "flop"],
+    ),
     "compare": (["compare", REFERENCE, REFERENCE], ["workload", "dtype", "threads", "kernel", "status_a", "status_b"]),
 }
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Make a folder with a kernel that prints, as kernels under construction do."""
+    """Make a folder with a kernel and a factory that print, as those under construction do."""
     folder = tmp_path_factory.mktemp("own")
     (folder / "loud.py").write_text(
         "import os\nprint('imported')\n"
         "def matmul(a, b):\n    print('called')\n    os.write(1, b'by the system')\n    return a @ b\n"
+        "def make():\n    from matmulbench.training.own_model import model_from_scratch\n"
+        "    print('called')\n    return model_from_scratch()\n"
     )
     return folder
 

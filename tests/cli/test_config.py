@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from matmulbench.cli import main
-from matmulbench.config import load_config
+from matmulbench.cli.config import load_config
 from matmulbench.errors import UsageError
+from matmulbench.pipeline import Job
 
 TABLE = """
 [project]
@@ -62,6 +63,11 @@ def test_the_nearest_file_with_a_table_counts(project: Path) -> None:
     assert load_config(inner) == {"threads": "1"}, "nothing is taken from a file further up"
 
 
+def test_one_value_need_not_be_a_list(project: Path) -> None:
+    (project / "pyproject.toml").write_text("[tool.matmulbench]\nkernels = 'numpy'\nworkloads = '8x8x8'\n")
+    assert load_config() == {"kernel": ["numpy"], "workload": ["8x8x8"]}
+
+
 def test_no_table_is_no_settings(tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_text("[tool.other]\n")
     assert load_config(tmp_path) == {}
@@ -71,19 +77,20 @@ def test_no_table_is_no_settings(tmp_path: Path) -> None:
     ("table", "message"),
     [
         ("kernel = ['numpy']", "key 'kernel' is unknown: did you mean kernels?"),
-        ("kernels = 'numpy'", """kernels: expected a list of texts, such as ["my.py:matmul"], found 'numpy'"""),
-        ("kernels = []", "kernels: expected a list of texts"),
-        ("kernels = [3]", 'kernels: expected a text, such as "my.py:matmul", found 3'),
+        ("kernels = []", "kernels: expected a value such as 'my.py:matmul' or ['my.py:matmul'], found []"),
+        ("kernels = [3]", "kernels: expected a value such as 'my.py:matmul' or ['my.py:matmul'], found [3]"),
         ("kernels = ['nmpy']", "kernels: kernel 'nmpy' is unknown: did you mean numpy"),
         ("kernels = ['your.py:matmul']", "kernels: kernel 'your.py:matmul': there is no file 'your.py'"),
         ("workloads = ['5x784']", "workloads: workload '5x784': expected MxKxN"),
-        ("threads = '1'", "threads: expected a count or a list of counts, such as 1 or [1, 2], found '1'"),
-        ("threads = true", "threads: expected a count or a list of counts, such as 1 or [1, 2], found True"),
-        ("threads = []", "threads: expected a count"),
+        ("threads = '1'", "threads: expected a value such as 1 or [1, 2], found '1'"),
+        ("threads = true", "threads: expected a value such as 1 or [1, 2], found True"),
+        ("threads = []", "threads: expected a value such as 1 or [1, 2], found []"),
         ("baseline = 'torhc'", "baseline: kernel 'torhc' is unknown: did you mean torch?"),
         ("kernels = ['my.py']", "kernels: kernel 'my.py': there is no file 'my.py'"),
         ("kernels = ['~nosuchuser/my.py:f']", "kernels: kernel '~nosuchuser/my.py:f': there is no"),
-        ("data_dir = 1", "data_dir: expected a text"),
+        ("threads = 99999", "threads: threads '99999': expected counts from 1 to"),
+        ("baseline = ['torch']", "baseline: expected a value such as 'torch', found ['torch']"),
+        ("data_dir = 1", "data_dir: expected a value such as 'data/mnist', found 1"),
     ],
 )
 def test_what_is_wrong_is_said_with_file_and_key(
@@ -111,43 +118,45 @@ def test_a_broken_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     assert str(found.value).startswith(message)
 
 
-def measured(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> dict[str, Any]:
-    """Return what ``matmulbench measure`` would measure."""
-    asked: dict[str, Any] = {}
+def measured(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> Job:
+    """Return the job that ``matmulbench measure`` would carry out."""
+    jobs: list[Job] = []
 
-    def measure(specs: list[str], workloads: list[Any], **options: Any) -> None:
-        asked.update(specs=specs, workloads=list(map(str, workloads)), **options)
+    def carry_out(job: Job, *_: object) -> None:
+        jobs.append(job)
         raise SystemExit(0)
 
-    monkeypatch.setattr("matmulbench.pipeline.measure", measure)
+    monkeypatch.setattr("matmulbench.pipeline.carry_out", carry_out)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(8))
     monkeypatch.setattr(sys, "argv", ["matmulbench", "measure", *arguments])
     with pytest.raises(SystemExit) as left:
         main()
     assert left.value.code == 0
-    return asked
+    return jobs[0]
 
 
 def test_precedence_of_threads(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each step of defaults < table < environment < command line, strongest first."""
     monkeypatch.setenv("MATMULBENCH_THREADS", "3")
-    assert measured(monkeypatch, "--threads", "4")["threads"] == (4,)
-    assert measured(monkeypatch)["threads"] == (3,)
+    assert measured(monkeypatch, "--threads", "4").threads == (4,)
+    assert measured(monkeypatch).threads == (3,)
     monkeypatch.delenv("MATMULBENCH_THREADS")
-    assert measured(monkeypatch)["threads"] == (1, 2)
+    assert measured(monkeypatch).threads == (1, 2)
     (project / "pyproject.toml").unlink()
-    assert measured(monkeypatch)["threads"] == (1,)
+    assert measured(monkeypatch).threads == (1,)
 
 
 def test_the_command_line_replaces_kernels_workloads_and_baseline(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = measured(monkeypatch)
-    assert asked["specs"] == ["kernels/my.py:matmul", "numpy", "einsum"]
-    assert (asked["workloads"], asked["baseline"]) == (["8x8x8", "16x8x4:TN"], "einsum")
-    asked = measured(monkeypatch, "row-slice", "--workload", "2x2x2", "--baseline", "torch")
-    assert asked["specs"] == ["row-slice", "torch"]
-    assert (asked["workloads"], asked["baseline"]) == (["2x2x2"], "torch")
+    job = measured(monkeypatch)
+    assert job.specs == ["kernels/my.py:matmul", "numpy", "einsum"]
+    assert [str(workload) for workload, _ in job.workloads] == ["8x8x8", "16x8x4:TN"]
+    assert job.baseline == "einsum"
+    job = measured(monkeypatch, "row-slice", "--workload", "2x2x2", "--baseline", "torch")
+    assert job.specs == ["row-slice", "torch"]
+    assert [str(workload) for workload, _ in job.workloads] == ["2x2x2"]
+    assert job.baseline == "torch"
 
 
 def test_precedence_of_the_data_folder(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

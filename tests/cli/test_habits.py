@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,13 +20,14 @@ from matmulbench.training.tasks import TASKS
 from matmulbench.workload import PRESETS
 
 MAIN = "from matmulbench.cli import main; main()"
-VERBS = ("run", "list", "verify", "measure", "train", "compare", "audit", "report", "fetch")
+VERBS = ("run", "list", "verify", "measure", "train", "trace", "compare", "audit", "report", "fetch")
 # What each verb calls once its arguments are understood.
 WORK = {
     "list": ("matmulbench.pipeline.availability", []),
     "verify": ("matmulbench.pipeline.verify", []),
     "measure": ("matmulbench.pipeline.measure", []),
     "train": ("matmulbench.pipeline.train", []),
+    "trace": ("matmulbench.pipeline.trace_model", ["package.models:make"]),
     "compare": ("matmulbench.results.folder.load_results", ["a", "b"]),
     "audit": ("matmulbench.audit.verification.audit_verification", []),
     "report": ("matmulbench.results.folder.load_results", ["a"]),
@@ -56,8 +58,10 @@ def test_help_shows_examples_each_on_its_line(verb: str, capsys: pytest.CaptureF
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_every_example_of_the_help_is_understood(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_example_of_the_help_is_understood(verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Options in an example that do not exist, or no longer, are found here."""
+    monkeypatch.chdir(tmp_path)
+    Path("my.py").write_text("def matmul(a, b): ...")
     command = typer.main.get_command(app).commands[verb]
     for line in re.findall(r"\$ matmulbench (\S+)(.*)", command.help):
         words = line[1].partition("|")[0].partition(">")[0].split()
@@ -155,6 +159,23 @@ def test_ctrl_c_is_one_line_and_130(
     assert said.out == ""
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_what_was_finished_is_shown_before_the_end(number: int, code: int) -> None:
+    arguments = ["verify", "torch", "numpy", "--format", "csv", "--dtype", "float32"]
+    running = subprocess.Popen(
+        [sys.executable, "-c", MAIN, *arguments], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert running.stderr
+    for line in running.stderr:
+        if line.startswith("verify numpy"):
+            running.send_signal(number)
+            break
+    out, err = running.communicate()
+    assert running.returncode == code
+    assert err.count("\n") == 1
+    assert [line.split(",")[0] for line in out.splitlines()] == ["kernel", "torch"]
+
+
 def test_ctrl_c_as_a_signal() -> None:
     arguments = ["measure", "torch", "--workload", "8x8x8", "--budget", "60"]
     running = subprocess.Popen([sys.executable, "-c", MAIN, *arguments], stderr=subprocess.PIPE, text=True)
@@ -174,11 +195,11 @@ def test_a_closed_pipe_is_no_traceback() -> None:
 
 
 PROGRESS = """
-from matmulbench.progress import progress
-with progress({arguments}) as say:
-    say("first [step]", 1.0)
-    say("warning: it is hot")
-    say("second step", 1.0)
+from matmulbench.cli.progress import show_progress
+with show_progress({arguments}) as log:
+    log("first [step]", 1.0)
+    log("warning: it is hot")
+    log("second step", 1.0)
 """
 
 

@@ -11,9 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from matmulbench.arguments import kernel_specs, read_workloads, thread_counts
 from matmulbench.errors import UsageError, unknown
-from matmulbench.ladder.plugins import find_kernel
-from matmulbench.workload import Workload
 
 TABLE = "[tool.matmulbench]"
 
@@ -46,12 +45,12 @@ def load_config(start: Path | None = None) -> dict[str, Any]:
         try:
             table = tomllib.loads(path.read_text(encoding="utf-8")).get("tool", {}).get("matmulbench")
         except (OSError, ValueError) as error:
-            raise UsageError(f"{_shown(path)} cannot be read: {error}") from None
+            raise UsageError(f"{os.path.relpath(path)} cannot be read: {error}") from None
         if table is not None:
             try:
                 return _options(table, folder)
             except UsageError as error:
-                raise UsageError(f"{_shown(path)}, {TABLE}: {error}") from None
+                raise UsageError(f"{os.path.relpath(path)}, {TABLE}: {error}") from None
     return {}
 
 
@@ -62,63 +61,39 @@ def _options(table: Any, folder: Path) -> dict[str, Any]:
     for key, value in table.items():
         if key not in _KEYS:
             raise unknown("key", key, _KEYS)
-        option, read = _KEYS[key]
+        option, example, read = _KEYS[key]
+        several = isinstance(example, list)
+        values = value if several and isinstance(value, list) else [value]
+        kind = type(example[0] if several else example)
+        if not values or any(type(one) is not kind for one in values):  # a bool is an int to isinstance
+            form = f"{example[0]!r} or {example}" if several else repr(example)
+            raise UsageError(f"{key}: expected a value such as {form}, found {value!r}")
         try:
-            options[option] = read(value, folder)
+            found = [read(one, folder) for one in values]
         except UsageError as error:
             raise UsageError(f"{key}: {error}") from None
+        options[option] = ",".join(found) if option == "threads" else found if several else found[0]
     return options
 
 
-def _kernels(value: Any, folder: Path) -> list[str]:
-    return [_kernel(one, folder) for one in _texts(value, "my.py:matmul")]
-
-
-def _kernel(value: Any, folder: Path) -> str:
-    spec = _text(value, "my.py:matmul")
+def _kernel(spec: str, folder: Path) -> str:
     place, _, function = spec.rpartition(":")
     if place.endswith(".py"):
-        spec = f"{_shown(folder / os.path.expanduser(place))}:{function}"
-    find_kernel(spec)
+        spec = f"{_path(place, folder)}:{function}"
+    kernel_specs(spec)
     return spec
 
 
-def _workloads(value: Any, folder: Path) -> list[str]:
-    return [str(Workload.parse(text)) for text in _texts(value, "5x784x10")]
+def _path(value: str, folder: Path) -> str:
+    """Return a path in the table as it would be typed here."""
+    return os.path.relpath(folder / os.path.expanduser(value))
 
 
-def _threads(value: Any, folder: Path) -> str:
-    counts = value if isinstance(value, list) else [value]
-    if not counts or not all(type(count) is int for count in counts):  # a bool is an int to isinstance
-        raise UsageError(f"expected a count or a list of counts, such as 1 or [1, 2], found {value!r}")
-    return ",".join(map(str, counts))
-
-
-def _data_dir(value: Any, folder: Path) -> str:
-    return _shown(folder / os.path.expanduser(_text(value, "data/mnist")))
-
-
-def _texts(value: Any, example: str) -> list[str]:
-    if not isinstance(value, list) or not value:
-        raise UsageError(f'expected a list of texts, such as ["{example}"], found {value!r}')
-    return [_text(one, example) for one in value]
-
-
-def _text(value: Any, example: str) -> str:
-    if not isinstance(value, str):
-        raise UsageError(f'expected a text, such as "{example}", found {value!r}')
-    return value
-
-
-def _shown(path: Path) -> str:
-    """Return the path as it would be typed here: a name that is the same on every machine."""
-    return os.path.relpath(path)
-
-
-_KEYS: dict[str, tuple[str, Callable[[Any, Path], Any]]] = {
-    "kernels": ("kernel", _kernels),
-    "workloads": ("workload", _workloads),
-    "threads": ("threads", _threads),
-    "baseline": ("baseline", _kernel),
-    "data_dir": ("data_dir", _data_dir),
+# The option that each key stands for, an example of its value, and what turns a value into what is typed.
+_KEYS: dict[str, tuple[str, Any, Callable[[Any, Path], str]]] = {
+    "kernels": ("kernel", ["my.py:matmul"], _kernel),
+    "workloads": ("workload", ["5x784x10"], lambda text, _: str(*read_workloads(text))),
+    "threads": ("threads", [1, 2], lambda count, _: str(*thread_counts(count))),
+    "baseline": ("baseline", "torch", _kernel),
+    "data_dir": ("data_dir", "data/mnist", _path),
 }

@@ -9,7 +9,7 @@ import pytest
 
 from matmulbench.cli import main
 from matmulbench.ladder import LADDER
-from matmulbench.run import Plan
+from matmulbench.run import Run
 
 RUNGS = tuple(rung.name for rung in LADDER)
 
@@ -22,52 +22,52 @@ def mine(tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def planned(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Plan]:
+def planned(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Run]:
     """Return the plan that ``run`` makes of its arguments, in a folder without settings, and carry out none."""
 
     class CaughtError(Exception):
         pass
 
-    def execute(plan: Plan, *_: object) -> None:
-        raise CaughtError(plan)
+    def execute(run: Run, *_: object) -> None:
+        raise CaughtError(run)
 
-    def run(*arguments: str) -> Plan:
+    def run(*arguments: str) -> Run:
         monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr("matmulbench.run.execute", execute)
+        monkeypatch.setattr(Run, "execute", execute)
         monkeypatch.setattr(sys, "argv", ["matmulbench", "run", *arguments])
         with pytest.raises(CaughtError) as caught:
             main()
-        plan: Plan = caught.value.args[0]
+        plan: Run = caught.value.args[0]
         return plan
 
     return run
 
 
-def test_the_whole_ladder_stands_beside_it_within_a_minute(planned: Callable[..., Plan], mine: str) -> None:
+def test_the_whole_ladder_stands_beside_it_within_a_minute(planned: Callable[..., Run], mine: str) -> None:
     plan = planned("--kernel", mine)
-    assert plan.kernels == (*RUNGS, mine)
+    assert plan.job.specs == [*RUNGS, mine]
     assert plan.preset == "quick"
-    assert plan.seconds() < 60
+    assert plan.seconds < 60
 
 
-def test_rungs_that_are_named_are_all_that_stand_beside_it(planned: Callable[..., Plan], mine: str) -> None:
-    assert planned("--kernel", mine, "--kernel", "numpy").kernels == (mine, "numpy", "torch")
+def test_rungs_that_are_named_are_all_that_stand_beside_it(planned: Callable[..., Run], mine: str) -> None:
+    assert planned("--kernel", mine, "--kernel", "numpy").job.specs == [mine, "numpy", "torch"]
 
 
-def test_a_preset_that_is_named_is_kept(planned: Callable[..., Plan], mine: str) -> None:
+def test_a_preset_that_is_named_is_kept(planned: Callable[..., Run], mine: str) -> None:
     assert planned("--kernel", mine, "--preset", "standard").preset == "standard"
 
 
-def test_without_a_kernel_the_preset_is_standard(planned: Callable[..., Plan]) -> None:
+def test_without_a_kernel_the_preset_is_standard(planned: Callable[..., Run]) -> None:
     plan = planned()
     assert plan.preset == "standard"
-    assert plan.kernels[: len(RUNGS)] == RUNGS
+    assert plan.job.specs[: len(RUNGS)] == [*RUNGS]
 
 
-def test_operands_go_with_the_name_and_with_the_baselines(planned: Callable[..., Plan], mine: str) -> None:
+def test_operands_go_with_the_name_and_with_the_baselines(planned: Callable[..., Run], mine: str) -> None:
     plan = planned("--kernel", mine, "--kernel", "numpy", "--baseline", mine, "--operands", "numpy")
-    assert plan.kernels == (f"{mine}@numpy", "numpy")
-    assert plan.baseline == f"{mine}@numpy"
+    assert plan.job.specs == [f"{mine}@numpy", "numpy"]
+    assert plan.job.baseline == f"{mine}@numpy"
 
 
 def test_a_kernel_of_arrays_is_measured(

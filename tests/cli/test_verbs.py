@@ -20,7 +20,7 @@ class Done:
     stderr: str
 
 
-REFERENCE = Path(__file__).parents[1] / "results" / "reference"
+REFERENCE = Path(__file__).parents[2] / "results" / "reference"
 Command = Callable[..., Done]
 
 
@@ -59,17 +59,37 @@ def matmulbench(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[s
         (["train", "--budget", "nan"], "budget nan: expected seconds above 0"),
         (["run", "--seed", "-1"], "seed -1: expected a number from 0 to 4294967295"),
         (["train", "--seed", "4294967296"], "seed 4294967296: expected a number from 0"),
+        (["train", "--lr", "inf"], "lr inf: expected a number above 0, at most 1e+09"),
+        (["train", "--epochs", "9" * 30], "expected a number above 0, at most 1e+09"),
+        (["train", "--hidden", "0"], "hidden 0: expected a number above 0"),
+        (["train", "--model", ""], "model '': expected path/to/file.py:function"),
+        (["train", "--model", "5x5:f"], "model '5x5:f': expected path/to/file.py:function"),
+        (["train", "--task", "mnist", "--data-dir", "a\0b"], "data-dir 'a\\x00b': there is no such folder or file"),
+        (["train", "--task", "mnist", "--data-dir", ""], "data-dir '': there is no such folder or file"),
+        (["measure", "--operands", "\udcff"], "operands '?' is unknown: known are torch, numpy"),
+        (["measure", "--baseline", ""], "kernel '' is unknown"),
+        (["verify", "--import-timeout", "nan"], "import-timeout nan: expected seconds above 0"),
+        (["list", "--import-timeout", "-1"], "import-timeout -1: expected seconds above 0"),
+        (["verify", "\x1b[31mtorhc"], "kernel 'torhc' is unknown"),
+        (["verify", "a\0.py:f"], "kernel 'a\\x00.py:f': there is no file"),
+        (["verify", f"{__file__}:mattmul"], "no function 'mattmul'; it has: matmulbench"),
+        (["measure", "torch", f"{__file__}:nothing"], "no function 'nothing'; it has: "),
+        (["list", "nowhere.py:f"], "kernel 'nowhere.py:f': there is no file 'nowhere.py'"),
+        (["run", "--preset", ""], "preset '' is unknown"),
+        (["run", "--out", ""], "--out '': expected a folder"),
+        (["audit", "--only", ""], "audit '' is unknown"),
         (["run", "--resume"], "--resume goes on with the run that --out names: name it"),
         (["verify", "~nosuchuser/k.py:f"], "kernel '~nosuchuser/k.py:f': there is no home of nosuchuser"),
-        (["verify", __file__], f"kernel '{__file__}': which function? there are matmulbench, test_bad_input"),
+        (["verify", __file__], f"kernel '{__file__}': which function? it has: matmulbench, test_bad_input"),
         (["train", "--model", "nope.py:make"], "model 'nope.py:make': there is no file 'nope.py'"),
-        (["train", "--model", __file__], f"model '{__file__}': which function? there are matmulbench, test_bad_input"),
+        (["train", "--model", __file__], f"model '{__file__}': which function? it has: matmulbench, test_bad_input"),
         (["train", "--model", "numpy"], "model 'numpy': expected path/to/file.py:function"),
-        (["train", "--model", "m.py:f", "--epochs", "3"], "--epochs does not go with --model"),
-        (["train", "--model", "m.py:f", "--batch-size", "3"], "--batch-size does not go with --model"),
-        (["train", "--model", "m.py:f", "--hidden", "3"], "--hidden does not go with --model"),
-        (["train", "--model", "m.py:f", "--dtype", "float64"], "--dtype does not go with --model"),
-        (["train", "--model", f"{__file__}:f", "--lr", "nan"], "lr nan: expected a number above 0"),
+        (["train", "--model", "m:f", "--epochs", "3"], "epochs does not go with your own model"),
+        (["train", "--model", "m:f", "--batch-size", "3"], "batch_size does not go with your own model"),
+        (["train", "--model", "m:f", "--hidden", "3"], "hidden does not go with your own model"),
+        (["train", "--model", "m:f", "--dtype", "float64"], "dtype does not go with your own model"),
+        (["train", "--model", "m:f", "--lr", "nan"], "lr nan: expected a number above 0"),
+        (["trace", "nope.py:make"], "model 'nope.py:make': there is no file 'nope.py'"),
         (["train", "--task", "digit"], "task 'digit' is unknown: did you mean digits"),
         (["verify", "nowhere.py:matmul"], "there is no file 'nowhere.py'"),
         (["list", "--format", "xml"], "format 'xml' is unknown"),
@@ -99,7 +119,7 @@ def test_help_imports_nothing_heavy() -> None:
 
 def test_every_verb_of_the_contract_has_help(matmulbench: Command) -> None:
     text = matmulbench("--help").stdout
-    for verb in ("run", "list", "verify", "measure", "train", "compare", "report", "audit", "fetch"):
+    for verb in ("run", "list", "verify", "measure", "train", "trace", "compare", "report", "audit", "fetch"):
         assert f" {verb} " in text
 
 

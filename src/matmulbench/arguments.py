@@ -1,0 +1,164 @@
+"""What users pass, on the command line or in Python, checked and turned into the one form that a job holds."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from matmulbench.errors import UsageError, printable, unknown
+from matmulbench.ladder.plugins import find_kernel, kernels
+from matmulbench.workload import DTYPES, Workload
+
+WEEK_S = 604800
+_numbers = itertools.count()
+_names: dict[str, str] = {}  # of functions that were passed as such, by their spec
+
+
+def kernel_specs(given: str | Callable[..., Any] | Iterable[str | Callable[..., Any]]) -> tuple[str, ...]:
+    """Return the specs of kernels, given as one or several names or functions; each is known to exist.
+
+    Raises
+    ------
+    UsageError
+        if a name is unknown (the message names near matches), or something else than a name or a function is given.
+    """
+    single = isinstance(given, str) or callable(given) or not isinstance(given, Iterable)
+    several: Iterable[Any] = [given] if single else given  # type: ignore[assignment]
+    specs = [spec_of(one) for one in several]
+    for spec in specs:
+        find_kernel(spec)
+    if not specs:
+        raise UsageError("kernels: none is named; expected at least one name or function")
+    return tuple(dict.fromkeys(specs))
+
+
+def spec_of(given: Any, kind: str = "kernel") -> str:
+    """Return a name as it is; write a function, by value, into a file that other processes can import.
+
+    Raises
+    ------
+    UsageError
+        if ``given`` is neither, or the function cannot be pickled.
+    """
+    if isinstance(given, str):
+        return given
+    if not callable(given):
+        raise UsageError(f"{kind} {printable(repr(given), 60)}: expected a name or a function")
+    import cloudpickle
+
+    name = getattr(given, "__name__", type(given).__name__)
+    try:
+        content = cloudpickle.dumps(given)
+    except Exception as error:
+        raise UsageError(
+            f"{kind} {name}: it cannot be sent to a process of its own ({printable(str(error), 200)}); "
+            f"write it into a file and name it as path/to/file.py:function"
+        ) from None
+    path = Path(_folder().name, str(next(_numbers)), "passed.py")
+    path.parent.mkdir()
+    path.write_text(
+        f"import pickle, sys\n"
+        f"sys.path += [each for each in {[os.path.abspath(each) for each in sys.path]!r} if each not in sys.path]\n"
+        f"function = pickle.loads({content!r})\n"
+    )
+    operands = getattr(given, "operands", None)  # numba's functions are pickled without it
+    spec = f"{path}:function@{operands}" if operands else f"{path}:function"
+    _names[spec] = name
+    return spec
+
+
+@cache
+def _folder() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="matmulbench-")  # removed at exit
+
+
+def renaming(specs: Iterable[str]) -> Callable[[str], str]:
+    """Return what puts, in a text, the names of functions in place of the files that they were written into.
+
+    Functions of one name are told apart by a number.
+    """
+    names: dict[str, str] = {}
+    for spec in filter(_names.__contains__, specs):
+        taken = {*kernels(), *names.values()}
+        choices = (_names[spec] + f" ({i})" * (i > 1) for i in itertools.count(1))
+        names[spec] = next(name for name in choices if name not in taken)
+
+    def rename(text: str) -> str:
+        for spec, name in names.items():
+            text = text.replace(repr(spec), name).replace(spec, name)
+        return text
+
+    return rename
+
+
+def read_workloads(given: Any, dtype: str = "float32") -> tuple[Workload, ...]:
+    """Return workloads, given as one or several texts (``5x784x10``), tuples (m, k, n) or :class:`Workload`.
+
+    ``dtype`` is that of those which say none.
+
+    Raises
+    ------
+    UsageError
+        if one has another form, or its operands and result do not fit into this machine's memory.
+    """
+    check_dtype(dtype)
+    single = isinstance(given, str | Workload) or (isinstance(given, tuple) and all(isinstance(n, int) for n in given))
+    if not single and not isinstance(given, Iterable):
+        raise UsageError(f"workload {printable(repr(given), 60)}: expected a text such as 5x784x10")
+    found = tuple(_workload(one, dtype) for one in ([given] if single else given))
+    if not found:
+        raise UsageError("workloads: none is named; expected at least one, such as 5x784x10")
+    return found
+
+
+def _workload(given: Any, dtype: str) -> Workload:
+    text = "x".join(map(str, given)) if isinstance(given, tuple) else str(given)
+    workload = given if isinstance(given, Workload) else Workload.parse(text, dtype)
+    memory = psutil.virtual_memory().total
+    if workload.bytes > memory:
+        raise UsageError(f"workload {text!r} takes {workload.bytes:.3g} bytes, this machine has {memory:.3g}")
+    return workload
+
+
+def thread_counts(given: str | int | Iterable[int]) -> tuple[int, ...]:
+    """Return thread counts, given as one, several or a text such as ``1,2``.
+
+    Raises
+    ------
+    UsageError
+        if one is no number from 1 to the cores of this machine.
+    """
+    several = given.split(",") if isinstance(given, str) else given if isinstance(given, Iterable) else [given]
+    most = len(os.sched_getaffinity(0))
+    known = {str(count): count for count in range(1, most + 1)}
+    counts = list(map(str, several))
+    if not counts or not known.keys() >= set(counts):
+        text = printable(str(given), 60)
+        raise UsageError(f"threads {text!r}: expected counts from 1 to {most}, the cores of this machine, such as 1,2")
+    return tuple(dict.fromkeys(known[count] for count in counts))
+
+
+def check_dtype(dtype: str) -> None:
+    """Raise UsageError unless ``dtype`` is one that kernels are verified and measured with."""
+    if dtype not in DTYPES:
+        raise unknown("dtype", str(dtype), DTYPES)
+
+
+def check_seconds(name: str, value: float) -> None:
+    """Raise UsageError unless ``value`` is a number of seconds above 0, and of a week at most."""
+    if not 0 < value <= WEEK_S:
+        raise UsageError(f"{name} {value:g}: expected seconds above 0, at most {WEEK_S}")
+
+
+def check_seed(seed: int) -> None:
+    """Raise UsageError unless ``seed`` is one that every library takes."""
+    if not 0 <= seed < 2**32:
+        raise UsageError(f"seed {seed}: expected a number from 0 to {2**32 - 1}")

@@ -1,0 +1,80 @@
+"""What the verbs share: their options, with what checks a value and helps a shell to complete it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Annotated, Any
+
+import typer
+
+from matmulbench.arguments import kernel_specs
+from matmulbench.errors import unknown
+from matmulbench.ladder.plugins import OPERANDS, kernels
+from matmulbench.training.tasks import TASKS
+from matmulbench.workload import DTYPES, PRESETS
+
+
+def _among(names: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
+    """Return what completes a word to one of ``names``."""
+    return lambda incomplete: [name for name in names() if name.startswith(incomplete)]
+
+
+def one_of(kind: str, names: Iterable[str]) -> dict[str, Any]:
+    """Return the settings of an option that is one of ``names``, or several; checked before anything is done."""
+
+    def check(given: Any) -> Any:
+        for value in given if isinstance(given, list) else [given]:
+            if value not in (None, *names):
+                raise unknown(kind, value, names)
+        return given
+
+    return {"callback": check, "autocompletion": _among(lambda: names)}
+
+
+def _known_kernels(given: Any) -> Any:
+    if given:
+        kernel_specs(given)  # what is mistyped is said before anything heavy is imported
+    return given
+
+
+_A_KERNEL: dict[str, Any] = {"callback": _known_kernels, "autocompletion": _among(kernels)}
+_SPEC = "a name from `matmulbench list`, package.module:function or path/to/file.py:function"
+_BESIDE = "Your own are run beside the whole ladder, unless you name some of it too"
+_PRESETS = "quick (30 s), standard (3 min) or full (20 min); standard, or quick with --kernel"
+_DTYPE = one_of("dtype", DTYPES)
+
+Kernels = Annotated[
+    list[str] | None, typer.Argument(metavar="KERNEL", help=f"{_SPEC}; all, if none is named", **_A_KERNEL)
+]
+KernelOptions = Annotated[
+    list[str] | None, typer.Option("--kernel", help=f"{_SPEC}; repeatable. {_BESIDE}", **_A_KERNEL)
+]
+Baseline = Annotated[str, typer.Option(help="the kernel that speedups are quoted against", **_A_KERNEL)]
+Operands = Annotated[
+    str | None,
+    typer.Option(help="what your own kernels take: torch (tensors) or numpy (arrays)", **one_of("operands", OPERANDS)),
+]
+ImportTimeout = Annotated[
+    float, typer.Option(metavar="SECONDS", help="that the import of your kernel or model may take")
+]
+Preset = Annotated[str | None, typer.Option(help=_PRESETS, **one_of("preset", PRESETS))]
+Task = Annotated[str, typer.Option(help=", ".join(TASKS), **one_of("task", TASKS))]
+Workloads = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--workload",
+        help="such as 5x784x10, or with transposed views 50x50000x784:TN, :NT or :TT; repeatable",
+        autocompletion=_among(lambda: map(str, PRESETS["standard"])),
+    ),
+]
+Threads = Annotated[str, typer.Option(envvar="MATMULBENCH_THREADS", help="thread counts, such as 1 or 1,2")]
+Dtype = Annotated[str | None, typer.Option(help="float32 or float64", **_DTYPE)]
+Dtypes = Annotated[
+    list[str] | None, typer.Option("--dtype", help="float32 or float64; repeatable; both, if not named", **_DTYPE)
+]
+DataDir = Annotated[
+    str | None, typer.Option(envvar="MATMULBENCH_DATA", help="MNIST's folder or file: IDX, npz, CSV or pickle")
+]
+Format = Annotated[str, typer.Option(help="table, csv or json", **one_of("format", ("table", "csv", "json")))]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="no progress and no warnings")]
+Seed = Annotated[int, typer.Option(help="of initial parameters and the order of batches")]

@@ -1,0 +1,449 @@
+"""The verbs: each parses, calls and prints. Everything heavy is imported inside the verb."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from matmulbench.audit import MEASUREMENT, PARTS
+from matmulbench.cli.command import app
+from matmulbench.cli.options import (
+    Baseline,
+    DataDir,
+    Dtype,
+    Dtypes,
+    Format,
+    ImportTimeout,
+    KernelOptions,
+    Kernels,
+    Operands,
+    Preset,
+    Quiet,
+    Seed,
+    Task,
+    Threads,
+    Workloads,
+    one_of,
+)
+from matmulbench.cli.progress import show_progress
+from matmulbench.errors import UsageError, unknown
+from matmulbench.ladder import BASELINE
+from matmulbench.ladder.plugins import find_function, kernels, with_operands
+from matmulbench.streams import OutputError, log, write
+from matmulbench.workload import DTYPES, FIRST, PRESETS
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from matmulbench.report.table import Table
+
+    AsTable = Callable[[pd.DataFrame], Table]
+
+AUDITS = (PARTS[0], "measurement", *MEASUREMENT)
+
+
+def _named(specs: list[str] | None, operands: str | None) -> list[str]:
+    """Return the kernels that were named, with what they take behind them, or else all that are known."""
+    return [with_operands(spec, operands) for spec in specs or kernels()]
+
+
+def _finish(
+    rows: pd.DataFrame | list[dict[str, Any]], format: str, failed: bool, as_table: AsTable | None = None
+) -> NoReturn:
+    """Print rows, and exit: with 1 if something failed."""
+    from matmulbench.report.output import show
+    from matmulbench.report.tables import plain_table
+
+    show(rows, format, as_table or plain_table)
+    raise typer.Exit(int(failed))
+
+
+def _any_failed(*tables: pd.DataFrame) -> bool:
+    return any((table["status"] != "ok").any() for table in tables)
+
+
+def _work(work: Callable[..., pd.DataFrame], quiet: bool, format: str, as_table: AsTable) -> NoReturn:
+    """Do what takes its time, print its rows, and exit; where the user interrupts, print what was finished."""
+    try:
+        with show_progress(quiet) as progress:
+            rows = work(progress=progress)
+    except KeyboardInterrupt as interrupt:
+        finished: Any = getattr(interrupt, "rows", ())
+        if len(finished):
+            with suppress(typer.Exit):
+                _finish(finished, format, True, as_table)
+        raise
+    _finish(rows, format, _any_failed(rows), as_table)
+
+
+@app.command()
+def run(
+    preset: Preset = None,
+    kernel: KernelOptions = None,
+    operands: Operands = None,
+    out: Annotated[str | None, typer.Option(help="folder for the results; runs/DATE-TIME, if not named")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="go on with the run that --out holds")] = False,
+    workload: Workloads = None,
+    threads: Threads = "1",
+    baseline: Baseline = BASELINE,
+    data_dir: DataDir = None,
+    seed: Seed = 0,
+    import_timeout: ImportTimeout = 20.0,
+    quiet: Quiet = False,
+) -> None:
+    """Verify, measure, train and report: the main job.
+
+    ```console
+    $ matmulbench run
+    $ matmulbench run --kernel my.py:matmul
+    $ matmulbench run --out runs/monday --threads 1,2
+    $ matmulbench run --out runs/monday --threads 1,2 --resume
+    ```
+    """
+    from matmulbench.report.headline import headline, warnings
+    from matmulbench.report.output import print_tables
+    from matmulbench.report.tables import ladder_table, training_table, verification_table
+    from matmulbench.results.folder import load_results
+    from matmulbench.run import plan
+
+    if out == "":  # as of a shell's variable that is not set
+        raise UsageError("--out '': expected a folder")
+    if resume and out is None:
+        raise UsageError("--resume goes on with the run that --out names: name it")
+    planned = plan(
+        preset,
+        _named(kernel, operands) if kernel else (),
+        products=workload or (),
+        threads=threads,
+        baseline=with_operands(baseline, operands),
+        data_dir=data_dir,
+        seed=seed,
+        import_timeout_s=import_timeout,
+    )
+    folder = Path(out) if out else Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S")
+    try:
+        with show_progress(quiet, planned.seconds) as progress:
+            page = planned.execute(folder, resume, progress)
+    except KeyboardInterrupt as interrupt:
+        interrupt.args = (f"; what was finished is kept: go on with --out {folder} --resume",)
+        raise
+    except OSError as error:
+        raise UsageError(f"folder {folder}: {error.strerror or error}; what was finished is kept") from None
+    results = load_results(folder)
+    try:
+        print_tables(
+            verification_table(results.verification),
+            ladder_table(results),
+            training_table(results.training, str(planned.job.baseline)),
+        )
+        amiss = [f"warning: {line}" for line in warnings(results)]
+        write("\n".join(["", *headline(results), *amiss, f"report: {page}\n"]))
+    except OutputError as error:
+        raise OutputError(f"{error}; the results are in {folder}") from None
+    raise typer.Exit(int(_any_failed(*results.tables.values())))
+
+
+@app.command("list")
+def list_(
+    kernel: Kernels = None,
+    workload: Workloads = None,
+    import_timeout: ImportTimeout = 20.0,
+    format: Format = "table",
+) -> None:
+    """Show all kernels with their availability, yours among them; the workloads and the tasks.
+
+    ```console
+    $ matmulbench list
+    $ matmulbench list my.py:matmul
+    $ matmulbench list --format json | jq '.[].name'
+    ```
+    """
+    from matmulbench.arguments import read_workloads
+    from matmulbench.pipeline import availability
+    from matmulbench.report.formatting import flop
+    from matmulbench.training.tasks import TASKS
+
+    products = dict.fromkeys([*PRESETS["standard"], *(read_workloads(workload) if workload else ())])
+    rows = [{"kind": "kernel", **row} for row in availability(kernel or (), import_timeout)]
+    rows += [{"kind": "workload", "name": str(one), "about": flop(one.flop)} for one in products]
+    for name, task in TASKS.items():
+        net = "-".join(map(str, task.layers))
+        rows += [{"kind": "task", "name": name, "about": f"{net} on {task.source}, {task.loss}"}]
+    _finish(rows, format, failed=False)
+
+
+@app.command()
+def verify(
+    kernel: Kernels = None,
+    dtype: Dtypes = None,
+    operands: Operands = None,
+    agreement: Annotated[
+        bool, typer.Option("--agreement", help="compare the kernels with each other instead, in units of the bound")
+    ] = False,
+    import_timeout: ImportTimeout = 20.0,
+    format: Format = "table",
+    quiet: Quiet = False,
+) -> None:
+    """Judge of each kernel whether it is right; exit 1 where one is not.
+
+    ```console
+    $ matmulbench verify my.py:matmul
+    $ matmulbench verify --dtype float32 --format json
+    $ matmulbench verify numpy torch einsum --agreement
+    ```
+    """
+    from matmulbench import pipeline
+    from matmulbench.report.tables import verification_table
+
+    specs, dtypes = _named(kernel, operands), dtype or DTYPES
+    if agreement:
+        _finish(pipeline.compare_results(specs, dtypes, import_timeout_s=import_timeout), format, failed=False)
+    _work(partial(pipeline.verify, specs, dtypes, import_timeout_s=import_timeout), quiet, format, verification_table)
+
+
+@app.command()
+def measure(
+    kernel: Kernels = None,
+    operands: Operands = None,
+    workload: Workloads = None,
+    threads: Threads = "1",
+    baseline: Baseline = BASELINE,
+    budget: Annotated[float, typer.Option(help="seconds for each workload")] = 10.0,
+    dtype: Dtype = None,
+    cold: Annotated[bool, typer.Option("--cold", help="evict the operands from the caches before each call")] = False,
+    import_timeout: ImportTimeout = 20.0,
+    format: Format = "table",
+    quiet: Quiet = False,
+) -> None:
+    """Time kernels against the baseline and the machine's roof.
+
+    ```console
+    $ matmulbench measure my.py:matmul numpy --workload 64x784x50
+    $ matmulbench measure torch --workload 512x512x512 --threads 1,2
+    $ matmulbench measure --budget 30 --format csv > ladder.csv
+    ```
+    """
+    from matmulbench import pipeline
+    from matmulbench.report.tables import measurement_table
+
+    baseline = with_operands(baseline, operands)
+    work = partial(
+        pipeline.measure,
+        _named(kernel, operands),
+        workload or str(FIRST),
+        dtype=dtype or "float32",
+        threads=threads,
+        baseline=baseline,
+        budget_s=budget,
+        cold=cold,
+        import_timeout_s=import_timeout,
+    )
+    _work(work, quiet, format, partial(measurement_table, baseline=baseline))
+
+
+@app.command()
+def train(
+    kernel: Kernels = None,
+    operands: Operands = None,
+    task: Task = "breast-cancer",
+    model: Annotated[str | None, typer.Option(help="your own, as package.module:factory, in place of a task")] = None,
+    epochs: Annotated[int | None, typer.Option(help="passes over the data")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="rows of a batch")] = None,
+    hidden: Annotated[int | None, typer.Option(help="units of the hidden layer")] = None,
+    lr: Annotated[float | None, typer.Option(help="learning rate")] = None,
+    dtype: Dtype = None,
+    seed: Seed = 0,
+    threads: Threads = "1",
+    baseline: Baseline = BASELINE,
+    budget: Annotated[float, typer.Option(help="seconds for the whole task")] = 30.0,
+    data_dir: DataDir = None,
+    import_timeout: ImportTimeout = 20.0,
+    format: Format = "table",
+    quiet: Quiet = False,
+) -> None:
+    """Train the same net with each kernel, and say what each buys.
+
+    ```console
+    $ matmulbench train my.py:matmul numpy --task digits
+    $ matmulbench train numba --task mnist --data-dir data/mnist --epochs 3
+    $ matmulbench train numpy --model my_package.models:build --format json
+    ```
+    """
+    from matmulbench import pipeline
+    from matmulbench.report.tables import training_table
+
+    options: dict[str, Any] = {"epochs": epochs, "batch_size": batch_size, "hidden": hidden, "lr": lr, "dtype": dtype}
+    if model is not None:
+        find_function(model, kind="model")
+    baseline = with_operands(baseline, operands)
+    work = partial(
+        pipeline.train,
+        task if model is None else model,
+        _named(kernel, operands),
+        threads=threads,
+        baseline=baseline,
+        budget_s=budget,
+        seed=seed,
+        data_dir=data_dir,
+        import_timeout_s=import_timeout,
+        **{name: value for name, value in options.items() if value is not None},
+    )
+    _work(work, quiet, format, partial(training_table, baseline=baseline))
+
+
+@app.command()
+def trace(
+    model: Annotated[str, typer.Argument(metavar="FACTORY", help="path/to/file.py:factory or package.module:factory")],
+    threads: Threads = "1",
+    import_timeout: ImportTimeout = 20.0,
+    format: Format = "table",
+    quiet: Quiet = False,
+) -> None:
+    """List every matrix product of one training step of your model: shape, caller, share of the step's time.
+
+    ```console
+    $ matmulbench trace my_package.models:build
+    $ matmulbench trace model.py:make --threads 2 --format csv
+    ```
+    """
+    from matmulbench import pipeline
+    from matmulbench.report.tables import trace_table
+
+    find_function(model, kind="model")
+    work = partial(pipeline.trace_model, model, threads, import_timeout_s=import_timeout)
+    _work(work, quiet, format, trace_table)
+
+
+@app.command()
+def compare(
+    before: Annotated[Path, typer.Argument(metavar="DIR_A", help="the earlier run's folder")],
+    after: Annotated[Path, typer.Argument(metavar="DIR_B", help="the later run's folder")],
+    only: Annotated[
+        list[str] | None,
+        typer.Option(help="show only what is faster, slower, broken, same or unclear; repeatable"),
+    ] = None,
+    format: Format = "table",
+) -> None:
+    """Say what became faster or slower from one run to another; exit 1 on a regression.
+
+    ```console
+    $ matmulbench compare runs/monday runs/tuesday
+    $ matmulbench compare runs/monday runs/tuesday --only slower --only broken
+    $ matmulbench compare runs/monday runs/tuesday --format csv
+    ```
+    """
+    from matmulbench.comparison import VERDICTS, differences, summary
+    from matmulbench.comparison import compare as compare_runs
+    from matmulbench.report.tables import comparison_table
+    from matmulbench.results.folder import load_results
+
+    for verdict in set(only or ()) - set(VERDICTS):
+        raise unknown("verdict", verdict, VERDICTS)
+    runs = load_results(before), load_results(after)
+    for difference in differences(*runs):
+        log(f"warning: the runs differ in more than time: {difference}")
+    frame = compare_runs(*runs)
+    shown = frame[frame["verdict"].isin(only)] if only else frame
+    regressed = bool(frame["verdict"].isin(["slower", "broken"]).any())
+    _finish(shown, format, regressed, partial(comparison_table, title=summary(frame)))
+
+
+@app.command()
+def audit(
+    only: Annotated[
+        str | None,
+        typer.Option(
+            help=f"{PARTS[0]}, measurement or one part of that: {', '.join(MEASUREMENT)}; all, if not named",
+            **one_of("audit", AUDITS),
+        ),
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="few trials and a third of the planted bugs: minutes; hours without")
+    ] = False,
+    format: Format = "table",
+    quiet: Quiet = False,
+) -> None:
+    """Let the suite test itself: planted bugs, the same kernel twice, planted delays, known durations.
+
+    ```console
+    $ matmulbench audit --quick
+    $ matmulbench audit --only verification --format json
+    $ matmulbench audit --format csv > runs/monday/audit.csv  # its report shows it
+    ```
+    """
+    from dataclasses import asdict
+
+    from matmulbench.audit import audit as audit_parts
+    from matmulbench.report.output import show
+    from matmulbench.report.tables import audit_table
+
+    chosen = {None: PARTS, "measurement": MEASUREMENT}.get(only, (str(only),))
+    checks: list[dict[str, Any]] = []
+    try:
+        with show_progress(quiet) as progress:
+            for check in audit_parts(chosen, quick, progress):
+                checks.append(asdict(check))  # noqa: PERF401 - what is finished is kept if the next is interrupted
+    finally:
+        if checks:
+            show(checks, format, audit_table)
+    raise typer.Exit(int(not all(check["passed"] for check in checks)))
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="a run's folder")],
+    splice: Annotated[Path | None, typer.Option(help="write the table into this file, between its marks")] = None,
+    beside: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--with",
+            help="pytest-benchmark's JSON file or .benchmarks, or asv's results, to be shown beside it; repeatable",
+        ),
+    ] = None,
+) -> None:
+    """Write charts and report.html of a run; with --splice, its table into a README.
+
+    ```console
+    $ matmulbench report runs/monday
+    $ matmulbench report runs/monday --with benchmark.json --with .asv/results
+    $ matmulbench report results/reference --splice README.md
+    ```
+    """
+    from matmulbench.report import write_report
+    from matmulbench.report.output import print_tables
+    from matmulbench.report.splice import splice as splice_into
+    from matmulbench.report.tables import front_end_table
+    from matmulbench.results.folder import load_results
+    from matmulbench.results.front_ends import read_front_end
+
+    results, front_ends = load_results(folder), [read_front_end(path) for path in beside or []]
+    page = write_report(folder, front_ends)
+    if front_ends:
+        print_tables(front_end_table(results, front_ends))
+    write(f"report: {page}\n")
+    if splice:
+        splice_into(splice, results)
+
+
+@app.command()
+def fetch(
+    what: Annotated[str, typer.Argument(metavar="mnist", help="the data set", **one_of("data set", ["mnist"]))],
+    quiet: Quiet = False,
+) -> None:
+    """Download a data set with checksums into the cache.
+
+    ```console
+    $ matmulbench fetch mnist
+    ```
+    """
+    from matmulbench.data import fetch_mnist
+
+    with show_progress(quiet) as progress:
+        folder = fetch_mnist(progress=progress)
+    write(f"mnist: {folder}\n")

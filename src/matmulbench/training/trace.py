@@ -1,0 +1,260 @@
+"""Every matrix product of one training step of a model: what asks for it, its shape, and its share of the time."""
+
+from __future__ import annotations
+
+import math
+import re
+from bisect import bisect_right
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from functools import cache
+from itertools import islice
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+from matmulbench.errors import UsageError
+from matmulbench.training.own_model import Loss, OwnModel, load_model
+from matmulbench.workload import DTYPES
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ROUNDS, ENOUGH_S = 25, 2.0  # steps that are traced at most, and the seconds after which no other is begun
+OUTSIDE = "outside the model"  # the module of what loss and optimiser ask for
+COLUMNS = ("shape", "layout", "dtype", "operator", "module", "count", "flop", "time_s", "share", "reason")
+PRODUCTS = ("mm", "addmm", "bmm", "baddbmm")
+
+# Other operators that multiply matrices, and why no kernel can do that for them.
+_REASONS = {
+    r"\w*mm_?|_trilinear": f"kernels do {', '.join(PRODUCTS)}",
+    r"addmv_?|mv|dot|vdot": "a matrix times a vector",
+    r"\w*convolution\w*|conv_tbc\w*": "convolution is one operator",
+    r"_transformer_encoder_layer_fwd|_native_multi_head_attention": (
+        "the encoder's fast path is one operator; torch.backends.mha.set_fastpath_enabled(False) makes products of it"
+    ),
+    r"\w+_attention\w*": (
+        "fused attention is one operator; torch.nn.attention.sdpa_kernel(SDPBackend.MATH) makes products of it"
+    ),
+    r"mkldnn_rnn\w*": "MKL-DNN's LSTM is one operator; torch.backends.mkldnn.set_flags(False) makes products of it",
+    r"mkldnn_linear\w*|_linear_pointwise\w*": "MKL-DNN's linear layer is one operator",
+}
+
+
+@dataclass(frozen=True)
+class _Product:
+    """One product, or another operator that multiplies matrices; ``reason`` says why no kernel can do it, if so."""
+
+    shape: str
+    layout: str
+    dtype: str
+    operator: str
+    reason: str
+    flop: int | None = None
+
+
+@cache
+def _known(overload: Any) -> tuple[str, str] | None:
+    """Return an operator's name and why no kernel can do it (empty if one can); None if it multiplies no matrices."""
+    name, _, variant = overload.__name__.partition(".")
+    if name.rstrip("_") in PRODUCTS:
+        return name, "" if name in PRODUCTS and variant == "default" else "its result goes into a given tensor"
+    reason = next((why for names, why in _REASONS.items() if re.fullmatch(names, name)), None)
+    if not reason and overload.overloadpacket in flop_registry:
+        reason = "it is one operator"
+    return (name, reason) if reason else None
+
+
+@cache
+def _describe(
+    name: str, reason: str, shapes: tuple[torch.Size, ...], strides: tuple[Any, ...], dtype: torch.dtype, device: str
+) -> _Product:
+    """Describe a product by what its operands are; ``strides`` are None of one that is sparse."""
+    kind = str(dtype).removeprefix("torch.")
+    if name.rstrip("_") not in PRODUCTS:
+        return _Product(", ".join("x".join(map(str, shape)) for shape in shapes[:2]), "", kind, name, reason)
+    (*batch, m, k), (*_, n) = shapes[-2:]
+    dense = None not in strides[-2:]
+    layout = "".join("T" if dense and each[-2] == 1 != each[-1] else "N" for each in strides[-2:])
+    if not reason and (kind not in DTYPES or device != "cpu" or not dense):
+        where = f"on {device}" if dense else "and sparse"
+        reason = f"{kind} {where}; kernels take dense {' and '.join(DTYPES)} on the CPU"
+    elif not reason and 0 in (*batch, m, k, n):
+        reason = "an operand is empty"
+    shape = f"{''.join(f'{size}*' for size in batch)}{m}x{k}x{n}{f':{layout}' if layout != 'NN' else ''}"
+    return _Product(shape, layout, kind, name, reason, 2 * math.prod(batch) * m * k * n)
+
+
+class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Lists the products of a step of ``model`` that runs in its context.
+
+    Which module asks for one is known from hooks that torch calls around each module. In back-propagation, it is the
+    module in which the autograd node was made that asks: nodes are numbered as they are made.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.calls: list[tuple[_Product, str, int | None, float]] = []  # with module, FLOP and seconds
+        self._names = {id(module): name or type(model).__name__ for name, module in model.named_modules()}
+        self._inside = [OUTSIDE]  # the modules that run now, the innermost last
+        self._nodes: list[int] = []  # the number of the first node made since a module was entered or left,
+        self._owners: list[str] = []  # and the module that has run since then
+        self._note_owner()
+
+    def _note_owner(self) -> None:
+        self._nodes.append(torch._C._autograd._get_sequence_nr())
+        self._owners.append(self._inside[-1])
+
+    def _enter_module(self, module: nn.Module, _: Any) -> None:
+        self._inside.append(self._names.get(id(module), self._inside[-1]))
+        self._note_owner()
+
+    def _leave_module(self, module: nn.Module, *_: Any) -> None:
+        self._inside.pop()
+        self._note_owner()
+
+    def __enter__(self) -> Self:
+        # These hooks are global: a model with hooks of its own may take another way (torch's encoder layer does).
+        self._hooks = [
+            register_module_forward_pre_hook(self._enter_module),
+            register_module_forward_hook(self._leave_module, always_call=True),
+        ]
+        super().__enter__()  # type: ignore[no-untyped-call]
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        super().__exit__(*exception)  # type: ignore[no-untyped-call]
+        for hook in self._hooks:
+            hook.remove()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        known = _known(func)
+        if not known:
+            return func(*args, **kwargs)
+        start = perf_counter()
+        out = func(*args, **kwargs)
+        seconds = perf_counter() - start
+        listed = [each for part in args for each in (part if isinstance(part, list) else [part])]
+        operands = [each for each in listed if isinstance(each, Tensor)]
+        shapes, strides = tuple(each.shape for each in operands), tuple(map(_strides, operands))
+        product = _describe(*known, shapes, strides, operands[0].dtype, operands[0].device.type)
+        flop, formula = product.flop, flop_registry.get(func.overloadpacket)
+        if flop is None and formula:
+            flop = formula(*args, **kwargs, out_val=out)
+        self.calls.append((product, self._module(), flop, seconds))
+        return out
+
+    def _module(self) -> str:
+        """Return the module that asks."""
+        node = torch._C._current_autograd_node()
+        if not node or len(self._inside) > 1:  # the latter where a checkpoint has a module run again
+            return self._inside[-1]
+        return f"backward of {self._owners[bisect_right(self._nodes, node._sequence_nr()) - 1]}"
+
+
+def _strides(tensor: Tensor) -> tuple[int, ...] | None:
+    return tensor.stride() if tensor.layout is torch.strided else None
+
+
+def _trace(subject: OwnModel) -> list[dict[str, Any]]:
+    """Trace steps on the first batch, each beside one that is not traced; return the rows of the quietest."""
+    what, loss = f"model {subject.name!r}", subject.loss
+
+    def checked_loss(*inputs: Any) -> Tensor:
+        value = loss(*inputs)
+        if not isinstance(value, Tensor) or value.numel() != 1:
+            got = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+            raise UsageError(f"{what}: its loss returned {got}, expected a tensor of one number")
+        return value
+
+    subject.loss = checked_loss
+    try:
+        learner = subject.begin_plain()
+        learner.step(0)
+        with _Tracer(learner.model) as tracer:
+            learner.step(0)
+    except UsageError:
+        raise
+    except Exception as error:
+        raise UsageError(
+            f"{what}: a step on its first batch ends in {type(error).__name__}: {error}; expected batches (x, y) such "
+            f"that loss(model(x), y) is one number that depends on the parameters"
+        ) from error
+    if not tracer.calls:
+        raise UsageError(f"{what}: a step has no matrix product, expected one at least (nn.Linear, @, einsum, …)")
+
+    def step() -> float:
+        start = perf_counter()
+        learner.step(0)
+        return perf_counter() - start
+
+    # The quietest step of each kind: whatever else the machine does makes steps slower, never faster.
+    step_s, traced_s, calls, end = math.inf, math.inf, tracer.calls, perf_counter() + ENOUGH_S
+    for _ in range(ROUNDS):
+        step_s = min(step_s, step())
+        with _Tracer(learner.model) as tracer:
+            seconds = step()
+        if seconds < traced_s:
+            traced_s, calls = seconds, tracer.calls
+        if perf_counter() > end:
+            break
+    rows: dict[tuple[_Product, str], dict[str, Any]] = {}
+    for product, module, flop, seconds in calls:
+        new = asdict(product) | {"module": module, "count": 0, "flop": None, "time_s": 0.0}
+        row = rows.setdefault((product, module), new)
+        row["count"] += 1
+        row["flop"] = flop and flop + (row["flop"] or 0)
+        row["time_s"] += seconds
+        row["share"] = row["time_s"] / step_s
+    slowest_first = sorted(rows.values(), key=lambda row: row["time_s"], reverse=True)
+    return [{name: row[name] for name in COLUMNS} for row in slowest_first]
+
+
+def trace_here(model: str) -> list[dict[str, Any]]:
+    """Trace a step of the model that the factory ``model`` makes; see :func:`trace`."""
+    return _trace(load_model(model))
+
+
+def trace(model: nn.Module, loss: Loss, batches: Iterable[Any]) -> pd.DataFrame:
+    """List every matrix product, forward and backward, of one training step of a copy of ``model``.
+
+    Parameters
+    ----------
+    model
+        any module.
+    loss
+        a function of prediction and target that returns one number.
+    batches
+        pairs (x, y), such as a ``DataLoader`` has; the first is traced.
+
+    Returns
+    -------
+    pandas.DataFrame
+        a row for all products that are alike, those that take longest first: ``shape``, a workload's text such as
+        ``32*128x64x128:NT`` for a batch of 32, or of an operator that is no plain product its operands' shapes;
+        ``layout``; ``dtype``; ``operator``, as ATen names it; ``module``, the qualified name of the one that asks, or
+        ``backward of`` it; ``count``, how often in a step; ``flop`` of them together, as torch's ``FlopCounterMode``
+        counts, missing where it has no formula; ``time_s``, their seconds together; ``share`` of the step's time, from
+        0 to 1; ``reason``, why no kernel can do it, empty if one can.
+
+    Raises
+    ------
+    UsageError
+        if a step cannot be done with the first batch, has no product, or its loss is not one number.
+    """
+    import pandas as pd
+
+    if not isinstance(model, nn.Module):
+        raise UsageError(f"model: expected a torch.nn.Module, got {type(model).__name__}")
+    first = list(islice(batches, 1))
+    if not first:
+        raise UsageError("batches: expected pairs (x, y), got none")
+    with torch.random.fork_rng(devices=[]):
+        rows = _trace(OwnModel(type(model).__name__, model, loss, first))
+    return pd.DataFrame(rows).astype({"flop": "Int64"})

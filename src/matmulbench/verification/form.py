@@ -1,0 +1,73 @@
+"""The form of a call: operands that stay as they are, and a result that is a plain tensor with memory of its own."""
+
+from __future__ import annotations
+
+import math
+import zlib
+from contextlib import suppress
+
+import numpy as np
+import torch
+
+# What a kernel of arrays is told.
+ARRAYS = '--operands numpy, or with `operands = "numpy"` as an attribute of the function'
+_POISONED = 3  # blocks that are filled with NaN and freed before a call
+_LARGEST_POISONED = 1 << 25  # bytes; a larger block is given back to the system at once, and serves nobody again
+
+
+def fingerprint(operand: torch.Tensor) -> tuple[object, ...]:
+    """Return all that a kernel must leave alone: form, place, and a checksum of all the memory behind the view."""
+    content = torch.empty(0, dtype=torch.uint8).set_(operand.untyped_storage()).numpy()
+    return zlib.crc32(content.data), tuple(operand.shape), operand.stride(), operand.data_ptr(), operand.requires_grad
+
+
+def poison(m: int, n: int, dtype: torch.dtype) -> None:
+    """Leave NaN in the memory that a kernel will probably be given for its result."""
+    if m * n * dtype.itemsize > _LARGEST_POISONED:
+        return
+    with suppress(MemoryError, RuntimeError):
+        blocks: list[object] = [torch.full((m, n), math.nan, dtype=dtype) for _ in range(_POISONED)]
+        blocks += [np.full((m, n), math.nan, dtype=str(dtype).removeprefix("torch.")) for _ in range(_POISONED)]
+        del blocks
+
+
+def wrong_form(a: torch.Tensor, b: torch.Tensor, c: object) -> str | None:
+    """Return what is wrong with the form of ``c`` as the product of ``a`` and ``b``, and what to do about it."""
+    shape = (a.shape[0], b.shape[1])
+    if type(c) is not torch.Tensor:
+        got = "None" if c is None else f"a {type(c).__module__}.{type(c).__name__}".replace("builtins.", "")
+        return f"the result is {got}, expected a torch.Tensor: {_remedy(c)}"
+    if tuple(c.shape) != shape:
+        form = "a row for each of a's, a column for each of b's"
+        return f"the result has shape {tuple(c.shape)}, expected {shape}: {form}"
+    if c.dtype != a.dtype:
+        return f"the result is {c.dtype}, expected {a.dtype}: make it with dtype=a.dtype"
+    if c.device != a.device or c.layout != torch.strided:
+        return f"the result is {c.layout} on {c.device}, expected torch.strided on {a.device}"
+    if c.requires_grad:
+        return "the result requires a gradient, its operands do not"
+    if not c.numel():
+        return None
+    if any(stride == 0 and size > 1 for stride, size in zip(c.stride(), c.shape, strict=True)):
+        return "elements of the result share memory (stride 0)"
+    for name, operand in (("a", a), ("b", b)):
+        if share_memory(c, operand):
+            return f"the result shares memory with operand {name}: make a fresh one"
+    return None
+
+
+def _remedy(c: object) -> str:
+    """Say how a kernel that returned ``c`` comes to return a tensor."""
+    if c is None:
+        return "end the function with `return c`"
+    if isinstance(c, np.ndarray):
+        return f"return torch.from_numpy(c); or, if the kernel takes arrays too, say so with {ARRAYS}"
+    return "return a fresh one of shape (m, n)"
+
+
+def share_memory(x: torch.Tensor, y: torch.Tensor) -> bool:
+    """Tell whether the memory behind ``x`` and ``y`` overlaps."""
+    first, second = x.untyped_storage(), y.untyped_storage()
+    return (
+        first.data_ptr() < second.data_ptr() + second.nbytes() and second.data_ptr() < first.data_ptr() + first.nbytes()
+    )

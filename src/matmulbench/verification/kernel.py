@@ -1,0 +1,208 @@
+"""The kernel under test: each call of it is observed, each result of it judged."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from matmulbench import isolation
+from matmulbench.ladder import Kernel
+from matmulbench.verification import bounds
+from matmulbench.verification.case import ALGEBRAIC, Array, Case
+from matmulbench.verification.form import fingerprint, poison, share_memory, wrong_form
+from matmulbench.verification.pace import Pace
+from matmulbench.verification.result import judge_large
+
+_KEPT = 4  # results kept alive, to see whether a later call changes them
+_LARGE = 1 << 22  # multiplications above which a result is not compared in full
+_CONTIGUOUS = (
+    "it is right where both operands are contiguous; training makes transposed views, which a.contiguous() would copy"
+)
+
+
+class WrongError(Exception):
+    """A kernel is wrong: the property that it fails, in which case, how, and how to see it again."""
+
+    def __init__(self, prop: str, where: str, detail: str, repeat: str, case: Case | None = None) -> None:
+        super().__init__(prop, where, detail)
+        self.prop, self.where, self.detail, self.repeat, self.case = prop, where, detail, repeat, case
+
+    def __str__(self) -> str:
+        text = "; ".join([f"{self.prop}: {self.where}: {self.detail}", *getattr(self, "__notes__", ())])
+        return f"{text}. Repeat: {self.repeat}" if self.repeat else text
+
+
+@dataclass
+class Report:
+    """What an examination found: ``finding`` in words where ``verdict`` is not pass, or where there is a note."""
+
+    verdict: str
+    residual: float
+    cases: int
+    finding: str | None = None
+    case: Case | None = None
+
+
+@dataclass
+class KernelUnderTest:
+    """A kernel with its name and dtype, and what has been seen of it so far.
+
+    ``prop`` is the property that is being examined, ``last`` the case tried last. ``normwise`` holds the case and the
+    words, once only the norm bound held.
+    """
+
+    spec: str
+    kernel: Kernel
+    dtype: str
+    prop: str = "exactness"
+    cases: int = 0
+    residual: float = 0.0
+    normwise: tuple[Case, str] | None = None
+    notes: set[str] = field(default_factory=set)
+    last: Case | None = None
+    pace: Pace = field(default_factory=Pace)
+    _kept: deque[tuple[torch.Tensor, Array]] = field(default_factory=lambda: deque(maxlen=_KEPT))
+
+    def report(self, error: WrongError | None = None) -> Report:
+        """Return what was found, up to ``error`` if there was one."""
+        if error:
+            return Report("fail", self.residual, self.cases, str(error), error.case)
+        case, words = self.normwise or (None, None)
+        finding = "; ".join([*([words] if words else []), *sorted(self.notes)]) or None
+        return Report("normwise" if case else "pass", self.residual, self.cases, finding, case)
+
+    def repeat(self, case: Case | None = None) -> str:
+        """Return a line of Python that shows a finding again."""
+        if case is None:
+            arguments = f"{self.prop!r}, {self.spec!r}, {self.dtype!r}"
+            return f"`from matmulbench.verification import probe; print(probe({arguments}))`"
+        arguments = f"{case.m}, {case.k}, {case.n}, {case.layout!r}, {case.dtype!r}, {case.values!r}, {case.seed}"
+        return f"`from matmulbench.verification import Case; print(Case({arguments}).check({self.spec!r}))`"
+
+    def wrong(self, where: str, detail: str, case: Case | None = None, prop: str | None = None) -> WrongError:
+        """Return the error that says how this kernel is wrong."""
+        return WrongError(prop or self.prop, where, detail, self.repeat(case), case)
+
+    def announce(self, where: str) -> None:
+        """Send the parent what comes next, in case it is the last."""
+        isolation.send((self.prop, where))
+
+    def check(self, case: Case) -> bounds.Judgement:
+        """Multiply ``case`` and judge the result.
+
+        Raises
+        ------
+        WrongError
+            if the kernel mistreats its operands, or the result is wrong in form or value.
+        """
+        if not case.volume and not getattr(self.kernel, "empty", True):
+            self.notes.add("empty operands were not tried: its attribute `empty` is False")
+            return bounds.Judgement("pass", 0.0)
+        try:
+            return self._check(case)
+        except Exception as error:
+            simpler = {replace(case, layout="NN"): _CONTIGUOUS}
+            if not case.volume:
+                simpler[replace(case, m=2, k=3, n=4)] = self._advice_on_empty(case)
+            if attempt(lambda: self._check(case)):  # it does not come and go
+                for other, advice in simpler.items():
+                    if other != case and not attempt(lambda: self._check(other)):  # noqa: B023  # called at once
+                        error.add_note(advice)
+            self.last = case
+            self.announce(str(case))
+            raise
+
+    def _advice_on_empty(self, case: Case) -> str:
+        name = getattr(self.kernel, "__name__", "matmul")
+        zeros = " of zeros" if case.m * case.n else ""
+        return (
+            f"it is right where no size is 0; {case.m}x{case.k}x{case.n} should give a ({case.m}, {case.n}) "
+            f"tensor{zeros}; a kernel that does without empty operands says so with `{name}.empty = False`"
+        )
+
+    def _check(self, case: Case) -> bounds.Judgement:
+        self.last = case
+        self.announce(str(case))
+        a, b = case.operands()
+        before = self.pace.clock()
+        result = self.call(a, b, str(case), case)
+        self.pace.learn(case, self.pace.clock() - before)
+        if case.volume > _LARGE:
+            self.announce(str(case))
+            judgement = judge_large(a, b, torch.from_numpy(result), case.exact)
+        else:
+            judgement = (bounds.judge_exact if case.exact else bounds.judge)(a.numpy(), b.numpy(), result)
+        self.cases += 1
+        self.residual = max(self.residual, judgement.residual)
+        if judgement.verdict == "fail" or (judgement.verdict == "normwise" and case.values in ALGEBRAIC):
+            named = self.prop in ("large sizes", "full precision")
+            prop = self.prop if named else "exactness" if case.exact else "rounding"
+            raise self.wrong(str(case), judgement.detail, case, prop)
+        if judgement.verdict == "normwise" and case.values == "all-bits":
+            for seed in (0, 1):  # operands rounded to fewer bits, or sums of operands rounded?
+                self.check(replace(case, values="lone", seed=seed))
+        if judgement.verdict == "normwise" and not self.normwise:
+            words = f"only the norm bound holds, as for Strassen-type algorithms: {case}: {judgement.detail}"
+            self.normwise = case, words
+        return judgement
+
+    def check_exact(self, a: torch.Tensor, b: torch.Tensor, where: str) -> None:
+        """Multiply integer-valued ``a`` and ``b``, named in the finding as ``where``: the product must be exact.
+
+        Raises
+        ------
+        WrongError
+            if it is not, or an operand was mistreated.
+        """
+        self.announce(where)
+        result = self.call(a, b, where)
+        self.cases += 1
+        judgement = bounds.judge_exact(a.numpy(), b.numpy(), result)
+        if judgement.verdict != "pass":
+            raise self.wrong(where, judgement.detail)
+
+    def call(self, a: torch.Tensor, b: torch.Tensor, where: str, case: Case | None = None) -> Array:
+        """Return the kernel's product of ``a`` and ``b`` as it stands when the kernel returns.
+
+        Raises
+        ------
+        WrongError
+            if an operand, or an earlier result, has changed, or the result is no fresh, plain tensor of the right
+            shape and dtype.
+        """
+        before = fingerprint(a), fingerprint(b)
+        poison(a.shape[0], b.shape[1], a.dtype)
+        c: Any = self.kernel(a, b)
+        form = wrong_form(a, b, c)
+        result: Array = np.empty(0) if form else c.detach().clone().numpy()
+        for name, operand, was in zip("ab", (a, b), before, strict=True):
+            if fingerprint(operand) != was:
+                detail = f"operand {name} is not what it was before the call: work on a copy, as {name}.clone() makes"
+                raise self.wrong(where, detail, case, "operands")
+        if form:
+            raise self.wrong(where, form, case, "result")
+        if c.numel() and any(share_memory(c, earlier) for earlier, _ in self._kept):
+            raise self.wrong(where, "the result shares memory with an earlier result: make a fresh one", None, "result")
+        self.check_kept_results(where)
+        self._kept.append((c, result))
+        return result
+
+    def check_kept_results(self, where: str) -> None:
+        """Check that no earlier result has changed since it was returned."""
+        for earlier, as_returned in self._kept:
+            if earlier.detach().numpy().tobytes() != as_returned.tobytes():
+                raise self.wrong(where, "a result returned earlier has changed since", None, "result")
+
+
+def attempt(check: Callable[[], object]) -> Exception | None:
+    """Return the exception with which a kernel fails, if it does."""
+    try:
+        check()
+    except Exception as error:
+        return error
+    return None

@@ -1,0 +1,58 @@
+"""How long a kernel takes, learnt call by call, and how much of the time for its examination has passed."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+
+from matmulbench.verification.case import Case
+
+_BEYOND_CACHES = 1.2  # time grows a little faster than the volume, as operands and temporaries outgrow the caches
+_SLOW_FIRST_CALL_S = 0.02  # a first call longer than this has compiled something
+
+
+class Pace:
+    """What the calls so far say about the next one."""
+
+    def __init__(self) -> None:
+        self._compiling_s = 0.0
+        self._shortest_s = math.inf
+        self._start = time.perf_counter(), time.process_time()
+        self._seen_layouts: set[str] = set()
+        # The largest cases so far and their seconds: more than one, as any may have been held up.
+        self._largest: deque[tuple[Case, float]] = deque([(Case(1, 1, 1), 1e-5)], maxlen=6)
+
+    def clock(self) -> float:
+        """Return the seconds that this process has had, less what the kernel has spent on compiling itself.
+
+        That is its processor time, at most the time of day (threads count once), so that a busy machine costs no
+        coverage; and at least a third of the time of day, for kernels that wait.
+        """
+        wall_s, worked_s = time.perf_counter() - self._start[0], time.process_time() - self._start[1]
+        return max(min(worked_s, wall_s), wall_s / 3) - self._compiling_s
+
+    def predict(self, m: int, k: int, n: int) -> float:
+        """Return the seconds that a product of this size should take, by the largest so far.
+
+        Multiplications count, and elements of the result: a kernel may spend its time on either. What the shortest
+        call took is taken for the cost of a call, of which a twentieth at most is work.
+        """
+        call_s = min(self._shortest_s, *(seconds for _, seconds in self._largest))
+
+        def scaled(case: Case, seconds: float) -> float:
+            larger = max(1.0, m * k * n / max(1, case.volume), m * n / max(1, case.m * case.n))
+            return float(call_s + max(seconds - call_s, call_s / 20) * larger**_BEYOND_CACHES)
+
+        return min(scaled(case, seconds) for case, seconds in self._largest)
+
+    def learn(self, case: Case, seconds: float) -> None:
+        """Take note of how long a case took."""
+        if case.layout not in self._seen_layouts:
+            self._seen_layouts.add(case.layout)
+            if seconds > _SLOW_FIRST_CALL_S:
+                self._compiling_s += seconds
+                return
+        self._shortest_s = min(self._shortest_s, seconds)
+        if any(case.volume >= seen.volume or case.m * case.n >= seen.m * seen.n for seen, _ in self._largest):
+            self._largest.append((case, seconds))

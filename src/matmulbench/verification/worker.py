@@ -1,0 +1,103 @@
+"""What a kernel's process is asked during verification; and the judge, in a process that the kernel never entered.
+
+Most cases are judged beside the kernel, which is quick. A kernel that disarms the judge there is wrong here.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from matmulbench.ladder.plugins import load_kernel
+from matmulbench.verification import bounds
+from matmulbench.verification.case import Case
+from matmulbench.verification.examination import examine as examine_kernel
+from matmulbench.verification.kernel import KernelUnderTest, WrongError
+from matmulbench.verification.search import randomised
+
+_QUICK = 1 << 20  # multiplications
+
+
+def load(spec: str) -> None:
+    """Import a kernel; what that raises says why it is not available."""
+    load_kernel(spec)
+
+
+def examine(spec: str, dtype: str, effort: str) -> dict[str, Any]:
+    """Examine a kernel, and return the report's fields."""
+    return asdict(examine_kernel(spec, dtype, effort))
+
+
+def confirm(spec: str, case: dict[str, Any]) -> str | None:
+    """Check a case that failed once more, alone, in a process without a past.
+
+    Returns None if it always fails in one way, else what its answers say of the kernel.
+    """
+    again = Case(**case)
+    kernel = KernelUnderTest(spec, load_kernel(spec), again.dtype)
+
+    def failure() -> str | None:
+        try:
+            return "normwise" if kernel.check(again).verdict != "pass" else None
+        except WrongError as error:
+            return error.detail
+
+    answers = [failure() for _ in range(20 if again.volume < _QUICK else 3)]
+    wrong = [answer for answer in answers if answer]
+    if len(wrong) == len(answers) and len(set(wrong)) == 1:
+        return None
+    times = f"times of {len(answers)}"
+    if wrong:
+        return (
+            f"race: an error that moves, by a race, by chance or by memory that was never set: {again} is wrong "
+            f"{len(wrong)} {times}, in {len(set(wrong))} ways"
+        )
+    return (
+        f"earlier calls: {again} is right {len(answers)} {times} in a process that has done nothing else; "
+        "what it remembers of earlier calls makes it wrong, or a race that is seldom seen"
+    )
+
+
+def check_randomised(spec: str, dtype: str, count: int, seconds: float) -> dict[str, Any]:
+    """Check ``count`` random cases of any shape up to 140, layout and values; a slow kernel gets smaller ones.
+
+    All ``count`` are checked: ``seconds`` is what they may take if they are predicted well.
+    """
+    kernel = KernelUnderTest(spec, load_kernel(spec), dtype)
+    try:
+        for case in randomised(kernel, count, seconds):
+            kernel.check(case)
+    except WrongError as error:
+        return asdict(kernel.report(error))
+    return asdict(kernel.report())
+
+
+def multiply(spec: str, cases: list[dict[str, Any]], descriptors: list[int]) -> None:
+    """Multiply ``cases`` and write the results, one after the other, into the shared file."""
+    kernel = load_kernel(spec)
+    with mmap.mmap(descriptors[0], 0) as memory:
+        os.close(descriptors[0])
+        for fields in cases:
+            case = Case(**fields)
+            result = kernel(*case.operands()).detach().contiguous().numpy()
+            if result.shape != (case.m, case.n) or result.dtype != case.dtype:
+                raise ValueError(f"the result of {case} is {result.shape} of {result.dtype}")
+            memory.write(result.tobytes())
+
+
+def judge_results(cases: list[dict[str, Any]], allow_normwise: bool, descriptors: list[int]) -> str | None:
+    """Judge what :func:`multiply` wrote; return the first finding, or None."""
+    with mmap.mmap(descriptors[0], 0, prot=mmap.PROT_READ) as memory:
+        os.close(descriptors[0])
+        for fields in cases:
+            case = Case(**fields)
+            content = memory.read(case.m * case.n * np.dtype(case.dtype).itemsize)
+            result = np.frombuffer(content, case.dtype).reshape(case.m, case.n)
+            judgement = (bounds.judge_exact if case.exact else bounds.judge)(*case.arrays(), result)
+            if judgement.verdict == "fail" or (judgement.verdict == "normwise" and not allow_normwise):
+                return f"{case}: {judgement.detail}"
+    return None
