@@ -40,7 +40,7 @@ def test_it_climbs_the_ladder_on_mnist(tmp_path: Path, monkeypatch: pytest.Monke
     verdicts = re.findall(r"<td>mine.py:(\w+)</td>\s*<td>([\w-]+)</td>", "".join(tables))
     assert ("misprint", "error") in verdicts
     assert ("outer_products", "ok") in verdicts
-    assert "&lt;svg" in next(table for table in tables if "outer_products is right" in table)
+    assert "&lt;img" in next(table for table in tables if "outer_products: ✓ right" in table)
     assert any("5x784x10 · float32 · 1 thread" in table for table in tables)
     assert len(outputs(notebook, "image/png")) == 2
 

@@ -51,6 +51,13 @@ def test_a_wrong_kernel_says_where_and_has_no_figure(small: Results) -> None:
     assert [answer.right for answer in answers(small)] == [False]
 
 
+@pytest.mark.parametrize(("table", "where"), [("measurements", "float32"), ("training", "digits")])
+def test_a_kernel_found_wrong_while_timed_or_trained_is_not_called_right(run: Results, table: str, where: str) -> None:
+    change(run, table, OWN, status="failed-verification", reason="it returns an earlier answer. Repeat: `x`")
+    assert headline(run)[0].startswith(f"fast.py:matmul: ✗ wrong in {where}: it returns an earlier answer")
+    assert [answer.right for answer in answers(run)] == [False]
+
+
 def test_a_kernel_that_failed_later_says_how(run: Results) -> None:
     change(run, "measurements", OWN, status="crashed", reason="SIGSEGV")
     change(run, "training", OWN, status="timeout")

@@ -43,10 +43,10 @@ def show(
 def print_tables(*tables: Table) -> None:
     """Print tables as wide as the terminal, or as they are where the output is piped; below them, uncut, commands."""
     terminal = sys.stdout.isatty()
-    # Drawn beside standard output, in its encoding: rich writes to its file even while it captures.
-    beside = io.TextIOWrapper(io.BytesIO(), sys.stdout.encoding)
+    # Drawn apart from standard output, in its encoding: rich writes to its file even while it captures.
+    buffer = io.TextIOWrapper(io.BytesIO(), sys.stdout.encoding)
     console = Console(
-        file=beside, force_terminal=terminal or None, width=None if terminal else _UNLIMITED, highlight=False
+        file=buffer, force_terminal=terminal or None, width=None if terminal else _UNLIMITED, highlight=False
     )
     with console.capture() as drawn:
         console.print(*tables)
