@@ -28,7 +28,7 @@ from matmulbench.measurement.roof import Roof
 from matmulbench.results.schema import Row, TrainingRow, VerificationRow, frame
 from matmulbench.status import Status
 from matmulbench.training.accounting import train_kernels
-from matmulbench.training.tasks import TASKS, find_task
+from matmulbench.training.tasks import TASKS, check_options
 from matmulbench.verification import verify_kernel
 from matmulbench.workload import DTYPES, Workload
 
@@ -158,8 +158,7 @@ def carry_out(job: Job, sink: Sink, progress: Progress = lambda text, seconds: N
         if a training cannot be used, or its data cannot be read.
     """
     for training in job.trainings:
-        if ":" not in training.task:
-            find_task(training.task, **training.options)  # what is wrong is said before anything is verified
+        check_options(training.task, training.options)  # what is wrong is said before anything is verified
     with ExitStack() as hosts:
         timing = [hosts.enter_context(Host(threads)) for threads in job.threads]
         if job.workloads:
@@ -447,7 +446,7 @@ def train(
     ----------
     task
         a name, or ``package.module:factory`` for a custom model; see
-        :func:`~matmulbench.training.own_model.load_model`.
+        :func:`~matmulbench.training.custom_model.load_model`.
     kernels
         a name or ``path/to/file.py:function``, or several.
     threads
