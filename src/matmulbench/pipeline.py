@@ -27,7 +27,7 @@ from matmulbench.errors import UsageError, unknown
 from matmulbench.isolation import IMPORT_S, Host, LostError
 from matmulbench.isolation.requests import Examine, LoadKernel, OpenReferee, OpenWorkload, TraceModel
 from matmulbench.ladder import BASELINE, LADDER
-from matmulbench.ladder.plugins import find_function, find_kernel, kernels
+from matmulbench.ladder.plugins import find_kernel, kernels
 from matmulbench.measurement.cells import (
     Settings,
     compile_seconds,
@@ -39,7 +39,7 @@ from matmulbench.measurement.roof import Roof
 from matmulbench.results.schema import Row, TrainingRow, VerificationRow, frame
 from matmulbench.status import Status
 from matmulbench.training.accounting import train_kernels
-from matmulbench.training.tasks import TASKS, find_task
+from matmulbench.training.tasks import TASKS, check_options
 from matmulbench.verification import agreement, verify_kernel
 from matmulbench.verification.effort import EFFORTS
 from matmulbench.workload import DTYPES, FIRST, Workload
@@ -106,15 +106,10 @@ class Training:
         for name, value in self.options.items():
             if isinstance(value, int | float) and not 0 < value <= _LARGEST:
                 raise UsageError(f"{name} {value}: expected a number above 0, at most {_LARGEST:g}")
-        if ":" not in self.task:
-            task = find_task(self.task, **self.options)
-            if task.source == "mnist" and self.data_dir is not None and not os.path.exists(self.data_dir):
-                raise UsageError(f"data-dir {self.data_dir!r}: there is no such folder or file")
-            return
-        find_task(next(iter(TASKS)), **self.options)  # the same ranges hold
-        find_function(self.task, kind="model")
-        for name in self.options.keys() - {"lr"}:
-            raise UsageError(f"{name} does not go with your own model, whose factory makes net and batches")
+        check_options(self.task, self.options)
+        task = TASKS.get(self.task)
+        if task and task.source == "mnist" and self.data_dir is not None and not os.path.exists(self.data_dir):
+            raise UsageError(f"data-dir {self.data_dir!r}: there is no such folder or file")
 
 
 @dataclass(frozen=True)
@@ -551,7 +546,7 @@ def train(
     ----------
     task
         a name; or for a custom model its factory, as a function or ``package.module:factory``; see
-        :func:`~matmulbench.training.own_model.load_model`.
+        :func:`~matmulbench.training.custom_model.load_model`.
     kernels
         a function, a name or ``path/to/file.py:function``, or several of them.
     threads

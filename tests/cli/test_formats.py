@@ -39,7 +39,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "loud.py").write_text(
         "import os\nprint('imported')\n"
         "def matmul(a, b):\n    print('called')\n    os.write(1, b'by the system')\n    return a @ b\n"
-        "def make():\n    from matmulbench.training.own_model import model_from_scratch\n"
+        "def make():\n    from matmulbench.training.custom_model import model_from_scratch\n"
         "    print('called')\n    return model_from_scratch()\n"
     )
     return folder

@@ -45,9 +45,9 @@ def forges(a, b):
 
     if not _right:
         _right.append(None)
-        subject = worker.load_training("breast-cancer", 0, None, {})
-        learner = subject.begin(torch.matmul)
-        _right[:] = [float(learner.step(step)) for step in range(subject.steps)]
+        problem = worker.load_training("breast-cancer", 0, None, {})
+        trainer = problem.begin(torch.matmul)
+        _right[:] = [float(trainer.step(step)) for step in range(problem.steps)]
         losses = itertools.cycle(list(_right))
         worker.float = lambda loss: next(losses)
     return (a @ b) * 1.01

@@ -8,9 +8,9 @@ from matmulbench.status import Status
 from matmulbench.training import load
 from matmulbench.training.accounting import Envelope, fair_share, train_kernels
 from matmulbench.training.envelope import rounding_envelope
-from matmulbench.training.learners import ReferenceLearner, TaskSubject
 from matmulbench.training.tasks import find_task
-from matmulbench.training.worker import TimedKernel, predict_seconds
+from matmulbench.training.trainers import ManualTrainer, TaskProblem, TimedKernel
+from matmulbench.training.worker import predict_seconds
 from matmulbench.workload import Workload
 
 SPOILT = Path(__file__).with_name("spoilt.py")
@@ -91,8 +91,8 @@ def test_the_products_are_those_that_the_net_asks_for():
         asked.append((a.shape[0], a.shape[1], b.shape[1]))
         return a @ b
 
-    ReferenceLearner(problem, matmul).step(0)
-    assert asked == [(w.m, w.k, w.n) for _, _, w in TaskSubject(problem).products()]
+    ManualTrainer(problem, matmul).step(0)
+    assert asked == [(w.m, w.k, w.n) for w in (one.workload for one in TaskProblem(problem).products())]
 
 
 @pytest.mark.parametrize("kernel", ["coarse", "off", "not_a_number"])
@@ -203,11 +203,11 @@ def test_costs_are_tried_in_the_workloads_own_layout(layout):
 
 def test_the_envelope_holds_honest_rounding_and_little_more():
     problem = load("digits")
-    envelope = rounding_envelope(TaskSubject(problem), 40)
+    envelope = rounding_envelope(TaskProblem(problem), 40)
 
     def losses(kernel):
-        learner = ReferenceLearner(problem, kernel)
-        return [float(learner.step(step)) for step in range(40)]
+        trainer = ManualTrainer(problem, kernel)
+        return [float(trainer.step(step)) for step in range(40)]
 
     def reversed_sum(a, b):
         return a.flip(1) @ b.flip(0)
@@ -223,7 +223,7 @@ def test_the_envelope_holds_honest_rounding_and_little_more():
 
 
 def test_a_diverging_schedule_is_compared_as_far_as_it_is_finite():
-    envelope = rounding_envelope(TaskSubject(load(find_task("digits", lr=1e30))), 10)
+    envelope = rounding_envelope(TaskProblem(load(find_task("digits", lr=1e30))), 10)
     assert 0 < len(envelope.reference) < 10
     found = Envelope(envelope.reference.tolist(), envelope.width.tolist())
     assert not found.holds(0, float("nan"))
@@ -242,7 +242,7 @@ def test_the_stopwatch_notes_each_product_and_changes_none():
 def test_torch_nn_has_its_own_parameters():
     problem = load("breast-cancer")
     before = [weight.clone() for weight, _ in problem.parameters]
-    learner = TaskSubject(problem).begin_plain()
+    trainer = TaskProblem(problem).begin_plain()
     for step in range(3):
-        learner.step(step)
+        trainer.step(step)
     assert all(torch.equal(weight, old) for (weight, _), old in zip(problem.parameters, before, strict=True))

@@ -5,13 +5,13 @@ import pytest
 import torch
 
 from matmulbench.training import TASKS, find_task, load
-from matmulbench.training.learners import ReferenceLearner, TaskSubject
+from matmulbench.training.trainers import ManualTrainer, TaskProblem
 
 
 def train(problem):
-    learner = ReferenceLearner(problem, torch.matmul)
-    losses = [float(learner.step(step)) for step in range(problem.steps)]
-    return losses, *problem.accuracies(learner.predict)
+    trainer = ManualTrainer(problem, torch.matmul)
+    losses = [float(trainer.step(step)) for step in range(problem.steps)]
+    return losses, *problem.accuracies(trainer.predict)
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def test_mnist_reaches_its_accuracy(mnist_dir):
 def test_the_article_net_learns_the_digit_by_regression(mnist_dir):
     problem = load(find_task("mnist-regression", epochs=3), mnist_dir)
     assert problem.x_train.shape == (50_000, 784)
-    manual, written = ReferenceLearner(problem, torch.matmul), TaskSubject(problem).begin_plain()
+    manual, written = ManualTrainer(problem, torch.matmul), TaskProblem(problem).begin_plain()
     losses = [(float(manual.step(step)), float(written.step(step))) for step in range(3)]
     assert losses[-1][0] < losses[0][0] / 2
     assert all(abs(a - b) <= 1e-5 * b for a, b in losses)
@@ -56,7 +56,7 @@ def test_the_article_net_learns_the_digit_by_regression(mnist_dir):
 def test_torch_nn_learns_the_same_and_leaves_the_problem_alone(name):
     problem = load(find_task(name, dtype="float64", epochs=2))
     before = [(weight.clone(), bias.clone()) for weight, bias in problem.parameters]
-    manual, written = ReferenceLearner(problem, torch.matmul), TaskSubject(problem).begin_plain()
+    manual, written = ManualTrainer(problem, torch.matmul), TaskProblem(problem).begin_plain()
     for step in range(problem.steps):
         assert float(manual.step(step)) == pytest.approx(float(written.step(step)), rel=1e-9)
     assert torch.allclose(manual.predict(problem.x_test), written.predict(problem.x_test), rtol=1e-6)

@@ -16,7 +16,7 @@ import matmulbench
 from matmulbench.cli import app
 from matmulbench.errors import UsageError
 from matmulbench.training import trace as module
-from matmulbench.training.own_model import load_model
+from matmulbench.training.custom_model import load_model
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 FACTORIES = Path(__file__).with_name("factories.py")

@@ -236,7 +236,7 @@ class TrainSteps(Request):
 class PreloadTask(Request):
     """Load a built-in task's data, in the host, so that all its children have it."""
 
-    target = "matmulbench.training.own_model:preload"
+    target = "matmulbench.training.custom_model:preload"
     task: str
     seed: int
     data_dir: str | None

@@ -30,6 +30,7 @@ from matmulbench.measurement.rounds import MIN_ROUNDS, Candidate, Comparison, ru
 from matmulbench.measurement.seal import KernelFailure, Seal, ask
 from matmulbench.results.schema import TrainingRow
 from matmulbench.status import Status
+from matmulbench.training.tasks import is_model
 
 TORCH_NN = "torch.nn"
 _SILENCE_S = 120.0  # a large step, or the float64 reference of one
@@ -47,15 +48,16 @@ _draw = np.random.default_rng()
 
 @dataclass
 class Envelope:
-    """The float64 reference's loss at each step, and how far a kernel's may be from it."""
+    """The reference's loss at each step, and how far a kernel's may be from it."""
 
     reference: list[float]
     width: list[float]
+    name: str = "the float64 reference"
 
-    def deviation(self, losses: list[float]) -> float:
+    def deviation(self, losses: list[float]) -> float | None:
         """Return the largest distance of ``losses`` from the reference, as a share of its largest loss."""
         pairs = list(zip(losses, self.reference, strict=False))
-        return max((abs(x - y) for x, y in pairs), default=0.0) / max(abs(y) for _, y in pairs) if pairs else 0.0
+        return max(abs(x - y) for x, y in pairs) / max(abs(y) for _, y in pairs) if pairs else None
 
     def holds(self, step: int, loss: float) -> bool:
         """Tell whether rounding explains ``loss``; True beyond the reference's steps, False for a NaN."""
@@ -64,7 +66,7 @@ class Envelope:
     def finding(self, step: int, loss: float) -> str:
         """Say that a loss lies outside."""
         return (
-            f"it learns differently: at step {step + 1} the loss is {loss:.6g}, the float64 reference's "
+            f"it learns differently: at step {step + 1} the loss is {loss:.6g}, {self.name}'s "
             f"{self.reference[step]:.6g}, and rounding explains ±{self.width[step]:.2g}"
         )
 
@@ -84,6 +86,7 @@ class Course:
     steps: int = 0
     products: list[tuple[int, str, str, str]] = field(default_factory=list)  # layer, which, workload, dtype
     non_matmul_s: float = 0.0
+    notes: list[str] = field(default_factory=list)  # on how a model can be judged, and what no kernel can do in it
     seals: list[Seal] = field(default_factory=list)
     envelope: Envelope = field(default_factory=lambda: Envelope([], []))
 
@@ -96,7 +99,7 @@ class Course:
         UsageError
             if task, model or option cannot be used, or the data cannot be read.
         """
-        if ":" not in task:
+        if not is_model(task):
             host.warm(OpenTraining, first=PreloadTask(task, seed, data_dir, options))
         course = cls(host, task, seed, data_dir, options, host.fork(DescribeTraining))
         outcome = course.referee.call(DescribeTraining(task, seed, data_dir, options), silence_limit=_SILENCE_S)
@@ -104,10 +107,12 @@ class Course:
             raise LostError(outcome.reason)
         if outcome.status != Status.OK:
             course.referee.close()
-            raise UsageError(outcome.reason or "")
+            reason = outcome.reason or ""
+            raise UsageError(f"model {task!r}: {reason}" if outcome.status != Status.ERROR else reason)
         found = outcome.value
         course.name, course.rows, course.steps = found["name"], found["rows"], found["steps"]
         course.products, course.non_matmul_s = found["products"], found["non_matmul_s"]
+        course.notes = found["notes"]
         return course
 
     def ask(self, request: Request, *descriptors: int) -> Any:
@@ -230,7 +235,7 @@ class TrainingCandidate(Candidate):
             raise KernelFailure(
                 Status.FAILED_VERIFICATION, f"its parameters cannot be judged: {failure.reason}"
             ) from None
-        if not at_end and not self.course.envelope.holds(self.at, loss):
+        if not at_end and loss is not None and not self.course.envelope.holds(self.at, loss):
             raise KernelFailure(
                 Status.FAILED_VERIFICATION, f"by its parameters, {self.course.envelope.finding(self.at, loss)}"
             )
@@ -262,7 +267,7 @@ def train_kernels(
     Parameters
     ----------
     task, options
-        as :func:`~matmulbench.training.own_model.load_training` takes them.
+        as :func:`~matmulbench.training.custom_model.load_training` takes them.
     specs, baseline
         kernels, and that one of them that speedups are quoted against; None if it has failed.
     budget_s
@@ -353,11 +358,11 @@ def _row(one: TrainingCandidate, base: TrainingCandidate | None, analyses: int, 
     row = TrainingRow(course.name, one.name, course.host.threads)
     extra = _losses(one.losses, course.envelope)
     row.steps, row.extrapolated = len(one.losses), not one.finished
-    if not one.finished:
-        row.reason = f"{row.steps} of {course.steps} steps, as many as the time allowed"
+    cut = [f"{row.steps} of {course.steps} steps, as many as the time allowed"] if not one.finished else []
     if not one.samples:
         row.reason = "no time was left for a step"
         return row, extra
+    row.reason = "; ".join([*cut, *course.notes]) or None
     row.final_loss, row.loss_deviation = one.losses[-1], course.envelope.deviation(one.losses)
     row.train_accuracy, row.test_accuracy = one.accuracies
     alone = Comparison(one, None, analyses, comparisons)
@@ -381,8 +386,8 @@ def _predicted_row(one: TrainingCandidate, share_s: float) -> Result:
     rows = min(_FEW_ROWS, course.rows, int(course.rows * max(share_s, _FEW_ROWS_S) / (2 * estimate)))
     row.reason = f"a step takes about {estimate:.3g} s: predicted from smaller products"
     extra: dict[str, Any] = {}
-    if rows:
-        envelope = course.find_envelope(_SILENCE_S / 2, rows, 2)
+    envelope = course.find_envelope(_SILENCE_S / 2, rows, 2) if rows else Envelope([], [])
+    if envelope.reference:
         try:
             losses = ask(one._child, TrainFewRows(rows, 2), _SILENCE_S)
             for step, loss in enumerate(losses):
@@ -394,7 +399,9 @@ def _predicted_row(one: TrainingCandidate, share_s: float) -> Result:
         row.reason += f"; losses compared over {rows} of {course.rows} rows"
         extra = _losses(losses, envelope)
     else:
-        row.reason += "; too slow even for one row: its losses were not compared"
+        why = "the model does not take so few rows" if rows else "too slow even for one row"
+        row.reason += f"; {why}: its losses were not compared"
+    row.reason = "; ".join([row.reason, *course.notes])
     row.step_s = estimate
     _describe(row, extra, course, one.predicted_s, course.non_matmul_s)
     return row, extra
@@ -425,10 +432,11 @@ def _predict_speedups(results: list[Result], baseline: str | None) -> None:
         if row.measured_speedup and not row.extrapolated:
             moved = row.predicted_speedup / row.measured_speedup - 1
             if abs(moved) > _AGREE:
-                row.reason = (
+                differ = (
                     f"predicted and measured speedup differ by {moved:+.0%}: the rest of a step takes "
                     f"{extra['non_matmul_s'] * 1e6:.3g} µs, with {baseline} {base['non_matmul_s'] * 1e6:.3g} µs"
                 )
+                row.reason = "; ".join(filter(None, [differ, row.reason]))
 
 
 def _sum(extra: dict[str, Any]) -> float:

@@ -1,10 +1,10 @@
-"""How far a loss curve may stray from the float64 reference by rounding alone.
+"""How far a loss curve may deviate from the float64 reference by rounding alone.
 
 Training magnifies rounding: once an activation lands on the other side of zero, two runs part, by how much no bound
 on a single product can tell. So the envelope is found by trying, as in Monte Carlo arithmetic (Parker, Pierce &
 Eggert, Computing in Science & Engineering 2(4), 2000): the training is run in the kernels' own dtype while each
-product is disturbed at random, :data:`DISTURBANCE` times as much as its rounding would. How far such runs stray from
-the float64 reference, times :data:`SAFETY`, is what a kernel's curve may stray. The rounding of an honest sum of k
+product is perturbed at random, :data:`PERTURBATION` times as much as its rounding would. How far such runs deviate from
+the float64 reference, times :data:`SAFETY`, is what a kernel's curve may deviate. The rounding of an honest sum of k
 terms is about sqrt(k)·u of the result (Higham & Mary, SIAM J. Sci. Comput. 41, 2019; u: the unit roundoff).
 """
 
@@ -18,12 +18,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from matmulbench.training.learners import Subject
+from matmulbench.training.trainers import TrainingProblem
 
-DISTURBANCE = 32
+PERTURBATION = 32
 SAFETY = 4
 RUNS = 2
-_FLOOR = 64  # unit roundoffs of the largest loss: that of the loss's own sum, which no product disturbs
+_FLOOR = 64  # unit roundoffs of the largest loss: that of the loss's own sum, which no product perturbs
 
 Curve = npt.NDArray[np.float64]
 
@@ -51,24 +51,27 @@ class Envelope:
         return None if inside.all() else int(np.argmin(inside))
 
 
-def rounding_envelope(subject: Subject, steps: int, seconds: float = float("inf")) -> Envelope:
-    """Train the float64 reference and the disturbed runs for ``steps`` steps, fewer if ``seconds`` would not do."""
+def rounding_envelope(problem: TrainingProblem, steps: int, seconds: float = float("inf")) -> Envelope:
+    """Train the float64 reference and the perturbed runs for ``steps`` steps, fewer if ``seconds`` would not do."""
     deadline = time.monotonic() + seconds
-    runs = [subject.reference(), *(subject.begin(_Disturbed(subject.roundoff, seed)) for seed in range(RUNS))]
+    runs = [problem.reference(), *(problem.begin(_Perturbed(problem.roundoff, seed)) for seed in range(RUNS))]
     losses: list[list[float]] = []
     while len(losses) < steps and (time.monotonic() < deadline or not losses):
-        losses.append([float(run.step(len(losses))) for run in runs])
+        try:
+            losses.append([float(run.step(len(losses))) for run in runs])
+        except Exception:  # a model that takes no batch of fewer rows, or float64 only so far
+            break
         if not np.isfinite(losses[-1]).all():  # a schedule that diverges: from here on nothing can be compared
             losses.pop()
             break
     curves = np.array(losses).reshape(-1, len(runs)).T
-    reference, disturbed = curves[0], curves[1:]
-    strayed = np.maximum.accumulate(np.abs(disturbed - reference).max(axis=0))
-    floor = _FLOOR * subject.roundoff * np.abs(reference).max(initial=0)
-    return Envelope(reference, SAFETY * strayed + floor)
+    reference, perturbed = curves[0], curves[1:]
+    deviation = np.maximum.accumulate(np.abs(perturbed - reference).max(axis=0))
+    floor = _FLOOR * problem.roundoff * np.abs(reference).max(initial=0)
+    return Envelope(reference, SAFETY * deviation + floor)
 
 
-class _Disturbed:
+class _Perturbed:
     """torch's product, each element off by a normal deviate of the size that the envelope's rule says."""
 
     def __init__(self, roundoff: float, seed: int) -> None:
@@ -77,5 +80,5 @@ class _Disturbed:
 
     def __call__(self, a: Tensor, b: Tensor) -> Tensor:
         c = a @ b
-        size = DISTURBANCE * self.roundoff * a.shape[1] ** 0.5 * float(c.square().mean().sqrt())
+        size = PERTURBATION * self.roundoff * a.shape[1] ** 0.5 * float(c.square().mean().sqrt())
         return c.add_(torch.randn(c.shape, generator=self.generator, dtype=c.dtype), alpha=size)

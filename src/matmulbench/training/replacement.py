@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from time import perf_counter
 
@@ -111,8 +111,7 @@ _OVERRIDES = {
 }
 
 
-@contextmanager
-def replaced(kernel: str | Kernel, record: Record | None = None) -> Iterator[None]:
+def replaced(kernel: str | Kernel, record: Record | None = None) -> AbstractContextManager[None]:
     """Have ``kernel`` do the matrix products of all torch code in this block, forward and backward.
 
     These are ``aten::mm``, ``addmm``, ``bmm`` and ``baddbmm`` on the CPU in float32 and float64, whatever asks for
@@ -146,10 +145,15 @@ def replaced(kernel: str | Kernel, record: Record | None = None) -> Iterator[Non
     tensor([[4., 4., 4.],
             [4., 4., 4.]])
     """
+    return products_by(load_kernel(kernel), record)
+
+
+@contextmanager
+def products_by(kernel: Kernel, record: Record | None = None) -> Iterator[None]:
+    """Do what :func:`replaced` says with a kernel that is loaded."""
     global _library
-    function = load_kernel(kernel)
-    of_torch = function in (torch.mm, torch.matmul, torch_matmul)
-    block = _Block(None if of_torch else function, getattr(function, "batched", False), record)
+    of_torch = kernel in (torch.mm, torch.matmul, torch_matmul)
+    block = _Block(None if of_torch else kernel, getattr(kernel, "batched", False), record)
     with _lock:
         _active.append(block)
         if not _library:

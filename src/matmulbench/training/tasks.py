@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from matmulbench.errors import UsageError, unknown
+from matmulbench.ladder.plugins import find_function
 from matmulbench.workload import BATCH, BREAST_CANCER_LAYERS, DTYPES, MNIST_LAYERS
 
 if TYPE_CHECKING:
@@ -95,14 +97,48 @@ def find_task(name: str, **options: Any) -> Task:
             task = replace(task, dtype=value)
         elif option not in OPTIONS:
             raise UsageError(f"option {option!r} is unknown: known are {', '.join(OPTIONS)}")
-        elif not value > 0:
-            raise UsageError(f"{option} {value!r}: expected a number above 0")
+        elif option == "lr":
+            task = replace(task, rate=_known_rate(value))
+        elif not isinstance(value, int) or value < 1:
+            raise UsageError(f"{option} {value!r}: expected a whole number above 0")
         elif option == "hidden":
             task = replace(task, layers=(task.layers[0], value, task.layers[-1]))
         else:
-            field = {"epochs": "epochs", "batch_size": "batch", "lr": "rate"}[option]
-            task = replace(task, **{field: value})
+            changed: dict[str, Any] = {"batch" if option == "batch_size" else option: value}
+            task = replace(task, **changed)
     return task
+
+
+def check_options(task: str, options: dict[str, Any]) -> None:
+    """Look whether there is such a task, or place for a model's factory, and whether the options go with it.
+
+    Raises
+    ------
+    UsageError
+        if not.
+    """
+    if not is_model(task):
+        find_task(task, **options)
+        return
+    find_function(task, kind="model")
+    for option, value in options.items():
+        if option == "lr":
+            _known_rate(value)
+        elif option in OPTIONS:
+            raise UsageError(f"{option} {value!r} does not go with model {task!r}, whose factory makes net and batches")
+        else:
+            raise UsageError(f"option {option!r} is unknown: a model takes lr")
+
+
+def is_model(task: str) -> bool:
+    """Whether ``task`` is a model's factory and no built-in task."""
+    return ":" in task or task.endswith(".py")
+
+
+def _known_rate(rate: Any) -> float:
+    if not isinstance(rate, int | float) or not 0 < rate < math.inf:
+        raise UsageError(f"lr {rate!r}: expected a number above 0")
+    return rate
 
 
 def load(task: str | Task, data_dir: str | None = None, seed: int = 0) -> Problem:

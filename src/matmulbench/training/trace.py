@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from matmulbench.errors import UsageError
-from matmulbench.training.own_model import Loss, OwnModel, load_model
+from matmulbench.training.custom_model import CustomModel, Loss, load_model
 from matmulbench.workload import DTYPES
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def _describe(
     return _Product(shape, layout, kind, name, reason, 2 * math.prod(batch) * m * k * n)
 
 
-class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Lists the products of a step of ``model`` that runs in its context.
 
     Which module asks for one is known from hooks that torch calls around each module. In back-propagation, it is the
@@ -162,43 +162,25 @@ def _strides(tensor: Tensor) -> tuple[int, ...] | None:
     return tensor.stride() if tensor.layout is torch.strided else None
 
 
-def _trace(subject: OwnModel) -> list[dict[str, Any]]:
+def _trace(model: CustomModel) -> list[dict[str, Any]]:
     """Trace steps on the first batch, each beside one that is not traced; return the rows of the quietest."""
-    what, loss = f"model {subject.name!r}", subject.loss
-
-    def checked_loss(*inputs: Any) -> Tensor:
-        value = loss(*inputs)
-        if not isinstance(value, Tensor) or value.numel() != 1:
-            got = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
-            raise UsageError(f"{what}: its loss returned {got}, expected a tensor of one number")
-        return value
-
-    subject.loss = checked_loss
-    try:
-        learner = subject.begin_plain()
-        learner.step(0)
-        with _Tracer(learner.model) as tracer:
-            learner.step(0)
-    except UsageError:
-        raise
-    except Exception as error:
-        raise UsageError(
-            f"{what}: a step on its first batch ends in {type(error).__name__}: {error}; expected batches (x, y) such "
-            f"that loss(model(x), y) is one number that depends on the parameters"
-        ) from error
+    trainer = model.begin_plain()
+    trainer.step(0)
+    with Tracer(trainer.model) as tracer:
+        trainer.step(0)
     if not tracer.calls:
-        raise UsageError(f"{what}: a step has no matrix product, expected one at least (nn.Linear, @, einsum, …)")
+        raise UsageError(f"{model.what}: a step has no matrix product, expected one at least (nn.Linear, @, einsum, …)")
 
     def step() -> float:
         start = perf_counter()
-        learner.step(0)
+        trainer.step(0)
         return perf_counter() - start
 
     # The quietest step of each kind: whatever else the machine does makes steps slower, never faster.
     step_s, traced_s, calls, end = math.inf, math.inf, tracer.calls, perf_counter() + ENOUGH_S
     for _ in range(ROUNDS):
         step_s = min(step_s, step())
-        with _Tracer(learner.model) as tracer:
+        with Tracer(trainer.model) as tracer:
             seconds = step()
         if seconds < traced_s:
             traced_s, calls = seconds, tracer.calls
@@ -231,7 +213,7 @@ def trace(model: nn.Module, loss: Loss, batches: Iterable[Any]) -> pd.DataFrame:
     loss
         a function of prediction and target that returns one number.
     batches
-        pairs (x, y), such as a ``DataLoader`` has; the first is traced.
+        as :func:`~matmulbench.training.custom_model.load_model` takes them; the first is traced.
 
     Returns
     -------
@@ -256,5 +238,5 @@ def trace(model: nn.Module, loss: Loss, batches: Iterable[Any]) -> pd.DataFrame:
     if not first:
         raise UsageError("batches: expected pairs (x, y), got none")
     with torch.random.fork_rng(devices=[]):
-        rows = _trace(OwnModel(type(model).__name__, model, loss, first))
+        rows = _trace(CustomModel(type(model).__name__, (model, loss, first, None)))
     return pd.DataFrame(rows).astype({"flop": "Int64"})

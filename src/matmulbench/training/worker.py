@@ -1,14 +1,13 @@
-"""The child's side of a training: one learner with one kernel, its steps, and the clock around them."""
+"""The child's side of a training: one trainer with one kernel, its steps, and the clock around them."""
 
 from __future__ import annotations
 
 import mmap
 import os
+from contextlib import ExitStack
 from dataclasses import dataclass
-from time import perf_counter
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,8 +15,9 @@ from matmulbench.ladder import Kernel
 from matmulbench.ladder.plugins import load_kernel
 from matmulbench.measurement.cost import learn_cost
 from matmulbench.measurement.worker import Stopwatch, only_between_turns, wait_for_turn
-from matmulbench.training.learners import Learner, Subject
-from matmulbench.training.own_model import load_training
+from matmulbench.training.custom_model import CustomModel, load_training
+from matmulbench.training.replacement import products_by
+from matmulbench.training.trainers import TimedKernel, Trainer, TrainingProblem
 from matmulbench.verification.state import difference, process_state
 from matmulbench.workload import Workload
 
@@ -25,29 +25,15 @@ _ENOUGH_S = 0.01  # a product that takes longer is predicted from smaller ones
 _LARGE = 2**25  # bytes; beyond, making the operands would take longer than the product
 
 
-class TimedKernel:
-    """A kernel that notes how many seconds each product takes."""
-
-    def __init__(self, kernel: Kernel) -> None:
-        self.kernel = kernel
-        self.seconds: list[float] = []
-
-    def __call__(self, a: Tensor, b: Tensor) -> Tensor:
-        """Multiply and note."""
-        start = perf_counter()
-        c = self.kernel(a, b)
-        self.seconds.append(perf_counter() - start)
-        return c
-
-
 @dataclass
 class _Desk:
-    """What this process holds: a training, a kernel or none, and the learner as it is now."""
+    """What this process holds: a training, a kernel or none, and the trainer as it is now."""
 
-    subject: Subject
+    problem: TrainingProblem
     kernel: Kernel | None
     state: dict[str, object]
-    learner: Learner
+    trainer: Trainer
+    block: ExitStack
 
 
 _desks: list[_Desk] = []
@@ -55,12 +41,16 @@ _desks: list[_Desk] = []
 
 def open_training(task: str, spec: str | None, seed: int, data_dir: str | None, options: dict[str, Any]) -> list[float]:
     """Load the training and the kernel; return about how many seconds each product of a step takes."""
-    subject = load_training(task, seed, data_dir, options)
+    problem = load_training(task, seed, data_dir, options)
     kernel = load_kernel(spec) if spec else None
-    learner = subject.begin(kernel) if kernel else subject.begin_plain()
+    trainer = problem.begin(kernel) if kernel else problem.begin_plain()
+    block = ExitStack()
+    if kernel and isinstance(problem, CustomModel):
+        block.enter_context(products_by(kernel))  # for good: beginning anew at each step takes longer than a product
     only_between_turns()
-    _desks[:] = [_Desk(subject, kernel, process_state(), learner)]
-    return [predict_seconds(kernel or torch.matmul, product) for _, _, product in subject.products()]
+    _desks[:] = [_Desk(problem, kernel, process_state(), trainer, block)]
+    kernel = kernel or torch.matmul
+    return [one.batch * one.count * predict_seconds(kernel, one.workload) for one in problem.products()]
 
 
 def predict_seconds(kernel: Kernel, product: Workload) -> float:
@@ -90,29 +80,30 @@ def train_steps(first: int, last: int, stopwatch: bool) -> list[Any]:
     desk = _desks[0]
     watch = TimedKernel(desk.kernel) if stopwatch and desk.kernel else None
     if watch:
-        desk.learner.use(watch)
+        desk.trainer.use(watch)
+    desk.trainer.prepare(first, last)
     losses = []
     wait_for_turn()
     clock = Stopwatch()
     for step in range(first, last):
-        losses.append(desk.learner.step(step))  # noqa: PERF401  # a comprehension hides what is timed
+        losses.append(desk.trainer.step(step))  # noqa: PERF401  # a comprehension hides what is timed
     times = clock.stop()
     products = None
     if watch and desk.kernel:
-        desk.learner.use(desk.kernel)
-        products = np.reshape(watch.seconds, (last - first, -1)).mean(axis=0).tolist()
+        desk.trainer.use(desk.kernel)
+        products = desk.problem.split(watch, last - first)
     return [*times, [float(loss) for loss in losses], products]
 
 
 def restart() -> None:
     """Begin again as before the first step."""
     desk = _desks[0]
-    desk.learner = desk.subject.begin(desk.kernel) if desk.kernel else desk.subject.begin_plain()
+    desk.trainer = desk.problem.begin(desk.kernel) if desk.kernel else desk.problem.begin_plain()
 
 
 def commit_parameters(descriptors: list[int]) -> int:
     """Write all parameters, one after the other, into the shared file; return how many bytes they take."""
-    content = b"".join(p.detach().contiguous().numpy().tobytes() for p in _desks[0].learner.parameters())
+    content = b"".join(_bytes(p) for p in _desks[0].trainer.parameters())
     os.ftruncate(descriptors[0], len(content))
     written = 0
     while written < len(content):
@@ -121,12 +112,17 @@ def commit_parameters(descriptors: list[int]) -> int:
     return len(content)
 
 
+def _bytes(tensor: Tensor) -> bytes:
+    # numpy has not all of torch's dtypes.
+    return tensor.detach().reshape(-1).view(torch.uint8).numpy().tobytes()
+
+
 def train_few_rows(rows: int, steps: int) -> list[float]:
     """Learn from the first ``rows`` rows of the first batch alone, for a kernel too slow for all."""
     desk = _desks[0]
     assert desk.kernel
-    learner = desk.subject.few(rows).begin(desk.kernel)
-    return [float(learner.step(step)) for step in range(steps)]
+    trainer = desk.problem.few(rows).begin(desk.kernel)
+    return [float(trainer.step(step)) for step in range(steps)]
 
 
 def check_settings() -> str | None:
@@ -134,15 +130,15 @@ def check_settings() -> str | None:
     return difference(_desks[0].state, process_state())
 
 
-def read_parameters(learner: Learner, descriptor: int) -> None:
-    """Give ``learner`` the parameters that :func:`commit_parameters` wrote.
+def read_parameters(trainer: Trainer, descriptor: int) -> None:
+    """Give ``trainer`` the parameters that :func:`commit_parameters` wrote.
 
     Raises
     ------
     ValueError
         if the file does not hold just as many numbers.
     """
-    expected = sum(p.numel() * p.itemsize for p in learner.parameters())
+    expected = sum(p.numel() * p.itemsize for p in trainer.parameters())
     size = os.fstat(descriptor).st_size
     if size != expected:
         os.close(descriptor)
@@ -151,7 +147,7 @@ def read_parameters(learner: Learner, descriptor: int) -> None:
         os.close(descriptor)
         content = bytearray(memory)
     at = 0
-    for parameter in learner.parameters():
+    for parameter in trainer.parameters():
         numbers = torch.frombuffer(content, dtype=parameter.dtype, count=parameter.numel(), offset=at)
         with torch.no_grad():
             parameter.copy_(numbers.reshape(parameter.shape))

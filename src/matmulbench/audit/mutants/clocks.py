@@ -169,7 +169,12 @@ def _whole_lists(a: Tensor, b: Tensor) -> Tensor:
     return a @ b if c is None else c.clone()
 
 
-enter("whole_list", "finds the lists of its operands and multiplies all at once", _late(_whole_lists), *_SEEN, "roof")
+enter(
+    "whole_list",
+    "finds the lists of its operands and multiplies all at once",
+    _late(_whole_lists),
+    *(*_SEEN, "roof", "wrong result"),
+)
 
 # They look who is asking, and return an old result to who does not seem to check; or they do less for all.
 

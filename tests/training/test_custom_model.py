@@ -6,7 +6,7 @@ import torch
 from matmulbench.errors import UsageError
 from matmulbench.isolation import Host
 from matmulbench.training.accounting import train_kernels
-from matmulbench.training.own_model import load_model, model_from_scratch
+from matmulbench.training.custom_model import load_model, model_from_scratch
 
 FACTORIES = Path(__file__).with_name("factories.py")
 SPOILT = Path(__file__).with_name("spoilt.py")
@@ -40,7 +40,7 @@ def test_its_products_are_found_by_watching_a_step():
 def test_every_learner_begins_with_the_same_parameters():
     own = load_model(f"{FACTORIES}:good")
     first = [
-        float(learner.step(0)) for learner in (own.begin(torch.matmul), own.begin_plain(), own.begin(torch.matmul))
+        float(trainer.step(0)) for trainer in (own.begin(torch.matmul), own.begin_plain(), own.begin(torch.matmul))
     ]
     assert first[0] == first[2]
     assert first[0] == pytest.approx(first[1], rel=1e-6)
@@ -48,7 +48,7 @@ def test_every_learner_begins_with_the_same_parameters():
 
 
 def test_the_articles_model_is_an_example():
-    own = load_model("matmulbench.training.own_model:model_from_scratch")
+    own = load_model("matmulbench.training.custom_model:model_from_scratch")
     assert len(own.products()) == 5
     assert (own.rows, own.steps) == (64, 10)
     assert model_from_scratch()[0](torch.zeros(1, 784)).shape == (1, 10)

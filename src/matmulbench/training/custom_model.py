@@ -1,0 +1,512 @@
+"""A user's own training: any ``torch.nn`` model, loss, batches and optimiser, accounted for like the built-in tasks."""
+
+# ruff: noqa: D102  # the protocol TrainingProblem says what each method does
+
+from __future__ import annotations
+
+import copy
+import inspect
+import math
+import random
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves, tree_map
+
+from matmulbench.errors import UsageError, printable
+from matmulbench.ladder import Kernel
+from matmulbench.ladder.plugins import load_function
+from matmulbench.training.tasks import check_options, find_task, load
+from matmulbench.training.trainers import ModuleTrainer, StepProduct, TaskProblem, TimedKernel, TrainingProblem
+from matmulbench.workload import Workload
+
+_BATCHES = 1000  # of the loader, at most; they are kept in memory, for every kernel sees the same
+_RATE = 0.01
+_ALIKE = 1024  # unit roundoffs between two losses that differ by rounding alone
+_SAME_IN_DOUBLE = 0.05  # of the loss, by which that in float64 may differ, or the model does something else there
+_FORM = "(model, loss, batches) or (model, loss, batches, optimiser factory)"
+
+Loss = Callable[..., Tensor] | None
+OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
+Made = tuple[nn.Module, Loss, list[Any], OptimizerFactory | None]
+
+
+def model_from_scratch() -> tuple[nn.Module, Loss, list[tuple[Tensor, Tensor]]]:
+    """Make the article's ``Model(n_in, nh, n_out)`` and ten random batches: an example of a factory.
+
+    Examples
+    --------
+    ``matmulbench train --model matmulbench.training.custom_model:model_from_scratch``
+    """
+    generator = torch.Generator().manual_seed(0)
+    model = nn.Sequential(nn.Linear(784, 50), nn.ReLU(), nn.Linear(50, 10))
+    batches = [
+        (torch.randn(64, 784, generator=generator), torch.randint(10, (64,), generator=generator)) for _ in range(10)
+    ]
+    return model, nn.CrossEntropyLoss(), batches
+
+
+class CustomModel:
+    """A model, its loss, its batches and its optimiser.
+
+    Parameters
+    ----------
+    name
+        what it is called in tables and messages.
+    made
+        model, loss, batches, and the optimiser's factory or None, as :func:`load_model` describes them.
+    rate
+        the learning rate of plain SGD, where there is no factory of an optimiser.
+    remake
+        makes ``made`` anew, for a model that cannot be copied.
+
+    Raises
+    ------
+    UsageError
+        if a training step cannot be done.
+    """
+
+    def __init__(self, name: str, made: Made, rate: float = _RATE, remake: Callable[[], Made] | None = None) -> None:
+        self.name, self.rate, self.remake = name, rate, remake
+        self.model, self.loss, self.batches, self.optimizer = made
+        self.comparable = self.judged = True
+        self.in_double = True  # whether the reference is in float64
+        self.reseeds = False
+        self._materialise(self.model)
+        self._kinds: dict[tuple[Any, ...], int] = {}
+        self._try_steps()
+
+    @property
+    def what(self) -> str:
+        """How a message names it."""
+        return f"model {self.name!r}"
+
+    @property
+    def rows(self) -> int:
+        return next((len(t) for t in _tensors(self.batches[0]) if t.dim()), 1)
+
+    @property
+    def steps(self) -> int:
+        return len(self.batches)
+
+    @property
+    def roundoff(self) -> float:
+        dtypes = {getattr(torch, one.workload.dtype) for one in self._products} or {torch.float32}
+        return max(float(torch.finfo(dtype).eps) / 2 for dtype in dtypes)
+
+    @property
+    def reference_name(self) -> str:
+        return "the float64 reference" if self.in_double else "plain torch"
+
+    def products(self) -> list[StepProduct]:
+        return self._products
+
+    def split(self, watch: TimedKernel, steps: int) -> list[float]:
+        """Count a product of another shape (of a short last batch, of a routed model) as the one nearest in FLOP."""
+        found = [0.0] * len(self._products)
+        for kind, seconds in zip(watch.kinds, watch.seconds, strict=True):
+            if kind not in self._kinds:
+                new = _product(0, kind, 1)
+                self._kinds[kind] = min(
+                    range(len(found)),
+                    key=lambda i: (self._products[i].which != new.which, abs(_flop(self._products[i]) - _flop(new))),
+                )
+            found[self._kinds[kind]] += seconds / steps
+        return found
+
+    def begin(self, kernel: Kernel) -> ModuleTrainer:
+        return self._trainer(kernel)
+
+    def begin_plain(self) -> ModuleTrainer:
+        return self._trainer()
+
+    def reference(self) -> ModuleTrainer:
+        return self._trainer(dtype=torch.float64 if self.in_double else None)
+
+    def few(self, rows: int) -> CustomModel:
+        """Cut each tensor that has as many rows as the batch."""
+        fewer, whole = copy.copy(self), self.rows
+        fewer.batches = [
+            tree_map(lambda t: t[:rows] if isinstance(t, Tensor) and t.dim() and len(t) == whole else t, batch)
+            for batch in self.batches[:1]
+        ]
+        return fewer
+
+    def accuracies(self, trainer: ModuleTrainer) -> tuple[None, None]:
+        return None, None
+
+    def assess(self, again: CustomModel) -> list[str]:
+        """Find out how kernels can be judged; return what a reader of their figures should know.
+
+        Parameters
+        ----------
+        again
+            the same model, from another call of its factory: each kernel's process makes its own.
+        """
+        first, second, notes = self.begin_plain(), again.begin_plain(), []
+        tried = range(min(3, self.steps, again.steps))
+        losses, others = ([float(trainer.step(step)) for step in tried] for trainer in (first, second))
+        self.comparable = again.steps == self.steps and _alike(losses, others, _ALIKE * self.roundoff)
+        if not self.comparable:
+            return ["losses were not compared: the model does not do the same twice, even if it is seeded alike"]
+        why = (
+            "it is random (dropout?), and seeded alike at each step" if self.reseeds else self._fails_in_double(losses)
+        )
+        if why:
+            self.in_double = False
+            notes.append(f"losses compared with plain torch's in the model's own dtype: {why}")
+        judge = self.begin_plain()
+        with torch.no_grad():
+            for one, other in zip(judge.parameters(), first.parameters(), strict=True):
+                one.copy_(other)
+        at = len(tried) % self.steps
+        self.judged = _alike([judge.loss_at(at)], [float(first.step(at))], _ALIKE * self.roundoff)
+        if not self.judged:
+            notes.append("it keeps a state besides its parameters: losses are those that the kernel's process reports")
+        return notes
+
+    def _fails_in_double(self, losses: list[float]) -> str | None:
+        """Say what becomes of the model in float64, if that is something else."""
+        try:
+            reference = self.reference()
+            found = float(reference.step(0))
+            reference.step(self.steps - 1)
+        except Exception as error:
+            return f"in float64 it ends in {type(error).__name__}: {printable(str(error), 160)}"
+        if _alike(losses[:1], [found], _SAME_IN_DOUBLE):
+            return None
+        return f"in float64 its first loss is {found:.6g} instead of {losses[0]:.6g}"
+
+    def _trainer(self, kernel: Kernel | None = None, dtype: torch.dtype | None = None) -> ModuleTrainer:
+        model, loss = self._copy()
+        if dtype:
+            model.to(dtype)
+            loss = loss.to(dtype) if isinstance(loss, nn.Module) else loss
+        form = _Form(model, loss, self.batches[0])
+
+        def loss_of(model: nn.Module, batch: Any) -> Tensor:
+            value = form.loss(model, batch)
+            if not isinstance(value, Tensor) or value.numel() != 1:
+                got = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+                raise UsageError(f"{self.what}: its loss returned {got}, expected a tensor of one number")
+            return value
+
+        return _Trainer(self, model, self._optimizer(model), loss_of, kernel, dtype)
+
+    def _copy(self) -> tuple[nn.Module, Loss]:
+        """Return model and loss as they were at the start."""
+        try:
+            with _Detaching():
+                return copy.deepcopy((self.model, self.loss))
+        except Exception as error:
+            if not self.remake:
+                raise UsageError(f"{self.what}: it cannot be copied: {type(error).__name__}: {error}") from error
+        model, loss, *_ = self.remake()
+        self._materialise(model)
+        return model, loss
+
+    def _materialise(self, model: nn.Module) -> None:
+        """Call a model with lazy layers once: their sizes come from what they are given."""
+        if any(is_lazy(tensor) for tensor in (*model.parameters(), *model.buffers())):
+            with torch.no_grad():
+                self._explain(lambda: _Form(model, self.loss, self.batches[0]).output(model, _clone(self.batches[0])))
+
+    def _optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
+        if not self.optimizer:
+            if not any(parameter.requires_grad for parameter in model.parameters()):
+                raise UsageError(f"{self.what}: none of its parameters asks for a gradient, expected one to learn")
+            return torch.optim.SGD(model.parameters(), self.rate)
+        what = f"{self.what}: its optimiser"
+        try:
+            optimizer = self.optimizer(model.parameters())
+        except Exception as error:
+            raise UsageError(
+                f"{what} factory ends in {type(error).__name__}: {error}; expected a function of the parameters such "
+                f"as lambda parameters: AdamW(parameters, lr=0.001)"
+            ) from error
+        if not all(hasattr(optimizer, name) for name in ("param_groups", "step", "zero_grad")):
+            raise UsageError(f"{what} factory returned {type(optimizer).__name__}, expected a torch.optim.Optimizer")
+        if not _binds(optimizer.step):
+            raise UsageError(f"{what} is {type(optimizer).__name__}, expected one whose step() takes no closure")
+        theirs = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+        if not any(id(parameter) in theirs for parameter in model.parameters() if parameter.requires_grad):
+            raise UsageError(f"{what} steps on nothing that the model learns, expected the parameters that it is given")
+        return optimizer
+
+    def _try_steps(self) -> None:
+        """Do a first, second and last step, to see what products there are and whether random numbers are drawn."""
+        before = _random_state()
+        watch = TimedKernel(torch.matmul)
+        trainer = self._trainer(watch)
+        for step in sorted({0, min(1, self.steps - 1), self.steps - 1}):
+            self._explain(lambda step=step: trainer.step(step), step)  # type: ignore[misc]
+            trainer.use(torch.matmul)  # the products are those of the first step
+        self.reseeds = _random_state() != before
+        counts = Counter(watch.kinds)
+        self._kinds = {kind: i for i, kind in enumerate(counts)}
+        self._products = [_product(i, kind, count) for i, (kind, count) in enumerate(counts.items(), 1)]
+
+    def _explain(self, action: Callable[[], Any], step: int = 0) -> None:
+        try:
+            action()
+        except UsageError:
+            raise
+        except Exception as error:
+            shapes = ", ".join(str(tuple(t.shape)) for t in _tensors(self.batches[step]))
+            raise UsageError(
+                f"{self.what}: a step on its {_ordinal(step, self.steps)} batch ends in {type(error).__name__}: "
+                f"{printable(str(error), 300)}; the batch has tensors of {shapes or 'no shape'}, expected batches "
+                f"(x, y) such that loss(model(x), y) is one number that depends on the parameters"
+            ) from error
+
+
+class _Trainer(ModuleTrainer):
+    """A trainer with batches of its own: a model may write into what it is given."""
+
+    def __init__(
+        self,
+        problem: CustomModel,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        loss_of: Callable[[nn.Module, Any], Tensor],
+        kernel: Kernel | None,
+        dtype: torch.dtype | None,
+    ) -> None:
+        super().__init__(model, optimizer, self._loss_of_step, kernel)
+        self.problem, self.dtype, self.loss_of_batch = problem, dtype, loss_of
+        self.ready: dict[int, Any] = {}
+
+    def prepare(self, first: int, last: int) -> None:
+        self.ready = {step: self._batch(step) for step in range(first, last)}
+
+    def _batch(self, step: int) -> Any:
+        return _clone(self.problem.batches[step % self.problem.steps], self.dtype)
+
+    def _loss_of_step(self, model: nn.Module, step: int) -> Tensor:
+        batch = self.ready.pop(step) if step in self.ready else self._batch(step)
+        if self.problem.reseeds:
+            _seed(step)
+        return self.loss_of_batch(model, batch)
+
+
+class _Form:
+    """How a model and a loss are called, by their signatures and the form of the first batch.
+
+    Of a tuple, the last is the target, if the loss takes one; of a dict, what the model takes is its input, and what
+    is left the target. A loss that takes no target is given the model's output alone; without a loss, the output is
+    the loss, or has it as ``loss``.
+    """
+
+    def __init__(self, model: nn.Module, function: Loss, batch: Any) -> None:
+        self.function = function
+        self.targeted = function is not None and _binds(function, None, None)
+        self.names = [name for name in batch if _binds(model, **{str(name): None})] if _is_dict(batch) else []
+        self.left = [name for name in batch if name not in self.names] if self.names else []
+        self.inputs: slice | None = None  # of a tuple, what the model takes one by one; None: all of it at once
+        if isinstance(batch, tuple | list):
+            ways = [slice(len(batch))] * (not self.targeted or len(batch) == 1) + [slice(len(batch) - 1)]
+            self.inputs = next((way for way in ways if _binds(model, *batch[way])), ways[0])
+        only: Any = batch[0] if self.inputs and len(batch[self.inputs]) == 1 else None
+        self.splat = (_is_dict(only) and all(_binds(model, **{str(name): None}) for name in only)) or (
+            isinstance(only, tuple | list) and _binds(model, *only)
+        )
+
+    def output(self, model: nn.Module, batch: Any) -> Any:
+        """Return the model's output."""
+        if self.names:
+            return model(**{name: batch[name] for name in self.names})
+        if self.inputs is None:
+            return model(batch)
+        inputs = batch[self.inputs]
+        if self.splat:
+            return model(**inputs[0]) if _is_dict(inputs[0]) else model(*inputs[0])
+        return model(*inputs)
+
+    def loss(self, model: nn.Module, batch: Any) -> Any:
+        """Return what should be the loss."""
+        output = self.output(model, batch)
+        if self.function and self.targeted:
+            target = batch[-1] if self.inputs else batch[self.left[0]] if len(self.left) == 1 else batch
+            return self.function(output, target)
+        if self.function:
+            return self.function(output)
+        if _is_dict(output) and "loss" in output:
+            return output["loss"]
+        output = getattr(output, "loss", output)
+        return output[0] if isinstance(output, tuple | list) and output else output
+
+
+def _is_dict(value: Any) -> bool:
+    return isinstance(value, Mapping)
+
+
+def _binds(function: Any, *arguments: Any, **named: Any) -> bool:
+    """Whether ``function`` takes these arguments, and perhaps needs others that have a name; True if nobody knows."""
+    try:
+        signature = inspect.signature(function.forward if isinstance(function, nn.Module) else function)
+    except (TypeError, ValueError):  # written in C
+        return True
+    try:
+        signature.bind_partial(**named) if named else signature.bind(*arguments)
+    except TypeError:
+        return False
+    return True
+
+
+class _Detaching(TorchFunctionMode):
+    """Lets ``copy.deepcopy`` copy a module that keeps an activation, of which it takes the value alone."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is Tensor.__deepcopy__ and not args[0].is_leaf:
+            tensor, memo = args
+            memo[id(tensor)] = tensor.detach().clone()
+            return memo[id(tensor)]
+        return func(*args, **(kwargs or {}))
+
+
+def _tensors(batch: Any) -> list[Tensor]:
+    return [leaf for leaf in tree_leaves(batch) if isinstance(leaf, Tensor)]
+
+
+def _clone(batch: Any, dtype: torch.dtype | None = None) -> Any:
+    """Copy a batch, its floating-point tensors to ``dtype``."""
+
+    def clone(leaf: Any) -> Any:
+        if not isinstance(leaf, Tensor):
+            return copy.deepcopy(leaf)
+        other = leaf.detach().clone()
+        if dtype and leaf.is_floating_point():
+            other = other.to(dtype)
+        return other.requires_grad_(leaf.requires_grad)
+
+    return tree_map(clone, batch)
+
+
+def _seed(seed: int) -> None:
+    """Seed what a model may draw random numbers from."""
+    torch.default_generator.manual_seed(seed)
+    np.random.seed(seed)  # noqa: NPY002  # a model may well use the old functions
+    random.seed(seed)
+
+
+def _random_state() -> tuple[Any, ...]:
+    numbers = np.random.get_state(legacy=False)["state"]  # noqa: NPY002
+    return torch.get_rng_state().tolist(), numbers["key"].tolist(), numbers["pos"], random.getstate()
+
+
+def _product(layer: int, kind: tuple[Any, ...], count: int) -> StepProduct:
+    """Describe a product by what a stopwatch noted of it."""
+    backward, a, a_strides, b, b_strides, dtype = kind
+    layout = "".join("T" if each[-2] == 1 != each[-1] else "N" for each in (a_strides, b_strides))
+    workload = Workload(a[-2], a[-1], b[-1], layout, str(dtype).removeprefix("torch."))
+    return StepProduct(layer, "backward" if backward else "forward", workload, math.prod(a[:-2]), count)
+
+
+def _flop(product: StepProduct) -> int:
+    return product.batch * product.workload.flop
+
+
+def _alike(losses: list[float], others: list[float], tolerance: float) -> bool:
+    return bool(np.allclose(losses, others, rtol=tolerance, atol=0, equal_nan=True))
+
+
+def _ordinal(step: int, steps: int) -> str:
+    return "first" if not step else "last" if step == steps - 1 else "second"
+
+
+def load_training(task: str, seed: int, data_dir: str | None, options: dict[str, Any]) -> TrainingProblem:
+    """Load a built-in task, or with a colon in its name a custom model; see :func:`load_model`.
+
+    Raises
+    ------
+    UsageError
+        if task, model or option cannot be used, or the data cannot be read.
+    """
+    if ":" in task:
+        check_options(task, options)
+        return load_model(task, seed, **options)
+    return TaskProblem(load(find_task(task, **options), data_dir, seed))
+
+
+def preload(task: str, seed: int, data_dir: str | None, options: dict[str, Any]) -> None:
+    """Load a built-in task's data on one thread, in the host, so that all children have it already."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # a pool of threads that has begun to work does not survive a fork
+    try:
+        load(find_task(task, **options), data_dir, seed)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def load_model(spec: str, seed: int = 0, lr: float | None = None) -> CustomModel:
+    """Call the factory ``spec``, ``package.module:factory`` or ``path/to/file.py:factory``.
+
+    The factory takes nothing and returns ``(model, loss, batches)``, or an optimiser factory behind them:
+
+    - an ``nn.Module``, of whose training step at least one matrix product is in float32 or float64;
+    - a function of output and target that gives one number, or of the output alone; None if the output is the loss;
+    - an iterable of tuples (x, y) or (x1, x2, …, y), of dicts of what the model takes by name (what is left is the
+      target), such as a ``DataLoader``. Up to 1000 batches are taken, a step each;
+    - a function of the parameters, such as ``lambda parameters: AdamW(parameters)``; else plain SGD is used.
+
+    Parameters
+    ----------
+    seed
+        of torch's, numpy's and Python's random numbers, set before the factory is called.
+    lr
+        the rate of plain SGD, 0.01 by default.
+
+    Raises
+    ------
+    UsageError
+        if the factory cannot be found, fails, or returns something else, or a training step cannot be done.
+    """
+
+    def make() -> Made:
+        _seed(seed)
+        return _make(spec)
+
+    made = make()
+    if made[3] and lr is not None:
+        raise UsageError(f"lr {lr:g}: the optimiser factory of model {spec!r} sets the rate, change it there")
+    return CustomModel(spec, made, lr or _RATE, make)
+
+
+def _make(spec: str) -> Made:
+    what = f"model {spec!r}"
+    try:
+        made = load_function(spec, "model")()
+        form = f"{what}: expected {_FORM} from the factory"
+        if not isinstance(made, tuple) or len(made) not in (3, 4):
+            raise UsageError(f"{form}, got {_kind(made)}")
+        model, loss, source, optimizer = (*made, None)[:4]
+        if not isinstance(model, nn.Module):
+            raise UsageError(f"{form}, got {type(model).__name__} as the model")
+        if not (loss is None or callable(loss)):
+            raise UsageError(f"{form}, got {type(loss).__name__} as the loss")
+        if not (optimizer is None or callable(optimizer)):
+            raise UsageError(
+                f"{form}, got {type(optimizer).__name__} as the last: expected a function of the parameters, such as "
+                f"lambda parameters: AdamW(parameters)"
+            )
+        if not isinstance(source, Iterable):
+            raise UsageError(f"{form}, got {type(source).__name__} as the batches")
+        batches = list(islice(source, _BATCHES))
+    except UsageError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise UsageError(f"{what}: {type(error).__name__}: {error}") from error
+    if not batches or not _tensors(batches):
+        raise UsageError(f"{form}: batches must be at least one pair (x, y) of tensors")
+    return model, loss, batches, optimizer
+
+
+def _kind(made: Any) -> str:
+    return f"tuple of {len(made)}" if isinstance(made, tuple) else type(made).__name__
