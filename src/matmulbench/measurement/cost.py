@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from math import inf
-from time import perf_counter
 from typing import TYPE_CHECKING
 
 import psutil
 
 from matmulbench.measurement.memory import forget_peak, peak_since
+from matmulbench.measurement.stopwatch import Stopwatch
 from matmulbench.workload import Workload
 
 if TYPE_CHECKING:
@@ -109,9 +109,9 @@ def _watch(kernel: Kernel, a: torch.Tensor, b: torch.Tensor) -> tuple[float, int
     """Return the seconds of one call, the best of three if it is short, and the bytes it took beside its operands."""
 
     def call_s() -> float:
-        start = perf_counter()
+        stopwatch = Stopwatch()
         kernel(a, b)
-        return perf_counter() - start
+        return stopwatch.stop()[-1]
 
     before = forget_peak()
     seconds = call_s()

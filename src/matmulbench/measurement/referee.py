@@ -12,7 +12,7 @@ import torch
 from matmulbench import isolation
 from matmulbench.measurement.calibration import calibrate
 from matmulbench.measurement.operands import SharedOperands
-from matmulbench.measurement.worker import Stopwatch
+from matmulbench.measurement.stopwatch import Stopwatch
 from matmulbench.verification.result import check_result, freivalds
 from matmulbench.workload import Workload
 

@@ -9,8 +9,7 @@ from collections import deque
 from dataclasses import asdict, dataclass, field
 from itertools import repeat
 from math import inf
-from resource import RUSAGE_THREAD, getrusage
-from time import perf_counter, thread_time
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from matmulbench import isolation
 from matmulbench.ladder.plugins import load_kernel
 from matmulbench.measurement.cost import learn_cost
 from matmulbench.measurement.operands import SharedOperands
+from matmulbench.measurement.stopwatch import Stopwatch
 from matmulbench.verification.state import difference, process_state
 from matmulbench.workload import Workload
 
@@ -136,24 +136,6 @@ def wait_for_turn() -> None:
     """Collect garbage, then wait for the word; the clock starts next."""
     gc.collect(1)  # what is older was there before
     isolation.wait_for_go()
-
-
-class Stopwatch:
-    """The clock, this thread's processor time, and how often it gave up the processor, from construction on.
-
-    On a busy machine a turn is interrupted by other programs. Where the thread never gave up the processor by itself,
-    what is missing from its processor time was theirs.
-    """
-
-    def __init__(self) -> None:
-        self._waits, self._used_s, self._start = getrusage(RUSAGE_THREAD).ru_nvcsw, thread_time(), perf_counter()
-
-    def stop(self) -> list[float]:
-        """Return the clock at the start and now, and the seconds between them that were not other programs'."""
-        end, used_s = perf_counter(), thread_time() - self._used_s
-        waited = getrusage(RUSAGE_THREAD).ru_nvcsw > self._waits
-        wall_s = end - self._start
-        return [self._start, end, wall_s if waited else min(wall_s, used_s)]
 
 
 def time_calls(kernel: Kernel, a: torch.Tensor, b: torch.Tensor, calls: int) -> float:

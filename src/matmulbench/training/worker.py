@@ -14,7 +14,8 @@ from torch import Tensor
 from matmulbench.ladder import Kernel
 from matmulbench.ladder.plugins import load_kernel
 from matmulbench.measurement.cost import learn_cost
-from matmulbench.measurement.worker import Stopwatch, only_between_turns, wait_for_turn
+from matmulbench.measurement.stopwatch import Stopwatch
+from matmulbench.measurement.worker import only_between_turns, wait_for_turn
 from matmulbench.training.custom_model import CustomModel, load_training
 from matmulbench.training.replacement import products_by
 from matmulbench.training.trainers import TimedKernel, Trainer, TrainingProblem

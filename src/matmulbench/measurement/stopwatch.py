@@ -1,0 +1,24 @@
+"""The clock around a block or a step, without what other programs took of it.
+
+On a busy machine work is interrupted by other programs. Where a thread never gave up the processor by itself (there was
+no voluntary context switch), what is missing from its processor time was theirs.
+"""
+
+from __future__ import annotations
+
+from resource import RUSAGE_THREAD, getrusage
+from time import perf_counter, thread_time
+
+
+class Stopwatch:
+    """Started on construction; see :meth:`stop`."""
+
+    def __init__(self) -> None:
+        self._waits, self._used_s, self._start = getrusage(RUSAGE_THREAD).ru_nvcsw, thread_time(), perf_counter()
+
+    def stop(self) -> list[float]:
+        """Return the clock at the start and now, and the seconds between them that were not other programs'."""
+        end, used_s = perf_counter(), thread_time() - self._used_s
+        waited = getrusage(RUSAGE_THREAD).ru_nvcsw > self._waits
+        wall_s = end - self._start
+        return [self._start, end, wall_s if waited else min(wall_s, used_s)]

@@ -1,0 +1,22 @@
+"""The stopwatch leaves out what other programs took, and nothing that the thread itself did or waited for."""
+
+import time
+
+from matmulbench.measurement import stopwatch
+from matmulbench.measurement.stopwatch import Stopwatch
+
+
+def test_what_a_thread_waits_for_counts():
+    watch = Stopwatch()
+    time.sleep(0.02)
+    start, end, own_s = watch.stop()
+    assert own_s == end - start >= 0.02
+
+
+def test_an_interruption_does_not_count(monkeypatch):
+    watch = Stopwatch()
+    end, used_s = watch._start + 3.0, watch._used_s + 1.0
+    monkeypatch.setattr(stopwatch, "perf_counter", lambda: end)
+    monkeypatch.setattr(stopwatch, "thread_time", lambda: used_s)
+    monkeypatch.setattr(stopwatch, "getrusage", lambda who: type("Usage", (), {"ru_nvcsw": watch._waits}))
+    assert watch.stop() == [watch._start, end, 1.0]
