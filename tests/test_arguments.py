@@ -45,7 +45,7 @@ def product(a: Any, b: Any) -> Any:
         (lambda: matmulbench.train("digit", "torch"), "task 'digit' is unknown: did you mean digits?"),
         (lambda: matmulbench.train(3, "torch"), "model 3: expected a name or a function"),
         (lambda: matmulbench.train("digits", "torch", epochs=-1), "epochs -1: expected a number above 0"),
-        (lambda: matmulbench.train("m:f", "torch", epochs=3), "epochs does not go with your own model"),
+        (lambda: matmulbench.train("m:f", "torch", epochs=3), "epochs 3 does not go with model 'm:f'"),
         (lambda: matmulbench.train("digits", "torch", seed=-1), "seed -1: expected a number from 0"),
     ],
 )
@@ -118,7 +118,7 @@ def test_functions_are_verified_measured_and_trained_under_their_names() -> None
     rows = matmulbench.verify([product, wrong], "float32", "quick").set_index("kernel")
     assert rows.loc["product", "status"] == "ok"
     assert rows.loc["wrong", "status"] == "failed-verification"
-    assert "judge(wrong)" in rows.loc["wrong", "finding"]
+    assert "check(wrong)" in rows.loc["wrong", "finding"]
     measured = matmulbench.measure(product, (8, 8, 8), budget_s=0.2).set_index("kernel")
     assert measured.loc["product", "status"] == "ok"
     assert measured.loc["torch", "verdict"] == "baseline"

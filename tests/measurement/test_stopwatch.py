@@ -2,6 +2,8 @@
 
 import time
 
+import pytest
+
 from matmulbench.measurement import stopwatch
 from matmulbench.measurement.stopwatch import Stopwatch
 
@@ -19,4 +21,6 @@ def test_an_interruption_does_not_count(monkeypatch):
     monkeypatch.setattr(stopwatch, "perf_counter", lambda: end)
     monkeypatch.setattr(stopwatch, "thread_time", lambda: used_s)
     monkeypatch.setattr(stopwatch, "getrusage", lambda who: type("Usage", (), {"ru_nvcsw": watch._waits}))
-    assert watch.stop() == [watch._start, end, 1.0]
+    start, stopped, own_s = watch.stop()
+    assert (start, stopped) == (watch._start, end)
+    assert own_s == pytest.approx(1.0)

@@ -180,7 +180,7 @@ def test_a_slow_kernels_cost_is_foretold_without_running_it(monkeypatch):
         now += macs[-1] * 1e-6
         return a @ b
 
-    monkeypatch.setattr("matmulbench.measurement.cost.perf_counter", lambda: now)
+    monkeypatch.setattr("matmulbench.measurement.stopwatch.perf_counter", lambda: now)
     workload = Workload(64, 784, 50)
     seconds = predict_seconds(matmul, workload)
     assert seconds == pytest.approx(workload.flop / 2 * 1e-6)

@@ -96,7 +96,7 @@ def mine(tmp_path_factory: pytest.TempPathFactory) -> str:
         ("alone", "error", "takes (a), expected (a, b), and c returned: too many positional arguments"),
         ("misdeclared", "error", "operands 'nunpy' is unknown: did you mean numpy?"),
         ("a_number", "error", "'a_number' is no function, its type is int"),
-        ("multiply", "error", "no function 'multiply'; there are nothing, array"),
+        ("multiply", "error", "no function 'multiply'; it has: nothing, array"),
     ],
 )  # fmt: skip
 def test_the_finding_names_the_remedy(host: Host, mine: str, function: str, status: str, remedy: str) -> None:

@@ -65,7 +65,7 @@ def _finish(
 
 
 def _any_failed(*tables: pd.DataFrame) -> bool:
-    return any((table["status"] != "ok").any() for table in tables)
+    return any((table["status"] != "ok").any() for table in tables if "status" in table)
 
 
 def _work(work: Callable[..., pd.DataFrame], quiet: bool, format: str, as_table: AsTable) -> NoReturn:

@@ -27,6 +27,17 @@ from matmulbench.ladder import LADDER, Kernel
 
 GROUP = "matmulbench.kernels"
 OPERANDS = ("torch", "numpy")
+_PLAIN = (
+    ast.Import,
+    ast.ImportFrom,
+    ast.FunctionDef,
+    ast.ClassDef,
+    ast.Assign,
+    ast.AnnAssign,
+    ast.If,
+    ast.Try,
+    ast.Raise,
+)
 
 
 def kernels() -> list[str]:
@@ -107,12 +118,18 @@ def _functions(module: ast.Module) -> list[str]:
 
 
 def _check_defined(function: str, path: Path, what: str) -> None:
-    """Raise UsageError if ``function`` is no name that the file can give to anything; it is not run."""
+    """Raise UsageError if ``function`` is no name that the file can give to anything; it is not run.
+
+    What a loop or a call at the top of a file defines can only be known by running it.
+    """
     module = _parsed(path)
+    plain = all(
+        isinstance(each, _PLAIN) or isinstance(getattr(each, "value", None), ast.Constant) for each in module.body
+    )
     nodes = list(ast.walk(module))
     names = {getattr(node, "name", None) or getattr(node, "id", None) for node in nodes}
     names |= {(node.asname or node.name).partition(".")[0] for node in nodes if isinstance(node, ast.alias)}
-    if names & {function, "*", "globals", "vars", "exec", "eval", "setattr", "__getattr__"}:  # or who knows
+    if not plain or names & {function, "*", "globals", "vars", "exec", "eval", "setattr", "__getattr__"}:
         return
     there = _functions(module)
     near = difflib.get_close_matches(function, there, n=3) or there
