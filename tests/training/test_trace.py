@@ -327,7 +327,7 @@ def test_the_command_writes_csv_and_json(capsys):
     ("factory", "message"),
     [
         ("raises", "KeyError: 'weights'"),
-        ("two", "expected (model, loss, batches) from the factory, got tuple"),
+        ("two", "from the factory, got tuple of 2"),
         ("unfit", "a step on its first batch ends in RuntimeError: mat1 and mat2 shapes cannot be multiplied"),
         ("vector_loss", "its loss returned shape (3, 1), expected a tensor of one number"),
         ("no_such_thing", "no function 'no_such_thing'"),
