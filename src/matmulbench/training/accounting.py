@@ -201,7 +201,6 @@ class TrainingCandidate(Candidate):
         stopwatch = self.spec is not None and (both or number % 2 == 1)
         self.seal.wake(self._child)
         seconds, (losses, products) = self.seal.turn(self._child, TrainSteps(self.at, last, stopwatch), _SILENCE_S)
-        self.seal.rest(self._child)
         self.turn_s = max(perf_counter() - began, 1e-6)
         if products:
             self.product_samples.append(products)
@@ -218,6 +217,7 @@ class TrainingCandidate(Candidate):
             self.finished = True
             ask(self._child, RestartTraining())
             self.at = 0
+        self.seal.rest(self._child)  # what is asked of it after its steps is no work while idle
 
     def _check(self, losses: list[float]) -> None:
         """Note the losses of a turn; each must lie in the envelope."""
