@@ -1,7 +1,14 @@
 """Factories of models, as users write them: good ones and others."""
 
+import os
+import random
+import threading
+
+import numpy as np
 import torch
+import torch.nn.functional as F  # noqa: N812  # everyone's name for it
 from torch import nn
+from torch.nn.utils import parametrizations, weight_norm
 
 
 class Attentive(nn.Module):
@@ -22,8 +29,244 @@ def good():
     return Attentive(), nn.CrossEntropyLoss(), torch.utils.data.DataLoader(data, batch_size=4)
 
 
-def no_linear():
-    return nn.Conv1d(1, 1, 1), nn.MSELoss(), []
+def net():
+    return nn.Sequential(nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 3))
+
+
+def batches(*rows):
+    return [(torch.randn(n, 8), torch.randint(3, (n,))) for n in rows or (6,) * 5]
+
+
+class Around(nn.Module):
+    """A net with something done before it, which takes the module and x."""
+
+    def __init__(self, before=lambda module, x: x):
+        super().__init__()
+        self.before, self.net = before, net()
+
+    def forward(self, x):
+        return self.net(self.before(self, x))
+
+
+def around(before):
+    return Around(before), nn.CrossEntropyLoss(), batches()
+
+
+# --- that do not do the same twice ---------------------------------------------------------------------
+
+
+def dropout():
+    return nn.Sequential(nn.Dropout(0.5), net()), nn.CrossEntropyLoss(), batches()
+
+
+def numpys_noise():
+    return around(lambda _, x: x + torch.from_numpy(np.random.randn(*x.shape)).to(x.dtype))  # noqa: NPY002
+
+
+def pythons_coin():
+    return around(lambda _, x: x if random.random() < 0.5 else -x)
+
+
+def unforeseeable():
+    return around(lambda _, x: x * (1 + os.urandom(1)[0] / 255))
+
+
+def made_by_chance():
+    torch.seed()
+    return net(), nn.CrossEntropyLoss(), batches()
+
+
+# --- that float64 ends, or that remember ---------------------------------------------------------------
+
+
+def casts():
+    return around(lambda _, x: x.float())
+
+
+def class_weights():
+    weighted = nn.NLLLoss(torch.tensor([1.0, 2.0, 5.0]))
+    return nn.Sequential(net(), nn.LogSoftmax(1)), lambda out, y: weighted(out, y), batches()
+
+
+class Cell(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.cell, self.out, self.state = nn.LSTMCell(8, 6), nn.Linear(6, 3), None
+
+    def forward(self, x):
+        state = self.state or (torch.zeros(len(x), 6), torch.zeros(len(x), 6))
+        self.state = self.cell(x, tuple(each.detach() for each in state))
+        return self.out(self.state[0])
+
+
+def stateful():
+    return Cell(), nn.CrossEntropyLoss(), batches()
+
+
+def mixed():
+    def half(module, x):
+        with torch.autocast("cpu", torch.bfloat16):
+            return module.extra(x).float()
+
+    made = around(half)
+    made[0].extra = nn.Linear(8, 8)
+    return made
+
+
+class Half(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = net()
+
+    def forward(self, x):
+        with torch.autocast("cpu", torch.bfloat16):
+            return self.net(x).float()
+
+
+def autocast():
+    return Half(), nn.CrossEntropyLoss(), batches()
+
+
+def convolutional():
+    return nn.Sequential(nn.Unflatten(1, (1, 8)), nn.Conv1d(1, 2, 3), nn.Flatten(), nn.LazyLinear(3)), *around(None)[1:]
+
+
+# --- of other forms ------------------------------------------------------------------------------------
+
+
+def in_place():
+    return around(lambda _, x: x.sub_(0.1).div_(0.3))
+
+
+def keeps():
+    def keep(module, x):
+        module.kept = [{"activation": module.net[0](x)}]
+        return x
+
+    made = around(keep)
+    made[0](made[2][0][0])
+    return made
+
+
+def locked():
+    made = around(lambda _, x: x)
+    made[0].lock = threading.Lock()
+    return made
+
+
+def normed():
+    model = nn.Sequential(weight_norm(nn.Linear(8, 6)), nn.ReLU(), parametrizations.weight_norm(nn.Linear(6, 3)))
+    return model, nn.CrossEntropyLoss(), batches()
+
+
+class Routed(nn.Module):
+    """A mixture of experts: how many rows each sees is found on the way."""
+
+    def __init__(self):
+        super().__init__()
+        self.gate, self.experts = nn.Linear(8, 2), nn.ModuleList(nn.Linear(8, 3) for _ in range(2))
+
+    def forward(self, x):
+        share = self.gate(x).softmax(-1)
+        chosen, out = share.argmax(-1), x.new_zeros(len(x), 3)
+        for i, expert in enumerate(self.experts):
+            rows = chosen == i
+            out[rows] = expert(x[rows]) * share[rows, i : i + 1]
+        return out
+
+
+def routed():
+    return Routed(), nn.CrossEntropyLoss(), batches()
+
+
+def ragged():
+    return net(), nn.CrossEntropyLoss(), batches(6, 5, 6, 1)
+
+
+class Named(nn.Module):
+    """Takes its inputs by name and gives its loss, if it is given labels."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.out = nn.Embedding(9, 8), nn.Linear(8, 3)
+
+    def forward(self, ids, labels=None):
+        out = self.out(self.embed(ids).mean(1))
+        return out if labels is None else {"logits": out, "loss": F.cross_entropy(out, labels)}
+
+
+def dicts(name="labels"):
+    return [{"ids": torch.randint(9, (6, 4)), name: torch.randint(3, (6,))} for _ in range(3)]
+
+
+def own_loss():
+    return Named(), None, dicts()
+
+
+def loss_of_output():
+    return Named(), lambda out: out["loss"], dicts()
+
+
+def dict_and_target():
+    return Named(), nn.CrossEntropyLoss(), dicts("target")
+
+
+def dict_in_a_pair():
+    return Named(), nn.CrossEntropyLoss(), [({"ids": batch["ids"]}, batch["labels"]) for batch in dicts()]
+
+
+def two_inputs():
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = net()
+
+        def forward(self, x, scale):
+            return self.net(x * scale)
+
+    return Two(), nn.CrossEntropyLoss(), [(x, torch.ones(1), y) for x, y in batches()]
+
+
+def autoencoder():
+    return nn.Linear(8, 8), nn.MSELoss(), [x for x, _ in batches()]
+
+
+def endless():
+    def forever():
+        while True:
+            yield batches(6)[0]
+
+    return net(), nn.CrossEntropyLoss(), forever()
+
+
+class Rows(torch.utils.data.Dataset):
+    def __len__(self):
+        return 20
+
+    def __getitem__(self, i):
+        return torch.full((8,), i / 20), i % 3
+
+
+def workers():
+    loader = torch.utils.data.DataLoader(Rows(), batch_size=8, shuffle=True, num_workers=2)
+    return net(), nn.CrossEntropyLoss(), loader, lambda parameters: torch.optim.AdamW(parameters, lr=0.01)
+
+
+def fixed_rows():
+    def add(module, x):
+        return x + module.state
+
+    made = around(add)
+    made[0].state = torch.zeros(6, 8)
+    return made
+
+
+def talkative():
+    print("epoch 1: all is well")
+    return net(), nn.CrossEntropyLoss(), batches()
+
+
+# --- of something else ---------------------------------------------------------------------------------
 
 
 def no_batches():
@@ -31,7 +274,7 @@ def no_batches():
 
 
 def half():
-    return nn.Linear(2, 1).half(), nn.MSELoss(), [(torch.ones(1, 2), torch.ones(1, 1))]
+    return nn.Linear(2, 1).half(), nn.MSELoss(), [(torch.ones(1, 2).half(), torch.ones(1, 1).half())]
 
 
 def two():
@@ -46,8 +289,20 @@ def raises():
     raise KeyError("weights")
 
 
+def leaves():
+    raise SystemExit(3)
+
+
+def needs_another():
+    import not_installed  # noqa: F401
+
+
 def no_products():
     return nn.BatchNorm1d(2), nn.MSELoss(), [(torch.ones(3, 2), torch.ones(3, 2))]
+
+
+def only_convolution():
+    return nn.Conv1d(1, 1, 1), nn.MSELoss(), [(torch.ones(2, 1, 3), torch.ones(2, 1, 3))]
 
 
 def unfit():
@@ -56,3 +311,25 @@ def unfit():
 
 def vector_loss():
     return nn.Linear(2, 1), nn.MSELoss(reduction="none"), [(torch.ones(3, 2), torch.ones(3, 1))]
+
+
+def frozen():
+    return net().requires_grad_(False), nn.CrossEntropyLoss(), batches()
+
+
+def steps_on_nothing():
+    return net(), nn.CrossEntropyLoss(), batches(), lambda parameters: torch.optim.SGD([], 0.1)
+
+
+def steps_on_another():
+    other = net()
+    return net(), nn.CrossEntropyLoss(), batches(), lambda parameters: torch.optim.SGD(other.parameters(), 0.1)
+
+
+def needs_closure():
+    return net(), nn.CrossEntropyLoss(), batches(), torch.optim.LBFGS
+
+
+def made_optimizer():
+    model = net()
+    return model, nn.CrossEntropyLoss(), batches(), torch.optim.SGD(model.parameters(), 0.1)

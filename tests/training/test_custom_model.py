@@ -1,23 +1,36 @@
+import json
 from pathlib import Path
 
 import pytest
 import torch
 
+import matmulbench
+from matmulbench.cli import app
 from matmulbench.errors import UsageError
 from matmulbench.isolation import Host
+from matmulbench.training import referee
 from matmulbench.training.accounting import train_kernels
 from matmulbench.training.custom_model import load_model, model_from_scratch
 
 FACTORIES = Path(__file__).with_name("factories.py")
 SPOILT = Path(__file__).with_name("spoilt.py")
+WRONG = f"{SPOILT}:off"
 
 
-def test_a_model_is_accounted_for_in_the_same_table():
-    wrong = f"{SPOILT}:off"
+@pytest.fixture(scope="module")
+def host():
     with Host() as host:
-        found = train_kernels(host, f"{FACTORIES}:good", ["torch", "numpy", wrong], "torch", 4.0)
-    rows = {row.kernel: row for row, _ in found}
-    assert list(rows) == ["torch", "numpy", wrong, "torch.nn"]
+        yield host
+
+
+def trained(host, factory, *kernels, budget=1.5):
+    found = train_kernels(host, f"{FACTORIES}:{factory}", ["torch", *kernels], "torch", budget)
+    return {row.kernel: row for row, _ in found}
+
+
+def test_a_model_is_accounted_for_in_the_same_table(host):
+    rows = trained(host, "good", "numpy", WRONG, budget=4.0)
+    assert list(rows) == ["torch", "numpy", WRONG, "torch.nn"]
     assert [row.status for row in rows.values()] == ["ok", "ok", "failed-verification", "ok"]
     assert rows["numpy"].steps == 10
     assert rows["numpy"].loss_deviation < 1e-5
@@ -26,50 +39,207 @@ def test_a_model_is_accounted_for_in_the_same_table():
     assert rows["torch.nn"].measured_speedup > 0
 
 
-def test_its_products_are_found_by_watching_a_step():
-    own = load_model(f"{FACTORIES}:good")
-    found = [(layer, which, str(product)) for layer, which, product in own.products()]
-    assert found[:3] == [(1, "forward", "12x8x8:NT"), (2, "forward", "12x8x8:NT"), (3, "forward", "4x8x2:NT")]
-    assert found[3:5] == [(3, "input-gradient", "4x2x8"), (3, "weight-gradient", "2x4x8:TN")]
-    assert sorted(found[5:]) == [
-        (1, "weight-gradient", "8x12x8:TN"),  # x is data: no input gradient
-        (2, "weight-gradient", "8x12x8:TN"),
+def test_all_its_products_are_found_by_watching_a_step():
+    found = [(one.which, str(one), one.count) for one in load_model(f"{FACTORIES}:good").products()]
+    assert found == [
+        ("forward", "12x8x8:NT", 2),
+        ("forward", "4*3x8x3:NT", 1),
+        ("forward", "4*3x3x8", 1),
+        ("forward", "4x8x2:NT", 1),
+        ("backward", "4x2x8", 1),
+        ("backward", "2x4x8:TN", 1),
+        ("backward", "4*3x3x8:TN", 1),
+        ("backward", "4*3x8x3:NT", 1),
+        ("backward", "8x12x8:TN", 2),  # x is data: no gradient of it
+        ("backward", "4*3x3x8", 1),
     ]
 
 
-def test_every_learner_begins_with_the_same_parameters():
-    own = load_model(f"{FACTORIES}:good")
-    first = [
-        float(trainer.step(0)) for trainer in (own.begin(torch.matmul), own.begin_plain(), own.begin(torch.matmul))
-    ]
+def test_every_trainer_begins_with_the_same_parameters():
+    custom = load_model(f"{FACTORIES}:good")
+    trainers = custom.begin(torch.matmul), custom.begin_plain(), custom.begin(torch.matmul), custom.reference()
+    first = [float(trainer.step(0)) for trainer in trainers]
     assert first[0] == first[2]
-    assert first[0] == pytest.approx(first[1], rel=1e-6)
-    assert float(own.reference().step(0)) == pytest.approx(first[0], rel=1e-6)
+    assert first == pytest.approx([first[0]] * 4, rel=1e-6)
 
 
 def test_the_articles_model_is_an_example():
-    own = load_model("matmulbench.training.custom_model:model_from_scratch")
-    assert len(own.products()) == 5
-    assert (own.rows, own.steps) == (64, 10)
+    custom = load_model("matmulbench.training.custom_model:model_from_scratch")
+    assert len(custom.products()) == 5
+    assert (custom.rows, custom.steps) == (64, 10)
     assert model_from_scratch()[0](torch.zeros(1, 784)).shape == (1, 10)
+
+
+# --- how it can be judged ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("factory", "note"),
+    [
+        ("dropout", "own dtype: it is random (dropout?), and seeded alike at each step"),
+        ("numpys_noise", "own dtype: it is random (dropout?), and seeded alike at each step"),
+        ("pythons_coin", "own dtype: it is random (dropout?), and seeded alike at each step"),
+        ("unforeseeable", "losses were not compared: the model does not do the same twice"),
+        ("made_by_chance", "losses were not compared: the model does not do the same twice"),
+        ("casts", "own dtype: in float64 it ends in RuntimeError: mat1 and mat2 must have the same dtype"),
+        ("class_weights", "own dtype: in float64 it ends in RuntimeError: expected scalar type Double"),
+        ("stateful", "it keeps a state besides its parameters"),
+        ("mixed", "left to torch: bfloat16 on cpu, autocast?"),
+        ("convolutional", "left to torch: convolution is one operator"),
+    ],
+)
+def test_what_a_reader_should_know_is_said(factory, note):
+    found = referee.describe(f"{FACTORIES}:{factory}", 0, None, {})
+    assert note in "; ".join(found["notes"])
+    reference, width, name = referee.envelope(3, 5.0, None)
+    comparable = "not compared" not in note
+    assert len(reference) == len(width) == 3 * comparable
+    assert ("plain torch" in name) == ("own dtype" in "; ".join(found["notes"]))
+
+
+@pytest.mark.parametrize("factory", ["dropout", "casts", "stateful"])
+def test_a_right_kernel_passes_and_a_wrong_one_fails(host, factory):
+    rows = trained(host, factory, "numpy", WRONG)
+    assert [row.status for row in rows.values()] == ["ok", "ok", "failed-verification", "ok"]
+    assert rows["numpy"].loss_deviation < 1e-5
+    assert "it learns differently" in rows[WRONG].reason
+
+
+def test_no_one_is_judged_where_the_model_does_not_repeat_itself(host):
+    rows = trained(host, "unforeseeable", "numpy", WRONG)
+    for row in rows.values():
+        assert row.status == "ok"
+        assert row.loss_deviation is None
+        assert "losses were not compared" in row.reason
+
+
+# --- of what form it may be ----------------------------------------------------------------------------
+
+FORMS = (
+    "in_place", "keeps", "locked", "normed", "routed", "ragged", "own_loss", "loss_of_output", "dict_and_target",
+    "dict_in_a_pair", "two_inputs", "autoencoder", "endless", "workers", "fixed_rows", "talkative",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("factory", FORMS)
+def test_a_model_of_another_form_is_taken(factory):
+    found = referee.describe(f"{FACTORIES}:{factory}", 0, None, {})
+    assert (found["notes"], found["non_matmul_s"] > 0) == ([], True)
+    reference, width, _ = referee.envelope(3, 5.0, None)
+    custom = referee._problems[0]
+    trainer = custom.begin(lambda a, b: a @ b)
+    trainer.prepare(0, 2)  # batches of its own, the third is made when it is asked for
+    losses = [float(trainer.step(step)) for step in range(3)]
+    assert losses == pytest.approx(reference, rel=1e-5)
+    assert len(set(losses)) == 3
+    assert max(width) < 0.01
+    assert len(custom.split(_watched(custom), 3)) == len(found["products"])
+
+
+def _watched(custom):
+    from matmulbench.training.trainers import Stopwatch
+
+    watch = Stopwatch(torch.matmul)
+    trainer = custom.begin(watch)
+    for step in range(3):
+        trainer.step(step)
+    assert sum(custom.split(watch, 3)) == pytest.approx(sum(watch.seconds) / 3)
+    return watch
+
+
+@pytest.mark.parametrize("factory", ["workers", "ragged", "routed"])
+def test_it_is_trained_to_its_end(host, factory):
+    rows = trained(host, factory, "numpy")
+    assert [row.status for row in rows.values()] == ["ok"] * 3
+    assert not any(row.extrapolated for row in rows.values())
+
+
+def test_fewer_rows_are_not_asked_of_a_model_that_takes_none():
+    referee.describe(f"{FACTORIES}:fixed_rows", 0, None, {})
+    assert referee.envelope(2, 5.0, 4)[:2] == [[], []]
+    referee.describe(f"{FACTORIES}:in_place", 0, None, {})
+    assert len(referee.envelope(2, 5.0, 4)[0]) == 2
+
+
+def test_the_seed_is_set_before_the_factory_is_called():
+    first, same, other = (load_model(f"{FACTORIES}:ragged", seed) for seed in (1, 1, 2))
+    losses = [float(custom.begin_plain().step(0)) for custom in (first, same, other)]
+    assert losses[0] == losses[1] != losses[2]
+
+
+def test_the_rate_is_that_of_plain_sgd():
+    slow, fast = (load_model(f"{FACTORIES}:ragged", lr=rate).begin_plain() for rate in (1e-9, 1.0))
+    assert float(slow.step(0)) == float(fast.step(0))
+    assert slow.loss_at(0) != pytest.approx(fast.loss_at(0), rel=1e-3)
+
+
+# --- bad input -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("factory", "message"),
     [
-        ("no_linear", "it has no nn.Linear"),
+        (
+            "no_products",
+            "no matrix product that a kernel can do, expected nn.Linear, @ or another in float32 or float64",
+        ),
+        ("only_convolution", "no matrix product that a kernel can do.*left to torch: convolution is one operator"),
+        ("autocast", "no matrix product that a kernel can do.*left to torch: bfloat16 on cpu, autocast?"),
+        ("half", "no matrix product that a kernel can do.*left to torch: float16 on cpu"),
         ("no_batches", "at least one pair"),
-        ("half", "parameters are float16; expected"),
-        ("two", r"expected \(model, loss, batches\) from the factory, got tuple"),
+        ("two", r"expected \(model, loss, batches\) or .* from the factory, got tuple of 2"),
         ("broken", "RuntimeError: no data today"),
+        ("leaves", "SystemExit: 3"),
+        ("needs_another", "No module named 'not_installed'"),
         ("absent", "no function 'absent'"),
+        ("unfit", r"a step on its first batch ends in RuntimeError: mat1.*the batch has tensors of \(3, 5\), \(3, 1\)"),
+        ("vector_loss", r"its loss returned shape \(3, 1\), expected a tensor of one number"),
+        ("frozen", "none of its parameters asks for a gradient, expected one to learn"),
+        (
+            "steps_on_nothing",
+            "its optimiser factory ends in ValueError: optimizer got an empty parameter list; expected",
+        ),
+        ("steps_on_another", "its optimiser steps on nothing that the model learns, expected the parameters"),
+        ("needs_closure", "its optimiser is LBFGS, expected one whose step.. takes no closure"),
+        ("made_optimizer", "got SGD as the last: expected a function of the parameters"),
     ],
 )
 def test_a_factory_of_something_else_is_refused(factory, message):
-    with pytest.raises(UsageError, match=rf"factories\.py:{factory}.*{message}"):
-        load_model(f"{FACTORIES}:{factory}")
+    with pytest.raises(UsageError, match=rf"factories\.py:{factory}'.*{message}") as refused:
+        referee.describe(f"{FACTORIES}:{factory}", 0, None, {})
+    assert "\n" not in str(refused.value)
 
 
-def test_a_refusal_reaches_the_parent():
-    with Host() as host, pytest.raises(UsageError, match="no data today"):
+def test_a_refusal_reaches_the_parent(host):
+    with pytest.raises(UsageError, match="no data today"):
         train_kernels(host, f"{FACTORIES}:broken", ["torch"], "torch", 1.0)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"epochs": 3}, "epochs 3 does not go with model"),
+        ({"batch_size": 3}, "batch_size 3 does not go with model"),
+        ({"hidden": 3}, "hidden 3 does not go with model"),
+        ({"dtype": "float64"}, "dtype 'float64' does not go with model"),
+        ({"lr": float("inf")}, "lr inf: expected a number above 0"),
+        ({"depth": 3}, "option 'depth' is unknown: a model takes lr"),
+    ],
+)
+def test_an_option_of_the_tasks_is_refused_at_once(options, message):
+    with pytest.raises(UsageError, match=message):
+        matmulbench.train(f"{FACTORIES}:good", "numpy", **options)
+
+
+def test_a_rate_is_refused_where_the_factory_has_an_optimiser():
+    with pytest.raises(UsageError, match=r"lr 0\.1: the optimiser factory of model .* sets the rate"):
+        load_model(f"{FACTORIES}:workers", lr=0.1)
+
+
+def test_what_a_factory_prints_is_not_among_the_data(capfd):
+    arguments = ["train", "torch", "--model", f"{FACTORIES}:talkative", "--budget", "1", "-q", "--format", "json"]
+    with pytest.raises(SystemExit):
+        app(arguments)
+    out, err = capfd.readouterr()
+    assert [row["status"] for row in json.loads(out)] == ["ok", "ok"]
+    assert "epoch 1: all is well" in err

@@ -1,12 +1,13 @@
 import copy
 import ctypes
 import pickle
+import threading
 
 import pytest
 import torch
 from torch import nn
 
-from matmulbench.errors import UsageError
+from matmulbench.errors import InputWarning, UsageError
 from matmulbench.ladder.numpy_matmul import matmul as numpy_matmul
 from matmulbench.ladder.row_slice import matmul as row_slice
 from matmulbench.training.plug import plug, unplug
@@ -185,8 +186,8 @@ def test_a_subclass_of_linear_keeps_its_own_forward():
             return 2 * super().forward(x)
 
     kernel = Counting()
-    plug(Doubled(5, 4), kernel)(torch.randn(2, 5))
-    assert not kernel.calls
+    plug(nn.Sequential(nn.Linear(5, 5), Doubled(5, 4)), kernel)(torch.randn(2, 5))
+    assert len(kernel.calls) == 1
 
 
 def test_a_second_derivative_is_refused():
@@ -208,3 +209,73 @@ def test_the_models_sgd_trains_it_like_the_plain_one():
             nn.functional.mse_loss(net(x), y).backward()
             optimizer.step()
     assert torch.allclose(model[0].weight, plugged[0].weight, rtol=1e-10)
+
+
+class Keeping(nn.Module):
+    """Keeps its last activations, to be looked at later."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.kept = nn.Linear(5, 4), []
+
+    def forward(self, x):
+        self.kept = [{"activation": self.one(x)}]
+        return self.kept[0]["activation"]
+
+
+@pytest.mark.parametrize(
+    ("layer", "calls"),
+    [
+        (nn.LazyLinear(4), 1),
+        (nn.utils.parametrizations.weight_norm(nn.Linear(5, 4)), 1),
+        (nn.utils.parametrizations.orthogonal(nn.Linear(5, 4)), 1),
+        (nn.utils.weight_norm(nn.Linear(5, 4)), 1),
+        (Keeping(), 1),
+    ],
+    ids=["lazy", "weight norm", "orthogonal", "old weight norm", "keeping"],
+)
+def test_layers_that_are_no_plain_linear_take_part(layer, calls):
+    model = nn.Sequential(layer, nn.ReLU())
+    x = torch.randn(2, 5)
+    if not isinstance(layer, nn.LazyLinear):
+        model(x)
+    kernel = Counting()
+    plugged = plug(model, kernel)
+    plain = unplug(plugged)
+    assert type(plain[0]) is type(layer)
+    assert plain(x).shape == (2, 4)
+    assert not kernel.calls
+    plugged(x).sum().backward()
+    assert len(kernel.calls) == 2 * calls  # x is data
+    assert "kernel=Counting" in repr(plugged)
+    if not isinstance(layer, nn.LazyLinear):
+        assert torch.allclose(plugged(x), model(x))
+        assert list(plugged.state_dict()) == list(model.state_dict())
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_an_encoder_calls_its_layers_in_eval_too(nested):
+    torch.manual_seed(0)
+    model = nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 8, batch_first=True), 2, enable_nested_tensor=nested)
+    model, x, kernel = model.eval(), torch.randn(2, 3, 8), Counting()
+    plugged, mask = plug(model, kernel), torch.zeros(2, 3, dtype=torch.bool)
+    with torch.no_grad():
+        assert torch.allclose(plugged(x, src_key_padding_mask=mask), model(x), atol=1e-5)
+    assert len(kernel.calls) == 4
+    plain = unplug(plug(plugged, kernel))
+    for module, other in zip(plain.modules(), model.modules(), strict=True):
+        assert vars(module).keys() == vars(other).keys()
+    assert plain.layers[0].activation_relu_or_gelu == model.layers[0].activation_relu_or_gelu
+    assert plain.use_nested_tensor == model.use_nested_tensor
+
+
+def test_a_model_that_runs_no_kernel_is_said():
+    with pytest.warns(InputWarning, match="no layer of Conv1d is an nn.Linear"):
+        plug(nn.Conv1d(1, 1, 1), torch.matmul)
+
+
+def test_a_model_that_cannot_be_copied_is_said():
+    model = nn.Linear(5, 4)
+    model.lock = threading.Lock()
+    with pytest.raises(UsageError, match="the model cannot be copied: TypeError: cannot pickle"):
+        plug(model, torch.matmul)

@@ -105,7 +105,10 @@ def test_options_change_the_task():
         ("zzz", {}, "known are breast-cancer, digits, mnist, mnist-regression"),
         ("digits", {"dtype": "float16"}, "dtype 'float16': expected float32 or float64"),
         ("digits", {"epochs": 0}, "epochs 0: expected"),
+        ("digits", {"epochs": 1.5}, "epochs 1.5: expected a whole number above 0"),
         ("digits", {"lr": float("nan")}, "lr nan: expected"),
+        ("digits", {"lr": float("inf")}, "lr inf: expected a number above 0"),
+        ("digits", {"lr": "0.1"}, "lr '0.1': expected a number above 0"),
         ("digits", {"depth": 3}, "option 'depth' is unknown: known are epochs"),
     ],
 )

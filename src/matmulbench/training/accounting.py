@@ -13,6 +13,7 @@ import numpy as np
 
 from matmulbench.errors import UsageError
 from matmulbench.isolation import Child, Host, LostError
+from matmulbench.isolation.census import descendants_s
 from matmulbench.isolation.requests import (
     CheckTrainingSettings,
     CommitParameters,
@@ -172,6 +173,7 @@ class TrainingCandidate(Candidate):
         self.child = course.host.fork(OpenTraining)
         request = OpenTraining(course.task, self.spec, course.seed, course.data_dir, course.options)
         self.predicted_s = ask(self._child, request, _SILENCE_S)
+        self.seal.loading_s = descendants_s(self._child.pid)  # a DataLoader has workers
         self.renewal_s = perf_counter() - began
         self.turn_steps = max(1, min(course.steps, int(_TURN_S / self.step_estimate_s)))
         self.turn_s = self.step_estimate_s * self.turn_steps
@@ -199,7 +201,6 @@ class TrainingCandidate(Candidate):
         stopwatch = self.spec is not None and (both or number % 2 == 1)
         self.seal.wake(self._child, number)
         seconds, (losses, products) = self.seal.turn(self._child, TrainSteps(self.at, last, stopwatch), _SILENCE_S)
-        self.seal.rest(self._child)
         self.turn_s = max(perf_counter() - began, 1e-6)
         if products:
             self.product_samples.append(products)
@@ -216,6 +217,7 @@ class TrainingCandidate(Candidate):
             self.finished = True
             ask(self._child, RestartTraining())
             self.at = 0
+        self.seal.rest(self._child)  # what is asked of it after its steps is no work while idle
 
     def _check(self, losses: list[float]) -> None:
         """Note the losses of a turn; each must lie in the envelope."""

@@ -17,12 +17,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
-from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from matmulbench.errors import UsageError, printable
 from matmulbench.ladder import Kernel
 from matmulbench.ladder.plugins import load_function
+from matmulbench.training.plug import copied
 from matmulbench.training.tasks import check_options, find_task, load
 from matmulbench.training.trainers import ModuleTrainer, StepProduct, TaskProblem, TimedKernel, TrainingProblem
 from matmulbench.workload import Workload
@@ -203,11 +203,10 @@ class CustomModel:
     def _copy(self) -> tuple[nn.Module, Loss]:
         """Return model and loss as they were at the start."""
         try:
-            with _Detaching():
-                return copy.deepcopy((self.model, self.loss))
-        except Exception as error:
+            return copied((self.model, self.loss))
+        except UsageError:
             if not self.remake:
-                raise UsageError(f"{self.what}: it cannot be copied: {type(error).__name__}: {error}") from error
+                raise
         model, loss, *_ = self.remake()
         self._materialise(model)
         return model, loss
@@ -358,17 +357,6 @@ def _binds(function: Any, *arguments: Any, **named: Any) -> bool:
     except TypeError:
         return False
     return True
-
-
-class _Detaching(TorchFunctionMode):
-    """Lets ``copy.deepcopy`` copy a module that keeps an activation, of which it takes the value alone."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is Tensor.__deepcopy__ and not args[0].is_leaf:
-            tensor, memo = args
-            memo[id(tensor)] = tensor.detach().clone()
-            return memo[id(tensor)]
-        return func(*args, **(kwargs or {}))
 
 
 def _tensors(batch: Any) -> list[Tensor]:

@@ -35,15 +35,6 @@ class Envelope:
     reference: Curve
     width: Curve
 
-    def deviation(self, losses: list[float]) -> float:
-        """Return the largest distance of ``losses`` from the reference, as a share of its largest loss.
-
-        Steps beyond the reference's are not looked at.
-        """
-        n = min(len(losses), len(self.reference))
-        distance = np.abs(np.array(losses[:n]) - self.reference[:n])
-        return float(distance.max() / np.abs(self.reference).max()) if n else 0.0
-
     def first_outside(self, losses: list[float]) -> int | None:
         """Return the first step whose loss leaves the envelope (a NaN does), or None."""
         n = min(len(losses), len(self.reference))

@@ -3,13 +3,46 @@
 from __future__ import annotations
 
 import copy
-from typing import Any, Self
+import warnings
+from typing import Any, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.lazy import LazyModuleMixin
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
+from torch.overrides import TorchFunctionMode
 
+from matmulbench.errors import InputWarning, UsageError
 from matmulbench.ladder import Kernel
 from matmulbench.ladder.plugins import load_kernel
+
+T = TypeVar("T")
+
+
+class _Detaching(TorchFunctionMode):
+    """Lets ``copy.deepcopy`` copy a tensor that remembers how it was computed; the copy has the value alone."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is Tensor.__deepcopy__ and not args[0].is_leaf:
+            tensor, memo = args
+            memo[id(tensor)] = tensor.detach().clone()
+            return memo[id(tensor)]
+        return func(*args, **(kwargs or {}))
+
+
+def copied(model: T) -> T:
+    """Return a deep copy of a model, or of a tuple with one, even if it keeps an activation.
+
+    Raises
+    ------
+    UsageError
+        if it holds something that cannot be copied, such as a lock or an open file.
+    """
+    try:
+        with _Detaching():
+            return copy.deepcopy(model)
+    except Exception as error:
+        raise UsageError(f"the model cannot be copied: {type(error).__name__}: {error}") from error
 
 
 def _forward(x: Tensor, weight: Tensor, bias: Tensor | None, kernel: Kernel) -> Tensor:
@@ -47,6 +80,7 @@ class PluggedLinear(nn.Linear):
 
     kernel: Any  # a Kernel; nn.Module would have it a tensor or a module
     spec: str | None
+    plain: type[nn.Linear] = nn.Linear  # what it is without a kernel
 
     def use(self, kernel: Kernel, spec: str | None = None) -> None:
         """Have the products done by ``kernel``, which is named ``spec`` if it has a name."""
@@ -84,12 +118,36 @@ class PluggedLinear(nn.Linear):
         return _forward(x, self.weight, self.bias, self.kernel)
 
 
+# In ``eval`` these take their layers' weights and call no layer; so set, they call them.
+_FAST_PATHS: dict[type[nn.Module], tuple[str, Any]] = {
+    nn.TransformerEncoder: ("use_nested_tensor", False),
+    nn.TransformerEncoderLayer: ("activation_relu_or_gelu", 0),
+}
+_SWITCHED = "unplugged_switch"  # what it was before
+
+
+def _plugged(plain: type[nn.Linear]) -> type[PluggedLinear]:
+    """Return a class that does what ``plain`` does with its products done by a kernel."""
+    if plain is nn.Linear:
+        return PluggedLinear
+    content = {"plain": plain} | ({"cls_to_become": PluggedLinear} if issubclass(plain, LazyModuleMixin) else {})
+    return type(f"Plugged{plain.__name__}", (PluggedLinear, plain), content)
+
+
+def _can_be_plugged(module: nn.Module) -> bool:
+    # Attention has a linear layer of which it takes the weight alone.
+    inherited = isinstance(module, nn.Linear) and type(module).forward in (nn.Linear.forward, PluggedLinear.forward)
+    return inherited and not isinstance(module, NonDynamicallyQuantizableLinear)
+
+
 def plug(model: nn.Module, kernel: str | Kernel) -> nn.Module:
     """Return a copy of ``model`` in which every ``nn.Linear`` runs ``kernel``, forward and backward.
 
     The copy has parameters of its own; those that layers share stay shared, and those that are frozen stay frozen.
-    Its ``state_dict`` has the keys and values of the model's. Subclasses of ``nn.Linear`` are left alone, for what
-    they do is theirs; so are products that are no ``nn.Linear`` (attention's, convolutions).
+    Its ``state_dict`` has the keys and values of the model's. Lazy and parametrised linear layers take part.
+    Subclasses of ``nn.Linear`` with a ``forward`` of their own are left alone, and so are products that are no
+    ``nn.Linear`` (attention's, convolutions); if nothing else is left, an ``InputWarning`` says so.
+    :func:`matmulbench.replaced` reaches every product.
 
     Parameters
     ----------
@@ -102,7 +160,7 @@ def plug(model: nn.Module, kernel: str | Kernel) -> nn.Module:
     Raises
     ------
     UsageError, ImportError
-        if there is no such kernel, as :func:`load_kernel` says.
+        if there is no such kernel, as :func:`load_kernel` says, or the model cannot be copied.
 
     Examples
     --------
@@ -111,19 +169,33 @@ def plug(model: nn.Module, kernel: str | Kernel) -> nn.Module:
     PluggedLinear(in_features=784, out_features=50, bias=True, kernel=numpy)
     """
     function, spec = load_kernel(kernel), kernel if isinstance(kernel, str) else None
-    plugged = copy.deepcopy(model)
+    plugged = copied(model)
+    layers = [module for module in plugged.modules() if _can_be_plugged(module)]
+    for module in layers:
+        if not isinstance(module, PluggedLinear):
+            module.__class__ = _plugged(type(module))  # type: ignore[arg-type]  # all else stays: hooks, names, sharing
+        module.use(function, spec)  # type: ignore[operator]  # nn.Module's attributes are untyped
+    if not layers:
+        text = (
+            f"no layer of {type(model).__name__} is an nn.Linear: none runs the kernel; replaced() reaches all products"
+        )
+        warnings.warn(text, InputWarning, stacklevel=2)
     for module in plugged.modules():
-        if type(module) in (nn.Linear, PluggedLinear):
-            module.__class__ = PluggedLinear  # everything else about the layer stays: hooks, names, sharing
-            module.use(function, spec)  # type: ignore[operator]  # nn.Module's attributes are untyped
+        for kind, (switch, off) in _FAST_PATHS.items():
+            if isinstance(module, kind):
+                vars(module).setdefault(_SWITCHED, getattr(module, switch))
+                setattr(module, switch, off)
     return plugged
 
 
 def unplug(model: nn.Module) -> nn.Module:
-    """Return a copy of ``model`` with its plugged layers plain ``nn.Linear`` again."""
-    plain = copy.deepcopy(model)
+    """Return a copy of ``model`` with its plugged layers plain again."""
+    plain = copied(model)
     for module in plain.modules():
-        if type(module) is PluggedLinear:
-            module.__class__ = nn.Linear  # type: ignore[assignment]
+        if isinstance(module, PluggedLinear):
+            module.__class__ = type(module).plain  # type: ignore[assignment]
             del module.kernel, module.spec
+        if _SWITCHED in vars(module):
+            (switch,) = (switch for kind, (switch, _) in _FAST_PATHS.items() if isinstance(module, kind))
+            setattr(module, switch, vars(module).pop(_SWITCHED))
     return plain
