@@ -137,9 +137,9 @@ def test_a_model_of_another_form_is_taken(factory):
 
 
 def _watched(custom):
-    from matmulbench.training.trainers import Stopwatch
+    from matmulbench.training.trainers import TimedKernel
 
-    watch = Stopwatch(torch.matmul)
+    watch = TimedKernel(torch.matmul)
     trainer = custom.begin(watch)
     for step in range(3):
         trainer.step(step)

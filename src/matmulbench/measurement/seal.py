@@ -83,7 +83,6 @@ class Seal:
     idle_processor_s: float = 0.0
     idle_s: float = 0.0
     _rest: tuple[int, float, float] | None = None  # pid, its processor time and the clock when its turn ended
-    loading_s: float = 0.0  # processor time of descendants before the first turn, such as those that loaded data
     _has_descendants: bool = False
     _pid: int = 0  # of the child that had the last turn
 
@@ -162,7 +161,7 @@ class Seal:
     def count_descendants(self, child: Child) -> None:
         """Look whether the child has started processes; if so, they count from now on, which is dear."""
         if not self._has_descendants:
-            self._has_descendants = (used := descendants_s(child.pid) - self.loading_s) > 0
+            self._has_descendants = (used := descendants_s(child.pid)) > 0
             self.processor_s += used
 
     def _used_s(self, child: Child) -> float:

@@ -13,7 +13,6 @@ import numpy as np
 
 from matmulbench.errors import UsageError
 from matmulbench.isolation import Child, Host, LostError
-from matmulbench.isolation.census import descendants_s
 from matmulbench.isolation.requests import (
     CheckTrainingSettings,
     CommitParameters,
@@ -173,7 +172,6 @@ class TrainingCandidate(Candidate):
         self.child = course.host.fork(OpenTraining)
         request = OpenTraining(course.task, self.spec, course.seed, course.data_dir, course.options)
         self.predicted_s = ask(self._child, request, _SILENCE_S)
-        self.seal.loading_s = descendants_s(self._child.pid)  # a DataLoader has workers
         self.renewal_s = perf_counter() - began
         self.turn_steps = max(1, min(course.steps, int(_TURN_S / self.step_estimate_s)))
         self.turn_s = self.step_estimate_s * self.turn_steps
