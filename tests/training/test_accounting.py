@@ -170,7 +170,7 @@ def test_small_requests_are_met_first():
     assert fair_share(5, []) == []
 
 
-def test_a_slow_kernels_cost_is_foretold_without_running_it(monkeypatch):
+def test_a_slow_kernels_cost_is_predicted_without_running_it(monkeypatch):
     now = 0.0
     macs = []
 

@@ -164,15 +164,15 @@ def known_durations(host: Host) -> Iterator[Check]:
 
 
 def extrapolation(host: Host, cases: tuple[tuple[str, str], ...]) -> Iterator[Check]:
-    """Time few rows and the whole, in the same rounds: what the few foretell must be what the whole takes."""
+    """Time few rows and the whole, in the same rounds: what the few predict must be what the whole takes."""
     inside = []
     for kernel, text in cases:
         errors = []
         for _ in range(_TURNS):
-            whole, foretold = _whole_and_foretold(host, text, kernel)
-            fair = foretold.extrapolated and not whole.extrapolated
-            errors.append(1 / (foretold.speedup or np.inf) - 1 if fair else np.inf)
-            inside.append((foretold.ci_low_s or np.inf) <= (whole.median_s or 0.0) <= (foretold.ci_high_s or 0.0))
+            whole, predicted = _whole_and_predicted(host, text, kernel)
+            fair = predicted.extrapolated and not whole.extrapolated
+            errors.append(1 / (predicted.speedup or np.inf) - 1 if fair else np.inf)
+            inside.append((predicted.ci_low_s or np.inf) <= (whole.median_s or 0.0) <= (predicted.ci_high_s or 0.0))
         error = median(errors)
         yield Check("extrapolation", f"{kernel}, {text}", "± 10 %", f"{error:+.1%}", abs(error) <= 0.1)
     share = sum(inside) / len(inside)
@@ -194,8 +194,8 @@ def _fences(low: float, middle: float, high: float) -> tuple[float, float]:
     return low - 1.5 * (high - low), high + 1.5 * (high - low)
 
 
-def _whole_and_foretold(host: Host, text: str, kernel: str) -> tuple[MeasurementRow, MeasurementRow]:
-    """Return the row of ``kernel`` in full, and one foretold from calls of an eighth of its time at most."""
+def _whole_and_predicted(host: Host, text: str, kernel: str) -> tuple[MeasurementRow, MeasurementRow]:
+    """Return the row of ``kernel`` in full, and one predicted from calls of an eighth of its time at most."""
     workload = Workload.parse(text)
     whole = next(rung.target for rung in LADDER if rung.name == kernel)
     in_full = Settings(never_extrapolate=(whole,))
