@@ -5,9 +5,9 @@ import torch
 
 from matmulbench.isolation import Host
 from matmulbench.status import Status
-from matmulbench.training import load
 from matmulbench.training.accounting import Envelope, fair_share, train_kernels
 from matmulbench.training.envelope import rounding_envelope
+from matmulbench.training.problem import load_problem
 from matmulbench.training.tasks import find_task
 from matmulbench.training.trainers import ManualTrainer, TaskProblem, TimedKernel
 from matmulbench.training.worker import predict_seconds
@@ -84,7 +84,7 @@ def test_a_steps_parts_make_the_step(accounts):
 
 
 def test_the_products_are_those_that_the_net_asks_for():
-    problem = load("digits")
+    problem = load_problem("digits")
     asked = []
 
     def matmul(a, b):
@@ -203,7 +203,7 @@ def test_costs_are_tried_in_the_workloads_own_layout(layout):
 
 
 def test_the_envelope_holds_honest_rounding_and_little_more():
-    problem = load("digits")
+    problem = load_problem("digits")
     envelope = rounding_envelope(TaskProblem(problem), 40)
 
     def losses(kernel):
@@ -224,7 +224,7 @@ def test_the_envelope_holds_honest_rounding_and_little_more():
 
 
 def test_a_diverging_schedule_is_compared_as_far_as_it_is_finite():
-    envelope = rounding_envelope(TaskProblem(load(find_task("digits", lr=1e30))), 10)
+    envelope = rounding_envelope(TaskProblem(load_problem(find_task("digits", lr=1e30))), 10)
     assert 0 < len(envelope.reference) < 10
     found = Envelope(envelope.reference.tolist(), envelope.width.tolist())
     assert not found.holds(0, float("nan"))
@@ -241,7 +241,7 @@ def test_the_stopwatch_notes_each_product_and_changes_none():
 
 
 def test_torch_nn_has_its_own_parameters():
-    problem = load("breast-cancer")
+    problem = load_problem("breast-cancer")
     before = [weight.clone() for weight, _ in problem.parameters]
     trainer = TaskProblem(problem).begin_plain()
     for step in range(3):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from matmulbench.audit import Check
+from matmulbench.audit.check import Check
 from matmulbench.audit.front_ends import front_end_times
 from matmulbench.audit.planted import DURATIONS, SPINS
 from matmulbench.isolation import Host

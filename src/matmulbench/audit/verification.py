@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from matmulbench.audit import Check
+from matmulbench.audit.check import Check
 from matmulbench.audit.mutants import Mutant, mutants
 from matmulbench.isolation import Host
 from matmulbench.isolation.requests import JudgeRandomised

@@ -204,7 +204,6 @@ class CheckBlock(Request):
     left: list[int]
     right: list[int]
     drawn: int | None
-    seen: bool
 
 
 # --- what it buys ------------------------------------------------------------------------------------

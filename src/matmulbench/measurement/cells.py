@@ -110,6 +110,7 @@ class Referee:
         host.warm(OpenReferee, OpenWorkload, first=Calibrate())
         self.child = host.fork()
         self.seal = Seal(1, peers)
+        self.round = 0
         self.calibration: dict[int, tuple[float, float]] = {}  # a round: seconds of fixed work
         self.ask(OpenReferee(workload, self.windows), self.descriptor)
         operands.seal(self.descriptor)
@@ -123,6 +124,7 @@ class Referee:
 
     def start_round(self, number: int) -> None:
         """Change the operands, and note what the machine takes for fixed work."""
+        self.round = number
         try:
             _, (arithmetic, calls) = self.seal.turn(self.child, StartRound())
         except KernelFailure as failure:
@@ -153,7 +155,7 @@ class KernelCandidate(Candidate):
         self.seen_gains: list[float] = []  # time on fresh operands over that on operands seen before
         self.setups_s: list[float] = []
         self.checks, self.check_s, self.full_check_s, self.turns_s = 0, 0.0, 0.0, 0.0
-        self.last_block: tuple[Workload, list[int], list[int], bool]
+        self.last_block: tuple[int, Workload, list[int], list[int]] | None = None  # with its round
         self._extra_s = 0.0  # of a turn: what not every turn has
 
     @property
@@ -224,9 +226,9 @@ class KernelCandidate(Candidate):
             seconds = self._block(self.workload, check)
         elif _draw.random() < 0.5:
             seconds = self._block(self.workload, check)
-            self.seen_gains.append(seconds / self._block(self.workload, check, seen=True))
+            self.seen_gains.append(seconds / self._block(self.workload, check=False, seen=True))
         else:
-            seen_s = self._block(self.workload, check, seen=True)
+            seen_s = self._block(self.workload, check=False, seen=True)
             seconds = self._block(self.workload, check)
             self.seen_gains.append(seconds / seen_s)
         self.seal.rest(self._child)
@@ -235,7 +237,7 @@ class KernelCandidate(Candidate):
         self.turn_s = perf_counter() - began - self._extra_s
 
     def _block(self, problem: Workload, check: bool, seen: bool = False) -> float:
-        """Return the seconds per call of one block; perhaps check one of its results."""
+        """Return the seconds per call of one block; perhaps check its results."""
         began = perf_counter()
         warm = min(_WARM_CALLS, self.calls, int(_WARM_S / max(self.call_s, 1e-9)))
         warm = max(warm, int(seen))
@@ -250,22 +252,21 @@ class KernelCandidate(Candidate):
         done = perf_counter()
         self.turns_s += done - began
         left, right = (walk[warm:] for walk in windows)
-        self.last_block = problem, left, right, seen
+        self.last_block = None if seen else (self.referee.round, problem, left, right)
         if check:
-            self._check_last_block()
+            self._check_results(problem, left, right)
         self._extra_s += perf_counter() - (began if seen else done)
         return float(seconds) / self.calls
 
-    def _check_last_block(self) -> None:
-        """Let the referee compare results of the last block: all by sums, and if there is time, one in full."""
+    def _check_results(self, problem: Workload, left: list[int], right: list[int]) -> None:
+        """Let the referee compare the last block's results: all by sums, and if there is time, one in full."""
         began = perf_counter()
-        problem, left, right, seen = self.last_block
         in_full = self.checks < _CHECKED_FIRST or self.full_check_s < _FULL_SHARE * self.turns_s
         self.checks += 1
         if form := ask(self._child, CommitBlock()):
             raise _refused(form)
         drawn = int(_draw.integers(self.calls)) if in_full else None
-        finding = self.referee.ask(CheckBlock(problem, left, right, drawn, seen), self.output)
+        finding = self.referee.ask(CheckBlock(problem, left, right, drawn), self.output)
         if finding:
             raise _refused(finding)
         taken = perf_counter() - began
@@ -280,7 +281,8 @@ class KernelCandidate(Candidate):
 
     def audit(self) -> None:
         """Refuse a kernel whose clock, processor time, memory of operands or settings are not what they must be."""
-        self._check_last_block()
+        if self.last_block and self.last_block[0] == self.referee.round:  # its operands are still what they were
+            self._check_results(*self.last_block[1:])
         self.seal.count_descendants(self._child)
         if finding := self.seal.finding() or self._seen_before() or ask(self._child, CheckSettings()):
             raise _refused(finding)

@@ -17,6 +17,7 @@ from matmulbench.verification.result import check_result, freivalds
 from matmulbench.workload import Workload
 
 _SUMMED = 32  # results of a block that are checked by sums, at most
+_SLACK = 16.0  # for them: an old result, or none, is off by thousands
 _operands: list[SharedOperands] = []
 
 
@@ -37,7 +38,7 @@ def start_round() -> list[float]:
 
 
 def check(
-    problem: Workload, left: list[int], right: list[int], drawn: int | None, seen: bool, descriptors: list[int]
+    problem: Workload, left: list[int], right: list[int], drawn: int | None, descriptors: list[int]
 ) -> str | None:
     """Compare results in the shared output with the products of the windows ``left`` and ``right``, call by call.
 
@@ -52,11 +53,11 @@ def check(
     rng = np.random.default_rng()
     some = random.sample(range(count), min(count, _SUMMED))
     for number in [drawn, *some] if drawn is not None else some:
-        a, b = (_operands[0].window(i, problem, windows[number], seen) for i, windows in enumerate((left, right)))
+        a, b = (_operands[0].window(i, problem, windows[number], False) for i, windows in enumerate((left, right)))
         finding = (
             check_result(a, b, results[number], seed=random.getrandbits(32))
             if number == drawn
-            else freivalds(a.numpy(), b.numpy(), results[number].numpy(), rng)
+            else freivalds(a.numpy(), b.numpy(), results[number].numpy(), rng, _SLACK)
         )
         if finding:
             return finding

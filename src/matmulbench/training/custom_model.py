@@ -23,7 +23,8 @@ from matmulbench.errors import UsageError, printable
 from matmulbench.ladder import Kernel
 from matmulbench.ladder.plugins import load_function
 from matmulbench.training.plug import copied
-from matmulbench.training.tasks import check_options, find_task, load
+from matmulbench.training.problem import load_problem
+from matmulbench.training.tasks import check_options, find_task
 from matmulbench.training.trainers import ModuleTrainer, StepProduct, TaskProblem, TimedKernel, TrainingProblem
 from matmulbench.workload import Workload
 
@@ -420,7 +421,7 @@ def load_training(task: str, seed: int, data_dir: str | None, options: dict[str,
     if ":" in task:
         check_options(task, options)
         return load_model(task, seed, **options)
-    return TaskProblem(load(find_task(task, **options), data_dir, seed))
+    return TaskProblem(load_problem(find_task(task, **options), data_dir, seed))
 
 
 def preload(task: str, seed: int, data_dir: str | None, options: dict[str, Any]) -> None:
@@ -428,7 +429,7 @@ def preload(task: str, seed: int, data_dir: str | None, options: dict[str, Any])
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # a pool of threads that has begun to work does not survive a fork
     try:
-        load(find_task(task, **options), data_dir, seed)
+        load_problem(find_task(task, **options), data_dir, seed)
     finally:
         torch.set_num_threads(threads)
 

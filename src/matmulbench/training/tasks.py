@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from matmulbench.errors import UsageError, unknown
 from matmulbench.ladder.plugins import find_function
 from matmulbench.workload import BATCH, BREAST_CANCER_LAYERS, DTYPES, MNIST_LAYERS
-
-if TYPE_CHECKING:
-    from matmulbench.training.problem import Problem
 
 
 @dataclass(frozen=True)
@@ -139,19 +136,3 @@ def _known_rate(rate: Any) -> float:
     if not isinstance(rate, int | float) or not 0 < rate < math.inf:
         raise UsageError(f"lr {rate!r}: expected a number above 0")
     return rate
-
-
-def load(task: str | Task, data_dir: str | None = None, seed: int = 0) -> Problem:
-    """Load a task's data, split and scaled, and draw its initial parameters and the order of its batches.
-
-    Raises
-    ------
-    UsageError
-        if the name is unknown, or a batch is larger than the data.
-    DataError
-        if MNIST is needed and not to be found in ``data_dir`` or where
-        :func:`~matmulbench.data.mnist` looks by default.
-    """
-    from matmulbench.training.problem import load_problem  # imports torch
-
-    return load_problem(find_task(task) if isinstance(task, str) else task, data_dir, seed)

@@ -84,11 +84,11 @@ def _compare(left: Array, right: Array, result: Array, rows: Index, columns: Ind
     return f"{numbers} ({wrong} of {c.size} elements looked at are wrong)"
 
 
-def freivalds(left: Array, right: Array, result: Array, rng: np.random.Generator) -> str | None:
+def freivalds(left: Array, right: Array, result: Array, rng: np.random.Generator, slack: float = 1.0) -> str | None:
     """Compare ``result`` (m, n) times random signs with ``left`` (m, k) times (``right`` (k, n) times the same signs).
 
     Returns what is wrong, in words. A row that is far off escapes with probability 2^-COLUMNS (Freivalds,
-    *Probabilistic machines can use less running time*, 1977).
+    *Probabilistic machines can use less running time*, 1977). ``slack`` multiplies the error that is allowed.
     """
     dtype = left.dtype
     n = right.shape[1]
@@ -100,7 +100,7 @@ def freivalds(left: Array, right: Array, result: Array, rng: np.random.Generator
     finite = np.isfinite(norms)
     if not np.isfinite(folded).all() or not finite.any():
         return None  # what is not finite spreads to every row: the sampled rows must do
-    allowed = tolerance(left.shape[1], dtype) * np.sqrt(n) * norms[finite].max() * norm_b
+    allowed = slack * tolerance(left.shape[1], dtype) * np.sqrt(n) * norms[finite].max() * norm_b
     wrong = ~(difference <= allowed) & finite
     if not wrong.any():
         return None
