@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
 # torch, numpy's OpenBLAS, MKL and numba each keep a pool of their own; pinning one leaves the others.
 _POOLS = (
     "OMP_NUM_THREADS",
@@ -25,4 +32,24 @@ def thread_environment(threads: int) -> dict[str, str]:
     """Return the variables that fix every pool at ``threads`` threads, unpinned, and keep freed memory."""
     # torch.compile's worker processes would go on working while others are timed.
     pools = dict.fromkeys(_POOLS, str(threads)) | {"MKL_DYNAMIC": "FALSE", "TORCHINDUCTOR_COMPILE_THREADS": "1"}
-    return pools | _SPIN_LIMITS | _KEEP_FREED_MEMORY | _UNPINNED
+    return pools | _SPIN_LIMITS | _KEEP_FREED_MEMORY | _UNPINNED | _numba_cache()
+
+
+@functools.cache
+def _numba_cache() -> dict[str, str]:
+    """Return where numba is to keep what it compiles if it may not do so in the home: in a folder that goes at the end.
+
+    With no place to keep it, numba refuses to compile what asks to be kept.
+    """
+    if "NUMBA_CACHE_DIR" in os.environ:
+        return {}
+    try:
+        home = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "numba"
+        home.mkdir(parents=True, exist_ok=True)
+        if os.access(home, os.W_OK):
+            return {}
+    except (OSError, RuntimeError):
+        pass
+    folder = tempfile.mkdtemp(prefix="matmulbench-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return {"NUMBA_CACHE_DIR": folder}

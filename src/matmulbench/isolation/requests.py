@@ -110,7 +110,7 @@ class JudgeRandomised(Request):
 class MeasureRoof(Request):
     """Measure the roof; returns the fields of a :class:`~matmulbench.measurement.roof.Roof`."""
 
-    target = "matmulbench.measurement.roof:measure_roof"
+    target = "matmulbench.measurement.peaks:measure_roof"
     dtype: str
     threads: int
 
