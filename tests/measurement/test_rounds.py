@@ -1,5 +1,6 @@
 """Rounds: every kernel gets its row; a bad one costs its own row alone."""
 
+import os
 import random
 import re
 from collections.abc import Callable, Iterator
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from matmulbench.isolation import Host
-from matmulbench.measurement.cells import Cell, Settings, measure_cells
+from matmulbench.measurement.cells import Cell, KernelCandidate, Settings, measure_cells
 from matmulbench.measurement.roof import Roof
 from matmulbench.measurement.rounds import Candidate, Comparison, run_rounds
 from matmulbench.measurement.seal import Seal
@@ -226,3 +227,17 @@ def test_a_kernel_without_an_undisturbed_turn_has_no_figure(host: Host, monkeypa
     row = measured(host, ["numpy"])["numpy"].row
     assert (row.status, row.median_s, row.speedup) == (Status.LOST, None, None)
     assert "undisturbed" in row.reason
+
+
+def test_all_turns_of_a_round_take_place_on_one_core(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    cores: dict[int, set[frozenset[int]]] = {}
+    take_turn = KernelCandidate.take_turn
+
+    def watched(one: KernelCandidate, number: int) -> None:
+        take_turn(one, number)
+        cores.setdefault(number, set()).add(frozenset(os.sched_getaffinity(one._child.pid)))
+
+    monkeypatch.setattr(KernelCandidate, "take_turn", watched)
+    measured(host, ["numpy", "einsum"], budget_s=0.5)
+    assert all(len(found) == 1 and len(*found) == 1 for found in cores.values())
+    assert len(set().union(*cores.values())) == len(os.sched_getaffinity(0))

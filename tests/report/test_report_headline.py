@@ -90,7 +90,7 @@ def test_no_sentence_claims_more_than_the_verdict(run: Results, verdict: str, sa
 def test_torch_nn_is_no_kernel_and_never_the_best(make_run: Callable[..., Results], tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", [], tasks=("digits",), kernels=("numpy", "torch", "torch.nn"))
     change(run, "training", "torch.nn", measured_speedup=5.0)
-    assert "when its products go through numpy, the best other kernel of the ladder" in about(
+    assert "when its products go through numpy, the best kernel of the ladder" in about(
         run, "A training step of digits"
     )
     assert answers(run) == []

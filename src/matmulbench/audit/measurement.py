@@ -32,14 +32,8 @@ DEFAULT_BUDGET_S = 10.0
 CHEATED = ("256x256x256", "64x784x50")
 CHEATS_BUDGET_S = 3.0
 NO_GAIN = 1.1  # what a ratio of equals may show in so short a time
-_SEEN_AS = {  # a reason that is expected: words of the finding
-    **{word: word for word in ("seen before", "two clocks", "results missing", "processor time", "idle", "roof")},
-    "wrong result": ", expected ",
-    "settings": " changes ",
-    "error": "error: ",
-    "crashed": "crashed: ",
-    "no gain": "no gain",  # what is not refused
-}
+# Of the reasons that may be expected, those that a finding puts in other words.
+_SEEN_AS = {"wrong result": ", expected ", "settings": " changes ", "error": "error: ", "crashed": "crashed: "}
 _TURN_S, _TURNS = 2.0, 5  # of extrapolating
 EXTRAPOLATED = (
     ("triple-loop", "5x100x10"),
@@ -140,7 +134,10 @@ def _judge_cheat(
     if status == Status.OK:
         passed, got = gain is not None and gain <= NO_GAIN, f"{gain or 0:.3g}x"
     else:
-        passed, got = any(_SEEN_AS[one] in f"{status}: {reason}" for one in mutant.expected), f"{status}: {reason}"
+        passed, got = (
+            any(_SEEN_AS.get(one, one) in f"{status}: {reason}" for one in mutant.expected),
+            f"{status}: {reason}",
+        )
     return Check(f"{mutant.name} {where}", f"{setting}: {mutant.does}", required, got, passed)
 
 

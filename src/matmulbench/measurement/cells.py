@@ -37,7 +37,7 @@ from matmulbench.workload import ITEMSIZE, Workload
 
 EXTRAPOLATION_ERROR = 0.05  # more than the audit's extrapolations miss by, nine times of ten at least
 BLOCK_S = 0.004  # well above the timer's resolution, short against the machine's drift
-RETAINED_BYTES = 2**20  # results of a block, which are all kept until one is drawn to be checked
+RETAINED_BYTES = 2**20  # results of a block, which are all kept, so that any may be checked
 _WARM_S, _WARM_CALLS = 0.001, 8  # how long, and how often at most, a kernel is called before a block
 _ALIKE = 0.5  # of the baseline's time for a call, up to its double: such kernels get the same number of calls a block
 _CHECKED, _CHECKED_SHARE = 0.5, 0.2  # of the blocks, and of the time, at most

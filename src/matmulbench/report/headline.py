@@ -180,7 +180,7 @@ def _best_step(results: Results, baseline: str, label: dict[str, str]) -> Iterat
         most = f"; products that cost nothing would make it {factor(limit)}" if limit else ""
         yield (
             f"A training step of {task_title(task, threads)} {_step_gain(best, label[baseline])} "
-            f"when its products go through {best['label']}, the best other kernel of the ladder{most}."
+            f"when its products go through {best['label']}, the best kernel of the ladder{most}."
         )
 
 

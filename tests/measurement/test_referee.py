@@ -1,0 +1,45 @@
+"""What the referee sees of a block: one result that is wrong among many, whichever is drawn."""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from matmulbench.measurement import operands, referee
+from matmulbench.workload import Workload
+
+PRODUCT, WINDOWS, CALLS = Workload(32, 24, 16), 64, 8
+LEFT, RIGHT = list(range(CALLS)), list(range(CALLS, 2 * CALLS))
+
+
+@pytest.fixture
+def results() -> Iterator[torch.Tensor]:
+    """Right results of a block."""
+    referee.open_operands(PRODUCT, WINDOWS, [operands.create(PRODUCT, WINDOWS)])
+    windows = referee._operands[0].pairs(PRODUCT, [LEFT, RIGHT], False)
+    yield torch.stack([a @ b for a, b in zip(*windows, strict=True)])
+    referee._operands.clear()
+
+
+def checked(results: torch.Tensor, drawn: int | None) -> str | None:
+    descriptor = os.memfd_create("results")
+    os.write(descriptor, results.numpy().tobytes())
+    return referee.check(PRODUCT, LEFT, RIGHT, drawn, [descriptor])
+
+
+@pytest.mark.parametrize("drawn", [None, 0, CALLS - 1])
+def test_right_results_pass(results: torch.Tensor, drawn: int | None) -> None:
+    assert checked(results, drawn) is None
+
+
+@pytest.mark.parametrize("drawn", [None, 0])
+@pytest.mark.parametrize("wrong", [1, CALLS - 1])
+def test_one_old_result_is_seen_whichever_is_drawn(results: torch.Tensor, drawn: int | None, wrong: int) -> None:
+    results[wrong] = results[wrong - 1]
+    assert "row 0, summed with random signs, is off by" in str(checked(results, drawn))
+
+
+def test_what_is_drawn_is_compared_element_by_element(results: torch.Tensor) -> None:
+    results[3, 2, 1] += 0.01
+    assert "c[2, 1] is" in str(checked(results, 3))
