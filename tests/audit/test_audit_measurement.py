@@ -24,7 +24,7 @@ def test_a_large_delay_is_called_slower_and_a_twin_is_not(host: Host) -> None:
 
 def test_a_spin_lasts_as_long_as_it_says(host: Host) -> None:
     row = measurement._pair(host, "1x1x1", "spin_2ms", "spin_2ms", 0.3)
-    assert row.min_s == pytest.approx(2e-3, rel=0.2)  # other load only lengthens a spin
+    assert row.min_s == pytest.approx(2e-3, rel=0.2)
 
 
 def test_a_check_that_does_not_hold_fails(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:

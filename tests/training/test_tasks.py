@@ -4,7 +4,8 @@ import sys
 import pytest
 import torch
 
-from matmulbench.training import TASKS, find_task, load
+from matmulbench.training import TASKS, find_task
+from matmulbench.training.problem import load_problem
 from matmulbench.training.trainers import ManualTrainer, TaskProblem
 
 
@@ -16,12 +17,12 @@ def train(problem):
 
 @pytest.fixture(scope="module")
 def digits():
-    return load("digits")
+    return load_problem("digits")
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_breast_cancer_reaches_its_accuracy(seed):
-    losses, train_accuracy, test_accuracy = train(load("breast-cancer", seed=seed))
+    losses, train_accuracy, test_accuracy = train(load_problem("breast-cancer", seed=seed))
     assert len(losses) == 100
     assert losses[-1] < losses[0] / 3
     assert train_accuracy >= 0.943
@@ -30,20 +31,20 @@ def test_breast_cancer_reaches_its_accuracy(seed):
 
 @pytest.mark.parametrize("seed", range(3))
 def test_digits_reaches_its_accuracy(seed):
-    losses, train_accuracy, test_accuracy = train(load("digits", seed=seed))
+    losses, train_accuracy, test_accuracy = train(load_problem("digits", seed=seed))
     assert len(losses) == 20 * (1437 // 64)
     assert train_accuracy > 0.98
     assert test_accuracy >= 0.95
 
 
 def test_mnist_reaches_its_accuracy(mnist_dir):
-    losses, _, test_accuracy = train(load("mnist", mnist_dir))
+    losses, _, test_accuracy = train(load_problem("mnist", mnist_dir))
     assert len(losses) == 781
     assert test_accuracy >= 0.944
 
 
 def test_the_article_net_learns_the_digit_by_regression(mnist_dir):
-    problem = load(find_task("mnist-regression", epochs=3), mnist_dir)
+    problem = load_problem(find_task("mnist-regression", epochs=3), mnist_dir)
     assert problem.x_train.shape == (50_000, 784)
     manual, written = ManualTrainer(problem, torch.matmul), TaskProblem(problem).begin_plain()
     losses = [(float(manual.step(step)), float(written.step(step))) for step in range(3)]
@@ -54,7 +55,7 @@ def test_the_article_net_learns_the_digit_by_regression(mnist_dir):
 
 @pytest.mark.parametrize("name", ["breast-cancer", "digits"])
 def test_torch_nn_learns_the_same_and_leaves_the_problem_alone(name):
-    problem = load(find_task(name, dtype="float64", epochs=2))
+    problem = load_problem(find_task(name, dtype="float64", epochs=2))
     before = [(weight.clone(), bias.clone()) for weight, bias in problem.parameters]
     manual, written = ManualTrainer(problem, torch.matmul), TaskProblem(problem).begin_plain()
     for step in range(problem.steps):
@@ -66,7 +67,7 @@ def test_torch_nn_learns_the_same_and_leaves_the_problem_alone(name):
 
 
 def test_the_scaler_is_fitted_on_the_train_rows_alone():
-    problem = load("breast-cancer")
+    problem = load_problem("breast-cancer")
     assert len(problem.x_train) == 455
     assert problem.x_train.mean(0).abs().max() < 1e-6
     assert (problem.x_train.std(0, correction=0) - 1).abs().max() < 1e-5
@@ -85,7 +86,11 @@ def test_an_epoch_shows_each_row_once_and_the_next_in_another_order(digits):
 
 
 def test_the_seed_decides_everything():
-    one, same, other = load("breast-cancer", seed=1), load("breast-cancer", seed=1), load("breast-cancer", seed=2)
+    one, same, other = (
+        load_problem("breast-cancer", seed=1),
+        load_problem("breast-cancer", seed=1),
+        load_problem("breast-cancer", seed=2),
+    )
     assert torch.equal(one.x_train, same.x_train)
     assert torch.equal(one.parameters[0][0], same.parameters[0][0])
     assert not torch.equal(one.x_train, other.x_train)
@@ -119,7 +124,7 @@ def test_a_wrong_name_or_option_is_named(name, options, message):
 
 def test_a_batch_larger_than_the_data_is_refused():
     with pytest.raises(ValueError, match="batch_size 5000: the task digits has 1437 rows"):
-        load(find_task("digits", batch_size=5000))
+        load_problem(find_task("digits", batch_size=5000))
 
 
 def test_the_table_of_tasks_loads_no_torch():
