@@ -52,12 +52,11 @@ def serve(descriptor: int) -> None:
         if ended in wait([control, ended]):
             with contextlib.suppress(BlockingIOError):
                 ended.recv(4096)
-            for pid in list(children):
-                found, status = os.waitpid(pid, os.WNOHANG)
-                if found:
-                    children.discard(pid)
-                    end_orphans(children)
-                    control.send((pid, status))
+            dead = [(pid, status) for pid, status in (os.waitpid(one, os.WNOHANG) for one in children) if pid]
+            children -= {pid for pid, _ in dead}
+            end_orphans(children)  # whoever ended: what was being forked meanwhile has no parent but this process
+            for message in dead:
+                control.send(message)
             continue
         try:
             modules, request, memory_limit = control.recv()
