@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable
 from functools import cache
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
@@ -55,13 +56,20 @@ def spec_of(given: Any, kind: str = "kernel") -> str:
     import cloudpickle
 
     name = getattr(given, "__name__", type(given).__name__)
+    module = sys.modules.get(getattr(given, "__module__", None) or "")
+    by_value = module is not None and _is_here_alone(module.__name__)
     try:
+        if by_value:
+            cloudpickle.register_pickle_by_value(module)
         content = cloudpickle.dumps(given)
     except Exception as error:
         raise UsageError(
             f"{kind} {name}: it cannot be sent to a process of its own ({printable(str(error), 200)}); "
             f"write it into a file and name it as path/to/file.py:function"
         ) from None
+    finally:
+        if by_value:
+            cloudpickle.unregister_pickle_by_value(module)
     path = Path(_folder().name, str(next(_numbers)), "passed.py")
     path.parent.mkdir()
     path.write_text(
@@ -73,6 +81,12 @@ def spec_of(given: Any, kind: str = "kernel") -> str:
     spec = f"{path}:function@{operands}" if operands else f"{path}:function"
     _names[spec] = name
     return spec
+
+
+def _is_here_alone(module: str) -> bool:
+    """Whether another process would not find ``module``: a test runner loads files that are on no path."""
+    top = module.partition(".")[0]
+    return top not in {"__main__", *sys.stdlib_module_names} and PathFinder.find_spec(top) is None
 
 
 @cache
