@@ -206,7 +206,7 @@ def carry_out(job: Job, sink: Sink, progress: Progress = lambda text, seconds: N
             for host in timing:
                 host.warm(OpenReferee, OpenWorkload)  # while there is nothing to disturb
         # With one thread a race would not show.
-        with Host(max(2, *job.threads), job.import_s) as host:
+        with Host(max(2, *job.threads), job.import_s, spin=False) as host:
             host.warm(Examine)
             verified = _verify(job, host, sink, progress)
         for host in timing:

@@ -25,3 +25,8 @@ def test_without_a_home_what_numba_compiles_has_a_place(monkeypatch: pytest.Monk
 def test_a_place_that_was_asked_for_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NUMBA_CACHE_DIR", "/somewhere")
     assert "NUMBA_CACHE_DIR" not in thread_environment(1)
+
+
+def test_threads_that_wait_spin_where_time_is_taken_alone() -> None:
+    assert thread_environment(2)["GOMP_SPINCOUNT"] != "0"
+    assert thread_environment(2, spin=False)["GOMP_SPINCOUNT"] == "0"

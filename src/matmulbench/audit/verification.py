@@ -22,7 +22,7 @@ def audit_verification(
     progress: Callable[[str], None] = lambda text: None,
 ) -> Iterator[Check]:
     """Verify all mutants, or the ``chosen``: one of the properties or statuses expected of each must be named."""
-    with Host(threads=2) as host:
+    with Host(threads=2, spin=False) as host:
         for mutant in mutants() if chosen is None else chosen:
             progress(mutant.name)
             row = verify_kernel(host, mutant.spec, mutant.dtype, effort, silence_limit)
@@ -42,7 +42,7 @@ def audit_right_kernels(
     """
     right = [(mutant.name, mutant.spec) for mutant in mutants("right")]
     rows = []
-    with Host(threads=2) as host:
+    with Host(threads=2, spin=False) as host:
         for name, spec in [*((rung.name, rung.name) for rung in LADDER), *right]:
             for dtype in DTYPES:
                 progress(f"{name} {dtype}")

@@ -20,6 +20,7 @@ _POOLS = (
 # Threads that wait spin first: for milliseconds, by default, in which they take the cores from the next library's.
 # These are some tenths of a millisecond: long enough from one call to the next, short against a block.
 _SPIN_LIMITS = {"GOMP_SPINCOUNT": "20000", "KMP_BLOCKTIME": "1", "OPENBLAS_THREAD_TIMEOUT": "20"}
+_NO_SPIN = {"GOMP_SPINCOUNT": "0", "KMP_BLOCKTIME": "0"}
 # glibc gives freed memory back to the system or keeps it, as the heap happens to lie; to get it anew takes longer than
 # many a product. Kept, a result's memory serves again.
 _KEEP_FREED_MEMORY = {"MALLOC_TRIM_THRESHOLD_": str(2**40), "MALLOC_MMAP_THRESHOLD_": str(2**25)}
@@ -28,11 +29,15 @@ _UNPINNED = {"OMP_PROC_BIND": "false", "KMP_AFFINITY": "disabled"}
 DROPPED = ("OMP_PLACES", "GOMP_CPU_AFFINITY", "OMP_THREAD_LIMIT", "OMP_DYNAMIC")
 
 
-def thread_environment(threads: int) -> dict[str, str]:
-    """Return the variables that fix every pool at ``threads`` threads, unpinned, and keep freed memory."""
+def thread_environment(threads: int, spin: bool = True) -> dict[str, str]:
+    """Return the variables that fix every pool at ``threads`` threads, unpinned, and keep freed memory.
+
+    Without ``spin``, threads that wait sleep at once: on a busy machine two that spin on one core may keep each other
+    from a product of half a second for half a minute.
+    """
     # torch.compile's worker processes would go on working while others are timed.
     pools = dict.fromkeys(_POOLS, str(threads)) | {"MKL_DYNAMIC": "FALSE", "TORCHINDUCTOR_COMPILE_THREADS": "1"}
-    return pools | _SPIN_LIMITS | _KEEP_FREED_MEMORY | _UNPINNED | _numba_cache()
+    return pools | (_SPIN_LIMITS if spin else _NO_SPIN) | _KEEP_FREED_MEMORY | _UNPINNED | _numba_cache()
 
 
 @functools.cache

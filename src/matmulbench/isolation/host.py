@@ -45,12 +45,13 @@ class LostError(Exception):
 class Host:
     """A process with ``threads`` threads per pool that forks children.
 
-    ``import_s`` is how many seconds the import of a user's kernel or model may take in each of them.
+    ``import_s`` is how many seconds the import of a user's kernel or model may take in each of them; ``spin`` says
+    whether threads that wait do so busily, as befits timing.
     Use as a context manager, or :meth:`close` it.
     """
 
-    def __init__(self, threads: int = 1, import_s: float = IMPORT_S) -> None:
-        self.threads, self.import_s = threads, import_s
+    def __init__(self, threads: int = 1, import_s: float = IMPORT_S, spin: bool = True) -> None:
+        self.threads, self.import_s, self.spin = threads, import_s, spin
         self._process: subprocess.Popen[bytes] | None = None
         self._control: Connection | None = None
         self._ended: dict[int, int] = {}  # pid: wait status
@@ -85,7 +86,7 @@ class Host:
         self._process = subprocess.Popen(
             # -P: a random.py where the user stands must not be taken for Python's own.
             [sys.executable, "-P", "-c", f"from matmulbench.isolation.serve import serve; serve({theirs.fileno()})"],
-            env=environment | thread_environment(self.threads),
+            env=environment | thread_environment(self.threads, self.spin),
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
             start_new_session=True,  # Ctrl-C goes to the parent alone, which then ends its children in order
