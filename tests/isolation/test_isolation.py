@@ -55,6 +55,14 @@ def breeds():
         if not os.fork(): os.setsid(); time.sleep(100)
         os._exit(0)
     return 13
+def disowns():
+    ctypes.CDLL(None).prctl(36, 0)  # no longer takes in the orphans of its descendants
+    ours, theirs = os.pipe()
+    if not os.fork():
+        if pid := os.fork(): os.write(theirs, str(pid).encode()); os._exit(0)
+        time.sleep(100)
+    os.wait()
+    return int(os.read(ours, 20))
 def speaks_badly(): raise ValueError('\\udce9\\x1b[31mred' + 'x' * 10**7)
 def pickles(): return object()
 
@@ -196,6 +204,17 @@ def test_all_descendants_end_with_their_child(do, host: Host) -> None:
     while (left := alive()) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert left == []
+
+
+def test_what_a_kernel_disowns_is_ended_while_the_kernel_lives(host: Host, misdeeds: ModuleType) -> None:
+    child, other = host.fork(), host.fork()
+    disowned = psutil.Process(child.call(misdeeds.Do_disowns(), silence_limit=LIMIT).value)
+    assert disowned.ppid() == host.pid
+    host.end_strangers()
+    disowned.wait(LIMIT)
+    for one in (child, other):
+        assert one.call(misdeeds.Do_root(), silence_limit=LIMIT).value == 3
+        one.close()
 
 
 def test_a_host_that_is_killed_is_nobodys_fault_and_is_tried_again(misdeeds: ModuleType) -> None:

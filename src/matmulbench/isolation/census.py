@@ -51,14 +51,20 @@ def end_descendants(pid: int) -> None:
                 process.kill()
 
 
-def end_orphans(spare: set[int]) -> None:
-    """Kill all children of this process but those of ``spare``, with their descendants."""
+def end_children(pid: int, spare: set[int]) -> list[int]:
+    """Kill all children of ``pid`` but those of ``spare``, with their descendants; return which."""
+    ended = [child for child in _children(pid) if child not in spare]
+    for child in ended:
+        end_descendants(child)
+        with suppress(ProcessLookupError, PermissionError):
+            os.kill(child, signal.SIGKILL)
+    return ended
+
+
+def _children(pid: int) -> list[int]:
+    # A hundred times faster than psutil, where Linux was built with it.
+    with suppress(OSError), open(f"/proc/{pid}/task/{pid}/children") as children:
+        return [int(child) for child in children.read().split()]
     with suppress(psutil.Error):
-        for orphan in psutil.Process().children():
-            if orphan.pid in spare:
-                continue
-            end_descendants(orphan.pid)
-            with suppress(psutil.Error):
-                orphan.kill()
-            with suppress(ChildProcessError):
-                os.waitpid(orphan.pid, 0)
+        return [child.pid for child in psutil.Process(pid).children()]
+    return []

@@ -15,7 +15,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.reduction import send_handle
 from typing import Any, Self
 
-from matmulbench.isolation.census import end_descendants
+from matmulbench.isolation.census import end_children, end_descendants
 from matmulbench.isolation.environment import DROPPED, thread_environment
 from matmulbench.isolation.requests import Request
 from matmulbench.status import Status
@@ -55,6 +55,7 @@ class Host:
         self._process: subprocess.Popen[bytes] | None = None
         self._control: Connection | None = None
         self._ended: dict[int, int] = {}  # pid: wait status
+        self._forked: set[int] = set()
 
     def __enter__(self) -> Self:
         return self
@@ -92,7 +93,7 @@ class Host:
             start_new_session=True,  # Ctrl-C goes to the parent alone, which then ends its children in order
         )
         theirs.close()
-        self._control, self._ended = ours, {}
+        self._control, self._ended, self._forked = ours, {}, set()
         return ours
 
     def warm(self, *requests: type[Request], first: Request | None = None) -> None:
@@ -122,6 +123,7 @@ class Host:
                         break
                     pid, status = control.recv()
                     if status is None:
+                        self._forked.add(pid)
                         return Child(self, pid, ours)
                     self._ended[pid] = status
             except (EOFError, ConnectionError):
@@ -156,6 +158,11 @@ class Host:
             if not (outcome.status == Status.LOST or child.killed) or attempt:
                 break
         return outcome
+
+    def end_strangers(self) -> None:
+        """Kill what a kernel started and handed to the host, as if it were none of its own."""
+        if self.pid:
+            end_children(self.pid, spare=self._forked)
 
     def take_notice(self, pid: int) -> int | None:
         """Read what the host reports; return the wait status of ``pid`` if it has ended.

@@ -18,7 +18,7 @@ from multiprocessing.reduction import recv_handle
 from typing import Any
 
 from matmulbench.errors import UsageError, printable
-from matmulbench.isolation.census import die_with_parent, end_orphans
+from matmulbench.isolation.census import die_with_parent, end_children
 from matmulbench.isolation.requests import Request
 from matmulbench.status import Status
 
@@ -54,7 +54,10 @@ def serve(descriptor: int) -> None:
                 ended.recv(4096)
             dead = [(pid, status) for pid, status in (os.waitpid(one, os.WNOHANG) for one in children) if pid]
             children -= {pid for pid, _ in dead}
-            end_orphans(children)  # whoever ended: what was being forked meanwhile has no parent but this process
+            # Whoever ended: what was being forked meanwhile has no parent but this process.
+            for orphan in end_children(os.getpid(), spare=children):
+                with contextlib.suppress(ChildProcessError):
+                    os.waitpid(orphan, 0)
             for message in dead:
                 control.send(message)
             continue

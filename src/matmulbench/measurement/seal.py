@@ -33,6 +33,12 @@ _CORES = sorted(os.sched_getaffinity(0))
 _REST_S, _SPIN_S = 2e-4, 4e-3  # a turn, that a process needs to come to rest, and each further thread to fall asleep
 
 
+def _core(number: int) -> int:
+    """Return the core of round ``number``: of as many rounds as there are cores each has one, in random order."""
+    group, place = divmod(number, len(_CORES))
+    return random.Random(group).sample(_CORES, len(_CORES))[place]
+
+
 class KernelFailure(Exception):  # noqa: N818  # what it is, not that it is an error of ours
     """A kernel failed: with what status, and why."""
 
@@ -142,13 +148,14 @@ class Seal:
     def wake(self, child: Child, number: int) -> None:
         """Begin the turn of round ``number``: count what the process used while it was not its turn.
 
-        On one thread all turns of a round take place on the same core, drawn anew each round: on a busy machine cores
-        differ by a tenth, and a process would keep to the one where it happened to begin.
+        On one thread all turns of a round take place on the same core: on a busy machine cores differ by a tenth, and
+        a process would keep to the one where it happened to begin.
         """
         self.last_turn_agrees = True
+        child.host.end_strangers()
         if self.threads == 1:
             with suppress(OSError):
-                os.sched_setaffinity(child.pid, {random.Random(number).choice(_CORES)})
+                os.sched_setaffinity(child.pid, {_core(number)})
         if self._rest and self._rest[0] == child.pid:
             _, used, when = self._rest
             self.idle_s += perf_counter() - when
