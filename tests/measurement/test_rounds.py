@@ -229,6 +229,21 @@ def test_a_kernel_without_an_undisturbed_turn_has_no_figure(host: Host, monkeypa
     assert "undisturbed" in row.reason
 
 
+@pytest.mark.parametrize(("later_gain", "status"), [(1.0, Status.OK), (2.0, Status.FAILED_VERIFICATION)])
+def test_a_suspicion_that_noise_has_raised_is_tried_before_it_counts(
+    host: Host, monkeypatch: pytest.MonkeyPatch, later_gain: float, status: str
+) -> None:
+    pair = KernelCandidate._fresh_and_seen
+
+    def noisy(one: KernelCandidate, check: bool) -> tuple[float, float]:
+        seconds, _ = pair(one, check)
+        return seconds, 2.0 if len(one.seen_gains) < 8 else later_gain
+
+    monkeypatch.setattr(KernelCandidate, "_fresh_and_seen", noisy)
+    monkeypatch.setattr("matmulbench.measurement.cells._SEEN_EVERY", 10**9)
+    assert measured(host, ["numpy"])["numpy"].row.status == status
+
+
 def test_all_turns_of_a_round_take_place_on_one_core(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     cores: dict[int, set[frozenset[int]]] = {}
     take_turn = KernelCandidate.take_turn

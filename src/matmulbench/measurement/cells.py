@@ -43,7 +43,8 @@ _ALIKE = 0.5  # of the baseline's time for a call, up to its double: such kernel
 _CHECKED, _CHECKED_SHARE = 0.5, 0.2  # of the blocks, and of the time, at most
 _CHECKED_FIRST, _FULL_SHARE = 2, 0.05  # blocks in any case; of the time, for comparing element by element
 _SEEN_AT_FIRST, _SEEN_EVERY = 8, 8  # so many rounds, and then every which, have a block of operands seen before
-_SEEN_PAIRS, _SEEN_GAIN = 5, 1.15  # how many such blocks tell, and by how much they may be faster
+_SEEN_PAIRS, _SEEN_GAIN = 5, 1.15  # how many such blocks raise a suspicion, and by how much they may be faster
+_SEEN_CONFIRMED = 15, 16  # so many of so many more that show it are no chance (p < 0.0003), on the busiest machine
 _BEYOND_PEAK = 1.05
 
 _draw = np.random.default_rng()
@@ -224,17 +225,20 @@ class KernelCandidate(Candidate):
             seconds = extrapolate(self.cost, self.workload, smaller_s, self._block(self.cost.workload, check))
         elif not seen_too:
             seconds = self._block(self.workload, check)
-        elif _draw.random() < 0.5:
-            seconds = self._block(self.workload, check)
-            self.seen_gains.append(seconds / self._block(self.workload, check=False, seen=True))
         else:
-            seen_s = self._block(self.workload, check=False, seen=True)
-            seconds = self._block(self.workload, check)
-            self.seen_gains.append(seconds / seen_s)
+            seconds, gain = self._fresh_and_seen(check)
+            self.seen_gains.append(gain)
         self.seal.rest(self._child)
         if self.seal.last_turn_agrees:
             self.samples[number] = seconds
         self.turn_s = perf_counter() - began - self._extra_s
+
+    def _fresh_and_seen(self, check: bool) -> tuple[float, float]:
+        """Time a block, and one on operands seen before, in random order; return its seconds, and over the other's."""
+        seen_first = _draw.random() < 0.5
+        seen_s = self._block(self.workload, check=False, seen=True) if seen_first else 0.0
+        seconds = self._block(self.workload, check)
+        return seconds, seconds / (seen_s or self._block(self.workload, check=False, seen=True))
 
     def _block(self, problem: Workload, check: bool, seen: bool = False) -> float:
         """Return the seconds per call of one block; perhaps check its results."""
@@ -288,15 +292,19 @@ class KernelCandidate(Candidate):
             raise _refused(finding)
 
     def _seen_before(self) -> str | None:
-        if len(self.seen_gains) < _SEEN_PAIRS:
-            return None
-        gain = statistics.median(self.seen_gains)
+        """Say whether it is faster on operands that it has seen; a suspicion is confirmed before it counts."""
+        gain = statistics.median(self.seen_gains or [1.0])
         often = sum(one > _SEEN_GAIN for one in self.seen_gains) > 0.8 * len(self.seen_gains)
-        if gain <= _SEEN_GAIN or not often:
+        if len(self.seen_gains) < _SEEN_PAIRS or gain <= _SEEN_GAIN or not often:
+            return None
+        most, pairs = _SEEN_CONFIRMED
+        gains = [self._fresh_and_seen(check=False)[1] for _ in range(pairs)]
+        self.seal.rest(self._child)
+        if sum(one > _SEEN_GAIN for one in gains) < most:
             return None
         return (
-            f"seen before: it is {gain:.2f} times faster on operands that it has seen; what it prepares ahead belongs "
-            "into an attribute `setup(b)`"
+            f"seen before: it is {statistics.median(gains):.2f} times faster on operands that it has seen; what it "
+            "prepares ahead belongs into an attribute `setup(b)`"
         )
 
 
