@@ -237,10 +237,11 @@ def test_a_suspicion_that_noise_has_raised_is_tried_before_it_counts(
 
     def noisy(one: KernelCandidate, check: bool) -> tuple[float, float]:
         seconds, _ = pair(one, check)
-        return seconds, 2.0 if len(one.seen_gains) < 8 else later_gain
+        return seconds, 2.0 if len(one.seen_gains) < 3 else later_gain
 
     monkeypatch.setattr(KernelCandidate, "_fresh_and_seen", noisy)
-    monkeypatch.setattr("matmulbench.measurement.cells._SEEN_EVERY", 10**9)
+    for name, value in {"_SEEN_PAIRS": 3, "_SEEN_AT_FIRST": 3, "_SEEN_EVERY": 10**9}.items():
+        monkeypatch.setattr(f"matmulbench.measurement.cells.{name}", value)
     assert measured(host, ["numpy"])["numpy"].row.status == status
 
 
