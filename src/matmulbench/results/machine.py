@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Iterable
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+_CPUS = Path("/sys/devices/system/cpu")
 LIBRARIES = ("matmulbench", "numpy", "torch", "numba", "scipy", "scikit-learn", "pandas")
 
 
@@ -25,20 +27,28 @@ def describe_machine() -> dict[str, Any]:
         "vector_extensions": [
             flag for flag in ("sse4_2", "avx2", "fma", "avx512f", "asimd", "sve") if flag in cpu.get("flags", [])
         ],
-        "l2_cache": _cache_bytes(2),
-        "l3_cache": _cache_bytes(3),
+        **{f"l{level}_cache": caches().get(level) for level in (1, 2, 3)},
         "memory": psutil.virtual_memory().total,
         "system": f"{platform.system()} {platform.release()}",
     }
 
 
-def _cache_bytes(level: int) -> int | None:
-    """Return the size of a core's cache as Linux has it; py-cpuinfo takes one for another on AMD's processors."""
-    for cache in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*"):
-        with suppress(OSError, ValueError):
-            if int((cache / "level").read_text()) == level:
-                return int((cache / "size").read_text().strip().removesuffix("K")) * 1024
-    return None
+def caches(threads: int = 1, cpus: Iterable[int] | None = None, root: Path = _CPUS) -> dict[int, int]:
+    """Return how many bytes of data each level of cache holds for so many threads, by level, where Linux says so.
+
+    A cache that several cores share counts once. ``cpus`` are the cores to look at; those of this process, if not
+    given. (py-cpuinfo takes one cache for another on AMD's processors.)
+    """
+    found: dict[int, dict[str, int]] = {}  # a level: the bytes of each cache by who shares it
+    for cpu in os.sched_getaffinity(0) if cpus is None else cpus:
+        for cache in (root / f"cpu{cpu}" / "cache").glob("index*"):
+            with suppress(OSError, ValueError):
+                level, kind, size, shared = (
+                    (cache / name).read_text().strip() for name in ("level", "type", "size", "shared_cpu_list")
+                )
+                if kind != "Instruction":
+                    found.setdefault(int(level), {})[shared] = int(size.removesuffix("K")) * 1024
+    return {level: sum(sorted(sizes.values())[-threads:]) for level, sizes in sorted(found.items())}
 
 
 def library_versions() -> dict[str, str]:
