@@ -508,7 +508,8 @@ def measure(
         call: ``median_s``, ``ci_low_s``, ``ci_high_s``, ``min_s``, over so many rounds: ``samples``; the baseline's
         time over the kernel's: ``speedup``, ``speedup_ci_low``, ``speedup_ci_high``, ``verdict``; GFLOP/s:
         ``gflops``, ``roof_gflops``; percent: ``roof_percent``; what bounds the product: ``roof_limit``; seconds:
-        ``setup_s``, where a kernel prepares b ahead, and ``compile_s``, with ``matmulbench run`` alone. See :class:`~matmulbench.results.schema.MeasurementRow`.
+        ``setup_s``, where a kernel prepares b ahead, and ``compile_s``, with ``matmulbench run`` alone. See
+        :class:`~matmulbench.results.schema.MeasurementRow`.
 
     Raises
     ------

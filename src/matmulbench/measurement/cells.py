@@ -440,7 +440,7 @@ def _cell(
         row.reason = f"no speedup: the baseline {baseline} failed" if baseline else None
     row.gflops = workload.flop / row.median_s / 1e9
     if roof and roof.disturbed:
-        warnings = [*warnings, f"no % of roof: while the roof was measured, {roof.disturbed}"]
+        warnings = [*warnings, f"no % of roof, which was measured in spite of {roof.disturbed}"]
     elif roof:
         row.roof_limit, row.roof_gflops = roof.limit(workload, one.cold)
         row.roof_percent = 100 * row.gflops / row.roof_gflops

@@ -41,7 +41,7 @@ def _evict_line(typing_context: Any, address: Any) -> Any:
 @numba.njit(cache=True)
 def _evict_bytes(address: int, size: int) -> None:
     for place in range(address - address % LINE, address + size, LINE):
-        _evict_line(place)  # type: ignore[call-arg]  # numba supplies the context
+        _evict_line(place)
 
 
 def evict(value: Any) -> None:

@@ -184,6 +184,7 @@ RUN_FIELDS: dict[str, Any] = {
     "options": {"baseline": str | None},
     "machine": {"cpu": str},
     "versions": dict,
+    "notes": list[str] | None,
     "start": str,
     "end": str | None,
 }
