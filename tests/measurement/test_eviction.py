@@ -55,7 +55,7 @@ def test_what_was_evicted_is_as_far_away_as_what_was_never_touched(arrays: np.nd
         cached.append(read_s(again))
         evict([again])
         evicted.append(read_s(again))
-    assert min(evicted) > 0.8 * min(untouched)
+    assert min(evicted) > 0.75 * min(untouched)
     assert min(cached) < 0.8 * min(evicted), "the clock sees no difference"
 
 
