@@ -163,7 +163,7 @@ def test_the_roofline_shows_the_best_kernel_and_the_users(make_run: Callable[...
         [chart] = [chart for chart in rates.draw(run) if chart.name == "roofline"]
     legend = chart.figure.axes[0].get_legend()
     assert legend
-    levels = ["L1 480 GB/s", "L2 180 GB/s", "DRAM 24.0 GB/s"]
+    levels = ["L1 480 GB/s, reading 400", "L2 180 GB/s, reading 150", "DRAM 24.0 GB/s, reading 20.0"]
     assert [text.get_text() for text in legend.get_texts()] == ["kernel.py:matmul", "numpy", *levels]
     ceilings = [line for line in chart.figure.axes[0].lines if line.get_label() in levels]
     for line, gbs in zip(ceilings, (480, 180, 24), strict=True):

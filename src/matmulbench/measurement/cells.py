@@ -403,7 +403,7 @@ def _above(roof: Roof | None, one: KernelCandidate, host: Host) -> Roof | None:
         return roof
     rate = one.workload.flop / statistics.median(one.samples.values()) / 1e9
     if rate > _BEYOND * roof.limit(one.workload, one.cold)[1]:
-        roof = roof.best_of(measure_roof(host, roof.dtype))
+        roof = measure_roof(host, roof.dtype).best_of(roof)
         if rate > _BEYOND * roof.fma_gflops:
             one.failure = _refused(
                 f"faster than the machine: {rate:.4g} GFLOP/s, where {roof.fma_gflops:.4g} is its compute peak"

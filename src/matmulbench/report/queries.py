@@ -184,12 +184,12 @@ def amdahl_limit(reference: Row | None) -> float | None:
 
 def roofs(results: Results) -> dict[tuple[str, int], Row]:
     """Return the measured roofs by dtype and thread count; those of old have one level, memory."""
-    rows = [entry["row"] for entry in results.journal if entry["table"] == "roof"]
-    memory = [[{"name": "DRAM", "gbs": row.get("bandwidth_gbs")}] for row in rows]
-    return {
-        (row["dtype"], int(row["threads"])): row | {"levels": row.get("levels") or old}
-        for row, old in zip(rows, memory, strict=True)
-    }
+    found = {}
+    for row in (entry["row"] for entry in results.journal if entry["table"] == "roof"):
+        gbs = row.get("bandwidth_gbs")
+        if levels := row.get("levels") or gbs and [{"name": "DRAM", "read_gbs": gbs, "gbs": gbs}]:
+            found[row["dtype"], int(row["threads"])] = row | {"levels": levels}
+    return found
 
 
 def limited_by(row: Row) -> str:

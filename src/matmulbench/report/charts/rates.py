@@ -113,7 +113,11 @@ def _roofline(group: list[Ladder], roof: Row | None, style: Styles, setting: str
     shown = [point for found in curves.values() for point in found]
     peak, levels = roof["fma_gflops"], roof["levels"]
     ridges = [peak / level["gbs"] for level in levels]
-    bandwidths = [f"{level['name']} {rate(level['gbs'])} GB/s" for level in levels]
+    bandwidths = [
+        f"{level['name']} {rate(level['gbs'])} GB/s"
+        + (f", reading {rate(level['read_gbs'])}" if level["read_gbs"] < level["gbs"] else "")
+        for level in levels
+    ]
     lines = [
         Line2D(
             [ridge / 1e9, ridge], [peak / 1e9, peak], color=INK, linewidth=1.2, linestyle=dashes, label=said, zorder=1
