@@ -83,6 +83,16 @@ def test_below_a_roof_that_is_in_doubt_there_is_no_percentage() -> None:
     assert sound.row.roof_percent == pytest.approx(100 * 1e-7 / sound.row.median_s)
 
 
+def test_where_a_row_seems_to_exceed_its_roof_it_is_measured_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    low = replace(ROOF, fma_gflops=1e5, levels=(Level("DRAM", None, 1e-3, 1e-3),))
+    high = replace(low, levels=(Level("DRAM", None, 1e3, 1e3),))
+    monkeypatch.setattr("matmulbench.measurement.cells.measure_roof", lambda host, dtype: high)
+    with Host(1) as host:
+        (cell,) = measure_cells(host, Workload(64, 64, 64), [], BASELINE, 0.2, low)
+    assert cell.row.status == Status.OK
+    assert cell.row.roof_gflops == pytest.approx(high.limit(Workload(64, 64, 64))[1])
+
+
 def test_bytes_from_farther_away_come_no_faster(monkeypatch: pytest.MonkeyPatch) -> None:
     rates = {2**14: 3.0, 2**17: 7.0, 2**19: 2.0, 2**22: 1.0}
     monkeypatch.setattr(bandwidth, "caches", lambda threads: {1: 2**15, 2: 2**20})

@@ -187,7 +187,7 @@ def roofs(results: Results) -> dict[tuple[str, int], Row]:
     found = {}
     for row in (entry["row"] for entry in results.journal if entry["table"] == "roof"):
         gbs = row.get("bandwidth_gbs")
-        if levels := row.get("levels") or gbs and [{"name": "DRAM", "read_gbs": gbs, "gbs": gbs}]:
+        if levels := row.get("levels") or (gbs and [{"name": "DRAM", "read_gbs": gbs, "gbs": gbs}]):
             found[row["dtype"], int(row["threads"])] = row | {"levels": levels}
     return found
 
