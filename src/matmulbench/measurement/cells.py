@@ -402,7 +402,7 @@ def _above(roof: Roof | None, one: KernelCandidate, host: Host) -> Roof | None:
     if not roof or one.failure or not one.samples:
         return roof
     rate = one.workload.flop / statistics.median(one.samples.values()) / 1e9
-    if rate > _BEYOND * roof.limit(one.workload, one.cold)[1]:
+    if rate > _BEYOND * (roof.fma_gflops if roof.disturbed else roof.limit(one.workload, one.cold)[1]):
         roof = measure_roof(host, roof.dtype).best_of(roof)
         if rate > _BEYOND * roof.fma_gflops:
             one.failure = _refused(
