@@ -10,6 +10,7 @@ import pytest
 
 from matmulbench.results.folder import load_results
 from matmulbench.results.schema import TABLES, columns
+from matmulbench.run import plan
 
 BROKEN = '''
 import torch
@@ -113,3 +114,12 @@ def test_a_run_that_is_told_to_end_keeps_what_it_had_and_writes_its_tables(
         f"matmulbench: ended by {number.name}; what was finished is kept: go on with --out {out} --resume"
     ]
     assert "8x8x8" in (out / "measurements.csv").read_text()
+
+
+def test_what_openblas_loses_is_noted_in_run_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "matmulbench.run.older_kernels", lambda machine, versions: f"numpy is slow: {len(versions) > 1}"
+    )
+    monkeypatch.setattr("matmulbench.run.carry_out", lambda job, sink, progress: None)
+    plan("quick").execute(tmp_path)
+    assert load_results(tmp_path).run["notes"] == ["numpy is slow: True"]

@@ -244,7 +244,7 @@ def _measure(job: Job, host: Host, sink: Sink, progress: Progress, verified: Ver
         if not right:
             continue
         if dtype not in roofs:
-            roofs[dtype] = _twice(measure_roof, host, dtype)
+            roofs[dtype] = measure_roof(host, dtype)
             sink.add("roof", roofs[dtype])
         for spec in right:
             if job.compilation and (spec, dtype) not in compile_s:
@@ -507,8 +507,9 @@ def measure(
         ``dtype``, ``threads``, ``kernel``; what became of it: ``status``, ``extrapolated``, ``reason``; seconds a
         call: ``median_s``, ``ci_low_s``, ``ci_high_s``, ``min_s``, over so many rounds: ``samples``; the baseline's
         time over the kernel's: ``speedup``, ``speedup_ci_low``, ``speedup_ci_high``, ``verdict``; GFLOP/s:
-        ``gflops``, ``roof_gflops``; percent: ``roof_percent``; seconds: ``setup_s``, where a kernel prepares b ahead,
-        and ``compile_s``, with ``matmulbench run`` alone. See :class:`~matmulbench.results.schema.MeasurementRow`.
+        ``gflops``, ``roof_gflops``; percent: ``roof_percent``; what bounds the product: ``roof_limit``; seconds:
+        ``setup_s``, where a kernel prepares b ahead, and ``compile_s``, with ``matmulbench run`` alone. See
+        :class:`~matmulbench.results.schema.MeasurementRow`.
 
     Raises
     ------

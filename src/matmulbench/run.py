@@ -14,6 +14,7 @@ from matmulbench.ladder.plugins import kernels
 from matmulbench.pipeline import Job, Progress, Training, carry_out
 from matmulbench.report import write_report
 from matmulbench.results.folder import RunFolder
+from matmulbench.results.machine import older_kernels
 from matmulbench.workload import FIRST, Workload, workloads
 
 
@@ -78,6 +79,8 @@ class Run:
             if the folder cannot be used; see :class:`RunFolder`.
         """
         with RunFolder(folder, self.options(), resume) as results:
+            if note := older_kernels(results.run["machine"], results.run["versions"]):
+                results.run["notes"] = [note]
             carry_out(self.job, results, progress)
             progress("report", _REPORT_S)
         return write_report(folder)

@@ -13,10 +13,10 @@ from matmulbench.measurement.cells import Cell, KernelCandidate, Settings, measu
 from matmulbench.measurement.roof import Roof
 from matmulbench.measurement.rounds import Candidate, Comparison, run_rounds
 from matmulbench.measurement.seal import Seal
-from matmulbench.results.schema import Status
+from matmulbench.results.schema import Level, Status
 from matmulbench.workload import Workload
 
-ROOF = Roof("float32", 1, fma_gflops=100.0, bandwidth_gbs=10.0, call_floor_s=3e-8)
+ROOF = Roof("float32", 1, fma_gflops=1e4, levels=(Level("DRAM", None, 1e3, 1e3),), call_floor_s=3e-8)
 
 KERNELS = """
 import os, time, torch
@@ -96,7 +96,8 @@ def test_figures_fit_together(host: Host) -> None:
         assert row.speedup_ci_low <= row.speedup <= row.speedup_ci_high
         assert row.samples == len(cell.samples) == len(cell.extra["baseline_samples"])
         assert row.gflops == pytest.approx(2 * 64 * 100 * 10 / row.median_s / 1e9)
-        assert row.roof_percent == pytest.approx(100 * row.gflops / ROOF.gflops(Workload(64, 100, 10)))
+        assert row.roof_percent == pytest.approx(100 * row.gflops / ROOF.limit(Workload(64, 100, 10))[1])
+        assert row.roof_limit == "DRAM"
     assert cells["torch"].row.speedup == 1
     assert cells["triple-loop"].row.extrapolated
     assert not cells["numpy"].row.extrapolated

@@ -65,7 +65,11 @@ def write_roof(folder: RunFolder, threads: int) -> None:
     import json
 
     row = {
-        "dtype": "float32", "threads": threads, "fma_gflops": PEAK * threads, "bandwidth_gbs": BANDWIDTH,
+        "dtype": "float32", "threads": threads, "fma_gflops": PEAK * threads,
+        "levels": [
+            {"name": name, "bytes": size, "read_gbs": gbs, "gbs": 1.2 * gbs}
+            for name, size, gbs in (("L1", 2**15, 400.0), ("L2", 2**20, 150.0), ("DRAM", None, BANDWIDTH))
+        ],
         "call_floor_s": 4e-8, "best_matmul_gflops": 101.0 * threads,
     }  # fmt: skip
     folder._append(json.dumps({"table": "roof", "row": row, "samples": []}).encode() + b"\n")
@@ -90,7 +94,7 @@ def measurement(workload: Workload, kernel: str, threads: int = 1) -> Measuremen
         ci_high_s=time * (1 + spread * 1.4), min_s=time * 0.98, samples=40,
         speedup=speedup, speedup_ci_low=speedup * (1 - spread),
         speedup_ci_high=speedup * (1 + spread), verdict=None if kernel == "torch" else verdict, gflops=gflops,
-        roof_gflops=roof, roof_percent=100 * gflops / roof,
+        roof_gflops=roof, roof_percent=100 * gflops / roof, roof_limit="compute" if roof == PEAK * threads else "DRAM",
     )  # fmt: skip
 
 

@@ -33,7 +33,7 @@ def about(results: Results, start: str) -> str:
 def test_the_users_kernel_comes_first_and_answers_four_questions(run: Results) -> None:
     first = headline(run)[0]
     assert first.startswith("fast.py:matmul: ✓ right (pass in float32, pass in float64); 83.4 µs on 5x784x10")
-    assert "11.4× slower than torch; 2.8 % of the roof: memory bandwidth allows 33.2 GFLOP/s;" in first
+    assert "11.4× slower than torch; 2.8 % of the roof: the bandwidth of DRAM allows 33.2 GFLOP/s;" in first
     assert first.endswith("a training step of digits · 1 thread is 38.2× slower than with torch.")
     [answer] = answers(run)
     assert [question for question, _ in answer.facts] == ["Right", "Time", "Roof", "Buys"]

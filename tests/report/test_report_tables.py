@@ -98,6 +98,13 @@ def test_extrapolated_figures_are_marked(quick: Results) -> None:
     assert "extrapolated" in table.note
 
 
+def test_what_run_json_notes_stands_below_the_figures(make_run: Callable[..., Results], tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", [Workload(64, 64, 64)], tasks=(), kernels=("numpy", "torch"))
+    assert ladder_table(run).note == ""
+    run.run["notes"] = ["numpy is slow here"]
+    assert ladder_table(run).note == "numpy is slow here"
+
+
 def test_a_run_that_measured_nothing_has_no_ladder(make_run: Callable[..., Results], tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="the run measured no workload"):
         ladder_table(make_run(tmp_path / "run", [], tasks=()))

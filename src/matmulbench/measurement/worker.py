@@ -12,13 +12,12 @@ from math import inf
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
 from matmulbench import isolation
 from matmulbench.ladder.plugins import load_kernel
 from matmulbench.measurement.cost import learn_cost
+from matmulbench.measurement.eviction import evict
 from matmulbench.measurement.operands import SharedOperands
 from matmulbench.measurement.stopwatch import Stopwatch
 from matmulbench.verification.state import difference, process_state
@@ -26,8 +25,6 @@ from matmulbench.workload import Workload
 
 if TYPE_CHECKING:
     from matmulbench.ladder import Kernel
-
-_FLUSH_BYTES = 2**27  # above any last cache
 
 
 @dataclass
@@ -100,7 +97,7 @@ def run_block(
     deque(map(kernel, lefts[:warm], rights[:warm]), maxlen=0)
     del lefts[:warm], rights[:warm]
     if cold:
-        _flush()
+        evict([lefts, rights])
     wait_for_turn()
     stopwatch = Stopwatch()
     bench.results = deque(map(kernel, lefts, rights))  # every call from one place; all results are kept
@@ -143,13 +140,3 @@ def time_calls(kernel: Kernel, a: torch.Tensor, b: torch.Tensor, calls: int) -> 
     start = perf_counter()
     deque(map(kernel, repeat(a, calls), repeat(b, calls)), maxlen=0)
     return (perf_counter() - start) / calls
-
-
-_flush_buffer: list[npt.NDArray[np.int8]] = []
-
-
-def _flush() -> None:
-    """Fill every cache with something else."""
-    if not _flush_buffer:
-        _flush_buffer.append(np.zeros(_FLUSH_BYTES, np.int8))
-    _flush_buffer[0][::64] += 1

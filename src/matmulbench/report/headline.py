@@ -17,7 +17,6 @@ from matmulbench.report.queries import (
     ladders,
     limited_by,
     reference_of,
-    roofs,
     task_title,
     tasks,
     users,
@@ -114,9 +113,8 @@ def _time(results: Results, kernel: str, against: str) -> Iterator[tuple[str, st
             gain = compared(row["speedup"], row["verdict"], against, *interval) if known(row["speedup"]) else ""
             yield "Time", ", ".join(filter(None, [time, gain]))
             if known(row["roof_percent"]):
-                share, roof = percent(row["roof_percent"], of=100), roofs(results).get((ladder.dtype, ladder.threads))
-                limit = f": {limited_by(ladder, roof)} allows {rate(row['roof_gflops'])} GFLOP/s" if roof else ""
-                yield "Roof", f"{share} of the roof{limit}"
+                limit = f"{limited_by(row)} allows {rate(row['roof_gflops'])} GFLOP/s"
+                yield "Roof", f"{percent(row['roof_percent'], of=100)} of the roof: {limit}"
 
 
 def _buys(results: Results, kernel: str, against: str) -> Iterator[tuple[str, str]]:

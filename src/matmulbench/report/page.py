@@ -71,7 +71,11 @@ def _sections(results: Results, baseline: str, drawn: list[Chart], front_ends: S
     if len(results.measurements):
         times = group("ladder-")
         every: list[tuple[str, list[Chart], list[Table]]] = [
-            ("Every measurement", [], [measurement_table(results.measurements, baseline)])
+            (
+                "Every measurement",
+                [],
+                [measurement_table(results.measurements, baseline, results.run.get("notes") or ())],
+            )
         ]
         every += [("Every other product", times[1:], [])] if times[1:] else []
         charts = [*times[:1], *group("samples"), *group("speedups")]
@@ -106,6 +110,6 @@ def _facts(run: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _text(name: str, value: Any) -> str:
-    if name in ("l2_cache", "l3_cache", "memory"):
+    if name in ("l1_cache", "l2_cache", "l3_cache", "memory"):
         return f"{value / 2**20:,.0f} MiB" if isinstance(value, int) else "unknown"
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -183,12 +183,16 @@ def amdahl_limit(reference: Row | None) -> float | None:
 
 
 def roofs(results: Results) -> dict[tuple[str, int], Row]:
-    """Return the measured roofs by dtype and thread count."""
-    rows = (entry["row"] for entry in results.journal if entry["table"] == "roof")
-    return {(row["dtype"], int(row["threads"])): row for row in rows}
+    """Return the measured roofs by dtype and thread count; those of old have one level, memory."""
+    found = {}
+    for row in (entry["row"] for entry in results.journal if entry["table"] == "roof"):
+        gbs = row.get("bandwidth_gbs")
+        if levels := row.get("levels") or (gbs and [{"name": "DRAM", "read_gbs": gbs, "gbs": gbs}]):
+            found[row["dtype"], int(row["threads"])] = row | {"levels": levels}
+    return found
 
 
-def limited_by(ladder: Ladder, roof: Row) -> str:
-    """Say which part of the roof limits a product: the processor's arithmetic or the memory."""
-    bandwidth_bound = ladder.product.intensity * roof["bandwidth_gbs"] < roof["fma_gflops"]
-    return "memory bandwidth" if bandwidth_bound else "arithmetic"
+def limited_by(row: Row) -> str:
+    """Say what limits the product of a row of measurements."""
+    limit = text(row["roof_limit"])
+    return {"compute": "arithmetic", "call": "the call itself"}.get(limit, f"the bandwidth of {limit}")

@@ -58,11 +58,12 @@ def ladder_table(results: Results) -> Table:
     table = results.measurements
     if not len(table):
         raise UsageError("the run measured no workload")
-    return measurement_table(table[table["workload"] == table["workload"].iloc[0]], baseline_of(results))
+    first = table[table["workload"] == table["workload"].iloc[0]]
+    return measurement_table(first, baseline_of(results), results.run.get("notes") or ())
 
 
-def measurement_table(measurements: pd.DataFrame, baseline: str = BASELINE) -> Table:
-    """Return every ladder of a table of measurements, one below the other."""
+def measurement_table(measurements: pd.DataFrame, baseline: str = BASELINE, notes: Iterable[str] = ()) -> Table:
+    """Return every ladder of a table of measurements, one below the other; ``notes`` stand below them."""
     found = ladders(measurements)
     against = labels([*measurements["kernel"], baseline])[baseline]
     lowest = next((rung.name for rung in LADDER if rung.name in set(measurements["kernel"])), baseline)
@@ -88,11 +89,12 @@ def measurement_table(measurements: pd.DataFrame, baseline: str = BASELINE) -> T
         figure(f"vs {lowest}", factor, "climbed", optional=4),
         figure("GFLOP/s", rate, "gflops", optional=1),
         figure("% of roof", partial(percent, of=100), "roof_percent"),
+        words("limit", "roof_limit", optional=6),
         figure("setup", seconds, "setup_s", optional=5),
         words("note", "note", "prose"),
     ]
     title = found[0].title if len(found) == 1 else "Measurements"
-    note = EXTRAPOLATED if measurements["extrapolated"].any() else ""
+    note = "; ".join([*([EXTRAPOLATED] if measurements["extrapolated"].any() else []), *notes])
     return Table(title, columns, rows, note, ("workload", "dtype", "threads"), _commands(rows))
 
 

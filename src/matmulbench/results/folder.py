@@ -152,7 +152,8 @@ class Results:
     path
         the run's folder.
     run
-        what ``run.json`` holds: options, machine, library versions, start, end.
+        what ``run.json`` holds: options, machine, library versions, notes on what these mean for the figures, start,
+        end.
     tables
         a DataFrame for each of ``verification``, ``measurements``, ``training``.
     journal

@@ -15,7 +15,7 @@ from matmulbench.workload import DTYPES, Workload
 if TYPE_CHECKING:
     import pandas as pd
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 
 def _is_workload(text: str) -> bool:
@@ -85,8 +85,11 @@ class MeasurementRow:
     #: against the baseline: ``faster``, ``slower``, ``same`` or ``unclear``; its own is ``baseline``
     verdict: str | None = None
     gflops: float | None = None  #: the rate reached, in GFLOP/s (2·m·k·n FLOP a call)
-    roof_gflops: float | None = None  #: what the machine was measured to allow at the product's intensity, in GFLOP/s
+    roof_gflops: float | None = None  #: what the machine was measured to allow at most, in GFLOP/s
     roof_percent: float | None = None  #: 100 · ``gflops`` / ``roof_gflops``
+    #: what bounds the product: ``compute``, the bandwidth of ``L1``, ``L2``, ``L3`` or ``DRAM``, or ``call``, the
+    #: least that any call takes
+    roof_limit: str | None = None
     #: seconds that the first call takes beyond a second one; measured by ``matmulbench run`` alone
     compile_s: float | None = None
     #: seconds that the kernel's ``setup(b)`` takes, where it has one; no part of the time of a call
@@ -137,7 +140,23 @@ KEYS: dict[str, tuple[str, ...]] = {
 }
 
 
-_ROOF = {"dtype": DTypeName, "threads": Count, "fma_gflops": Positive, "bandwidth_gbs": Positive}
+@dataclass(frozen=True)
+class Level:
+    """A level of the memory as the threads of a measurement have it together."""
+
+    name: str  #: ``L1``, ``L2``, ``L3`` or ``DRAM``
+    bytes: Count | None  #: what it holds; None for memory itself
+    read_gbs: Positive  #: GB/s of reading alone
+    gbs: Positive  #: GB/s of the fastest mixture of reading and writing
+
+
+_ROOF = {
+    "dtype": DTypeName,
+    "threads": Count,
+    "fma_gflops": Positive,
+    "levels": list[Level] | None,
+    "bandwidth_gbs": Positive | None,  # in place of the levels, in what was written before there were any
+}
 _LOSSES = list[float | None] | None
 
 # What readers take from a line of the journal, by its ``table``; the line may have more.
@@ -165,6 +184,7 @@ RUN_FIELDS: dict[str, Any] = {
     "options": {"baseline": str | None},
     "machine": {"cpu": str},
     "versions": dict,
+    "notes": list[str] | None,
     "start": str,
     "end": str | None,
 }

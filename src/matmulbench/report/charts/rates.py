@@ -10,6 +10,7 @@ from matplotlib.lines import Line2D
 from matmulbench.report.charts.style import (
     FAINT,
     INK,
+    LINES,
     Chart,
     Style,
     curve_chart,
@@ -45,13 +46,19 @@ def _by_kernel(points: Iterable[tuple[float, Row]]) -> dict[str, Points]:
 
 
 def _chart(
-    name: str, title: str, curves: dict[str, Points], style: Styles, panels: list[float], joined: bool = True
+    name: str,
+    title: str,
+    curves: dict[str, Points],
+    style: Styles,
+    panels: list[float],
+    joined: bool = True,
+    more: Iterable[Line2D] = (),
 ) -> tuple[Chart, list[Axes]]:
     handles = [style[kernel].handle(None if joined else "none") for kernel in curves]
     if any(row["extrapolated"] for points in curves.values() for _, row in points):
         hollow = {"marker": "o", "markerfacecolor": "white", "linestyle": "none"}
         handles.append(Line2D([], [], color=FAINT, label="extrapolated", **hollow))  # type: ignore[arg-type]
-    return curve_chart(name, title, "", handles, panels)
+    return curve_chart(name, title, "", [*handles, *more], panels)
 
 
 def _curve(axes: Axes, points: Points, column: str, style: Style, joined: bool = True) -> None:
@@ -104,23 +111,35 @@ def _roofline(group: list[Ladder], roof: Row | None, style: Styles, setting: str
     best = max(others or points, key=lambda point: point[1]["gflops"])[1]["kernel"]
     curves = {kernel: found for kernel, found in curves.items() if kernel in [*users(curves), best]}
     shown = [point for found in curves.values() for point in found]
-    peak, bandwidth = roof["fma_gflops"], roof["bandwidth_gbs"]
-    chart, [axes] = _chart(name, f"Roofline, {setting}", curves, style, [5.4], joined=False)
+    peak, levels = roof["fma_gflops"], roof["levels"]
+    ridges = [peak / level["gbs"] for level in levels]
+    bandwidths = [
+        f"{level['name']} {rate(level['gbs'])} GB/s"
+        + (f", reading {rate(level['read_gbs'])}" if level["read_gbs"] < level["gbs"] else "")
+        for level in levels
+    ]
+    lines = [
+        Line2D(
+            [ridge / 1e9, ridge], [peak / 1e9, peak], color=INK, linewidth=1.2, linestyle=dashes, label=said, zorder=1
+        )
+        for ridge, dashes, said in zip(ridges, reversed(LINES[: len(levels)]), bandwidths, strict=True)
+    ]
+    chart, [axes] = _chart(name, f"Roofline, {setting}", curves, style, [5.4], joined=False, more=lines)
     for kernel, found in curves.items():
         _curve(axes, found, "gflops", style[kernel], joined=False)
-    ridge = peak / bandwidth
-    intensities = [ridge / 4, ridge * 8, *(x for x, _ in shown)]
-    log_axis(axes.xaxis, intensities, "{:,g}".format)
-    low, high = axes.get_xlim()
-    axes.plot([low, ridge, high], [bandwidth * low, peak, peak], color=INK, linewidth=1.6, zorder=1)
-    _on_line(axes, high, peak, f"FMA peak {rate(peak)} GFLOP/s", "right")
+    log_axis(axes.xaxis, [min(ridges) / 4, max(ridges) * 8, *(x for x, _ in shown)], "{:,g}".format)
     rate_axis(axes.yaxis, [peak, *(row["gflops"] for _, row in shown)])
-    axes.set_xlabel(f"intensity, FLOP per byte (left of {ridge:.2g}, bandwidth limits: {rate(bandwidth)} GB/s)")
+    for line in lines:
+        axes.add_line(line)
+    high = axes.get_xlim()[1]
+    axes.plot([min(ridges), high], [peak, peak], color=INK, linewidth=1.6, zorder=1)
+    _on_line(axes, high, peak, f"FMA peak {rate(peak)} GFLOP/s", "right")
+    axes.set_xlabel("intensity, FLOP per byte")
     axes.set_ylabel("GFLOP/s, log")
     highest = max((row for _, row in shown), key=lambda row: row["gflops"])
     chart.alt = (
         f"Rate against intensity, a point per product, of {', '.join(style[kernel].label for kernel in curves)}; "
-        f"bandwidth {rate(bandwidth)} GB/s, FMA peak of {rate(peak)} GFLOP/s. The highest is {highest['label']} on "
+        f"{', '.join(bandwidths)}, FMA peak of {rate(peak)} GFLOP/s. The highest is {highest['label']} on "
         f"{highest['workload']} with {rate(highest['gflops'])} GFLOP/s."
     )
     yield chart

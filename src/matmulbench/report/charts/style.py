@@ -56,7 +56,7 @@ _HUES = "000000 E69F00 56B4E9 009E73 B8A800 0072B2 7B4A2D D55E00 CC79A7 7F7F7F"
 _COLOURS = [f"#{hue}" for hue in _HUES.split()]
 _USERS = [_COLOURS[i] for i in (7, 5, 3, 8, 1, 2, 6, 4)]
 _MARKERS = ["o", "s", "^", "D", "v", "P", "h", "X", "*", "p"]
-_LINES: list[Any] = ["-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (7, 2)), (0, (3, 1, 1, 1))]
+LINES: list[Any] = ["-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (7, 2)), (0, (3, 1, 1, 1))]
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def styles(results: Results) -> dict[str, Style]:
     label, fixed = labels([*kernels, baseline_of(results)]), len(LADDER) + 1
     found = {}
     for i, kernel in enumerate(kernels):
-        marker, line = _MARKERS[i % len(_MARKERS)], _LINES[i % len(_LINES)]
+        marker, line = _MARKERS[i % len(_MARKERS)], LINES[i % len(LINES)]
         if i >= fixed:
             found[kernel] = Style(label[kernel], _USERS[(i - fixed) % len(_USERS)], marker, line, 3)
         else:
