@@ -13,13 +13,14 @@ import torch
 from matmulbench.measurement.fma import flop_per_iteration, run_fma
 from matmulbench.measurement.roof import Roof
 from matmulbench.measurement.worker import time_calls
+from matmulbench.results.machine import cache_bytes
 from matmulbench.workload import ITEMSIZE
 
-_STREAM_BYTES = 2**28  # each array: far above any last cache
+_CACHES, _FEWEST_BYTES, _MOST_BYTES = 4, 2**26, 2**28  # each array of the stream: so many last caches, from, to
 
 
 def measure_roof(dtype: str, threads: int) -> dict[str, Any]:
-    """Measure the roof in this process, about a second; returns the fields of :class:`Roof`."""
+    """Measure the roof in this process, some tenths of a second; returns the fields of :class:`Roof`."""
     return asdict(Roof(dtype, threads, _fma_gflops(dtype, threads), _bandwidth_gbs(dtype), *_call_costs_s()))
 
 
@@ -34,7 +35,7 @@ def _fma_gflops(dtype: str, threads: int) -> float:
         run_fma(threads, iterations, x)
         return perf_counter() - start
 
-    while seconds() < 0.004:
+    while seconds() < 0.002:
         iterations *= 2
     # The fastest: a roof is what the machine can do, and noise only ever slows it down.
     return flop * iterations / min(seconds() for _ in range(60)) / 1e9
@@ -43,7 +44,8 @@ def _fma_gflops(dtype: str, threads: int) -> float:
 def _bandwidth_gbs(dtype: str) -> float:
     """Return the best of reading alone, copying and the triad (McCalpin's STREAM, without write-allocate traffic)."""
     element = getattr(torch, dtype)
-    x, y, z = (torch.ones(_STREAM_BYTES // ITEMSIZE[dtype], dtype=element) for _ in range(3))
+    size = min(max(_FEWEST_BYTES, _CACHES * (cache_bytes(3) or 0)), _MOST_BYTES)
+    x, y, z = (torch.ones(size // ITEMSIZE[dtype], dtype=element) for _ in range(3))
     ways = [
         (2, lambda: torch.dot(x, y)),
         (2, lambda: z.copy_(x)),
@@ -56,7 +58,7 @@ def _bandwidth_gbs(dtype: str) -> float:
             start = perf_counter()
             way()
             times.append(perf_counter() - start)
-        return arrays * _STREAM_BYTES / min(times) / 1e9
+        return arrays * size / min(times) / 1e9
 
     return max(rate(arrays, way) for arrays, way in ways)
 
@@ -72,5 +74,5 @@ def _call_costs_s() -> tuple[float, float]:
         a.numpy()
         return torch.from_numpy(b.numpy())
 
-    floor, there_and_back = (median(time_calls(way, a, b, 5_000) for _ in range(20)) for way in (nothing, conversion))
+    floor, there_and_back = (median(time_calls(way, a, b, 1_000) for _ in range(20)) for way in (nothing, conversion))
     return floor, there_and_back - floor

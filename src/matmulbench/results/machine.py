@@ -25,14 +25,14 @@ def describe_machine() -> dict[str, Any]:
         "vector_extensions": [
             flag for flag in ("sse4_2", "avx2", "fma", "avx512f", "asimd", "sve") if flag in cpu.get("flags", [])
         ],
-        "l2_cache": _cache_bytes(2),
-        "l3_cache": _cache_bytes(3),
+        "l2_cache": cache_bytes(2),
+        "l3_cache": cache_bytes(3),
         "memory": psutil.virtual_memory().total,
         "system": f"{platform.system()} {platform.release()}",
     }
 
 
-def _cache_bytes(level: int) -> int | None:
+def cache_bytes(level: int) -> int | None:
     """Return the size of a core's cache as Linux has it; py-cpuinfo takes one for another on AMD's processors."""
     for cache in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*"):
         with suppress(OSError, ValueError):

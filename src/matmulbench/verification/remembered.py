@@ -1,0 +1,90 @@
+"""The built-in kernels that were found right before, kept in the user's cache: they need not be verified every time.
+
+An entry holds for one state of things: source of the package, versions of the libraries, processor and what chooses a
+library's kernels. A user's own kernel is never remembered, and only the parent reads and writes the file, so that no
+kernel gains by writing there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from matmulbench.errors import UsageError
+from matmulbench.ladder import LADDER
+from matmulbench.results.files import read_json
+from matmulbench.results.machine import describe_machine, library_versions
+from matmulbench.results.schema import VerificationRow, conforms
+from matmulbench.status import Status
+from matmulbench.verification.effort import EFFORTS
+
+_BUILT_IN = frozenset(rung.name for rung in LADDER)
+_EFFORTS = list(EFFORTS)  # from the smallest to the largest
+_CHOOSES_KERNELS = ("ATEN_", "BLIS_", "DNNL_", "GOMP_", "KMP_", "MKL_", "NUMBA_", "OMP_", "ONEDNN_", "OPENBLAS_", "TORCH")
+
+
+class Remembered:
+    """What is known of the built-in kernels at a thread count; a file that cannot be used is passed over in silence."""
+
+    def __init__(self, threads: int) -> None:
+        import pooch
+
+        self.threads = threads
+        self._path = Path(pooch.os_cache("matmulbench")) / "verified.json"
+        self._state = _state()
+        self._rows: dict[str, Any] = {}
+        with suppress(UsageError):
+            content = read_json(self._path)
+            if conforms(content, {"state": str, "rows": dict}) and content["state"] == self._state:
+                self._rows = content["rows"]
+
+    def recall(self, kernel: str, dtype: str, effort: str) -> VerificationRow | None:
+        """Return the row of an earlier verification, of this effort or a larger one."""
+        entry = self._rows.get(self._key(kernel, dtype)) if kernel in _BUILT_IN else None
+        if not conforms(entry, {"effort": str, "row": VerificationRow}):
+            return None
+        row = VerificationRow(**entry["row"])
+        enough = entry["effort"] in _EFFORTS[_EFFORTS.index(effort) :]
+        return row if enough and (row.kernel, row.dtype, row.status) == (kernel, dtype, Status.OK) else None
+
+    def note(self, row: VerificationRow, effort: str) -> None:
+        """Keep the row of a built-in kernel that is right; forget what was kept of one that is not."""
+        if row.kernel not in _BUILT_IN:
+            return
+        key = self._key(row.kernel, row.dtype)
+        if row.status != Status.OK:
+            self._rows.pop(key, None)
+        elif self.recall(row.kernel, row.dtype, effort):
+            return
+        else:
+            self._rows[key] = {"effort": effort, "row": asdict(row)}
+        if self._path.is_absolute():  # else there is no home
+            self._write()
+
+    def _write(self) -> None:
+        beside = self._path.with_suffix(f".{os.getpid()}")
+        with suppress(OSError):
+            try:
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                beside.write_text(json.dumps({"state": self._state, "rows": self._rows}))
+                beside.replace(self._path)  # whoever reads meanwhile finds the old one whole
+            finally:
+                beside.unlink(missing_ok=True)
+
+    def _key(self, kernel: str, dtype: str) -> str:
+        return f"{kernel} {dtype} {self.threads}"
+
+
+def _state() -> str:
+    """Return a checksum of all that a verdict may depend on."""
+    package = Path(__file__).parents[1]
+    chosen = sorted(item for item in os.environ.items() if item[0].startswith(_CHOOSES_KERNELS))
+    checksum = hashlib.sha256(repr((library_versions(), describe_machine(), chosen)).encode())
+    for path in sorted(package.rglob("*.py")):
+        checksum.update(path.read_bytes())
+    return checksum.hexdigest()
