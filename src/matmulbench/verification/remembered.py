@@ -25,7 +25,7 @@ from matmulbench.verification.effort import EFFORTS
 
 _BUILT_IN = frozenset(rung.name for rung in LADDER)
 _EFFORTS = list(EFFORTS)  # from the smallest to the largest
-_CHOOSES_KERNELS = ("ATEN_", "BLIS_", "DNNL_", "GOMP_", "KMP_", "MKL_", "NUMBA_", "OMP_", "ONEDNN_", "OPENBLAS_", "TORCH")
+_CHOOSES_KERNELS = ("ATEN_", "BLIS_", "DNNL_", "MKL_", "NUMBA_", "ONEDNN_", "OPENBLAS_")  # how variables begin
 
 
 class Remembered:
@@ -45,8 +45,8 @@ class Remembered:
 
     def recall(self, kernel: str, dtype: str, effort: str) -> VerificationRow | None:
         """Return the row of an earlier verification, of this effort or a larger one."""
-        entry = self._rows.get(self._key(kernel, dtype)) if kernel in _BUILT_IN else None
-        if not conforms(entry, {"effort": str, "row": VerificationRow}):
+        entry: Any = self._rows.get(self._key(kernel, dtype))
+        if kernel not in _BUILT_IN or not conforms(entry, {"effort": str, "row": VerificationRow}):
             return None
         row = VerificationRow(**entry["row"])
         enough = entry["effort"] in _EFFORTS[_EFFORTS.index(effort) :]
@@ -83,8 +83,9 @@ class Remembered:
 def _state() -> str:
     """Return a checksum of all that a verdict may depend on."""
     package = Path(__file__).parents[1]
+    rooms = (package / room for room in ("isolation", "ladder", "verification"))
     chosen = sorted(item for item in os.environ.items() if item[0].startswith(_CHOOSES_KERNELS))
     checksum = hashlib.sha256(repr((library_versions(), describe_machine(), chosen)).encode())
-    for path in sorted(package.rglob("*.py")):
+    for path in sorted([*package.glob("*.py"), *(path for room in rooms for path in room.rglob("*.py"))]):
         checksum.update(path.read_bytes())
     return checksum.hexdigest()
