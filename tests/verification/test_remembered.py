@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -39,16 +40,26 @@ def test_neither_a_failure_nor_a_users_kernel_is_remembered(file: Path) -> None:
     remembered.note(VerificationRow("torch", "float32", Status.FAILED_VERIFICATION, "fail"), "quick")
     remembered.note(VerificationRow("my.py:matmul", "float32", Status.OK, "pass"), "quick")
     assert Remembered(2).recall("torch", "float32", "quick") is None
-    assert json.loads(file.read_text())["rows"] == {}
+    assert json.loads(file.read_text()) == {}
 
 
 def test_a_kernel_that_writes_itself_into_the_file_is_not_found_there(file: Path) -> None:
     Remembered(2).note(RIGHT, "quick")
-    row = {"effort": "thorough", "row": {**vars(RIGHT), "kernel": "my.py:matmul"}}
-    content = json.loads(file.read_text())
-    file.write_text(json.dumps({**content, "rows": {"my.py:matmul float32 2": row, "numpy float32 2": row}}))
+    ((key, entry),) = json.loads(file.read_text()).items()
+    entry["row"]["kernel"] = "my.py:matmul"
+    file.write_text(json.dumps({key.replace("torch", name): entry for name in ("my.py:matmul", "numpy")}))
     for kernel in ("my.py:matmul", "numpy"):
         assert Remembered(2).recall(kernel, "float32", "quick") is None
+
+
+def test_what_others_wrote_meanwhile_is_kept_and_the_oldest_goes(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, other = Remembered(2), Remembered(2)
+    one.note(RIGHT, "quick")
+    other.note(replace(RIGHT, dtype="float64"), "quick")
+    assert len(json.loads(file.read_text())) == 2
+    monkeypatch.setattr("matmulbench.verification.remembered._KEPT", 1)
+    other.note(replace(RIGHT, kernel="numpy"), "quick")
+    assert [key.split()[0] for key in json.loads(file.read_text())] == ["numpy"]
 
 
 @pytest.mark.parametrize(
@@ -112,8 +123,12 @@ def test_other_source_forgets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.usefixtures("file")
-def test_what_is_known_is_not_verified_again_unless_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_known_is_not_verified_again_unless_it_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     verified: list[str] = []
+    own = f"{tmp_path}/own.py:fails"
+    Path(tmp_path, "own.py").write_text("def fails(a, b): ...\n")
 
     def verify_kernel(_: object, spec: str, dtype: str, effort: str) -> VerificationRow:
         verified.append(spec)
@@ -121,7 +136,6 @@ def test_what_is_known_is_not_verified_again_unless_it_is_asked_for(monkeypatch:
 
     monkeypatch.setattr("matmulbench.pipeline.verify_kernel", verify_kernel)
     said: list[str] = []
-    own = f"{__name__}:fails"
     for _ in range(2):
         matmulbench.measure([own, "numpy"], "2x2x2", budget_s=0.1, baseline="numpy", progress=said.append)
     assert verified == [own, "numpy", own]

@@ -23,6 +23,7 @@ from matmulbench.results.schema import VerificationRow, conforms
 from matmulbench.status import Status
 from matmulbench.verification.effort import EFFORTS
 
+_KEPT = 500  # entries; the oldest, most likely of another source, go
 _BUILT_IN = frozenset(rung.name for rung in LADDER)
 _EFFORTS = list(EFFORTS)  # from the smallest to the largest
 _CHOOSES_KERNELS = ("ATEN_", "BLIS_", "DNNL_", "MKL_", "NUMBA_", "ONEDNN_", "OPENBLAS_")  # how variables begin
@@ -34,18 +35,13 @@ class Remembered:
     def __init__(self, threads: int) -> None:
         import pooch
 
-        self.threads = threads
         self._path = Path(pooch.os_cache("matmulbench")) / "verified.json"
-        self._state = _state()
-        self._rows: dict[str, Any] = {}
-        with suppress(UsageError):
-            content = read_json(self._path)
-            if conforms(content, {"state": str, "rows": dict}) and content["state"] == self._state:
-                self._rows = content["rows"]
+        self._state = f"{threads} {_state()}"
+        self._entries = self._read()
 
     def recall(self, kernel: str, dtype: str, effort: str) -> VerificationRow | None:
         """Return the row of an earlier verification, of this effort or a larger one."""
-        entry: Any = self._rows.get(self._key(kernel, dtype))
+        entry: Any = self._entries.get(self._key(kernel, dtype))
         if kernel not in _BUILT_IN or not conforms(entry, {"effort": str, "row": VerificationRow}):
             return None
         row = VerificationRow(**entry["row"])
@@ -54,30 +50,35 @@ class Remembered:
 
     def note(self, row: VerificationRow, effort: str) -> None:
         """Keep the row of a built-in kernel that is right; forget what was kept of one that is not."""
-        if row.kernel not in _BUILT_IN:
+        right = row.status == Status.OK
+        if row.kernel not in _BUILT_IN or (right and self.recall(row.kernel, row.dtype, effort)):
             return
-        key = self._key(row.kernel, row.dtype)
-        if row.status != Status.OK:
-            self._rows.pop(key, None)
-        elif self.recall(row.kernel, row.dtype, effort):
-            return
-        else:
-            self._rows[key] = {"effort": effort, "row": asdict(row)}
+        self._entries = self._read()  # with what others have written meanwhile
+        self._entries.pop(key := self._key(row.kernel, row.dtype), None)
+        if right:
+            self._entries[key] = {"effort": effort, "row": asdict(row)}
         if self._path.is_absolute():  # else there is no home
             self._write()
+
+    def _key(self, kernel: str, dtype: str) -> str:
+        return f"{kernel} {dtype} {self._state}"
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            content = read_json(self._path)
+        except UsageError:
+            return {}
+        return content if isinstance(content, dict) else {}
 
     def _write(self) -> None:
         beside = self._path.with_suffix(f".{os.getpid()}")
         with suppress(OSError):
             try:
                 self._path.parent.mkdir(parents=True, exist_ok=True)
-                beside.write_text(json.dumps({"state": self._state, "rows": self._rows}))
+                beside.write_text(json.dumps(dict(list(self._entries.items())[-_KEPT:])))
                 beside.replace(self._path)  # whoever reads meanwhile finds the old one whole
             finally:
                 beside.unlink(missing_ok=True)
-
-    def _key(self, kernel: str, dtype: str) -> str:
-        return f"{kernel} {dtype} {self.threads}"
 
 
 def _state() -> str:
