@@ -204,9 +204,8 @@ def carry_out(job: Job, sink: Sink, progress: Progress = lambda text, seconds: N
     with ExitStack() as hosts:
         timing = [hosts.enter_context(Host(threads, job.import_s)) for threads in job.threads]
         if job.workloads:
-            timing[0].warm(
-                OpenReferee, OpenWorkload, MeasureRoof, first=Calibrate()
-            )  # while nothing is to be disturbed
+            # While there is nothing to disturb; for the next thread count, there will be.
+            timing[0].warm(OpenReferee, OpenWorkload, MeasureRoof, first=Calibrate())
         # With one thread a race would not show.
         with Host(max(2, *job.threads), job.import_s, spin=False) as host:
             verified = _verify(job, host, sink, progress)
