@@ -22,6 +22,8 @@ asv: $(READY)  ## airspeed velocity, in an environment that it builds itself
 	$(BIN)/asv machine --yes
 	$(BIN)/asv run --show-stderr HEAD^!
 	$(BIN)/asv publish
+	@echo "The site is in .asv/html. Its pages load scripts from public servers: without a network, a browser shows"
+	@echo "'Can not determine continental origin of swallow'. 'asv show HEAD' prints the figures in any case."
 
 pytest-bench: $(READY)
 	$(BIN)/pytest benchmarks/pytest_suite --benchmark-only

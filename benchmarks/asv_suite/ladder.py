@@ -1,145 +1,112 @@
-"""The ladder under airspeed velocity: the same kernels and workloads as the package's own.
+"""The ladder under airspeed velocity: what the package's own pipeline measures, tracked over commits.
 
-There is no ``setup()``: asv would then time one call at a time, and a product of a few microseconds needs batches.
-Operands are made once per process instead, at the first call, which the warm-up must outlast: asv would else take that
-call's time for the product's, and one call for enough.
-
-Rates and ratios come from the package's own paired rounds and trainings, held once in a ``setup_cache``: asv times
-kernels one after the other, which is no way to compare them on a noisy machine.
+asv takes no time itself. It runs one benchmark after the other, which is no way to compare kernels on a noisy machine;
+and what :func:`matmulbench.measure` gives was verified first. Everything tracked grows as it gets worse, which is how
+asv takes it. A ``setup_cache`` measures all that the benchmarks of its class show.
 """
 
 import os
-from contextlib import suppress
-from functools import cache
 
 from asv_runner.benchmarks.mark import SkipNotImplemented
 
-from matmulbench.errors import UsageError
+import matmulbench
 from matmulbench.ladder import LADDER
-from matmulbench.ladder.plugins import load_kernel
-from matmulbench.measurement.cost import learn_cost
-from matmulbench.workload import PRESETS, Workload
+from matmulbench.workload import MNIST_LAYERS, MNIST_ROWS, PRESETS, layer_products
 
 # Commits are compared: what takes part must not hang on what happens to be installed, so others' kernels are named.
 KERNELS = [rung.name for rung in LADDER] + os.environ.get("MATMULBENCH_KERNELS", "").split()
-WORKLOADS = [str(workload) for workload in PRESETS["quick"]]
-LONGEST_S = 1.0
+SMALL = [str(workload) for workload in PRESETS["quick"]]
+LAYERS = [str(workload) for _, _, workload in layer_products(MNIST_ROWS, MNIST_LAYERS)]
+BUDGET_S = 9  # for each workload: the triple loop is timed whole on the first
 TASK = "breast-cancer"
 
-# asv's server imports this file once and forks it for each benchmark: what is heavy is loaded here, not hundreds of
-# times. Whoever cannot be loaded is skipped with the reason, later.
-for each in KERNELS:
-    with suppress(Exception):
-        load_kernel(each)(*Workload(1, 1, 1).operands())  # a first call loads what was compiled
+
+def by_cell(frame, *columns):
+    return {tuple(row[column] for column in columns): row for row in frame.to_dict("records")}
 
 
-@cache
-def prepared(workload, kernel):
-    whole = Workload.parse(workload)
-    try:
-        function = load_kernel(kernel)
-    except (ImportError, UsageError) as error:
-        raise SkipNotImplemented(f"{kernel} is not to be had: {error}") from error
-    cost = learn_cost(function, whole, LONGEST_S, Workload.operands)
-    if cost.full_s > cost.call_s:
-        raise SkipNotImplemented(f"{kernel} would take about {cost.full_s:.0f} s on {workload}")
-    return function, *whole.operands()
+def figure(rows, cell, column):
+    """Return a figure of a cell, or skip it; asv shows the reason where it is asked for --show-stderr."""
+    row = rows.get(cell)
+    if row is None:
+        reason = "left out, for it is too slow for the budget"
+    elif row["status"] != "ok":
+        reason = f"{row['status']}: {row.get('reason', row.get('finding'))}"
+    elif row.get("extrapolated"):
+        reason = "too slow to be timed whole"
+    elif row[column] != row[column]:
+        reason = f"no {column}: {row['reason']}"
+    else:
+        return row[column]
+    print(f"{' with '.join(cell)}: {reason}")
+    raise SkipNotImplemented(reason)
 
 
-def figure(row, column):
-    """Return a row's figure, or skip with the reason why there is none."""
-    if row["status"] != "ok":
-        raise SkipNotImplemented(f"{row['kernel']}: {row['status']}: {row['reason']}")
-    if row[column] is None or row[column] != row[column]:
-        raise SkipNotImplemented(f"{row['kernel']} is too slow to be timed in pairs")
-    return row[column]
+class _Rounds:
+    def track_time(self, rows, workload, kernel):
+        return figure(rows, (workload, kernel), "median_s")
+
+    def track_against_torch(self, rows, workload, kernel):
+        return round(1 / figure(rows, (workload, kernel), "speedup"), 4)
+
+    track_time.unit, track_time.pretty_name = "seconds", "Time of one product"
+    track_against_torch.unit, track_against_torch.pretty_name = "x torch's", "Time of one product against torch's"
 
 
-class Calls:
-    """Wall time and memory of single kernels, as asv takes them."""
+class Small(_Rounds):
+    """The quick preset's products."""
 
-    params = (WORKLOADS, KERNELS)
-    param_names = ("workload", "kernel")
-    rounds = 2  # commits that are compared take turns
-    repeat = (3, 15, 0.25)
-    sample_time = 0.004
-    warmup_time = 1.0
-
-    def time_matmul(self, workload, kernel):
-        function, a, b = prepared(workload, kernel)
-        function(a, b)
-
-    def peakmem_matmul(self, workload, kernel):
-        function, a, b = prepared(workload, kernel)
-        function(a, b)
-
-    time_matmul.pretty_name = "Time of one product"
-    peakmem_matmul.pretty_name = "Peak memory of a process that makes one product"
-
-
-class Rounds:
-    """Rates and ratios of all kernels, paired with the baseline in randomised rounds."""
-
-    params = (WORKLOADS, KERNELS)
-    param_names = ("workload", "kernel")
+    params, param_names = (SMALL, KERNELS), ("workload", "kernel")
 
     def setup_cache(self):
-        import matmulbench
-
-        measured = matmulbench.measure(KERNELS, WORKLOADS, budget_s=4)
-        return {(row["workload"], row["kernel"]): row for row in measured.to_dict("records")}
+        return by_cell(matmulbench.measure(KERNELS, SMALL, budget_s=BUDGET_S), *self.param_names)
 
     setup_cache.timeout = 300
 
-    def track_gflops(self, cached, workload, kernel):
-        return figure(cached[workload, kernel], "gflops")
 
-    def track_roof_percent(self, cached, workload, kernel):
-        return figure(cached[workload, kernel], "roof_percent")
+class Layers(_Rounds):
+    """All products of a training step on all 50,000 rows of MNIST."""
 
-    def track_speedup(self, cached, workload, kernel):
-        return figure(cached[workload, kernel], "speedup")
+    params, param_names = (LAYERS, KERNELS), ("workload", "kernel")
 
-    track_gflops.unit, track_gflops.pretty_name = "GFLOP/s", "Rate of one product"
-    track_roof_percent.unit, track_roof_percent.pretty_name = "% of roof", "Share of the machine's roof"
-    track_speedup.unit, track_speedup.pretty_name = "x torch", "Speedup of one product against torch"
+    def setup_cache(self):
+        return by_cell(matmulbench.measure(KERNELS, LAYERS, budget_s=BUDGET_S), *self.param_names)
+
+    setup_cache.timeout = 300
 
 
 class Verification:
     """The largest rounding error found, in units of its bound."""
 
-    params = (KERNELS,)
-    param_names = ("kernel",)
+    params, param_names = (KERNELS,), ("kernel",)
 
     def setup_cache(self):
-        import matmulbench
-
-        verified = matmulbench.verify(KERNELS, dtypes=["float32"], effort="quick")
-        return {row["kernel"]: {**row, "reason": row["finding"]} for row in verified.to_dict("records")}
+        return by_cell(matmulbench.verify(KERNELS, "float32", effort="quick"), *self.param_names)
 
     setup_cache.timeout = 300
 
-    def track_residual(self, cached, kernel):
-        return figure(cached[kernel], "residual")
+    def track_residual(self, rows, kernel):
+        return figure(rows, (kernel,), "residual")
 
     track_residual.unit, track_residual.pretty_name = "k·u·(|A||B|)", "Largest rounding error, in units of its bound"
 
 
 class Training:
-    """What a kernel buys a training step, paired with the baseline's."""
+    """What a training step takes with each kernel, paired with the baseline's."""
 
-    params = ([TASK], KERNELS)
-    param_names = ("task", "kernel")
+    params, param_names = ([TASK], KERNELS), ("task", "kernel")
 
     def setup_cache(self):
-        import matmulbench
-
-        trained = matmulbench.train(TASK, KERNELS, budget_s=12)
-        return {(row["task"], row["kernel"]): row for row in trained.to_dict("records")}
+        return by_cell(matmulbench.train(TASK, KERNELS, budget_s=12), *self.param_names)
 
     setup_cache.timeout = 300
 
-    def track_step_speedup(self, cached, task, kernel):
-        return figure(cached[task, kernel], "measured_speedup")
+    def track_step_time(self, rows, task, kernel):
+        return figure(rows, (task, kernel), "step_s")
 
-    track_step_speedup.unit, track_step_speedup.pretty_name = "x torch", "Speedup of a training step against torch"
+    def track_step_against_torch(self, rows, task, kernel):
+        return round(1 / figure(rows, (task, kernel), "measured_speedup"), 4)
+
+    track_step_time.unit, track_step_time.pretty_name = "seconds", "Time of a training step"
+    track_step_against_torch.unit = "x torch's"
+    track_step_against_torch.pretty_name = "Time of a training step against torch's"

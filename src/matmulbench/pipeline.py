@@ -25,7 +25,7 @@ from matmulbench.arguments import (
 )
 from matmulbench.errors import UsageError, unknown
 from matmulbench.isolation import IMPORT_S, Host, LostError
-from matmulbench.isolation.requests import Examine, LoadKernel, OpenReferee, OpenWorkload, TraceModel
+from matmulbench.isolation.requests import Calibrate, LoadKernel, MeasureRoof, OpenReferee, OpenWorkload, TraceModel
 from matmulbench.ladder import BASELINE, LADDER
 from matmulbench.ladder.plugins import find_kernel, kernels
 from matmulbench.measurement.cells import (
@@ -42,6 +42,7 @@ from matmulbench.training.accounting import train_kernels
 from matmulbench.training.tasks import TASKS, check_options
 from matmulbench.verification import agreement, verify_kernel
 from matmulbench.verification.effort import EFFORTS
+from matmulbench.verification.remembered import Remembered
 from matmulbench.workload import DTYPES, FIRST, Workload
 
 if TYPE_CHECKING:
@@ -203,11 +204,10 @@ def carry_out(job: Job, sink: Sink, progress: Progress = lambda text, seconds: N
     with ExitStack() as hosts:
         timing = [hosts.enter_context(Host(threads, job.import_s)) for threads in job.threads]
         if job.workloads:
-            for host in timing:
-                host.warm(OpenReferee, OpenWorkload)  # while there is nothing to disturb
+            # While there is nothing to disturb; for the next thread count, there will be.
+            timing[0].warm(OpenReferee, OpenWorkload, MeasureRoof, first=Calibrate())
         # With one thread a race would not show.
         with Host(max(2, *job.threads), job.import_s, spin=False) as host:
-            host.warm(Examine)
             verified = _verify(job, host, sink, progress)
         for host in timing:
             _measure(job, host, sink, progress, verified)
@@ -216,14 +216,21 @@ def carry_out(job: Job, sink: Sink, progress: Progress = lambda text, seconds: N
 
 def _verify(job: Job, host: Host, sink: Sink, progress: Progress) -> Verified:
     verified: Verified = {}
+    remembered = Remembered(host.threads)
     for dtype in job.all_dtypes:
         for spec in job.specs:
-            progress(f"verify {spec} {dtype}", VERIFY_S.get(job.effort, 300.0))
             if done := sink.done("verification", kernel=spec, dtype=dtype):
                 verified[spec, dtype] = VerificationRow(**done)
                 continue
-            verified[spec, dtype] = verify_kernel(host, spec, dtype, job.effort)
-            sink.add("verification", verified[spec, dtype])
+            # Who asks for nothing else wants it done.
+            row = remembered.recall(spec, dtype, job.effort) if job.workloads or job.trainings else None
+            known = row is not None
+            progress(f"verify {spec} {dtype}{': remembered' * known}", VERIFY_S.get(job.effort, 300.0))
+            if not row:
+                row = verify_kernel(host, spec, dtype, job.effort)
+                remembered.note(row, job.effort)
+            verified[spec, dtype] = row
+            sink.add("verification", row, remembered=known)
     return verified
 
 

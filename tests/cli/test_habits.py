@@ -244,11 +244,11 @@ def test_no_color_and_a_dumb_terminal() -> None:
     assert on_terminal(TERM="dumb").split("\r\n")[:3] == ["first [step]", "warning: it is hot", "second step"]
 
 
-def test_verifying_and_training_say_what_they_do() -> None:
+def test_verifying_and_training_say_what_they_do() -> None:  # and what is known is not done again
     said: list[str] = []
     verify("torch", ["float32"], "quick", progress=said.append)
     train("breast-cancer", "torch", budget_s=0.5, progress=said.append)
-    assert said == ["verify torch float32", "verify torch float32", "train breast-cancer, 1 thread"]
+    assert said == ["verify torch float32", "verify torch float32: remembered", "train breast-cancer, 1 thread"]
 
 
 def test_quiet_says_nothing() -> None:

@@ -25,6 +25,12 @@ def delayed(a, b):
     end = time.perf_counter() + 200e-6
     while time.perf_counter() < end: pass
     return a @ b
+def paced(a, b):
+    time.sleep(2e-4 * a.shape[0])
+    return a @ b
+def slow(a, b):
+    time.sleep(4e-3 * a.shape[0])
+    return a @ b
 def raises(a, b): raise RuntimeError("no such luck")
 def dies(a, b): os.abort()
 def unwritten(a, b): return torch.empty(a.shape[0], b.shape[1])
@@ -110,6 +116,27 @@ def test_a_slow_kernel_is_timed_in_full_where_that_is_asked(host: Host) -> None:
         host, workload, ["triple-loop"], same, 0.4, settings=Settings(1e-3, never_extrapolate=(same,))
     )
     assert {cell.row.kernel: cell.row.extrapolated for cell in cells} == {same: False, "triple-loop": True}
+
+
+@pytest.mark.parametrize(
+    ("budget_s", "predicted", "left_out"),
+    [
+        (4.0, {"slow", "triple-loop"}, None),
+        (0.6, {"slow"}, "triple-loop"),
+        (0.1, {"paced", "slow", "triple-loop"}, None),
+    ],
+)
+def test_where_the_baseline_would_be_predicted_the_slowest_rungs_are_left_out(
+    host: Host, own: str, budget_s: float, predicted: set[str], left_out: str | None
+) -> None:
+    specs = ["torch", "triple-loop", f"{own}:slow"]  # beside a baseline of 40 ms: 5 s and 0.8 s
+    cells = measure_cells(host, Workload(200, 64, 64), specs, f"{own}:paced", budget_s)
+    rows = {cell.row.kernel.rpartition(":")[2]: cell.row for cell in cells}
+    assert all(row.status == Status.OK for row in rows.values())
+    assert {kernel for kernel, row in rows.items() if row.extrapolated} - {"torch"} == predicted
+    assert {"paced", "torch", "slow", "triple-loop"} - set(rows) == ({left_out} if left_out else set())
+    said = [text for text in cells[0].extra["warnings"] if text.startswith("budget: ")]
+    assert [f"left out are the slowest, {left_out};" in text for text in said] == [True] * bool(left_out)
 
 
 def test_a_delay_makes_a_kernel_slower(host: Host, own: str) -> None:

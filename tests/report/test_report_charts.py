@@ -14,6 +14,7 @@ from matplotlib.transforms import Bbox
 
 from matmulbench.report.charts import ladder, rates, save_charts, training
 from matmulbench.report.charts.style import MUTED, RC, styles
+from matmulbench.report.queries import matmul_speedup
 from matmulbench.results.folder import Results, load_results
 from matmulbench.workload import PRESETS, Workload
 
@@ -210,3 +211,9 @@ def test_only_the_charts_load_matplotlib_and_nothing_loads_torch(module: str) ->
     name = ".".join(filter(None, ["matmulbench.report", module]))
     code = f"import sys, {name}; sys.exit('matplotlib' in sys.modules or 'torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_share_that_noise_brought_below_zero_gives_no_speedup_of_products() -> None:
+    reference = {"step_s": 1.0, "matmul_share": 0.5}
+    assert matmul_speedup({"step_s": 2.0, "matmul_share": 0.5}, reference) == 0.5
+    assert matmul_speedup({"step_s": 2.0, "matmul_share": -22.6}, reference) is None

@@ -53,12 +53,17 @@ def test_asv_skips_are_no_rows() -> None:
     ]
 
 
-def test_what_asv_tracks_is_no_time(asv: Path) -> None:
+def test_what_asv_tracks_in_another_unit_is_no_time(asv: Path) -> None:
     def track(content: Any) -> None:
         times = content["results"]["ladder.Calls.time_matmul"]
         content["results"] = {"ladder.Calls.peakmem_matmul": [[1e8] * 6, *times[1:]], **content["results"]}
 
     change(asv / ASV_RUN, track)
+    assert read_front_end(asv) == read_front_end(HERE / "asv")
+
+
+def test_what_asv_tracks_in_seconds_is_a_time(asv: Path) -> None:
+    change(asv / "benchmarks.json", lambda content: content["ladder.Calls.time_matmul"].update(type="track"))
     assert read_front_end(asv) == read_front_end(HERE / "asv")
 
 

@@ -214,7 +214,9 @@ def measure(
     workload: Workloads = None,
     threads: Threads = "1",
     baseline: Baseline = BASELINE,
-    budget: Annotated[float, typer.Option(help="seconds for each workload")] = 10.0,
+    budget: Annotated[
+        float, typer.Option(help="seconds for each workload; where they are too few, slow rungs are left out")
+    ] = 10.0,
     dtype: Dtype = None,
     cold: Annotated[bool, typer.Option("--cold", help="evict the operands from the caches before each call")] = False,
     import_timeout: ImportTimeout = 20.0,

@@ -25,6 +25,7 @@ from matmulbench.isolation.requests import (
     RunBlock,
     StartRound,
 )
+from matmulbench.ladder import LADDER
 from matmulbench.measurement import operands
 from matmulbench.measurement.conditions import Conditions
 from matmulbench.measurement.cost import Cost, extrapolate
@@ -38,6 +39,7 @@ from matmulbench.workload import ITEMSIZE, Workload
 EXTRAPOLATION_ERROR = 0.05  # more than the audit's extrapolations miss by, nine times of ten at least
 BLOCK_S = 0.004  # well above the timer's resolution, short against the machine's drift
 RETAINED_BYTES = 2**20  # results of a block, which are all kept, so that any may be checked
+_CALLS_WHOLE = 4  # that must fit into a kernel's share of the budget, or it is timed on a sub-problem
 _WARM_S, _WARM_CALLS = 0.001, 8  # how long, and how often at most, a kernel is called before a block
 _ALIKE = 0.5  # of the baseline's time for a call, up to its double: such kernels get the same number of calls a block
 _CHECKED, _CHECKED_SHARE = 0.5, 0.2  # of the blocks, and of the time, at most
@@ -335,7 +337,8 @@ def measure_cells(
     """Measure ``specs`` on ``workload`` in rounds paired with ``baseline``; return a cell for each.
 
     ``budget_s`` is for all kernels together. Without a ``baseline``, or where it fails, there are times and no
-    speedups. A kernel that kills or hangs its process costs its own cell alone.
+    speedups. A kernel that kills or hangs its process costs its own cell alone. Where the budget is too short to time
+    the baseline whole, the slowest rungs of the ladder are left out, and have no cell; a warning says so.
 
     Raises
     ------
@@ -344,7 +347,7 @@ def measure_cells(
     """
     start = perf_counter()
     everyone = list(dict.fromkeys([*([baseline] if baseline else []), *specs]))
-    limit_s = settings.limit_s or budget_s / (4 * max(1, len(everyone)))
+    limit_s = settings.limit_s or budget_s / (_CALLS_WHOLE * len(everyone))
     peers: list[Seal] = []
     referee = Referee(host, workload, peers)
     candidates = [
@@ -358,6 +361,7 @@ def measure_cells(
         for one in candidates:
             one.attempt(one.enter)
         base = next((one for one in candidates if one.name == baseline and not one.failure), None)
+        room_made = None if settings.limit_s else _make_room(candidates, base, budget_s)
         _align(candidates, base)
         for one in candidates:
             if not one.failure:
@@ -367,15 +371,48 @@ def measure_cells(
         analyses = run_rounds(candidates, base, deadline, referee.start_round, seed)
         warnings = conditions.warnings(list(referee.calibration.values()))
         base = None if base and base.failure else base
-        return [
+        cells = [
             _cell(one, base, analyses, len(candidates) - 1, _above(roof, one, host), warnings, baseline)
             for one in candidates
         ]
+        if room_made:
+            cells[0].extra["warnings"] = [*warnings, room_made]
+        return cells
     finally:
         for one in candidates:
             one.close()
             os.close(one.output)
         referee.close()
+
+
+def _make_room(candidates: list[KernelCandidate], base: KernelCandidate | None, budget_s: float) -> str | None:
+    """Where a share of the budget is too short to time the baseline whole, do without predictions; say what that costs.
+
+    A ratio to a predicted time says little. Kernels are then timed whole, the fastest first, as long as the budget has
+    room; the other rungs of the ladder are removed. A user's own kernel stays, predicted if need be; and all stay as
+    they are if the whole budget is too short for the baseline.
+    """
+    if not base or not base.cost or not base.extrapolated or _CALLS_WHOLE * base.cost.full_s > budget_s:
+        return None
+    costs_s = {one: _CALLS_WHOLE * one.cost.full_s for one in candidates if one.cost and not one.failure}
+    enough_s, left_s, left_out = len(candidates) * costs_s[base], budget_s, []
+    for one in sorted(costs_s, key=lambda one: (one is not base, costs_s[one])):
+        if costs_s[one] <= left_s:
+            left_s -= costs_s[one]
+            if one.extrapolated:
+                one.limit_s = None
+                one.attempt(one.enter)
+        elif one.name in {rung.name for rung in LADDER}:
+            left_out.append(one.name)
+            one.close()
+            os.close(one.output)
+            candidates.remove(one)
+    if not left_out:
+        return None
+    return (
+        f"budget: {budget_s:g} s are too short to time {base.name} whole on {base.workload} beside all others; left "
+        f"out are the slowest, {', '.join(left_out)}; a budget of {enough_s:.2g} s has room"
+    )
 
 
 def _trial(one: KernelCandidate) -> None:

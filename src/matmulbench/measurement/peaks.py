@@ -35,7 +35,7 @@ def _fma_gflops(dtype: str, threads: int) -> float:
         run_fma(threads, iterations, x)
         return perf_counter() - start
 
-    while min(seconds() for _ in range(3)) < 0.004:
+    while min(seconds() for _ in range(3)) < 0.002:
         iterations *= 2
     # The fastest: a roof is what the machine can do, and noise only ever slows it down.
     return flop * iterations / min(seconds() for _ in range(60)) / 1e9

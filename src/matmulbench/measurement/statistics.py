@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+from scipy import special  # scipy.stats would take half a second to import
 
 CONFIDENCE = 0.95
 FALSE_ALARM = 0.01  # how often a verdict may be wrong, over all kernels of a workload
@@ -79,12 +79,13 @@ def median_interval(samples: npt.ArrayLike, confidence: float = CONFIDENCE) -> I
         return Interval(median, -np.inf, np.inf)
     effective = max(2.0, n / autocorrelation_time(values))
     # The interval from the r-th smallest to the r-th largest covers with 1 − 2·P(Binomial(n, ½) < r).
-    rank = int(stats.binom.ppf((1 - confidence) / 2, int(effective), 0.5))
+    tosses = int(effective)
+    rank = int(np.searchsorted(special.bdtr(np.arange(tosses + 1), tosses, 0.5), (1 - confidence) / 2))
     ordered = np.sort(values)
     below = max(0, int(np.floor(rank * n / effective)) - 1)
     low, high = float(ordered[below]), float(ordered[n - 1 - below])
     if rank == 0:
-        reach = float(stats.t.ppf((1 + confidence) / 2, effective - 1) * values.std(ddof=1) / np.sqrt(effective))
+        reach = float(special.stdtrit(effective - 1, (1 + confidence) / 2) * values.std(ddof=1) / np.sqrt(effective))
         low, high = min(low, median - reach), max(high, median + reach)
     return Interval(median, low, high)
 

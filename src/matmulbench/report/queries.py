@@ -167,7 +167,7 @@ def matmul_speedup(row: Row, reference: Row | None) -> float | None:
     if reference is None:
         return None
     times = [(known(each["step_s"]), known(each["matmul_share"])) for each in (reference, row)]
-    products = [step * share for step, share in times if step and share]
+    products = [step * share for step, share in times if step and share and share > 0]  # noise may bring it below 0
     return products[0] / products[1] if len(products) == 2 else None
 
 

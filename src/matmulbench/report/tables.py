@@ -268,8 +268,9 @@ def front_end_table(results: Results, front_ends: Sequence[FrontEnd]) -> Table:
         for one in front_ends
     ]
     caveat = (
-        "Medians. asv and pytest-benchmark time one kernel after the other, so that whatever the machine did meanwhile "
-        "is in their figures; matmulbench takes all kernels in turns. Read no ratio between kernels from theirs"
+        "Medians. pytest-benchmark and asv's `time_` benchmarks time one kernel after the other, so that whatever the "
+        "machine did meanwhile is in their figures; matmulbench takes all kernels in turns. Read no ratio between "
+        "kernels from theirs"
     )
     theirs = [(one.name, row.workload, row.kernel, row.median_s) for one in front_ends for row in one.rows]
     return others_table("Front ends side by side", results, theirs, "; ".join([caveat, *origins]))

@@ -51,8 +51,7 @@ def read_front_end(path: Path) -> FrontEnd:
     Returns
     -------
     FrontEnd
-        rows with ``median_s``, ``min_s`` (pytest-benchmark alone), ``samples`` and ``gflops``, and no speedup: the
-        kernels were not timed side by side.
+        rows with ``median_s``, ``min_s`` (pytest-benchmark alone), ``samples`` and ``gflops``, and no speedup.
 
     Raises
     ------
@@ -143,15 +142,15 @@ def _pytest_benchmark_row(benchmark: dict[str, Any]) -> MeasurementRow | None:
 
 
 def _asv_parameters(path: Path) -> _Parameters:
-    """Return the parameters' names of the timed benchmarks that have a workload and a kernel."""
+    """Return the parameters' names of the benchmarks in seconds that have a workload and a kernel."""
     content = read_json(path)
     if not isinstance(content, dict):
         raise FrontEndError(f"file {path} is not what asv writes: expected an object, found {type(content).__name__}")
-    timed = {"type": str, "param_names": list[str]}
+    timed = {"unit": str, "param_names": list[str]}
     return {
         name: each["param_names"]
         for name, each in content.items()
-        if conforms(each, timed) and each["type"] == "time" and sorted(each["param_names"]) == ["kernel", "workload"]
+        if conforms(each, timed) and each["unit"] == "seconds" and sorted(each["param_names"]) == ["kernel", "workload"]
     }
 
 

@@ -1,0 +1,92 @@
+"""The built-in kernels that were found right before, kept in the user's cache: they need not be verified every time.
+
+An entry holds for one state of things: source of the package, versions of the libraries, processor and what chooses a
+library's kernels. A user's own kernel is never remembered, and only the parent reads and writes the file, so that no
+kernel gains by writing there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from matmulbench.errors import UsageError
+from matmulbench.ladder import LADDER
+from matmulbench.results.files import read_json
+from matmulbench.results.machine import describe_machine, library_versions
+from matmulbench.results.schema import VerificationRow, conforms
+from matmulbench.status import Status
+from matmulbench.verification.effort import EFFORTS
+
+_KEPT = 500  # entries; the oldest, most likely of another source, go
+_BUILT_IN = frozenset(rung.name for rung in LADDER)
+_EFFORTS = list(EFFORTS)  # from the smallest to the largest
+_CHOOSES_KERNELS = ("ATEN_", "BLIS_", "DNNL_", "MKL_", "NUMBA_", "ONEDNN_", "OPENBLAS_")  # how variables begin
+
+
+class Remembered:
+    """What is known of the built-in kernels at a thread count; a file that cannot be used is passed over in silence."""
+
+    def __init__(self, threads: int) -> None:
+        import pooch
+
+        self._path = Path(pooch.os_cache("matmulbench")) / "verified.json"
+        self._state = f"{threads} {_state()}"
+        self._entries = self._read()
+
+    def recall(self, kernel: str, dtype: str, effort: str) -> VerificationRow | None:
+        """Return the row of an earlier verification, of this effort or a larger one."""
+        entry: Any = self._entries.get(self._key(kernel, dtype))
+        if kernel not in _BUILT_IN or not conforms(entry, {"effort": str, "row": VerificationRow}):
+            return None
+        row = VerificationRow(**entry["row"])
+        enough = entry["effort"] in _EFFORTS[_EFFORTS.index(effort) :]
+        return row if enough and (row.kernel, row.dtype, row.status) == (kernel, dtype, Status.OK) else None
+
+    def note(self, row: VerificationRow, effort: str) -> None:
+        """Keep the row of a built-in kernel that is right; forget what was kept of one that is not."""
+        right = row.status == Status.OK
+        if row.kernel not in _BUILT_IN or (right and self.recall(row.kernel, row.dtype, effort)):
+            return
+        self._entries = self._read()  # with what others have written meanwhile
+        self._entries.pop(key := self._key(row.kernel, row.dtype), None)
+        if right:
+            self._entries[key] = {"effort": effort, "row": asdict(row)}
+        if self._path.is_absolute():  # else there is no home
+            self._write()
+
+    def _key(self, kernel: str, dtype: str) -> str:
+        return f"{kernel} {dtype} {self._state}"
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            content = read_json(self._path)
+        except UsageError:
+            return {}
+        return content if isinstance(content, dict) else {}
+
+    def _write(self) -> None:
+        beside = self._path.with_suffix(f".{os.getpid()}")
+        with suppress(OSError):
+            try:
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                beside.write_text(json.dumps(dict(list(self._entries.items())[-_KEPT:])))
+                beside.replace(self._path)  # whoever reads meanwhile finds the old one whole
+            finally:
+                beside.unlink(missing_ok=True)
+
+
+def _state() -> str:
+    """Return a checksum of all that a verdict may depend on."""
+    package = Path(__file__).parents[1]
+    rooms = (package / room for room in ("isolation", "ladder", "verification"))
+    chosen = sorted(item for item in os.environ.items() if item[0].startswith(_CHOOSES_KERNELS))
+    checksum = hashlib.sha256(repr((library_versions(), describe_machine(), chosen)).encode())
+    for path in sorted([*package.glob("*.py"), *(path for room in rooms for path in room.rglob("*.py"))]):
+        checksum.update(path.read_bytes())
+    return checksum.hexdigest()
