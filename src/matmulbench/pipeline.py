@@ -467,7 +467,7 @@ def compare_results(
 
 def measure(
     kernels: Kernels,
-    workloads: Workload | str | tuple[int, int, int] | Iterable[Workload | str | tuple[int, int, int]] = str(FIRST),
+    workloads: Workload | str | tuple[int, ...] | Iterable[Workload | str | tuple[int, ...]] = str(FIRST),
     *,
     dtype: str = "float32",
     threads: str | int | Iterable[int] = 1,
@@ -484,7 +484,8 @@ def measure(
     kernels
         a function, a name or ``path/to/file.py:function``, or several of them.
     workloads
-        one or several: a text such as ``5x784x10`` or ``50x50000x784:TN``, a tuple (m, k, n) or a ``Workload``.
+        one or several: a text such as ``5x784x10``, ``50x50000x784:TN`` or, of a batch, ``32*128x64x128``, a tuple
+        (m, k, n) or (batch, m, k, n), or a ``Workload``.
     dtype
         of the workloads that say none.
     threads
@@ -504,7 +505,7 @@ def measure(
     -------
     pandas.DataFrame
         a row per thread count, workload and kernel. What was timed: ``workload``, ``m``, ``k``, ``n``, ``layout``,
-        ``dtype``, ``threads``, ``kernel``; what became of it: ``status``, ``extrapolated``, ``reason``; seconds a
+        ``dtype``, ``threads``, ``kernel``, ``batch``; what became of it: ``status``, ``extrapolated``, ``reason``; seconds a
         call: ``median_s``, ``ci_low_s``, ``ci_high_s``, ``min_s``, over so many rounds: ``samples``; the baseline's
         time over the kernel's: ``speedup``, ``speedup_ci_low``, ``speedup_ci_high``, ``verdict``; GFLOP/s:
         ``gflops``, ``roof_gflops``; percent: ``roof_percent``; seconds: ``setup_s``, where a kernel prepares b ahead,
@@ -569,7 +570,7 @@ def train(
         ``status``, ``extrapolated``, ``steps``, ``reason``; seconds a step: ``step_s``, ``step_ci_low_s``,
         ``step_ci_high_s``; from 0 to 1: ``matmul_share``, ``train_accuracy``, ``test_accuracy``; the baseline's step
         over the kernel's: ``predicted_speedup``, ``measured_speedup``, ``measured_ci_low``, ``measured_ci_high``; no
-        unit: ``final_loss``, ``loss_deviation``. See :class:`~matmulbench.results.schema.TrainingRow`.
+        unit: ``final_loss``, ``loss_deviation``; seconds: ``compile_s``, of ``torch.compile`` alone. See :class:`~matmulbench.results.schema.TrainingRow`.
 
     Raises
     ------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ class Effort:
 
     def budget_s(self, workload: Workload) -> float:
         """Return how many seconds are spent on measuring ``workload``."""
-        if (workload.m, workload.k, workload.n) == (FIRST.m, FIRST.k, FIRST.n):
+        if replace(workload, layout=FIRST.layout, dtype=FIRST.dtype) == FIRST:
             return self.first_s
         return self.large_s if workload.flop > 1e9 else self.workload_s
 

@@ -13,7 +13,7 @@ from matmulbench.results.schema import TABLES, MeasurementRow, Positive, Status,
 
 FUNCTIONS = {"verification": matmulbench.verify, "measurements": matmulbench.measure, "training": matmulbench.train}
 HOWTO = Path(__file__).parents[2] / "docs" / "howto" / "own-kernel.md"
-FAILED = MeasurementRow("5x784x10", 5, 784, 10, "NN", "float32", 1, "mine.py:matmul", "crashed", reason="SIGSEGV")
+FAILED = MeasurementRow("5x784x10", 5, 784, 10, "NN", "float32", 1, "mine.py:matmul", status="crashed", reason="SIGSEGV")
 
 
 @pytest.mark.parametrize("table", TABLES)

@@ -125,7 +125,7 @@ def chart_name(stem: str, dtype: str, threads: int, results: Results) -> str:
     several = (
         len({int(each) for table in ("measurements", "training") for each in results.tables[table]["threads"]}) > 1
     )
-    parts = [stem.replace(":", "-"), *([dtype] if dtype != "float32" else []), *([f"t{threads}"] if several else [])]
+    parts = [stem.translate({ord(":"): "-", ord("*"): "x"}), *([dtype] if dtype != "float32" else []), *([f"t{threads}"] if several else [])]
     return "-".join(parts)
 
 

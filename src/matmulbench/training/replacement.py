@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from matmulbench.ladder import Kernel
-from matmulbench.ladder.plugins import load_kernel
+from matmulbench.ladder.plugins import load_kernel, over_batches
 from matmulbench.ladder.torch_matmul import matmul as torch_matmul
 from matmulbench.workload import DTYPES
 
@@ -30,10 +30,10 @@ _TAKEN = frozenset(getattr(torch, name) for name in DTYPES)
 
 @dataclass(eq=False)
 class _Block:
-    """What a block asked for: its kernel, whether that takes batches, and what is called with each product's time."""
+    """What a block asked for: its kernel, what does batches, and what is called with each product's time."""
 
     kernel: Kernel | None  # None is torch's own: called by its name, it would come back here
-    batched: bool
+    on_batches: Kernel
     record: Record | None
 
 
@@ -64,10 +64,7 @@ def _multiply(block: _Block, a: Tensor, b: Tensor) -> Tensor:
     b = b.detach() if b.requires_grad else b
     _multiplying = True
     try:
-        if a.dim() == 2 or block.batched:
-            c = block.kernel(a, b)
-        else:
-            c = torch.stack(list(map(block.kernel, a.unbind(), b.unbind())))
+        c = block.kernel(a, b) if a.dim() == 2 else block.on_batches(a, b)
     finally:
         _multiplying = False
     if not isinstance(c, Tensor):
@@ -153,7 +150,7 @@ def products_by(kernel: Kernel, record: Record | None = None) -> Iterator[None]:
     """Do what :func:`replaced` says with a kernel that is loaded."""
     global _library
     of_torch = kernel in (torch.mm, torch.matmul, torch_matmul)
-    block = _Block(None if of_torch else kernel, getattr(kernel, "batched", False), record)
+    block = _Block(None if of_torch else kernel, over_batches(kernel), record)
     with _lock:
         _active.append(block)
         if not _library:

@@ -46,16 +46,12 @@ class TimedKernel:
 
 @dataclass(frozen=True)
 class StepProduct:
-    """One kind of product in a step, done ``count`` times for each of ``batch`` pairs of matrices."""
+    """One kind of product in a step, done ``count`` times."""
 
     layer: int  # counted from 1
     which: str
     workload: Workload
-    batch: int = 1
     count: int = 1
-
-    def __str__(self) -> str:
-        return f"{self.batch}*{self.workload}" if self.batch > 1 else str(self.workload)
 
 
 class Trainer(Protocol):

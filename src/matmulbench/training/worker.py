@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from matmulbench.ladder import Kernel
-from matmulbench.ladder.plugins import load_kernel
+from matmulbench.ladder.plugins import load_kernel, over_batches
 from matmulbench.measurement.cost import learn_cost
 from matmulbench.measurement.stopwatch import Stopwatch
 from matmulbench.measurement.worker import only_between_turns, wait_for_turn
@@ -51,7 +51,7 @@ def open_training(task: str, spec: str | None, seed: int, data_dir: str | None, 
     only_between_turns()
     _desks[:] = [_Desk(problem, kernel, process_state(), trainer, block)]
     kernel = kernel or torch.matmul
-    return [one.batch * one.count * predict_seconds(kernel, one.workload) for one in problem.products()]
+    return [one.count * predict_seconds(kernel, one.workload) for one in problem.products()]
 
 
 def predict_seconds(kernel: Kernel, product: Workload) -> float:
@@ -60,16 +60,19 @@ def predict_seconds(kernel: Kernel, product: Workload) -> float:
     One step of the triple loop may take a minute, or half a day: a slow kernel must not be met unprepared.
     """
 
-    def ones(rows: int, columns: int, transposed: bool) -> Tensor:
+    def ones(batch: int, rows: int, columns: int, transposed: bool) -> Tensor:
         # Ones, for random numbers take longer to draw than many kernels take to multiply them.
         shape = (columns, rows) if transposed else (rows, columns)
-        drawn = torch.ones(shape, dtype=getattr(torch, product.dtype))
-        return drawn.t() if transposed else drawn
+        made = torch.ones((batch, *shape)[-rank:], dtype=getattr(torch, product.dtype))
+        return made.mT if transposed else made
 
     def operands(problem: Workload) -> tuple[Tensor, Tensor]:
         left, right = (letter == "T" for letter in problem.layout)
-        return ones(problem.m, problem.k, left), ones(problem.k, problem.n, right)
+        return ones(problem.batch, problem.m, problem.k, left), ones(problem.batch, problem.k, problem.n, right)
 
+    rank = 3 if product.batch > 1 else 2
+    if rank == 3:
+        kernel = over_batches(kernel)
     return learn_cost(kernel, product, _ENOUGH_S, operands, largest_bytes=_LARGE).full_s
 
 
