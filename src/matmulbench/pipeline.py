@@ -87,12 +87,16 @@ class Rows:
 
 @dataclass(frozen=True)
 class Training:
-    """One training: ``task`` names it or a model's factory; ``budget_s`` is for all kernels together."""
+    """One training: ``task`` names it or a model's factory; ``budget_s`` is for all kernels together.
+
+    With ``compare_compile``, ``torch.compile`` takes part beside the kernels.
+    """
 
     task: str
     budget_s: float
     data_dir: str | None = None
     options: dict[str, Any] = field(default_factory=dict)
+    compare_compile: bool = False
 
     @property
     def dtype(self) -> str:
@@ -285,6 +289,7 @@ def _train(job: Job, host: Host, sink: Sink, progress: Progress, verified: Verif
                 job.seed,
                 training.data_dir,
                 training.options,
+                training.compare_compile,
             )
         except LostError as error:
             lost = [TrainingRow(task, spec, host.threads, Status.LOST, reason=str(error)) for spec in right]
@@ -538,6 +543,7 @@ def train(
     seed: int = 0,
     data_dir: str | None = None,
     import_timeout_s: float = IMPORT_S,
+    compare_compile: bool = False,
     progress: Callable[[str], None] = lambda text: None,
     **options: Any,
 ) -> pd.DataFrame:
@@ -558,6 +564,9 @@ def train(
         seconds for all kernels together.
     import_timeout_s
         seconds that the import of a kernel or a model may take.
+    compare_compile
+        whether to add a row for the same model under ``torch.compile``; to compile takes up to minutes, on top of
+        ``budget_s``.
     progress
         is called with what comes next.
     options
@@ -581,7 +590,7 @@ def train(
         kernel_specs(kernels),
         kernel_specs(baseline)[0],
         thread_counts(threads),
-        trainings=(Training(spec_of(task, "model"), budget_s, data_dir, options),),
+        trainings=(Training(spec_of(task, "model"), budget_s, data_dir, options, compare_compile),),
         seed=seed,
         import_s=import_timeout_s,
     )

@@ -68,6 +68,9 @@ Workloads = Annotated[
     ),
 ]
 Threads = Annotated[str, typer.Option(envvar="MATMULBENCH_THREADS", help="thread counts, such as 1 or 1,2")]
+CompareCompile = Annotated[
+    bool, typer.Option("--compare-compile", help="train under torch.compile, too; to compile may take minutes")
+]
 Dtype = Annotated[str | None, typer.Option(help="float32 or float64", **_DTYPE)]
 Dtypes = Annotated[
     list[str] | None, typer.Option("--dtype", help="float32 or float64; repeatable; both, if not named", **_DTYPE)

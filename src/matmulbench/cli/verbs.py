@@ -15,6 +15,7 @@ from matmulbench.audit import MEASUREMENT, PARTS
 from matmulbench.cli.command import app
 from matmulbench.cli.options import (
     Baseline,
+    CompareCompile,
     DataDir,
     Dtype,
     Dtypes,
@@ -263,6 +264,7 @@ def train(
     baseline: Baseline = BASELINE,
     budget: Annotated[float, typer.Option(help="seconds for the whole task")] = 30.0,
     data_dir: DataDir = None,
+    compare_compile: CompareCompile = False,
     import_timeout: ImportTimeout = 20.0,
     format: Format = "table",
     quiet: Quiet = False,
@@ -292,6 +294,7 @@ def train(
         seed=seed,
         data_dir=data_dir,
         import_timeout_s=import_timeout,
+        compare_compile=compare_compile,
         **{name: value for name, value in options.items() if value is not None},
     )
     _work(work, quiet, format, partial(training_table, baseline=baseline))

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from matmulbench.report.formatting import compared, count, factor, known, percent, rate, seconds, text
 from matmulbench.report.queries import (
-    TORCH_NN,
+    NO_KERNELS,
     Row,
     amdahl_limit,
     baseline_of,
@@ -171,7 +171,7 @@ def _between(best: Row, slowest: Row, baseline: str) -> str:
 def _best_step(results: Results, baseline: str, label: dict[str, str]) -> Iterator[str]:
     """Say of each training what the best of the ladder buys; what the user's kernels buy is said of each."""
     for (task, threads), rows in tasks(results.training).items():
-        no_rungs = [baseline, TORCH_NN, *users(kernels_of(results))]
+        no_rungs = [baseline, *NO_KERNELS, *users(kernels_of(results))]
         others = [row for row in rows if row["kernel"] not in no_rungs and known(row["measured_speedup"])]
         reference = reference_of(rows, baseline)
         if not reference or not others:

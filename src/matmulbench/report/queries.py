@@ -11,6 +11,7 @@ from matmulbench.ladder import BASELINE, LADDER
 from matmulbench.report.formatting import compared, count, known, text
 from matmulbench.results.folder import Results
 from matmulbench.results.schema import Status
+from matmulbench.training.tasks import TORCH_COMPILE, TORCH_NN
 from matmulbench.workload import Workload
 
 if TYPE_CHECKING:
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
 
 Row = dict[Any, Any]  # a line of a table by column, and what is derived from it
 
-TORCH_NN = "torch.nn"  # torch's own layers, which stand beside the kernels in a training; no kernel
-_RANK = {rung.name: rank for rank, rung in enumerate(LADDER)} | {TORCH_NN: len(LADDER)}
+NO_KERNELS = (TORCH_NN, TORCH_COMPILE)  # what stands beside the kernels in a training
+_RANK = {name: rank for rank, name in enumerate([*(rung.name for rung in LADDER), *NO_KERNELS])}
 
 
 def baseline_of(results: Results) -> str:
