@@ -11,7 +11,13 @@ def test_text_form_survives_a_round_trip(text: str) -> None:
     assert str(Workload.parse(text)) == text
 
 
-@pytest.mark.parametrize("text", ["5x784", "5x784x10:XX", "0x784x10", "5*784*10", "0*5x784x10", "*5x784x10", "2*3*5x784x10", "", "-5x784x10", "5x784x10:"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "5x784", "5x784x10:XX", "0x784x10", "5*784*10", "", "-5x784x10", "5x784x10:",
+        "0*5x784x10", "*5x784x10", "2*3*5x784x10",
+    ],
+)  # fmt: skip
 def test_malformed_text_names_the_form_expected(text: str) -> None:
     with pytest.raises(UsageError, match=r"expected MxKxN, MxKxN:LAYOUT or BATCH\*MxKxN"):
         Workload.parse(text)

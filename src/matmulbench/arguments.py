@@ -114,9 +114,9 @@ def renaming(specs: Iterable[str]) -> Callable[[str], str]:
 
 
 def read_workloads(given: Any, dtype: str = "float32") -> tuple[Workload, ...]:
-    """Return workloads, given as one or several texts (``5x784x10``), tuples (m, k, n) or (batch, m, k, n), or :class:`Workload`.
+    """Return workloads, given as one or several texts (``5x784x10``), tuples or :class:`Workload`.
 
-    ``dtype`` is that of those which say none.
+    A tuple is (m, k, n) or (batch, m, k, n). ``dtype`` is that of those which say none.
 
     Raises
     ------

@@ -89,7 +89,8 @@ class Rows:
 class Training:
     """One training: ``task`` names it or a model's factory; ``budget_s`` is for all kernels together.
 
-    With ``compare_compile``, ``torch.compile`` takes part beside the kernels.
+    With ``compare_compile``, ``torch.compile`` takes part beside the kernels. ``model_dtype`` is that of a model's
+    products.
     """
 
     task: str
@@ -97,12 +98,13 @@ class Training:
     data_dir: str | None = None
     options: dict[str, Any] = field(default_factory=dict)
     compare_compile: bool = False
+    model_dtype: str = "float32"
 
     @property
     def dtype(self) -> str:
         """The dtype that its products have."""
         task = TASKS.get(self.task)
-        return self.options.get("dtype") or (task.dtype if task else "float32")
+        return self.options.get("dtype") or (task.dtype if task else self.model_dtype)
 
     def check(self) -> None:
         """Raise UsageError if task, model or an option cannot be used, as far as that shows without importing."""
@@ -510,9 +512,9 @@ def measure(
     -------
     pandas.DataFrame
         a row per thread count, workload and kernel. What was timed: ``workload``, ``m``, ``k``, ``n``, ``layout``,
-        ``dtype``, ``threads``, ``kernel``, ``batch``; what became of it: ``status``, ``extrapolated``, ``reason``; seconds a
-        call: ``median_s``, ``ci_low_s``, ``ci_high_s``, ``min_s``, over so many rounds: ``samples``; the baseline's
-        time over the kernel's: ``speedup``, ``speedup_ci_low``, ``speedup_ci_high``, ``verdict``; GFLOP/s:
+        ``dtype``, ``threads``, ``kernel``, ``batch``; what became of it: ``status``, ``extrapolated``, ``reason``;
+        seconds a call: ``median_s``, ``ci_low_s``, ``ci_high_s``, ``min_s``, over so many rounds: ``samples``; the
+        baseline's time over the kernel's: ``speedup``, ``speedup_ci_low``, ``speedup_ci_high``, ``verdict``; GFLOP/s:
         ``gflops``, ``roof_gflops``; percent: ``roof_percent``; seconds: ``setup_s``, where a kernel prepares b ahead,
         and ``compile_s``, with ``matmulbench run`` alone. See :class:`~matmulbench.results.schema.MeasurementRow`.
 
@@ -579,7 +581,8 @@ def train(
         ``status``, ``extrapolated``, ``steps``, ``reason``; seconds a step: ``step_s``, ``step_ci_low_s``,
         ``step_ci_high_s``; from 0 to 1: ``matmul_share``, ``train_accuracy``, ``test_accuracy``; the baseline's step
         over the kernel's: ``predicted_speedup``, ``measured_speedup``, ``measured_ci_low``, ``measured_ci_high``; no
-        unit: ``final_loss``, ``loss_deviation``; seconds: ``compile_s``, of ``torch.compile`` alone. See :class:`~matmulbench.results.schema.TrainingRow`.
+        unit: ``final_loss``, ``loss_deviation``; seconds: ``compile_s``, of ``torch.compile`` alone. See
+        :class:`~matmulbench.results.schema.TrainingRow`.
 
     Raises
     ------

@@ -42,8 +42,8 @@ def check(
 ) -> str | None:
     """Compare results in the shared output with the products of the windows ``left`` and ``right``, call by call.
 
-    Number ``drawn`` (of a batch, one product) is compared element by element, and others, all where they are few, by random sums: where any call
-    is wrong, that is seen. Returns what is wrong, in words.
+    Number ``drawn`` (of a batch, one product) is compared element by element, and others, all where they are few, by
+    random sums: where any call is wrong, that is seen. Returns what is wrong, in words.
     """
     count, size, element = len(left), problem.elements[2], getattr(torch, problem.dtype)
     with mmap.mmap(descriptors[0], 0, prot=mmap.PROT_READ) as memory:

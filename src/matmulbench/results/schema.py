@@ -30,7 +30,8 @@ def _is_rectangular(rows: list[list[float]]) -> bool:
 
 
 def _are_products(products: list[Any]) -> bool:
-    fields_of_each = {"which": str, "layer": Any, "seconds": Annotated[float, lambda value: 0 <= value < 1e30]}
+    texts = {"which": str, "workload": str | None, "dtype": str | None}
+    fields_of_each = {**texts, "layer": Any, "seconds": Annotated[float, lambda value: 0 <= value < 1e30]}
     return all(conforms(each, fields_of_each) for each in products) and (
         not products or sum(each["seconds"] for each in products) > 0
     )

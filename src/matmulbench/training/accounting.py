@@ -40,6 +40,7 @@ _REFERENCE_SHARE = 0.3  # of the time left, at most, for the float64 reference a
 _POINTS = 500  # of a loss curve, at most, in the results
 _FEW_ROWS = 256  # rows, at most, that a kernel too slow for the whole batch learns from
 _FEW_ROWS_S = 0.5  # seconds that may go into comparing a kernel's losses even when no time is left
+_LASTING_S = 0.1
 _TURNS = 100  # what a kernel wants of the time, about
 _JUDGED = 0.25  # of the turns, beside the first and the last
 _AGREE = 0.1  # predicted and measured speedup should, within this
@@ -196,7 +197,7 @@ class TrainingCandidate(Candidate):
         began = perf_counter()
         last = min(self.at + self.turn_steps, self.course.steps)
         steps = last - self.at
-        both = self.turn_steps == 1  # a step that lasts does not feel the stopwatch
+        both = self.step_estimate_s > _LASTING_S  # such a step does not feel the stopwatch
         stopwatch = self.spec is not None and (both or number % 2 == 1)
         self.seal.wake(self._child, number)
         seconds, (losses, products) = self.seal.turn(self._child, TrainSteps(self.at, last, stopwatch), _SILENCE_S)
@@ -310,10 +311,11 @@ def train_kernels(
     Returns
     -------
     list
-        for each kernel and, last, for ``torch.nn`` and perhaps ``torch.compile``, its row and more about it: ``losses`` at ``loss_steps`` with the
-        float64 ``reference`` and the ``envelope`` there, ``step_samples`` (seconds a step, one a turn), ``products``
-        (``layer``, ``which``, ``workload``, ``seconds`` a step), ``non_matmul_s`` (what a step takes besides) and
-        ``amdahl_limit`` (the speedup over this kernel if products took no time).
+        for each kernel and, last, for ``torch.nn`` and perhaps ``torch.compile``, its row and more about it: ``losses``
+        at ``loss_steps`` with the float64 ``reference`` and the ``envelope`` there, ``step_samples`` (seconds a step,
+        one a turn), ``products`` (``layer``, ``which``, ``workload``, ``dtype``, ``seconds`` a step),
+        ``non_matmul_s`` (what a step takes besides) and ``amdahl_limit`` (the speedup over this kernel if products
+        took no time).
 
     Raises
     ------
@@ -449,8 +451,8 @@ def _describe(row: TrainingRow, extra: dict[str, Any], course: Course, seconds: 
     step_s = sum(seconds) + other_s
     row.matmul_share = 1 - other_s / step_s
     extra["products"] = [
-        {"layer": layer, "which": which, "workload": product, "seconds": s}
-        for (layer, which, product, _), s in zip(course.products, seconds, strict=True)
+        {"layer": layer, "which": which, "workload": product, "dtype": dtype, "seconds": s}
+        for (layer, which, product, dtype), s in zip(course.products, seconds, strict=True)
     ]
     extra["non_matmul_s"], extra["amdahl_limit"] = other_s, step_s / other_s
 

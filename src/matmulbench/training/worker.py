@@ -45,7 +45,8 @@ class _Desk:
             return
         self.trainer = plain = self.problem.begin_plain()
         if self.compiled:
-            plain.model = torch.compile(plain.model)  # what was compiled for an earlier trainer serves this one
+            # What was compiled for an earlier trainer serves this one.
+            plain.model = torch.compile(plain.model)  # type: ignore[assignment]  # it is a module, too
 
 
 _desks: list[_Desk] = []

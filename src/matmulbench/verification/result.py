@@ -87,8 +87,9 @@ def _compare(left: Array, right: Array, result: Array, rows: Index, columns: Ind
 def freivalds(left: Array, right: Array, result: Array, rng: np.random.Generator, slack: float = 1.0) -> str | None:
     """Compare ``result`` (m, n) times random signs with ``left`` (m, k) times (``right`` (k, n) times the same signs).
 
-    Batches, which have a size in front of these, are compared as well. Returns what is wrong, in words. A row that is far off escapes with probability 2^-COLUMNS (Freivalds,
-    *Probabilistic machines can use less running time*, 1977). ``slack`` multiplies the error that is allowed.
+    Batches have a size in front of these. Returns what is wrong, in words. A row that is far off escapes with
+    probability 2^-COLUMNS (Freivalds, *Probabilistic machines can use less running time*, 1977). ``slack`` multiplies
+    the error that is allowed.
     """
     dtype = left.dtype
     n = right.shape[-1]
