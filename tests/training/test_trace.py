@@ -312,6 +312,13 @@ def test_the_command_writes_a_table_and_what_it_comes_to(capsys):
     assert err == f"trace {EXAMPLES / 'conv.py'}:make, 1 thread\n"
 
 
+def test_a_model_of_convolutions_alone_is_listed_with_reasons(capsys):
+    assert typed(f"{FACTORIES}:only_convolution", "-q", "--format", "json") == 0
+    records = json.loads(capsys.readouterr().out)
+    assert {row["reason"] for row in records} == {"convolution is one operator"}
+    assert all(row["time_s"] > 0 for row in records)
+
+
 def test_the_command_writes_csv_and_json(capsys):
     factory = f"{EXAMPLES / 'lstm.py'}:make"
     assert typed(factory, "-q", "--format", "csv") == 0
@@ -327,6 +334,7 @@ def test_the_command_writes_csv_and_json(capsys):
     ("factory", "message"),
     [
         ("raises", "KeyError: 'weights'"),
+        ("no_products", "a step has no matrix product, expected one at least"),
         ("two", "from the factory, got tuple of 2"),
         ("unfit", "a step on its first batch ends in RuntimeError: mat1 and mat2 shapes cannot be multiplied"),
         ("vector_loss", "its loss returned shape (3, 1), expected a tensor of one number"),

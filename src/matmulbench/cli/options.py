@@ -64,7 +64,7 @@ Workloads = Annotated[
     list[str] | None,
     typer.Option(
         "--workload",
-        help="such as 5x784x10, with transposed views 50x50000x784:TN, :NT or :TT, or a batch 32*128x64x128; repeatable",
+        help="such as 5x784x10, transposed views 50x50000x784:TN (:NT, :TT) or a batch 32*128x64x128; repeatable",
         autocompletion=_among(lambda: map(str, PRESETS["standard"])),
     ),
 ]
