@@ -55,7 +55,7 @@ RC: dict[Any, Any] = {  # matplotlib's own type lists every parameter there is
 _HUES = "000000 E69F00 56B4E9 009E73 B8A800 0072B2 7B4A2D D55E00 CC79A7 7F7F7F 5B3A8C"
 _COLOURS = [f"#{hue}" for hue in _HUES.split()]
 _USERS = [_COLOURS[i] for i in (7, 5, 3, 8, 1, 2, 6, 4)]
-_MARKERS = ["o", "s", "^", "D", "v", "P", "h", "X", "*", "p"]
+_MARKERS = ["o", "s", "^", "D", "v", "P", "h", "X", "*", "p", "<"]
 _LINES: list[Any] = ["-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (7, 2)), (0, (3, 1, 1, 1))]
 
 
