@@ -1,16 +1,20 @@
 """The main job, end to end, on a small plan."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
+from matmulbench.pipeline import trace_model
 from matmulbench.results.folder import load_results
 from matmulbench.results.schema import TABLES, columns
-from matmulbench.run import plan
+from matmulbench.run import _products, plan
+from matmulbench.workload import Workload
 
 BROKEN = '''
 import torch
@@ -92,6 +96,59 @@ def test_an_interrupted_run_keeps_what_it_had_and_resumes(tmp_path: Path) -> Non
     assert set(resumed.measurements["workload"]) == {"8x8x8", "16x16x16"}
     cells = [(e["row"]["workload"], e["row"]["kernel"]) for e in resumed.journal if e["table"] == "measurements"]
     assert len(cells) == len(set(cells)), "nothing is measured twice"
+
+
+MODEL = """
+import torch
+class Attends(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = torch.nn.Linear(8, 4)
+    def forward(self, x):
+        return self.linear((x @ x.mT) @ x).mean(1)
+def make():
+    torch.manual_seed(0)
+    batches = [(torch.randn(3, 5, 8), torch.randint(4, (3,))) for _ in range(4)]
+    return Attends(), torch.nn.CrossEntropyLoss(), batches
+"""
+
+
+def test_the_products_of_a_model_are_what_is_timed_and_it_is_trained(tmp_path: Path) -> None:
+    (tmp_path / "model.py").write_text(MODEL)
+    model, out = f"{tmp_path / 'model.py'}:make", tmp_path / "out"
+    arguments = ["--kernel", "numpy", "--model", model, "--workload", "8x8x8"]
+    done = subprocess.run(command(out, *arguments), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    results = load_results(out)
+    assert results.run["options"]["model"] == model
+    assert results.run["options"]["workloads"] == ["8x8x8 float32"]
+    assert set(results.training["task"]) == {model}
+    assert set(results.training["kernel"]) == {"numpy", "torch", "torch.nn"}
+    traced = trace_model(model)
+    assert set(results.measurements["workload"]) == {"8x8x8", *traced["shape"]}
+    assert results.measurements["batch"].max() == 3
+    assert (results.measurements["status"] == "ok").all()
+    [said] = [line for line in done.stdout.splitlines() if line.startswith("Your step (")]
+    shapes = traced["shape"].nunique()
+    assert re.search(rf" % in {shapes} shapes; with `numpy` predicted [0-9.]+x, measured [0-9.]+x \[.*\], limit ", said)
+    again = subprocess.run(command(out, *arguments, "--resume"), capture_output=True, text=True, check=False)
+    assert again.returncode == 0, again.stderr
+    assert len(load_results(out).journal) == len(results.journal)
+
+
+def test_of_very_many_products_those_are_timed_that_take_nearly_all_the_time() -> None:
+    shapes = [f"{i}x8x8" for i in range(1, 41)]
+    seconds = [100.0, 50.0, *[0.1] * 38]
+    table = pd.DataFrame({"shape": shapes, "dtype": "float32", "time_s": seconds, "reason": ""})
+    table.loc[1, "dtype"] = "float64"
+    said: list[str] = []
+    found = _products(table, said.append)
+    assert found[:2] == [Workload(1, 8, 8), Workload(2, 8, 8, dtype="float64")]
+    assert len(found) == 2
+    assert said == ["2 of its 40 shapes are timed: 98% of the time of its products"]
+    assert len(_products(table[:16], said.append)) == 16
+    table["reason"] = "convolution is one operator"
+    assert _products(table, said.append) == []
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])

@@ -6,14 +6,20 @@ from matmulbench.errors import UsageError
 from matmulbench.workload import PRESETS, Workload, layer_products, workloads
 
 
-@pytest.mark.parametrize("text", ["5x784x10", "50x50000x784:TN", "64x10x50:NT", "5x784x10:TT"])
+@pytest.mark.parametrize("text", ["5x784x10", "50x50000x784:TN", "64x10x50:NT", "5x784x10:TT", "32*128x64x128:NT"])
 def test_text_form_survives_a_round_trip(text: str) -> None:
     assert str(Workload.parse(text)) == text
 
 
-@pytest.mark.parametrize("text", ["5x784", "5x784x10:XX", "0x784x10", "5*784*10", "", "-5x784x10", "5x784x10:"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "5x784", "5x784x10:XX", "0x784x10", "5*784*10", "", "-5x784x10", "5x784x10:",
+        "0*5x784x10", "*5x784x10", "2*3*5x784x10",
+    ],
+)  # fmt: skip
 def test_malformed_text_names_the_form_expected(text: str) -> None:
-    with pytest.raises(UsageError, match="expected MxKxN or MxKxN:LAYOUT"):
+    with pytest.raises(UsageError, match=r"expected MxKxN, MxKxN:LAYOUT or BATCH\*MxKxN"):
         Workload.parse(text)
 
 
@@ -46,6 +52,19 @@ def test_counts() -> None:
     product = Workload(5, 784, 10)
     assert product.flop == 2 * 5 * 784 * 10
     assert product.bytes == 4 * (5 * 784 + 784 * 10 + 5 * 10)
+
+
+def test_a_batch_counts_as_often_as_it_has_products() -> None:
+    one, many = Workload(5, 784, 10), Workload.parse("32*5x784x10")
+    assert (many.flop, many.bytes, many.intensity) == (32 * one.flop, 32 * one.bytes, one.intensity)
+    assert Workload.parse("1*5x784x10") == one
+
+
+@pytest.mark.parametrize("layout", ["NN", "TN", "NT", "TT"])
+def test_operands_of_a_batch(layout: str) -> None:
+    a, b = Workload(4, 5, 6, layout, batch=3).operands()
+    assert (a.shape, b.shape) == ((3, 4, 5), (3, 5, 6))
+    assert [each.mT.is_contiguous() for each in (a, b)] == [letter == "T" for letter in layout]
 
 
 @pytest.mark.parametrize(("layout", "a_is_view", "b_is_view"), [("NN", 0, 0), ("TN", 1, 0), ("NT", 0, 1), ("TT", 1, 1)])

@@ -114,9 +114,9 @@ def renaming(specs: Iterable[str]) -> Callable[[str], str]:
 
 
 def read_workloads(given: Any, dtype: str = "float32") -> tuple[Workload, ...]:
-    """Return workloads, given as one or several texts (``5x784x10``), tuples (m, k, n) or :class:`Workload`.
+    """Return workloads, given as one or several texts (``5x784x10``), tuples or :class:`Workload`.
 
-    ``dtype`` is that of those which say none.
+    A tuple is (m, k, n) or (batch, m, k, n). ``dtype`` is that of those which say none.
 
     Raises
     ------
@@ -134,7 +134,9 @@ def read_workloads(given: Any, dtype: str = "float32") -> tuple[Workload, ...]:
 
 
 def _workload(given: Any, dtype: str) -> Workload:
-    text = "x".join(map(str, given)) if isinstance(given, tuple) else str(given)
+    text = str(given)
+    if isinstance(given, tuple):
+        text = "".join(f"{size}*" for size in given[:-3]) + "x".join(map(str, given[-3:]))
     workload = given if isinstance(given, Workload) else Workload.parse(text, dtype)
     memory = psutil.virtual_memory().total
     if workload.bytes > memory:

@@ -88,18 +88,24 @@ class Rows:
 
 @dataclass(frozen=True)
 class Training:
-    """One training: ``task`` names it or a model's factory; ``budget_s`` is for all kernels together."""
+    """One training: ``task`` names it or a model's factory; ``budget_s`` is for all kernels together.
+
+    With ``compare_compile``, ``torch.compile`` takes part beside the kernels. ``model_dtype`` is that of a model's
+    products.
+    """
 
     task: str
     budget_s: float
     data_dir: str | None = None
     options: dict[str, Any] = field(default_factory=dict)
+    compare_compile: bool = False
+    model_dtype: str = "float32"
 
     @property
     def dtype(self) -> str:
         """The dtype that its products have."""
         task = TASKS.get(self.task)
-        return self.options.get("dtype") or (task.dtype if task else "float32")
+        return self.options.get("dtype") or (task.dtype if task else self.model_dtype)
 
     def check(self) -> None:
         """Raise UsageError if task, model or an option cannot be used, as far as that shows without importing."""
@@ -292,6 +298,7 @@ def _train(job: Job, host: Host, sink: Sink, progress: Progress, verified: Verif
                 job.seed,
                 training.data_dir,
                 training.options,
+                training.compare_compile,
             )
         except LostError as error:
             lost = [TrainingRow(task, spec, host.threads, Status.LOST, reason=str(error)) for spec in right]
@@ -474,7 +481,7 @@ def compare_results(
 
 def measure(
     kernels: Kernels,
-    workloads: Workload | str | tuple[int, int, int] | Iterable[Workload | str | tuple[int, int, int]] = str(FIRST),
+    workloads: Workload | str | tuple[int, ...] | Iterable[Workload | str | tuple[int, ...]] = str(FIRST),
     *,
     dtype: str = "float32",
     threads: str | int | Iterable[int] = 1,
@@ -491,7 +498,8 @@ def measure(
     kernels
         a function, a name or ``path/to/file.py:function``, or several of them.
     workloads
-        one or several: a text such as ``5x784x10`` or ``50x50000x784:TN``, a tuple (m, k, n) or a ``Workload``.
+        one or several: a text such as ``5x784x10``, ``50x50000x784:TN`` or, of a batch, ``32*128x64x128``, a tuple
+        (m, k, n) or (batch, m, k, n), or a ``Workload``.
     dtype
         of the workloads that say none.
     threads
@@ -511,9 +519,9 @@ def measure(
     -------
     pandas.DataFrame
         a row per thread count, workload and kernel. What was timed: ``workload``, ``m``, ``k``, ``n``, ``layout``,
-        ``dtype``, ``threads``, ``kernel``; what became of it: ``status``, ``extrapolated``, ``reason``; seconds a
-        call: ``median_s``, ``ci_low_s``, ``ci_high_s``, ``min_s``, over so many rounds: ``samples``; the baseline's
-        time over the kernel's: ``speedup``, ``speedup_ci_low``, ``speedup_ci_high``, ``verdict``; GFLOP/s:
+        ``dtype``, ``threads``, ``kernel``, ``batch``; what became of it: ``status``, ``extrapolated``, ``reason``;
+        seconds a call: ``median_s``, ``ci_low_s``, ``ci_high_s``, ``min_s``, over so many rounds: ``samples``; the
+        baseline's time over the kernel's: ``speedup``, ``speedup_ci_low``, ``speedup_ci_high``, ``verdict``; GFLOP/s:
         ``gflops``, ``roof_gflops``; percent: ``roof_percent``; what bounds the product: ``roof_limit``; seconds:
         ``setup_s``, where a kernel prepares b ahead, and ``compile_s``, with ``matmulbench run`` alone. See
         :class:`~matmulbench.results.schema.MeasurementRow`.
@@ -545,6 +553,7 @@ def train(
     seed: int = 0,
     data_dir: str | None = None,
     import_timeout_s: float = IMPORT_S,
+    compare_compile: bool = False,
     progress: Callable[[str], None] = lambda text: None,
     **options: Any,
 ) -> pd.DataFrame:
@@ -565,6 +574,9 @@ def train(
         seconds for all kernels together.
     import_timeout_s
         seconds that the import of a kernel or a model may take.
+    compare_compile
+        whether to add a row for the same model under ``torch.compile``; to compile takes up to minutes, on top of
+        ``budget_s``.
     progress
         is called with what comes next.
     options
@@ -577,7 +589,8 @@ def train(
         ``status``, ``extrapolated``, ``steps``, ``reason``; seconds a step: ``step_s``, ``step_ci_low_s``,
         ``step_ci_high_s``; from 0 to 1: ``matmul_share``, ``train_accuracy``, ``test_accuracy``; the baseline's step
         over the kernel's: ``predicted_speedup``, ``measured_speedup``, ``measured_ci_low``, ``measured_ci_high``; no
-        unit: ``final_loss``, ``loss_deviation``. See :class:`~matmulbench.results.schema.TrainingRow`.
+        unit: ``final_loss``, ``loss_deviation``; seconds: ``compile_s``, of ``torch.compile`` alone. See
+        :class:`~matmulbench.results.schema.TrainingRow`.
 
     Raises
     ------
@@ -588,7 +601,7 @@ def train(
         kernel_specs(kernels),
         kernel_specs(baseline)[0],
         thread_counts(threads),
-        trainings=(Training(spec_of(task, "model"), budget_s, data_dir, options),),
+        trainings=(Training(spec_of(task, "model"), budget_s, data_dir, options, compare_compile),),
         seed=seed,
         import_s=import_timeout_s,
     )

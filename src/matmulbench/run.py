@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from matmulbench.arguments import kernel_specs, read_workloads, thread_counts
+from matmulbench.errors import UsageError
 from matmulbench.isolation import IMPORT_S
 from matmulbench.ladder import BASELINE, LADDER
 from matmulbench.ladder.plugins import kernels
-from matmulbench.pipeline import Job, Progress, Training, carry_out
+from matmulbench.pipeline import Job, Progress, Training, carry_out, trace_model
 from matmulbench.report import write_report
 from matmulbench.results.folder import RunFolder
 from matmulbench.results.machine import older_kernels
 from matmulbench.workload import FIRST, Workload, workloads
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -26,30 +30,34 @@ class Effort:
     large_s: float  # for a workload of more than a GFLOP
     first_s: float  # for the first workload, where the slowest rung is timed in full
     task_s: float
+    model_s: float
     verification: str
     tasks: tuple[str, ...]
 
     def budget_s(self, workload: Workload) -> float:
         """Return how many seconds are spent on measuring ``workload``."""
-        if (workload.m, workload.k, workload.n) == (FIRST.m, FIRST.k, FIRST.n):
+        if replace(workload, layout=FIRST.layout, dtype=FIRST.dtype) == FIRST:
             return self.first_s
         return self.large_s if workload.flop > 1e9 else self.workload_s
 
 
 EFFORTS = {
-    "quick": Effort(0.6, 0.6, 1.0, 3.0, "quick", ("breast-cancer",)),
-    "standard": Effort(2.5, 7.0, 13.0, 13.0, "default", ("breast-cancer", "digits")),
-    "full": Effort(12.0, 30.0, 40.0, 60.0, "default", ("breast-cancer", "digits")),
+    "quick": Effort(0.6, 0.6, 1.0, 3.0, 15.0, "quick", ("breast-cancer",)),
+    "standard": Effort(2.5, 7.0, 13.0, 13.0, 60.0, "default", ("breast-cancer", "digits")),
+    "full": Effort(12.0, 30.0, 40.0, 60.0, 240.0, "default", ("breast-cancer", "digits")),
 }
 _REPORT_S = 10.0
+_MANY, _ENOUGH = 16, 0.95  # shapes of a model that are all timed; of more, those that make up this share of their time
 
 
 @dataclass(frozen=True)
 class Run:
-    """A job, and the preset that it was made by."""
+    """A job, the preset that it was made by, the workloads that were asked for, and the model that had the others."""
 
     preset: str
     job: Job
+    asked: tuple[Workload, ...]
+    model: str | None = None
 
     @property
     def seconds(self) -> float:
@@ -63,7 +71,10 @@ class Run:
             "kernels": self.job.specs,
             "baseline": self.job.baseline,
             "threads": list(self.job.threads),
-            "workloads": [f"{workload} {workload.dtype}" for workload, _ in self.job.workloads],
+            # Without those of a model: which of many are timed, a clock decides.
+            "workloads": [f"{workload} {workload.dtype}" for workload in self.asked],
+            "model": self.model,
+            "compare_compile": any(training.compare_compile for training in self.job.trainings),
             "tasks": [training.task for training in self.job.trainings],
             "seed": self.job.seed,
         }
@@ -91,16 +102,22 @@ def plan(
     named: Iterable[str] = (),
     *,
     products: Iterable[str] = (),
+    model: str | None = None,
+    compare_compile: bool = False,
     threads: str | int | Iterable[int] = 1,
     baseline: str = BASELINE,
     data_dir: str | None = None,
     seed: int = 0,
     import_timeout_s: float = IMPORT_S,
+    progress: Callable[[str], None] = lambda text: None,
 ) -> Run:
     """Plan a run: what a preset does, with the kernels ``named`` and on ``products`` instead of its own workloads.
 
     The preset is ``quick`` where kernels are named, else ``standard``. A user's kernels are run beside the whole
     ladder, unless rungs of it are among them. MNIST is trained on, too, where ``data_dir`` is given.
+
+    With a ``model``, named by its factory, that is what is trained, and the products of its training step, which is
+    traced here, are workloads beside ``products``; ``progress`` is called with what is done and found.
 
     Raises
     ------
@@ -115,15 +132,35 @@ def plan(
     if named and not set(rungs) & set(named):
         named = [*rungs, *named]
     tasks = (*effort.tasks, "mnist") if data_dir and preset != "quick" else effort.tasks
+    asked = read_workloads([*products] or own) if products or not model else ()
+    trainings = tuple(Training(task, effort.task_s, data_dir, compare_compile=compare_compile) for task in tasks)
+    found: list[Workload] = []
+    if model:
+        found = _products(trace_model(model, thread_counts(threads)[0], import_timeout_s, progress), progress)
+        if not found:
+            raise UsageError(f"model {model!r}: no kernel can do a product of it; `matmulbench trace` says why")
+        trainings = (Training(model, effort.model_s, None, {}, compare_compile, found[0].dtype),)
     job = Job(
         kernel_specs(named or kernels()),
         kernel_specs(baseline)[0],
         thread_counts(threads),
-        workloads=tuple((one, effort.budget_s(one)) for one in read_workloads([*products] or own)),
-        trainings=tuple(Training(task, effort.task_s, data_dir) for task in tasks),
+        workloads=tuple((one, effort.budget_s(one)) for one in dict.fromkeys([*asked, *found])),
+        trainings=trainings,
         effort=effort.verification,
         compilation=True,
         seed=seed,
         import_s=import_timeout_s,
     )
-    return Run(preset, job)
+    return Run(preset, job, asked, model)
+
+
+def _products(trace: pd.DataFrame, progress: Callable[[str], None]) -> list[Workload]:
+    """Return what a model's step multiplies, as far as kernels can, the most time first; of many the most of it."""
+    able = trace[trace["reason"] == ""]
+    seconds = able.groupby(["shape", "dtype"])["time_s"].sum().sort_values(ascending=False)
+    before = (seconds.cumsum() - seconds) / seconds.sum()
+    chosen = seconds[before < _ENOUGH] if len(seconds) > _MANY else seconds
+    if len(chosen) < len(seconds):
+        share = chosen.sum() / seconds.sum()
+        progress(f"{len(chosen)} of its {len(seconds)} shapes are timed: {share:.0%} of the time of its products")
+    return [Workload.parse(shape, dtype) for shape, dtype in chosen.index]

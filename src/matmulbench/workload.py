@@ -17,15 +17,16 @@ ITEMSIZE = {"float32": 4, "float64": 8}
 DTYPES = tuple(ITEMSIZE)
 
 _SIZE = "([1-9][0-9]{0,17})"
-_TEXT = re.compile(rf"{_SIZE}x{_SIZE}x{_SIZE}(?::(\w+))?")
+_TEXT = re.compile(rf"(?:{_SIZE}\*)?{_SIZE}x{_SIZE}x{_SIZE}(?::(\w+))?")
 
 
 @dataclass(frozen=True)
 class Workload:
-    """One product: ``a`` (m, k) times ``b`` (k, n), with the layout and dtype of its operands.
+    """One product: ``a`` (m, k) times ``b`` (k, n), with the layout and dtype of its operands; or a batch of such.
 
     ``layout`` says which operand is a transposed *view*, as back-propagation makes: ``TN`` the left one,
-    ``NT`` the right one, ``TT`` both, ``NN`` neither.
+    ``NT`` the right one, ``TT`` both, ``NN`` neither. Of a ``batch`` of more than one, the operands are (batch, m, k)
+    and (batch, k, n).
     """
 
     m: int
@@ -33,10 +34,11 @@ class Workload:
     n: int
     layout: str = "NN"
     dtype: str = "float32"
+    batch: int = 1
 
     @classmethod
     def parse(cls, text: str, dtype: str = "float32") -> Workload:
-        """Read the text form, ``5x784x10`` or ``50x50000x784:TN``.
+        """Read the text form, ``5x784x10``, ``50x50000x784:TN`` or ``32*128x64x128``.
 
         Raises
         ------
@@ -44,28 +46,35 @@ class Workload:
             if the text has another form, a size is below 1 or the layout is unknown.
         """
         match = _TEXT.fullmatch(text)
-        layout = (match and match[4]) or "NN"
+        layout = (match and match[5]) or "NN"
         if not match or layout not in LAYOUTS:
             raise UsageError(
-                f"workload {printable(text, 60)!r}: expected MxKxN or MxKxN:LAYOUT with sizes from 1 and a layout of "
-                f"{', '.join(LAYOUTS)}, such as 5x784x10 or 50x50000x784:TN"
+                f"workload {printable(text, 60)!r}: expected MxKxN, MxKxN:LAYOUT or BATCH*MxKxN with sizes from 1 "
+                f"and a layout of {', '.join(LAYOUTS)}, such as 5x784x10, 50x50000x784:TN or 32*128x64x128"
             )
-        m, k, n = map(int, match.group(1, 2, 3))
-        return cls(m, k, n, layout, dtype)
+        m, k, n = map(int, match.group(2, 3, 4))
+        return cls(m, k, n, layout, dtype, int(match[1] or 1))
 
     def __str__(self) -> str:
+        batch = f"{self.batch}*" if self.batch > 1 else ""
         suffix = "" if self.layout == "NN" else f":{self.layout}"
-        return f"{self.m}x{self.k}x{self.n}{suffix}"
+        return f"{batch}{self.m}x{self.k}x{self.n}{suffix}"
 
     @property
     def flop(self) -> int:
-        """Floating-point operations: a multiplication and an addition for each of m·k·n."""
-        return 2 * self.m * self.k * self.n
+        """Floating-point operations: a multiplication and an addition for each of batch·m·k·n."""
+        return 2 * self.batch * self.m * self.k * self.n
+
+    @property
+    def elements(self) -> tuple[int, int, int]:
+        """Elements of a, of b and of the result."""
+        m, k, n = self.m, self.k, self.n
+        return self.batch * m * k, self.batch * k * n, self.batch * m * n
 
     @property
     def bytes(self) -> int:
         """Bytes that must move at least: both operands read once, the result written once."""
-        return ITEMSIZE[self.dtype] * (self.m * self.k + self.k * self.n + self.m * self.n)
+        return ITEMSIZE[self.dtype] * sum(self.elements)
 
     @property
     def intensity(self) -> float:
@@ -73,15 +82,16 @@ class Workload:
         return self.flop / self.bytes
 
     def operands(self, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
-        """Draw ``a`` (m, k) and ``b`` (k, n), standard normal, transposed views where the layout says so."""
+        """Draw ``a`` and ``b``, standard normal, transposed views where the layout says so."""
         import torch
 
         generator = torch.Generator().manual_seed(seed)
 
         def draw(rows: int, columns: int, transposed: bool) -> torch.Tensor:
             shape = (columns, rows) if transposed else (rows, columns)
-            drawn = torch.randn(shape, generator=generator, dtype=getattr(torch, self.dtype))
-            return drawn.t() if transposed else drawn
+            batch = (self.batch,) if self.batch > 1 else ()
+            drawn = torch.randn(*batch, *shape, generator=generator, dtype=getattr(torch, self.dtype))
+            return drawn.mT if transposed else drawn
 
         left, right = (letter == "T" for letter in self.layout)
         return draw(self.m, self.k, left), draw(self.k, self.n, right)

@@ -132,7 +132,7 @@ def test_measure_as_csv_is_data_alone(matmulbench: Command) -> None:
     done = matmulbench("measure", "numpy", "--workload", "8x8x8", "--budget", "0.2", "--format", "csv")
     assert done.returncode == 0, done.stderr
     head, *rows = done.stdout.splitlines()
-    assert head.startswith("workload,m,k,n,layout,dtype,threads,kernel,status,extrapolated,median_s")
+    assert head.startswith("workload,m,k,n,layout,dtype,threads,kernel,batch,status,extrapolated,median_s")
     assert [row.split(",")[7] for row in rows] == ["torch", "numpy"]
 
 

@@ -1,6 +1,7 @@
 """Costs are learnt from small sub-problems; a slow or greedy kernel is never run at full size."""
 
 import time
+from dataclasses import replace
 
 import pytest
 import torch
@@ -21,6 +22,19 @@ def test_sub_problems_grow_in_k_then_n_then_m_to_the_whole() -> None:
     sizes = [(step.k, step.n, step.m) for step in steps]
     assert sizes == sorted(sizes)
     assert all(later.flop <= 4 * earlier.flop for later, earlier in sub_problems(whole))
+
+
+def test_of_a_batch_it_is_the_number_of_products_that_grows_last() -> None:
+    whole = Workload(5, 6, 7, "TN", batch=30)
+    *_, before, last = (problem for problem, _ in sub_problems(whole))
+    assert (before, last) == (replace(whole, batch=16), whole)
+
+
+def test_a_batch_is_predicted_from_a_smaller_one() -> None:
+    whole = Workload(4, 4, 4, batch=1000)
+    cost = learn_cost(slow, whole, 0.05, lambda part: Workload.operands(replace(part, batch=max(2, part.batch))))
+    assert (cost.workload.m, cost.workload.batch) == (4, 64)
+    assert extrapolate(cost, whole, 0.001 + 0.0002 * 16, 0.001 + 0.0002 * 64) == pytest.approx(0.201)
 
 
 @pytest.mark.parametrize("whole", [Workload(1, 1, 1), Workload(2, 8, 2)])

@@ -9,15 +9,15 @@ import torch
 from matmulbench.measurement import operands, referee
 from matmulbench.workload import Workload
 
-PRODUCT, WINDOWS, CALLS = Workload(32, 24, 16), 64, 8
+PRODUCT, BATCH, WINDOWS, CALLS = Workload(32, 24, 16), Workload(32, 24, 16, "TN", batch=3), 64, 8
 LEFT, RIGHT = list(range(CALLS)), list(range(CALLS, 2 * CALLS))
 
 
-@pytest.fixture
-def results() -> Iterator[torch.Tensor]:
+@pytest.fixture(params=[PRODUCT, BATCH], ids=str)
+def results(request: pytest.FixtureRequest) -> Iterator[torch.Tensor]:
     """Right results of a block."""
-    referee.open_operands(PRODUCT, WINDOWS, [operands.create(PRODUCT, WINDOWS)])
-    windows = referee._operands[0].pairs(PRODUCT, [LEFT, RIGHT], False)
+    referee.open_operands(request.param, WINDOWS, [operands.create(request.param, WINDOWS)])
+    windows = referee._operands[0].pairs(request.param, [LEFT, RIGHT], False)
     yield torch.stack([a @ b for a, b in zip(*windows, strict=True)])
     referee._operands.clear()
 
@@ -25,7 +25,7 @@ def results() -> Iterator[torch.Tensor]:
 def checked(results: torch.Tensor, drawn: int | None) -> str | None:
     descriptor = os.memfd_create("results")
     os.write(descriptor, results.numpy().tobytes())
-    return referee.check(PRODUCT, LEFT, RIGHT, drawn, [descriptor])
+    return referee.check(referee._operands[0].workload, LEFT, RIGHT, drawn, [descriptor])
 
 
 @pytest.mark.parametrize("drawn", [None, 0, CALLS - 1])
@@ -41,5 +41,10 @@ def test_one_old_result_is_seen_whichever_is_drawn(results: torch.Tensor, drawn:
 
 
 def test_what_is_drawn_is_compared_element_by_element(results: torch.Tensor) -> None:
-    results[3, 2, 1] += 0.01
+    results[3, ..., 2, 1] += 0.01
     assert "c[2, 1] is" in str(checked(results, 3))
+
+
+def test_one_wrong_product_of_a_batch_is_seen(results: torch.Tensor) -> None:
+    results[2].reshape(-1, 32, 16)[-1] = 0
+    assert "summed with random signs, is off by" in str(checked(results, None))

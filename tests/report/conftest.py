@@ -142,11 +142,11 @@ def add_failures(folder: RunFolder, workloads: list[Workload]) -> None:
             "crashed": "SIGSEGV (memory it does not own)",
             "unavailable": "No module named 'numba'",
         }.get(status)
-        folder.add("measurements", MeasurementRow(*base, f"work/{status}.py:matmul", status, reason=reason))
+        folder.add("measurements", MeasurementRow(*base, f"work/{status}.py:matmul", status=status, reason=reason))
         if i < 2:
             folder.add(
                 "measurements",
-                MeasurementRow(*base, wrong, Status.FAILED_VERIFICATION, reason="see verification"),
+                MeasurementRow(*base, wrong, status=Status.FAILED_VERIFICATION, reason="see verification"),
             )
     folder.add("training", TrainingRow("digits", wrong, 1, Status.FAILED_VERIFICATION, reason="see verification"))
 

@@ -1,5 +1,6 @@
 import json
 import math
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from matplotlib.transforms import Bbox
 
 from matmulbench.report.charts import ladder, rates, save_charts, training
 from matmulbench.report.charts.style import MUTED, RC, styles
-from matmulbench.report.queries import matmul_speedup
+from matmulbench.report.queries import chart_name, matmul_speedup
 from matmulbench.results.folder import Results, load_results
 from matmulbench.workload import PRESETS, Workload
 
@@ -38,6 +39,33 @@ def test_every_chart_is_written_as_svg_and_png(quick: Results, tmp_path: Path) -
         if path.suffix == ".svg":
             ElementTree.parse(path)
         assert path.stat().st_size > 1000
+
+
+def test_of_a_models_many_products_the_largest_shapes_are_named(
+    make_run: Callable[..., Results], tmp_path: Path
+) -> None:
+    run = make_run(tmp_path / "run", [], tasks=("digits",), kernels=("numpy", "torch"))
+    for entry in run.journal:
+        if "products" in entry:
+            entry["products"] = [
+                {
+                    "which": "forward",
+                    "layer": i,
+                    "workload": f"4*{i // 2 + 1}x8x8",
+                    "dtype": "float32",
+                    "seconds": i + 1.0,
+                }
+                for i in range(20)
+            ]
+    [drawn] = [chart for chart in save_charts(run, tmp_path) if chart.name == "step-digits"]
+    named = re.findall(r">(4\*\d+x8x8|other products|all else|forward 1)<", drawn.svg)
+    assert named == [*(f"4*{size}x8x8" for size in range(10, 4, -1)), "other products", "all else"]
+
+
+def test_a_charts_file_is_named_after_batch_and_factory(make_run: Callable[..., Results], tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", [Workload(5, 7, 9, "TN", batch=32)], tasks=(), kernels=("numpy", "torch"))
+    assert "ladder-32x5x7x9-TN" in {chart.name for chart in save_charts(run, tmp_path)}
+    assert chart_name("loss-nets/my.py:make", "float32", 1, run) == "loss-nets-my.py-make"
 
 
 def test_the_same_results_give_the_same_svg(small: Results, tmp_path: Path) -> None:

@@ -96,6 +96,39 @@ def test_torch_nn_is_no_kernel_and_never_the_best(make_run: Callable[..., Result
     assert answers(run) == []
 
 
+@pytest.fixture
+def model_run(make_run: Callable[..., Results], tmp_path: Path) -> Results:
+    kernels = ("numpy", "torch", "torch.compile", OWN)
+    run = make_run(tmp_path / "run", [Workload(5, 784, 10), Workload(8, 9, 7)], tasks=("digits",), kernels=kernels)
+    run.run["options"]["model"] = "digits"
+    for entry in run.journal:
+        for i, product in enumerate(entry.get("products", ())):
+            product |= {"workload": ("5x784x10", "8x9x7")[i % 2], "dtype": "float32"}
+    change(run, "training", "torch", matmul_share=0.41)
+    change(run, "training", "torch.compile", measured_speedup=9.0)
+    gains = {"predicted_speedup": 1.21, "measured_speedup": 1.19, "measured_ci_low": 1.17, "measured_ci_high": 1.212}
+    change(run, "training", "numpy", **gains)
+    change(run, "training", OWN, **gains | {"predicted_speedup": 1.3})
+    return run
+
+
+def test_of_a_model_it_is_said_what_its_products_take_and_buy(model_run: Results) -> None:
+    assert about(model_run, "Your step") == (
+        "Your step (digits · 1 thread) spends 41.0 % in 2 shapes; with `numpy` predicted 1.21x, measured 1.19x "
+        "[1.17, 1.21], limit 1.69x."
+    )
+    assert headline(model_run)[0].endswith(
+        "; a training step of digits · 1 thread, predicted 1.30x, measured 1.19x [1.17, 1.21], limit 1.69x."
+    )
+
+
+def test_of_a_models_many_shapes_it_is_said_how_many_were_timed(model_run: Results) -> None:
+    model_run.tables["measurements"] = model_run.measurements[model_run.measurements["workload"] == "8x9x7"]
+    assert "spends 41.0 % in 2 shapes, of which the 1 that take longest were timed; with" in about(
+        model_run, "Your step"
+    )
+
+
 def test_two_whose_intervals_overlap_are_not_ranked(make_run: Callable[..., Results], tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", [Workload(5, 784, 10)], tasks=(), kernels=("numpy", "numba"))
     change(run, "measurements", "numba", median_s=9e-6, ci_low_s=7e-6)

@@ -13,7 +13,8 @@ from matmulbench.results.schema import TABLES, MeasurementRow, Positive, Status,
 
 FUNCTIONS = {"verification": matmulbench.verify, "measurements": matmulbench.measure, "training": matmulbench.train}
 HOWTO = Path(__file__).parents[2] / "docs" / "howto" / "own-kernel.md"
-FAILED = MeasurementRow("5x784x10", 5, 784, 10, "NN", "float32", 1, "mine.py:matmul", "crashed", reason="SIGSEGV")
+SHAPE = ("5x784x10", 5, 784, 10, "NN", "float32", 1)
+FAILED = MeasurementRow(*SHAPE, "mine.py:matmul", status="crashed", reason="SIGSEGV")
 
 
 @pytest.mark.parametrize("table", TABLES)

@@ -5,6 +5,7 @@ import torch
 
 from matmulbench.isolation import Host
 from matmulbench.status import Status
+from matmulbench.training import trainers, worker
 from matmulbench.training.accounting import Envelope, fair_share, train_kernels
 from matmulbench.training.envelope import rounding_envelope
 from matmulbench.training.problem import load_problem
@@ -153,6 +154,40 @@ def test_losses_are_not_taken_from_the_kernels_word(host):
     row, _ = account(host, spec, budget=2.0)[spec]
     assert row.status == Status.FAILED_VERIFICATION
     assert "by its parameters, it learns differently" in row.reason
+
+
+def test_torch_compile_is_a_row_on_request(host):
+    results = train_kernels(host, "breast-cancer", ["torch"], "torch", 3.0, compare_compile=True)
+    rows = {row.kernel: row for row, _ in results}
+    assert list(rows) == ["torch", "torch.nn", "torch.compile"]
+    compiled = rows.pop("torch.compile")
+    assert (compiled.status, compiled.steps, compiled.extrapolated) == (Status.OK, 100, False)
+    assert compiled.final_loss == pytest.approx(rows["torch"].final_loss, rel=1e-5)
+    assert compiled.measured_speedup > 0
+    assert compiled.compile_s > 1 > 10 * compiled.step_s
+    assert all(row.compile_s is None for row in rows.values())
+
+
+def test_where_there_is_no_compiler_the_row_is_unavailable_with_the_reason(monkeypatch):
+    monkeypatch.setenv("CXX", "/no/such/compiler")
+    with Host() as host:
+        results = train_kernels(host, "breast-cancer", ["torch"], "torch", 1.0, compare_compile=True)
+    rows = {row.kernel: row for row, _ in results}
+    assert [row.status for row in rows.values()] == ["ok", "ok", "unavailable"]
+    assert "compiler" in rows["torch.compile"].reason
+    assert rows["torch.compile"].step_s is rows["torch.compile"].compile_s is None
+
+
+def test_of_a_step_that_was_interrupted_products_are_timed_by_the_processors_clock(monkeypatch):
+    worker.open_training("breast-cancer", "torch", 0, None, {})
+    monkeypatch.setattr(worker, "wait_for_turn", lambda: None)
+    monkeypatch.setattr(trainers, "thread_time", iter(range(1000)).__next__)
+    monkeypatch.setattr(worker.Stopwatch, "stop", lambda _: [0.0, 2.0, 1.0])
+    *_, products = worker.train_steps(0, 1, True)
+    assert products == [1.0] * 5
+    monkeypatch.setattr(worker.Stopwatch, "stop", lambda _: [0.0, 2.0, 2.0])
+    *_, products = worker.train_steps(0, 1, True)
+    assert 0 < sum(products) < 1
 
 
 def test_bad_names_are_refused_before_anything_runs(host):

@@ -1,8 +1,9 @@
+import contextlib
 import io
 import json
 import statistics
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, thread_time
 
 import pandas as pd
 import pytest
@@ -279,6 +280,40 @@ def test_what_cannot_be_traced_is_said_in_a_sentence(arguments, message):
     assert "\n" not in str(refused.value)
 
 
+def test_each_product_has_its_least_time(monkeypatch):
+    times = iter(range(10**6))
+
+    def slower_and_slower(kernel, record):
+        record(None, None, 1e-9 * next(times) or 1.0)
+        record(None, None, 1e-9 * next(times))
+        return contextlib.nullcontext()
+
+    monkeypatch.setattr(module, "replaced", slower_and_slower)
+    found = traced(nn.Linear(4, 4))
+    assert found["time_s"].tolist() == pytest.approx([2e-9, 1e-9])
+
+
+def test_a_step_that_asks_for_products_inside_other_operators_is_timed_by_looking_at_all():
+    found = traced(Calling(lambda x: torch.cdist(x, x, compute_mode="use_mm_for_euclid_dist")))
+    assert found["time_s"].gt(0).all()
+    assert found["count"].sum() >= 2
+
+
+def test_timing_products_takes_little():
+    trainer = load_model(f"{EXAMPLES / 'lstm.py'}:make_of_cells").begin_plain()
+    trainer.step(0)
+    plain, timed = [], []
+    for _ in range(9):
+        start = thread_time()
+        trainer.step(0)
+        plain.append(thread_time() - start)
+        with matmulbench.replaced(torch.mm, lambda a, b, seconds: None):
+            start = thread_time()
+            trainer.step(0)
+            timed.append(thread_time() - start)
+    assert min(timed) <= 2 * min(plain)
+
+
 def test_tracing_takes_at_most_twice_as_long():
     trainer = load_model(f"{EXAMPLES / 'transformer.py'}:make").begin_plain()
     trainer.step(0)
@@ -312,6 +347,13 @@ def test_the_command_writes_a_table_and_what_it_comes_to(capsys):
     assert err == f"trace {EXAMPLES / 'conv.py'}:make, 1 thread\n"
 
 
+def test_a_model_of_convolutions_alone_is_listed_with_reasons(capsys):
+    assert typed(f"{FACTORIES}:only_convolution", "-q", "--format", "json") == 0
+    records = json.loads(capsys.readouterr().out)
+    assert {row["reason"] for row in records} == {"convolution is one operator"}
+    assert all(row["time_s"] > 0 for row in records)
+
+
 def test_the_command_writes_csv_and_json(capsys):
     factory = f"{EXAMPLES / 'lstm.py'}:make"
     assert typed(factory, "-q", "--format", "csv") == 0
@@ -327,6 +369,7 @@ def test_the_command_writes_csv_and_json(capsys):
     ("factory", "message"),
     [
         ("raises", "KeyError: 'weights'"),
+        ("no_products", "a step has no matrix product, expected one at least"),
         ("two", "from the factory, got tuple of 2"),
         ("unfit", "a step on its first batch ends in RuntimeError: mat1 and mat2 shapes cannot be multiplied"),
         ("vector_loss", "its loss returned shape (3, 1), expected a tensor of one number"),

@@ -39,6 +39,7 @@ def _known_kernels(given: Any) -> Any:
 
 _A_KERNEL: dict[str, Any] = {"callback": _known_kernels, "autocompletion": _among(kernels)}
 _SPEC = "a name from `matmulbench list`, package.module:function or path/to/file.py:function"
+MODEL = "your model's factory, path/to/file.py:factory or package.module:factory"
 _BESIDE = "Your own are run beside the whole ladder, unless you name some of it too"
 _PRESETS = "quick (30 s), standard (3 min) or full (20 min); standard, or quick with --kernel"
 _DTYPE = one_of("dtype", DTYPES)
@@ -63,11 +64,14 @@ Workloads = Annotated[
     list[str] | None,
     typer.Option(
         "--workload",
-        help="such as 5x784x10, or with transposed views 50x50000x784:TN, :NT or :TT; repeatable",
+        help="such as 5x784x10, transposed views 50x50000x784:TN (:NT, :TT) or a batch 32*128x64x128; repeatable",
         autocompletion=_among(lambda: map(str, PRESETS["standard"])),
     ),
 ]
 Threads = Annotated[str, typer.Option(envvar="MATMULBENCH_THREADS", help="thread counts, such as 1 or 1,2")]
+CompareCompile = Annotated[
+    bool, typer.Option("--compare-compile", help="train under torch.compile, too; to compile may take minutes")
+]
 Dtype = Annotated[str | None, typer.Option(help="float32 or float64", **_DTYPE)]
 Dtypes = Annotated[
     list[str] | None, typer.Option("--dtype", help="float32 or float64; repeatable; both, if not named", **_DTYPE)

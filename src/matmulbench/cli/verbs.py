@@ -14,7 +14,9 @@ import typer
 from matmulbench.audit import MEASUREMENT, PARTS
 from matmulbench.cli.command import app
 from matmulbench.cli.options import (
+    MODEL,
     Baseline,
+    CompareCompile,
     DataDir,
     Dtype,
     Dtypes,
@@ -89,6 +91,11 @@ def run(
     operands: Operands = None,
     out: Annotated[str | None, typer.Option(help="folder for the results; runs/DATE-TIME, if not named")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="go on with the run that --out holds")] = False,
+    model: Annotated[
+        str | None,
+        typer.Option(help=f"{MODEL}: time the very products of its training step, and train it in place of the tasks"),
+    ] = None,
+    compare_compile: CompareCompile = False,
     workload: Workloads = None,
     threads: Threads = "1",
     baseline: Baseline = BASELINE,
@@ -102,6 +109,7 @@ def run(
     ```console
     $ matmulbench run
     $ matmulbench run --kernel my.py:matmul
+    $ matmulbench run --model model.py:make --kernel my.py:matmul
     $ matmulbench run --out runs/monday --threads 1,2
     $ matmulbench run --out runs/monday --threads 1,2 --resume
     ```
@@ -116,16 +124,22 @@ def run(
         raise UsageError("--out '': expected a folder")
     if resume and out is None:
         raise UsageError("--resume goes on with the run that --out names: name it")
-    planned = plan(
-        preset,
-        _named(kernel, operands) if kernel else (),
-        products=workload or (),
-        threads=threads,
-        baseline=with_operands(baseline, operands),
-        data_dir=data_dir,
-        seed=seed,
-        import_timeout_s=import_timeout,
-    )
+    if model is not None:
+        find_function(model, kind="model")
+    with show_progress(quiet) as progress:
+        planned = plan(
+            preset,
+            _named(kernel, operands) if kernel else (),
+            products=workload or (),
+            model=model,
+            compare_compile=compare_compile,
+            threads=threads,
+            baseline=with_operands(baseline, operands),
+            data_dir=data_dir,
+            seed=seed,
+            import_timeout_s=import_timeout,
+            progress=progress,
+        )
     folder = Path(out) if out else Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S")
     try:
         with show_progress(quiet, planned.seconds) as progress:
@@ -254,7 +268,7 @@ def train(
     kernel: Kernels = None,
     operands: Operands = None,
     task: Task = "breast-cancer",
-    model: Annotated[str | None, typer.Option(help="your own, as package.module:factory, in place of a task")] = None,
+    model: Annotated[str | None, typer.Option(help=f"{MODEL}: train it in place of a task")] = None,
     epochs: Annotated[int | None, typer.Option(help="passes over the data")] = None,
     batch_size: Annotated[int | None, typer.Option(help="rows of a batch")] = None,
     hidden: Annotated[int | None, typer.Option(help="units of the hidden layer")] = None,
@@ -265,6 +279,7 @@ def train(
     baseline: Baseline = BASELINE,
     budget: Annotated[float, typer.Option(help="seconds for the whole task")] = 30.0,
     data_dir: DataDir = None,
+    compare_compile: CompareCompile = False,
     import_timeout: ImportTimeout = 20.0,
     format: Format = "table",
     quiet: Quiet = False,
@@ -294,6 +309,7 @@ def train(
         seed=seed,
         data_dir=data_dir,
         import_timeout_s=import_timeout,
+        compare_compile=compare_compile,
         **{name: value for name, value in options.items() if value is not None},
     )
     _work(work, quiet, format, partial(training_table, baseline=baseline))
@@ -301,7 +317,7 @@ def train(
 
 @app.command()
 def trace(
-    model: Annotated[str, typer.Argument(metavar="FACTORY", help="path/to/file.py:factory or package.module:factory")],
+    model: Annotated[str, typer.Argument(metavar="FACTORY", help=MODEL)],
     threads: Threads = "1",
     import_timeout: ImportTimeout = 20.0,
     format: Format = "table",

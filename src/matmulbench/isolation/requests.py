@@ -222,6 +222,13 @@ class OpenTraining(Request):
 
 
 @dataclass(frozen=True)
+class CompileModel(Request):
+    """Have ``torch.compile`` compile the model of a training that has no kernel; returns how many seconds it takes."""
+
+    target = "matmulbench.training.worker:compile_model"
+
+
+@dataclass(frozen=True)
 class TrainSteps(Request):
     """Train from one step to another; returns clock before and after, losses, and seconds of each product."""
 

@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 
 
 class Kernel(Protocol):
-    """A matrix product on torch CPU tensors: ``a`` (m, k) times ``b`` (k, n) gives a fresh ``c`` (m, n)."""
+    """A matrix product on torch CPU tensors: ``a`` (m, k) times ``b`` (k, n) gives a fresh ``c`` (m, n).
+
+    With an attribute ``batched = True``, it multiplies (batch, m, k) by (batch, k, n), too.
+    """
 
     def __call__(self, a: torch.Tensor, b: torch.Tensor, /) -> torch.Tensor:
         """Multiply."""

@@ -193,6 +193,23 @@ def _with_setup(kernel: Callable[..., Any], setup: Callable[..., Any], takes_arr
     return both
 
 
+def over_batches(kernel: Kernel) -> Kernel:
+    """Return what multiplies ``a`` (batch, m, k) by ``b`` (batch, k, n): a loop over ``kernel``.
+
+    Itself, if it says with an attribute ``batched = True`` that it takes them.
+    """
+    import torch
+
+    if getattr(kernel, "batched", False):
+        return kernel
+    multiply, setup = getattr(kernel, "prepared", kernel), getattr(kernel, "setup", None)
+
+    def loop(a: torch.Tensor, b: Any) -> torch.Tensor:
+        return torch.stack(list(map(multiply, a, b)))
+
+    return _with_setup(loop, lambda b: list(map(setup, b)), False) if setup else loop
+
+
 def load_function(spec: str, kind: str = "kernel") -> Callable[..., Any]:
     """Import and return any function named as a kernel is; raises what :func:`load_kernel` does, of a ``kind``."""
     found = find_kernel(spec) if kind == "kernel" else find_function(spec, kind=kind)

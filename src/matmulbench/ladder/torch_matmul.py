@@ -12,3 +12,6 @@ def matmul(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     except RuntimeError:  # looking only now costs nothing; beforehand, a tenth of a small product
         sizes(a, b)
         raise
+
+
+matmul.batched = True  # type: ignore[attr-defined]

@@ -173,7 +173,7 @@ class KernelCandidate(Candidate):
 
     @property
     def _result_bytes(self) -> int:
-        return self.workload.m * self.workload.n * ITEMSIZE[self.workload.dtype]
+        return self.workload.elements[2] * ITEMSIZE[self.workload.dtype]
 
     @property
     def extrapolated(self) -> bool:
@@ -439,7 +439,9 @@ def failed_cell(workload: Workload, threads: int, spec: str, status: str, reason
 
 def _row(workload: Workload, threads: int, spec: str, status: str, reason: str | None) -> MeasurementRow:
     w = workload
-    return MeasurementRow(str(w), w.m, w.k, w.n, w.layout, w.dtype, threads, spec, status=str(status), reason=reason)
+    return MeasurementRow(
+        str(w), w.m, w.k, w.n, w.layout, w.dtype, threads, spec, w.batch, status=str(status), reason=reason
+    )
 
 
 def _above(roof: Roof | None, one: KernelCandidate, host: Host) -> Roof | None:

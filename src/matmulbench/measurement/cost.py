@@ -60,12 +60,14 @@ class NotEnoughMemoryError(MemoryError):
 def sub_problems(whole: Workload) -> Iterator[tuple[Workload, Workload]]:
     """Yield ever larger sub-problems of ``whole``, each with the one it grew from.
 
-    First k grows to some thousands, then n, then m, then what is left of k: the sub-problem that is timed in place of a
-    slow whole should have fewer rows and nothing else changed, if that is possible.
+    First k grows to some thousands, then n, then m, then what is left of k, then the batch: the sub-problem that is
+    timed in place of a slow whole should be fewer of the batch's products, or have fewer rows, and nothing else
+    changed, if that is possible.
     """
-    current = replace(whole, m=1, k=min(8, whole.k), n=min(2, whole.n))
+    current = replace(whole, m=1, k=min(8, whole.k), n=min(2, whole.n), batch=1)
     yield current, current
-    for size, limit in (("k", min(_LONG, whole.k)), ("n", whole.n), ("m", whole.m), ("k", whole.k)):
+    limits = (("k", min(_LONG, whole.k)), ("n", whole.n), ("m", whole.m), ("k", whole.k), ("batch", whole.batch))
+    for size, limit in limits:
         while getattr(current, size) < limit:
             grown = replace(current, **{size: min(limit, _GROWTH * getattr(current, size))})
             yield grown, current
@@ -128,7 +130,7 @@ def extrapolate(cost: Cost, whole: Workload, smaller_s: float, reached_s: float)
     sizes that have not begun to grow.
     """
     reached, smaller = cost.workload, cost.smaller
-    grown = next((size for size in ("m", "n", "k") if getattr(reached, size) != getattr(smaller, size)), "m")
+    grown = next((size for size in ("batch", "m", "n", "k") if getattr(reached, size) != getattr(smaller, size)), "m")
     x1, x2, x = (int(getattr(problem, grown)) for problem in (smaller, reached, whole))
     slope = (reached_s - smaller_s) / (x2 - x1) if x2 > x1 else reached_s / x2
     # A slope beyond proportion would mean a negative fixed cost: noise.

@@ -51,7 +51,8 @@ def _lengths(workload: Workload, windows: int) -> tuple[int, int]:
     def whole_pages(elements: int) -> int:
         return -(-(elements * ITEMSIZE[workload.dtype] + windows * LINE) // mmap.PAGESIZE) * mmap.PAGESIZE
 
-    return whole_pages(workload.m * workload.k), whole_pages(workload.k * workload.n)
+    left, right, _ = workload.elements
+    return whole_pages(left), whole_pages(right)
 
 
 class SharedOperands:
@@ -78,8 +79,7 @@ class SharedOperands:
 
     def _sizes(self) -> list[int]:
         """Return the elements of both rows."""
-        w = self.workload
-        return [elements + self.windows * self._step for elements in (w.m * w.k, w.k * w.n)]
+        return [elements + self.windows * self._step for elements in self.workload.elements[:2]]
 
     def fill(self) -> None:
         """Draw the numbers, standard normal; those of the second pair recur from line to line."""
@@ -94,8 +94,7 @@ class SharedOperands:
     def perturb(self) -> None:
         """Change a number in every window of either operand, behind torch's back."""
         rng = np.random.default_rng()
-        w = self.workload
-        for row, size in zip(self.rows, (w.m * w.k, w.k * w.n), strict=False):
+        for row, size in zip(self.rows, self.workload.elements[:2], strict=False):
             array = row.numpy()
             every = max(min(size, 1024), len(array) // 4096)
             places = array[int(rng.integers(every)) :: every]
@@ -107,10 +106,19 @@ class SharedOperands:
         key = (row, problem, number)
         if key not in self._views:
             rows, columns = ((problem.m, problem.k), (problem.k, problem.n))[operand]
-            transposed = problem.layout[operand] == "T"
-            strides = (1, rows) if transposed else (columns, 1)
-            self._views[key] = self.rows[row].as_strided((rows, columns), strides, number * self._step)
+            strides: tuple[int, ...] = (1, rows) if problem.layout[operand] == "T" else (columns, 1)
+            size = (*self._batch(problem), rows, columns)
+            strides = (rows * columns, *strides)[-len(size) :]
+            self._views[key] = self.rows[row].as_strided(size, strides, number * self._step)
         return self._views[key]
+
+    def result_shape(self, problem: Workload) -> tuple[int, ...]:
+        """Return the shape of the product of ``problem``."""
+        return (*self._batch(problem), problem.m, problem.n)
+
+    def _batch(self, problem: Workload) -> tuple[int, ...]:
+        # A part of a batch is one, too, even if it has a single product.
+        return (problem.batch,) if self.workload.batch > 1 else ()
 
     def pairs(self, problem: Workload, numbers: list[list[int]], recurring: bool) -> list[list[torch.Tensor]]:
         """Return the left and the right operands in the windows ``numbers``."""

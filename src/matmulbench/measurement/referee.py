@@ -42,23 +42,24 @@ def check(
 ) -> str | None:
     """Compare results in the shared output with the products of the windows ``left`` and ``right``, call by call.
 
-    Number ``drawn`` is compared element by element, and others, all where they are few, by random sums: where any call
-    is wrong, that is seen. Returns what is wrong, in words.
+    Number ``drawn`` (of a batch, one product) is compared element by element, and others, all where they are few, by
+    random sums: where any call is wrong, that is seen. Returns what is wrong, in words.
     """
-    count, size, element = len(left), problem.m * problem.n, getattr(torch, problem.dtype)
+    count, size, element = len(left), problem.elements[2], getattr(torch, problem.dtype)
     with mmap.mmap(descriptors[0], 0, prot=mmap.PROT_READ) as memory:
         os.close(descriptors[0])
         content = bytearray(memory[: count * size * element.itemsize])  # nobody can change a copy
-    results = torch.frombuffer(content, dtype=element).reshape(count, problem.m, problem.n)
+    results = torch.frombuffer(content, dtype=element).reshape(count, *_operands[0].result_shape(problem))
     rng = np.random.default_rng()
     some = random.sample(range(count), min(count, _SUMMED))
     for number in {*some, *(() if drawn is None else (drawn,))}:
         a, b = (_operands[0].window(i, problem, windows[number], False) for i, windows in enumerate((left, right)))
-        finding = (
-            check_result(a, b, results[number], seed=random.getrandbits(32))
-            if number == drawn
-            else freivalds(a.numpy(), b.numpy(), results[number].numpy(), rng, _SLACK)
-        )
+        c = results[number]
+        finding = freivalds(a.numpy(), b.numpy(), c.numpy(), rng, _SLACK)
+        if number == drawn and not finding:
+            one = random.randrange(problem.batch)
+            a, b, c = (each.reshape(-1, *each.shape[-2:])[one] for each in (a, b, c))
+            finding = check_result(a, b, c, seed=random.getrandbits(32))
         if finding:
             return finding
     return None

@@ -34,7 +34,7 @@ class Roof:
         hold. ``cold`` operands come from memory.
         """
         least_s = {"compute": workload.flop / self.fma_gflops / 1e9, "call": self.call_floor_s}
-        written = ITEMSIZE[workload.dtype] * workload.m * workload.n
+        written = ITEMSIZE[workload.dtype] * workload.elements[2]
         nearer = 0
         for level in self.levels:
             from_here = workload.bytes - nearer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import mmap
 import os
 from collections import deque
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from matmulbench import isolation
-from matmulbench.ladder.plugins import load_kernel
+from matmulbench.ladder.plugins import load_kernel, over_batches
 from matmulbench.measurement.cost import learn_cost
 from matmulbench.measurement.eviction import evict
 from matmulbench.measurement.operands import SharedOperands
@@ -51,6 +52,8 @@ def open_workload(spec: str, workload: Workload, windows: int, descriptors: list
         state = process_state()
     else:
         kernel, state = _benches[0].kernel, _benches[0].state
+    if workload.batch > 1:
+        kernel = over_batches(kernel)
     setup = getattr(kernel, "setup", None)
     plain = getattr(kernel, "prepared", kernel)  # what takes the b that ``setup`` prepared
     operands = SharedOperands(workload, windows, descriptors[0])
@@ -107,13 +110,13 @@ def run_block(
 def commit_block() -> str | None:
     """Write the block's results into the shared output; return what is wrong with the form of one, if anything."""
     bench = _benches[0]
-    shape, dtype = (bench.problem.m, bench.problem.n), getattr(torch, bench.problem.dtype)
+    shape, dtype = bench.operands.result_shape(bench.problem), getattr(torch, bench.problem.dtype)
     for number, result in enumerate(bench.results, 1):
         if type(result) is not torch.Tensor or tuple(result.shape) != shape or result.dtype != dtype:
             form = f"{tuple(result.shape)} of {result.dtype}" if isinstance(result, torch.Tensor) else type(result)
             return f"result {number} is {form}, expected {shape} of {dtype}"
     count = len(bench.results)
-    output = torch.frombuffer(bench.output, dtype=dtype, count=count * shape[0] * shape[1]).reshape(count, *shape)
+    output = torch.frombuffer(bench.output, dtype=dtype, count=count * math.prod(shape)).reshape(count, *shape)
     torch.stack(list(bench.results), out=output)
     return None
 

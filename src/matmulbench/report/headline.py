@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from matmulbench.report.formatting import compared, count, factor, known, percent, rate, seconds, text
+from matmulbench.report.formatting import compared, count, digits, factor, known, percent, rate, seconds, text
 from matmulbench.report.queries import (
-    TORCH_NN,
+    NO_KERNELS,
     Row,
     amdahl_limit,
     baseline_of,
@@ -16,7 +16,9 @@ from matmulbench.report.queries import (
     labels_of,
     ladders,
     limited_by,
+    model_of,
     reference_of,
+    shapes_of,
     task_title,
     tasks,
     users,
@@ -119,10 +121,13 @@ def _time(results: Results, kernel: str, against: str) -> Iterator[tuple[str, st
 
 def _buys(results: Results, kernel: str, against: str) -> Iterator[tuple[str, str]]:
     for (task, threads), rows in tasks(results.training).items():
+        reference = reference_of(rows, baseline_of(results))
         for row in (row for row in rows if row["kernel"] == kernel):
             step = f"a training step of {task_title(task, threads)}"
             if failure := _failure(row):
                 yield "Buys", f"{step} failed: {failure}"
+            elif reference and task == model_of(results):
+                yield "Buys", f"{step}, {_gains(row, reference)}"
             elif known(row["predicted_speedup"]):
                 yield "Buys", f"{step} {_step_gain(row, against)}"
 
@@ -140,6 +145,16 @@ def _step_gain(row: Row, against: str) -> str:
         return f"is predicted to be {compared(row['predicted_speedup'], None, f'with {against}')}"
     low, high = row["measured_ci_low"], row["measured_ci_high"]
     return f"is {compared(row['measured_speedup'], verdict_of(row), f'with {against}', low, high)}"
+
+
+def _gains(row: Row, reference: Row) -> str:
+    """Say what the products of a user's model were predicted and measured to buy, and what they could at most."""
+    speedups = {word: known(row[f"{word}_speedup"]) for word in ("predicted", "measured")}
+    found = [f"{word} {digits(value)}x" for word, value in speedups.items() if value]
+    low, high = known(row["measured_ci_low"]), known(row["measured_ci_high"])
+    interval = f" [{digits(low)}, {digits(high)}]" if low and high else ""
+    limit = amdahl_limit(reference)
+    return ", ".join(found) + interval + (f", limit {digits(limit)}x" if limit else "")
 
 
 def _climb(results: Results, baseline: str) -> Iterator[str]:
@@ -169,12 +184,21 @@ def _between(best: Row, slowest: Row, baseline: str) -> str:
 def _best_step(results: Results, baseline: str, label: dict[str, str]) -> Iterator[str]:
     """Say of each training what the best of the ladder buys; what the user's kernels buy is said of each."""
     for (task, threads), rows in tasks(results.training).items():
-        no_rungs = [baseline, TORCH_NN, *users(kernels_of(results))]
+        no_rungs = [baseline, *NO_KERNELS, *users(kernels_of(results))]
         others = [row for row in rows if row["kernel"] not in no_rungs and known(row["measured_speedup"])]
         reference = reference_of(rows, baseline)
         if not reference or not others:
             continue
         best, limit = max(others, key=lambda row: row["measured_speedup"]), amdahl_limit(reference)
+        if task == model_of(results):
+            shapes = shapes_of(results, reference)
+            timed = len(shapes & set(zip(results.measurements["workload"], results.measurements["dtype"], strict=True)))
+            some = f", of which the {timed} that take longest were timed" if timed < len(shapes) else ""
+            yield (
+                f"Your step ({task_title(task, threads)}) spends {percent(reference['matmul_share'])} in "
+                f"{count(len(shapes), 'shape')}{some}; with `{best['label']}` {_gains(best, reference)}."
+            )
+            continue
         most = f"; products that cost nothing would make it {factor(limit)}" if limit else ""
         yield (
             f"A training step of {task_title(task, threads)} {_step_gain(best, label[baseline])} "

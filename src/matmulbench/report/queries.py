@@ -10,16 +10,18 @@ from typing import TYPE_CHECKING, Any
 from matmulbench.ladder import BASELINE, LADDER
 from matmulbench.report.formatting import compared, count, known, text
 from matmulbench.results.folder import Results
-from matmulbench.results.schema import Status
+from matmulbench.results.schema import KEYS, Status
+from matmulbench.training.tasks import TORCH_COMPILE, TORCH_NN
 from matmulbench.workload import Workload
 
 if TYPE_CHECKING:
     import pandas as pd
 
+_IN_FILE_NAMES = str.maketrans(":/\\*", "---x")
 Row = dict[Any, Any]  # a line of a table by column, and what is derived from it
 
-TORCH_NN = "torch.nn"  # torch's own layers, which stand beside the kernels in a training; no kernel
-_RANK = {rung.name: rank for rank, rung in enumerate(LADDER)} | {TORCH_NN: len(LADDER)}
+NO_KERNELS = (TORCH_NN, TORCH_COMPILE)  # what stands beside the kernels in a training
+_RANK = {name: rank for rank, name in enumerate([*(rung.name for rung in LADDER), *NO_KERNELS])}
 
 
 def baseline_of(results: Results) -> str:
@@ -125,7 +127,9 @@ def chart_name(stem: str, dtype: str, threads: int, results: Results) -> str:
     several = (
         len({int(each) for table in ("measurements", "training") for each in results.tables[table]["threads"]}) > 1
     )
-    parts = [stem.replace(":", "-"), *([dtype] if dtype != "float32" else []), *([f"t{threads}"] if several else [])]
+    parts = [stem.translate(_IN_FILE_NAMES)]
+    parts += [dtype] if dtype != "float32" else []
+    parts += [f"t{threads}"] if several else []
     return "-".join(parts)
 
 
@@ -169,6 +173,23 @@ def matmul_speedup(row: Row, reference: Row | None) -> float | None:
     times = [(known(each["step_s"]), known(each["matmul_share"])) for each in (reference, row)]
     products = [step * share for step, share in times if step and share and share > 0]  # noise may bring it below 0
     return products[0] / products[1] if len(products) == 2 else None
+
+
+def model_of(results: Results) -> str | None:
+    """Return the factory of the model that the run was about, if it was about one."""
+    model: str | None = results.run["options"].get("model")
+    return model
+
+
+def shapes_of(results: Results, reference: Row) -> set[tuple[str, str]]:
+    """Return what the steps of a training multiplied, workload and dtype, by the journal of its ``reference`` row."""
+    cell = [reference[name] for name in KEYS["training"]]
+    return {
+        (product["workload"], product["dtype"])
+        for entry in results.journal
+        if entry["table"] == "training" and [entry["row"][name] for name in KEYS["training"]] == cell
+        for product in entry.get("products") or []
+    }
 
 
 def reference_of(rows: list[Row], baseline: str) -> Row | None:

@@ -182,6 +182,7 @@ def training_table(training: pd.DataFrame, baseline: str = BASELINE) -> Table:
         figure("predicted", factor, "predicted_speedup", optional=4),
         _speedup(f"step vs {labels([*training['kernel'], baseline])[baseline]}", "measured_speedup"),
         figure("95 % interval", factor_interval, "measured_ci_low", "measured_ci_high", optional=6),
+        figure("compile", seconds, "compile_s", optional=3),
         figure("final loss", number(".4f"), "final_loss", optional=2),
         figure("loss off by", number(".1e"), "loss_deviation", optional=7),
         figure("train", percent, "train_accuracy", optional=8),

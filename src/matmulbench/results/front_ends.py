@@ -109,7 +109,7 @@ def _row(text: Any, kernel: Any, median_s: Any, samples: Any, min_s: Any = None)
     if not conforms(text, WorkloadText) or not isinstance(kernel, str) or not kernel or median_s is None:
         return None
     w = Workload.parse(text)
-    row = MeasurementRow(str(w), w.m, w.k, w.n, w.layout, w.dtype, 1, printable(kernel, 4096))
+    row = MeasurementRow(str(w), w.m, w.k, w.n, w.layout, w.dtype, 1, printable(kernel, 4096), w.batch)
     row.median_s, row.min_s, row.samples = median_s, min_s, samples
     if not conforms(asdict(row), MeasurementRow):
         return None

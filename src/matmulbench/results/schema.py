@@ -30,7 +30,8 @@ def _is_rectangular(rows: list[list[float]]) -> bool:
 
 
 def _are_products(products: list[Any]) -> bool:
-    fields_of_each = {"which": str, "layer": Any, "seconds": Annotated[float, lambda value: 0 <= value < 1e30]}
+    texts = {"which": str, "workload": str | None, "dtype": str | None}
+    fields_of_each = {**texts, "layer": Any, "seconds": Annotated[float, lambda value: 0 <= value < 1e30]}
     return all(conforms(each, fields_of_each) for each in products) and (
         not products or sum(each["seconds"] for each in products) > 0
     )
@@ -64,7 +65,7 @@ class VerificationRow:
 class MeasurementRow:
     """How long one product takes with one kernel."""
 
-    workload: WorkloadText  #: the product in its text form, such as ``50x50000x784:TN``
+    workload: WorkloadText  #: the product in its text form, such as ``50x50000x784:TN`` or ``32*128x64x128``
     m: Count  #: rows of a and of the product
     k: Count  #: columns of a, rows of b
     n: Count  #: columns of b and of the product
@@ -72,6 +73,7 @@ class MeasurementRow:
     dtype: DTypeName  #: ``float32`` or ``float64``
     threads: Count  #: threads of every pool
     kernel: str  #: as it was named
+    batch: Count = 1  #: how many such products a call does
     status: StatusName = Status.OK  #: a :class:`Status`; figures exist only where it is ``ok``
     extrapolated: bool = False  #: whether the times were predicted from smaller products
     median_s: Positive | None = None  #: seconds a call, median
@@ -84,7 +86,7 @@ class MeasurementRow:
     speedup_ci_high: float | None = None  #: upper end of its 95 % interval
     #: against the baseline: ``faster``, ``slower``, ``same`` or ``unclear``; its own is ``baseline``
     verdict: str | None = None
-    gflops: float | None = None  #: the rate reached, in GFLOP/s (2·m·k·n FLOP a call)
+    gflops: float | None = None  #: the rate reached, in GFLOP/s (2·batch·m·k·n FLOP a call)
     roof_gflops: float | None = None  #: what the machine was measured to allow at most, in GFLOP/s
     roof_percent: float | None = None  #: 100 · ``gflops`` / ``roof_gflops``
     #: what bounds the product: ``compute``, the bandwidth of ``L1``, ``L2``, ``L3`` or ``DRAM``, or ``call``, the
@@ -121,6 +123,7 @@ class TrainingRow:
     loss_deviation: float | None = None
     train_accuracy: float | None = None  #: share of training rows classified right, from 0 to 1; none for a regression
     test_accuracy: float | None = None  #: share of test rows classified right, from 0 to 1; none for a regression
+    compile_s: float | None = None  #: seconds that the first step takes beyond a second one; of ``torch.compile`` alone
     reason: str | None = None  #: why there is no figure, or what the figures leave out
 
 

@@ -16,6 +16,7 @@ from matmulbench.isolation import Child, Host, LostError
 from matmulbench.isolation.requests import (
     CheckTrainingSettings,
     CommitParameters,
+    CompileModel,
     DescribeTraining,
     JudgeParameters,
     LossEnvelope,
@@ -30,15 +31,16 @@ from matmulbench.measurement.rounds import MIN_ROUNDS, Candidate, Comparison, ru
 from matmulbench.measurement.seal import KernelFailure, Seal, ask
 from matmulbench.results.schema import TrainingRow
 from matmulbench.status import Status
-from matmulbench.training.tasks import is_model
+from matmulbench.training.tasks import TORCH_COMPILE, TORCH_NN, is_model
 
-TORCH_NN = "torch.nn"
+_COMPILE_S = 1200.0  # that torch.compile may take
 _SILENCE_S = 120.0  # a large step, or the float64 reference of one
 _TURN_S = 2e-3  # long enough that the clock's resolution and what was last in the caches hardly count
 _REFERENCE_SHARE = 0.3  # of the time left, at most, for the float64 reference and its envelope
 _POINTS = 500  # of a loss curve, at most, in the results
 _FEW_ROWS = 256  # rows, at most, that a kernel too slow for the whole batch learns from
 _FEW_ROWS_S = 0.5  # seconds that may go into comparing a kernel's losses even when no time is left
+_LASTING_S = 0.1
 _TURNS = 100  # what a kernel wants of the time, about
 _JUDGED = 0.25  # of the turns, beside the first and the last
 _AGREE = 0.1  # predicted and measured speedup should, within this
@@ -195,7 +197,7 @@ class TrainingCandidate(Candidate):
         began = perf_counter()
         last = min(self.at + self.turn_steps, self.course.steps)
         steps = last - self.at
-        both = self.turn_steps == 1  # a step that lasts does not feel the stopwatch
+        both = self.step_estimate_s > _LASTING_S  # such a step does not feel the stopwatch
         stopwatch = self.spec is not None and (both or number % 2 == 1)
         self.seal.wake(self._child, number)
         seconds, (losses, products) = self.seal.turn(self._child, TrainSteps(self.at, last, stopwatch), _SILENCE_S)
@@ -249,6 +251,34 @@ class TrainingCandidate(Candidate):
             raise KernelFailure(Status.FAILED_VERIFICATION, f"inside the training: {finding}")
 
 
+class CompiledCandidate(TrainingCandidate):
+    """The model as ``torch.compile`` makes it: once, before the time of the others begins to run."""
+
+    def __init__(self, course: Course) -> None:
+        super().__init__(course, None)
+        self.name = TORCH_COMPILE
+        self.compile_s: float | None = None
+
+    def enter(self) -> None:
+        """Start the process and compile.
+
+        Raises
+        ------
+        KernelFailure
+            if that is not possible, with the status ``unavailable``.
+        """
+        super().enter()
+        try:
+            self.compile_s = ask(self._child, CompileModel(), _COMPILE_S)
+        except KernelFailure as failure:
+            raise KernelFailure(Status.UNAVAILABLE, failure.reason) from None
+
+    def renew(self) -> None:
+        """Stay in this process: a fresh one would have to compile."""
+        if not self.child or self.child.killed:
+            super().renew()
+
+
 Result = tuple[TrainingRow, dict[str, Any]]
 
 
@@ -261,6 +291,7 @@ def train_kernels(
     seed: int = 0,
     data_dir: str | None = None,
     options: dict[str, Any] | None = None,
+    compare_compile: bool = False,
 ) -> list[Result]:
     """Train ``task`` with each kernel and with plain ``torch.nn``, taking turns, and account for it.
 
@@ -274,14 +305,17 @@ def train_kernels(
         seconds that all this may take, about.
     seed
         of split, initial parameters, order of batches and order of turns.
+    compare_compile
+        whether ``torch.compile`` takes turns, too; what it takes to compile comes on top of ``budget_s``.
 
     Returns
     -------
     list
-        for each kernel and, last, for ``torch.nn``, its row and more about it: ``losses`` at ``loss_steps`` with the
-        float64 ``reference`` and the ``envelope`` there, ``step_samples`` (seconds a step, one a turn), ``products``
-        (``layer``, ``which``, ``workload``, ``seconds`` a step), ``non_matmul_s`` (what a step takes besides) and
-        ``amdahl_limit`` (the speedup over this kernel if products took no time).
+        for each kernel and, last, for ``torch.nn`` and perhaps ``torch.compile``, its row and more about it: ``losses``
+        at ``loss_steps`` with the float64 ``reference`` and the ``envelope`` there, ``step_samples`` (seconds a step,
+        one a turn), ``products`` (``layer``, ``which``, ``workload``, ``dtype``, ``seconds`` a step),
+        ``non_matmul_s`` (what a step takes besides) and ``amdahl_limit`` (the speedup over this kernel if products
+        took no time).
 
     Raises
     ------
@@ -291,12 +325,16 @@ def train_kernels(
         if the suite's own processes ended.
     """
     course = Course.open(host, task, seed, data_dir, options or {})
-    deadline = perf_counter() + budget_s
     everyone = list(dict.fromkeys([*([baseline] if baseline else []), *specs]))
-    candidates = [TrainingCandidate(course, spec) for spec in [*everyone, None]]
+    compiled = [CompiledCandidate(course)] if compare_compile else []
+    candidates = [*(TrainingCandidate(course, spec) for spec in [*everyone, None]), *compiled]
     try:
+        for each in compiled:
+            each.attempt(each.enter)
+        deadline = perf_counter() + budget_s
         for one in candidates:
-            one.attempt(one.enter)
+            if one not in compiled:
+                one.attempt(one.enter)
         course.envelope = course.find_envelope(_REFERENCE_SHARE * max(0.0, deadline - perf_counter()))
         base = next((one for one in candidates if one.spec == baseline and not one.failure), None)
         active = [one for one in candidates if not one.failure]
@@ -358,6 +396,7 @@ def _row(one: TrainingCandidate, base: TrainingCandidate | None, analyses: int, 
     row = TrainingRow(course.name, one.name, course.host.threads)
     extra = _losses(one.losses, course.envelope)
     row.steps, row.extrapolated = len(one.losses), not one.finished
+    row.compile_s = one.compile_s if isinstance(one, CompiledCandidate) else None
     cut = [f"{row.steps} of {course.steps} steps, as many as the time allowed"] if not one.finished else []
     if not one.samples:
         row.reason = "no time was left for a step"
@@ -412,8 +451,8 @@ def _describe(row: TrainingRow, extra: dict[str, Any], course: Course, seconds: 
     step_s = sum(seconds) + other_s
     row.matmul_share = 1 - other_s / step_s
     extra["products"] = [
-        {"layer": layer, "which": which, "workload": product, "seconds": s}
-        for (layer, which, product, _), s in zip(course.products, seconds, strict=True)
+        {"layer": layer, "which": which, "workload": product, "dtype": dtype, "seconds": s}
+        for (layer, which, product, dtype), s in zip(course.products, seconds, strict=True)
     ]
     extra["non_matmul_s"], extra["amdahl_limit"] = other_s, step_s / other_s
 

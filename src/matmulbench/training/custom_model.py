@@ -117,7 +117,10 @@ class CustomModel:
                 new = _product(0, kind, 1)
                 self._kinds[kind] = min(
                     range(len(found)),
-                    key=lambda i: (self._products[i].which != new.which, abs(_flop(self._products[i]) - _flop(new))),
+                    key=lambda i: (
+                        self._products[i].which != new.which,
+                        abs(self._products[i].workload.flop - new.workload.flop),
+                    ),
                 )
             found[self._kinds[kind]] += seconds / steps
         return found
@@ -394,12 +397,8 @@ def _product(layer: int, kind: tuple[Any, ...], count: int) -> StepProduct:
     """Describe a product by what a stopwatch noted of it."""
     backward, a, a_strides, b, b_strides, dtype = kind
     layout = "".join("T" if each[-2] == 1 != each[-1] else "N" for each in (a_strides, b_strides))
-    workload = Workload(a[-2], a[-1], b[-1], layout, str(dtype).removeprefix("torch."))
-    return StepProduct(layer, "backward" if backward else "forward", workload, math.prod(a[:-2]), count)
-
-
-def _flop(product: StepProduct) -> int:
-    return product.batch * product.workload.flop
+    workload = Workload(a[-2], a[-1], b[-1], layout, str(dtype).removeprefix("torch."), math.prod(a[:-2]))
+    return StepProduct(layer, "backward" if backward else "forward", workload, count)
 
 
 def _alike(losses: list[float], others: list[float], tolerance: float) -> bool:

@@ -40,7 +40,7 @@ def describe(task: str, seed: int, data_dir: str | None, options: dict[str, Any]
         "name": problem.name,
         "rows": problem.rows,
         "steps": problem.steps,
-        "products": [[one.layer, one.which, str(one), one.workload.dtype] for one in problem.products()],
+        "products": [[one.layer, one.which, str(one.workload), one.workload.dtype] for one in problem.products()],
         "non_matmul_s": _time_non_matmul(problem),
         "notes": notes,
     }

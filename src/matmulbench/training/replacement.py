@@ -14,27 +14,50 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from time import perf_counter
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from matmulbench.ladder import Kernel
-from matmulbench.ladder.plugins import load_kernel
+from matmulbench.ladder.plugins import load_kernel, over_batches
 from matmulbench.ladder.torch_matmul import matmul as torch_matmul
 from matmulbench.workload import DTYPES
 
 Record = Callable[[Tensor, Tensor, float], None]
+
+
+class Watch(Protocol):
+    """Something that notes each product."""
+
+    def start(self) -> Any:
+        """Read the clock before a product."""
+
+    def note(self, a: Tensor, b: Tensor, started: Any) -> None:
+        """Note the product of ``a`` and ``b``, which began when :meth:`start` returned ``started``."""
+
+
+@dataclass(frozen=True)
+class _Recorder:
+    """The watch of whoever wants to know the seconds alone."""
+
+    record: Record
+    start = staticmethod(perf_counter)
+
+    def note(self, a: Tensor, b: Tensor, started: float) -> None:
+        self.record(a, b, perf_counter() - started)
+
 
 _TAKEN = frozenset(getattr(torch, name) for name in DTYPES)
 
 
 @dataclass(eq=False)
 class _Block:
-    """What a block asked for: its kernel, whether that takes batches, and what is called with each product's time."""
+    """What a block asked for: its kernel, what does batches, and what notes its products."""
 
     kernel: Kernel | None  # None is torch's own: called by its name, it would come back here
-    batched: bool
-    record: Record | None
+    on_batches: Kernel
+    watch: Watch | None
 
 
 _lock = threading.Lock()
@@ -64,10 +87,7 @@ def _multiply(block: _Block, a: Tensor, b: Tensor) -> Tensor:
     b = b.detach() if b.requires_grad else b
     _multiplying = True
     try:
-        if a.dim() == 2 or block.batched:
-            c = block.kernel(a, b)
-        else:
-            c = torch.stack(list(map(block.kernel, a.unbind(), b.unbind())))
+        c = block.kernel(a, b) if a.dim() == 2 else block.on_batches(a, b)
     finally:
         _multiplying = False
     if not isinstance(c, Tensor):
@@ -86,18 +106,21 @@ def _override(rank: int, product: Callable[..., Tensor]) -> Callable[..., Tensor
 
     def override(*operands: Tensor, **factors: float) -> Tensor:
         *addends, a, b = operands
-        block = None if _multiplying or not _fit(rank, a, b, *addends) else _active[-1]
-        start = perf_counter()
-        if block is None or block.kernel is None:
-            c = product(*operands, **factors, out=a.new_empty(0))  # this overload is not overridden
-        else:
+        block = _active[-1]
+        ours = block.kernel or block.watch
+        if not ours or _multiplying or not _fit(rank, a, b, *addends):
+            return product(*operands, **factors, out=a.new_empty(0))  # this overload is not overridden
+        started = block.watch.start() if block.watch else None
+        if block.kernel:
             c = _multiply(block, a, b)
             if factors.get("alpha", 1) != 1:
                 c.mul_(factors["alpha"])
             if addends and (beta := factors.get("beta", 1)):  # with a beta of 0, NaN do not count
                 c.add_(addends[0], alpha=beta)
-        if block and block.record:
-            block.record(a, b, perf_counter() - start)
+        else:
+            c = product(*operands, **factors, out=a.new_empty(0))
+        if block.watch:
+            block.watch.note(a, b, started)
         return c
 
     return override
@@ -145,15 +168,15 @@ def replaced(kernel: str | Kernel, record: Record | None = None) -> AbstractCont
     tensor([[4., 4., 4.],
             [4., 4., 4.]])
     """
-    return products_by(load_kernel(kernel), record)
+    return products_by(load_kernel(kernel), record and _Recorder(record))
 
 
 @contextmanager
-def products_by(kernel: Kernel, record: Record | None = None) -> Iterator[None]:
-    """Do what :func:`replaced` says with a kernel that is loaded."""
+def products_by(kernel: Kernel, watch: Watch | None = None) -> Iterator[None]:
+    """Do what :func:`replaced` says with a kernel that is loaded; ``watch`` notes its products."""
     global _library
     of_torch = kernel in (torch.mm, torch.matmul, torch_matmul)
-    block = _Block(None if of_torch else kernel, getattr(kernel, "batched", False), record)
+    block = _Block(None if of_torch else kernel, over_batches(kernel), watch)
     with _lock:
         _active.append(block)
         if not _library:

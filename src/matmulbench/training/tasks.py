@@ -65,6 +65,8 @@ TASKS = {
 }  # fmt: skip
 """The tasks by name, in the order of tables and charts."""
 
+TORCH_NN, TORCH_COMPILE = "torch.nn", "torch.compile"  # rows of a training that no kernel has
+
 OPTIONS = ("epochs", "batch_size", "hidden", "lr", "dtype")
 
 

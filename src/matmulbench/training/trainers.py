@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from time import perf_counter
+from time import perf_counter, thread_time
 from typing import Any, Protocol
 
 import numpy as np
@@ -23,39 +23,44 @@ from matmulbench.workload import Workload, layer_products
 
 
 class TimedKernel:
-    """A kernel that notes how many seconds each product takes, or is told so, and then of what kind it was."""
+    """A kernel that notes how long each product takes, and, as a watch of others' products, of what kind it was."""
 
     def __init__(self, kernel: Kernel) -> None:
         self.kernel = kernel
         self.seconds: list[float] = []
+        self.processor_s: list[float] = []  # of this thread
         self.kinds: list[tuple[Any, ...]] = []
 
     def __call__(self, a: Tensor, b: Tensor) -> Tensor:
         """Multiply and note."""
-        start = perf_counter()
+        started = self.start()
         c = self.kernel(a, b)
-        self.seconds.append(perf_counter() - start)
+        self._stop(started)
         return c
 
-    def record(self, a: Tensor, b: Tensor, seconds: float) -> None:
-        """Note a product that took ``seconds``."""
-        self.seconds.append(seconds)
+    def start(self) -> tuple[float, float]:
+        """Return both clocks."""
+        return perf_counter(), thread_time()
+
+    def _stop(self, started: tuple[float, float]) -> None:
+        self.processor_s.append(thread_time() - started[1])
+        self.seconds.append(perf_counter() - started[0])
+
+    def note(self, a: Tensor, b: Tensor, started: tuple[float, float]) -> None:
+        """Note a product and its kind."""
+        self._stop(started)
         backward = torch._C._current_autograd_node() is not None
         self.kinds.append((backward, a.shape, a.stride(), b.shape, b.stride(), a.dtype))
 
 
 @dataclass(frozen=True)
 class StepProduct:
-    """One kind of product in a step, done ``count`` times for each of ``batch`` pairs of matrices."""
+    """One kind of product in a step, done ``count`` times."""
 
     layer: int  # counted from 1
     which: str
     workload: Workload
-    batch: int = 1
     count: int = 1
-
-    def __str__(self) -> str:
-        return f"{self.batch}*{self.workload}" if self.batch > 1 else str(self.workload)
 
 
 class Trainer(Protocol):
@@ -112,7 +117,7 @@ class TrainingProblem(Protocol):
     def begin(self, kernel: Kernel) -> Trainer:
         """Make a trainer that has its products done by ``kernel``."""
 
-    def begin_plain(self) -> Trainer:
+    def begin_plain(self) -> ModuleTrainer:
         """Make a trainer as one would write it with ``torch.nn``, autograd and an optimiser."""
 
     def reference(self) -> Trainer:
@@ -186,7 +191,7 @@ class ModuleTrainer:
 
     def _products(self) -> AbstractContextManager[None]:
         if isinstance(self.kernel, TimedKernel):
-            return products_by(self.kernel.kernel, self.kernel.record)
+            return products_by(self.kernel.kernel, self.kernel)
         return products_by(self.kernel) if self.kernel else nullcontext()
 
     def use(self, kernel: Kernel) -> None:

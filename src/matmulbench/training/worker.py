@@ -5,14 +5,15 @@ from __future__ import annotations
 import mmap
 import os
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from time import perf_counter
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from matmulbench.ladder import Kernel
-from matmulbench.ladder.plugins import load_kernel
+from matmulbench.ladder.plugins import load_kernel, over_batches
 from matmulbench.measurement.cost import learn_cost
 from matmulbench.measurement.stopwatch import Stopwatch
 from matmulbench.measurement.worker import only_between_turns, wait_for_turn
@@ -33,8 +34,19 @@ class _Desk:
     problem: TrainingProblem
     kernel: Kernel | None
     state: dict[str, object]
-    trainer: Trainer
     block: ExitStack
+    trainer: Trainer = field(init=False)
+    compiled: bool = False
+
+    def restart(self) -> None:
+        """Begin as before the first step."""
+        if self.kernel:
+            self.trainer = self.problem.begin(self.kernel)
+            return
+        self.trainer = plain = self.problem.begin_plain()
+        if self.compiled:
+            # What was compiled for an earlier trainer serves this one.
+            plain.model = torch.compile(plain.model)  # type: ignore[assignment]  # it is a module, too
 
 
 _desks: list[_Desk] = []
@@ -44,14 +56,15 @@ def open_training(task: str, spec: str | None, seed: int, data_dir: str | None, 
     """Load the training and the kernel; return about how many seconds each product of a step takes."""
     problem = load_training(task, seed, data_dir, options)
     kernel = load_kernel(spec) if spec else None
-    trainer = problem.begin(kernel) if kernel else problem.begin_plain()
     block = ExitStack()
     if kernel and isinstance(problem, CustomModel):
         block.enter_context(products_by(kernel))  # for good: beginning anew at each step takes longer than a product
     only_between_turns()
-    _desks[:] = [_Desk(problem, kernel, process_state(), trainer, block)]
+    desk = _Desk(problem, kernel, process_state(), block)
+    desk.restart()
+    _desks[:] = [desk]
     kernel = kernel or torch.matmul
-    return [one.batch * one.count * predict_seconds(kernel, one.workload) for one in problem.products()]
+    return [one.count * predict_seconds(kernel, one.workload) for one in problem.products()]
 
 
 def predict_seconds(kernel: Kernel, product: Workload) -> float:
@@ -60,17 +73,40 @@ def predict_seconds(kernel: Kernel, product: Workload) -> float:
     One step of the triple loop may take a minute, or half a day: a slow kernel must not be met unprepared.
     """
 
-    def ones(rows: int, columns: int, transposed: bool) -> Tensor:
+    def ones(batch: int, rows: int, columns: int, transposed: bool) -> Tensor:
         # Ones, for random numbers take longer to draw than many kernels take to multiply them.
         shape = (columns, rows) if transposed else (rows, columns)
-        drawn = torch.ones(shape, dtype=getattr(torch, product.dtype))
-        return drawn.t() if transposed else drawn
+        made = torch.ones((batch, *shape)[-rank:], dtype=getattr(torch, product.dtype))
+        return made.mT if transposed else made
 
     def operands(problem: Workload) -> tuple[Tensor, Tensor]:
         left, right = (letter == "T" for letter in problem.layout)
-        return ones(problem.m, problem.k, left), ones(problem.k, problem.n, right)
+        return ones(problem.batch, problem.m, problem.k, left), ones(problem.batch, problem.k, problem.n, right)
 
+    rank = 3 if product.batch > 1 else 2
+    if rank == 3:
+        kernel = over_batches(kernel)
     return learn_cost(kernel, product, _ENOUGH_S, operands, largest_bytes=_LARGE).full_s
+
+
+def compile_model() -> float:
+    """Compile the model with ``torch.compile``; return by how many seconds a first step is longer than a second one."""
+    from torch._inductor import config
+
+    desk = _desks[0]
+    # Nothing that an earlier process has compiled, and no processes beside this one.
+    config.force_disable_caches, config.compile_threads = True, 1
+    desk.compiled = True
+    desk.restart()
+
+    def step_s(step: int) -> float:
+        start = perf_counter()
+        desk.trainer.step(step)
+        return perf_counter() - start
+
+    seconds = step_s(0) - step_s(1)
+    desk.restart()
+    return seconds
 
 
 def train_steps(first: int, last: int, stopwatch: bool) -> list[Any]:
@@ -92,14 +128,16 @@ def train_steps(first: int, last: int, stopwatch: bool) -> list[Any]:
     products = None
     if watch and desk.kernel:
         desk.trainer.use(desk.kernel)
+        start, end, own_s = times
+        if own_s < end - start:  # other programs interrupted it, products among them
+            watch.seconds = watch.processor_s
         products = desk.problem.split(watch, last - first)
     return [*times, [float(loss) for loss in losses], products]
 
 
 def restart() -> None:
     """Begin again as before the first step."""
-    desk = _desks[0]
-    desk.trainer = desk.problem.begin(desk.kernel) if desk.kernel else desk.problem.begin_plain()
+    _desks[0].restart()
 
 
 def commit_parameters(descriptors: list[int]) -> int:

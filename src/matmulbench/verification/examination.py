@@ -13,6 +13,7 @@ import torch
 
 from matmulbench.ladder.plugins import arity_advice, load_kernel
 from matmulbench.verification import awareness, guards, ieee, search, shapes, statefulness
+from matmulbench.verification.batches import check_batches
 from matmulbench.verification.case import Case
 from matmulbench.verification.effort import EFFORTS, Effort
 from matmulbench.verification.form import ARRAYS
@@ -45,6 +46,7 @@ PROPERTIES: dict[str, tuple[float, Callable[[KernelUnderTest, Effort, float], No
     "earlier calls": (0.05, lambda kernel, _, seconds: statefulness.check_earlier_calls(kernel, seconds)),
     "addresses": (0.0, lambda kernel, *_: statefulness.check_addresses(kernel)),
     "rounding": (0.12, _rounding),
+    "batches": (0.05, lambda kernel, _, seconds: check_batches(kernel, seconds)),
     "IEEE": (0.1, lambda kernel, _, seconds: ieee.check_ieee(kernel, seconds)),
     "benchmark-awareness": (0.12, lambda kernel, _, seconds: awareness.check_awareness(kernel, seconds)),
     "race": (0.08, lambda kernel, _, seconds: statefulness.check_repetition(kernel, seconds)),

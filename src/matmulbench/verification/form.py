@@ -21,19 +21,24 @@ def fingerprint(operand: torch.Tensor) -> tuple[object, ...]:
     return zlib.crc32(content.data), tuple(operand.shape), operand.stride(), operand.data_ptr(), operand.requires_grad
 
 
-def poison(m: int, n: int, dtype: torch.dtype) -> None:
+def result_shape(a: torch.Tensor, b: torch.Tensor) -> tuple[int, ...]:
+    """Return the shape of the product of ``a`` and ``b``, two matrices or batches of them."""
+    return (*a.shape[:-1], b.shape[-1])
+
+
+def poison(shape: tuple[int, ...], dtype: torch.dtype) -> None:
     """Leave NaN in the memory that a kernel will probably be given for its result."""
-    if m * n * dtype.itemsize > _LARGEST_POISONED:
+    if math.prod(shape) * dtype.itemsize > _LARGEST_POISONED:
         return
     with suppress(MemoryError, RuntimeError):
-        blocks: list[object] = [torch.full((m, n), math.nan, dtype=dtype) for _ in range(_POISONED)]
-        blocks += [np.full((m, n), math.nan, dtype=str(dtype).removeprefix("torch.")) for _ in range(_POISONED)]
+        blocks: list[object] = [torch.full(shape, math.nan, dtype=dtype) for _ in range(_POISONED)]
+        blocks += [np.full(shape, math.nan, dtype=str(dtype).removeprefix("torch.")) for _ in range(_POISONED)]
         del blocks
 
 
 def wrong_form(a: torch.Tensor, b: torch.Tensor, c: object) -> str | None:
     """Return what is wrong with the form of ``c`` as the product of ``a`` and ``b``, and what to do about it."""
-    shape = (a.shape[0], b.shape[1])
+    shape = result_shape(a, b)
     if type(c) is not torch.Tensor:
         got = "None" if c is None else f"a {type(c).__module__}.{type(c).__name__}".replace("builtins.", "")
         return f"the result is {got}, expected a torch.Tensor: {_remedy(c)}"

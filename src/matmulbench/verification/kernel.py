@@ -14,7 +14,7 @@ from matmulbench import isolation
 from matmulbench.ladder import Kernel
 from matmulbench.verification import bounds
 from matmulbench.verification.case import ALGEBRAIC, Array, Case
-from matmulbench.verification.form import fingerprint, poison, share_memory, wrong_form
+from matmulbench.verification.form import fingerprint, poison, result_shape, share_memory, wrong_form
 from matmulbench.verification.pace import Pace
 from matmulbench.verification.result import judge_large
 
@@ -176,7 +176,7 @@ class KernelUnderTest:
             shape and dtype.
         """
         before = fingerprint(a), fingerprint(b)
-        poison(a.shape[0], b.shape[1], a.dtype)
+        poison(result_shape(a, b), a.dtype)
         c: Any = self.kernel(a, b)
         form = wrong_form(a, b, c)
         result: Array = np.empty(0) if form else c.detach().clone().numpy()

@@ -87,27 +87,28 @@ def _compare(left: Array, right: Array, result: Array, rows: Index, columns: Ind
 def freivalds(left: Array, right: Array, result: Array, rng: np.random.Generator, slack: float = 1.0) -> str | None:
     """Compare ``result`` (m, n) times random signs with ``left`` (m, k) times (``right`` (k, n) times the same signs).
 
-    Returns what is wrong, in words. A row that is far off escapes with probability 2^-COLUMNS (Freivalds,
-    *Probabilistic machines can use less running time*, 1977). ``slack`` multiplies the error that is allowed.
+    Batches have a size in front of these. Returns what is wrong, in words. A row that is far off escapes with
+    probability 2^-COLUMNS (Freivalds, *Probabilistic machines can use less running time*, 1977). ``slack`` multiplies
+    the error that is allowed.
     """
     dtype = left.dtype
-    n = right.shape[1]
+    n = right.shape[-1]
     signs = rng.integers(0, 2, (n, COLUMNS)).astype(dtype) * 2 - 1
     folded = right @ signs
-    difference = np.abs(result @ signs - left @ folded).max(axis=1)
-    norm_b = np.sqrt(np.einsum("ij,ij->j", right, right).max(initial=0))
-    norms = np.sqrt(np.einsum("ij,ij->i", left, left))
+    difference = np.abs(result @ signs - left @ folded).max(axis=-1)
+    norm_b = np.sqrt(np.einsum("...ij,...ij->...j", right, right).max(initial=0))
+    norms = np.sqrt(np.einsum("...ij,...ij->...i", left, left))
     finite = np.isfinite(norms)
     if not np.isfinite(folded).all() or not finite.any():
         return None  # what is not finite spreads to every row: the sampled rows must do
-    allowed = slack * tolerance(left.shape[1], dtype) * np.sqrt(n) * norms[finite].max() * norm_b
+    allowed = slack * tolerance(left.shape[-1], dtype) * np.sqrt(n) * norms[finite].max() * norm_b
     wrong = ~(difference <= allowed) & finite
     if not wrong.any():
         return None
-    i = int(np.nonzero(wrong)[0][0])
+    i = int(np.argmax(wrong))
     return (
-        f"row {i}, summed with random signs, is off by {difference[i]:.3g}, expected at most {allowed:.3g} "
-        f"({np.count_nonzero(wrong)} of {len(wrong)} rows are wrong)"
+        f"row {i}, summed with random signs, is off by {difference.flat[i]:.3g}, expected at most {allowed:.3g} "
+        f"({np.count_nonzero(wrong)} of {wrong.size} rows are wrong)"
     )
 
 

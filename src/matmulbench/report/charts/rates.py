@@ -72,7 +72,7 @@ def _curve(axes: Axes, points: Points, column: str, style: Style, joined: bool =
 
 def _sizes(group: list[Ladder], roof: Row | None, style: Styles, setting: str, name: str) -> Iterator[Chart]:
     loads = [(ladder.product, ladder) for ladder in group]
-    squares = {load.m: ladder for load, ladder in loads if load.m == load.k == load.n and load.layout == "NN"}
+    squares = {load.m: ladder for load, ladder in loads if str(load) == f"{load.m}x{load.m}x{load.m}"}
     if len(squares) < 2:
         return
     sizes = sorted(squares)

@@ -21,7 +21,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from matmulbench.ladder import LADDER
 from matmulbench.report.formatting import factor, known, rate, seconds
-from matmulbench.report.queries import TORCH_NN, Row, baseline_of, in_order, kernels_of, labels, users
+from matmulbench.report.queries import NO_KERNELS, Row, baseline_of, in_order, kernels_of, labels, users
 from matmulbench.results.folder import Results
 
 INK, FAINT, MUTED, GRID = "#222222", "#6b6b6b", "#a0a0a0", "#dddddd"
@@ -50,12 +50,12 @@ RC: dict[Any, Any] = {  # matplotlib's own type lists every parameter there is
     "svg.fonttype": "none",
 }
 
-# Okabe and Ito's palette, which colour-blind readers tell apart; its yellow is darkened to show on white. Grey and
-# brown are added: with line and marker they are a style of their own.
-_HUES = "000000 E69F00 56B4E9 009E73 B8A800 0072B2 7B4A2D D55E00 CC79A7 7F7F7F"
+# Okabe and Ito's palette, which colour-blind readers tell apart; its yellow is darkened to show on white. Brown,
+# grey and violet are added: with line and marker they are a style of their own.
+_HUES = "000000 E69F00 56B4E9 009E73 B8A800 0072B2 7B4A2D D55E00 CC79A7 7F7F7F 5B3A8C"
 _COLOURS = [f"#{hue}" for hue in _HUES.split()]
 _USERS = [_COLOURS[i] for i in (7, 5, 3, 8, 1, 2, 6, 4)]
-_MARKERS = ["o", "s", "^", "D", "v", "P", "h", "X", "*", "p"]
+_MARKERS = ["o", "s", "^", "D", "v", "P", "h", "X", "*", "p", "<"]
 LINES: list[Any] = ["-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (7, 2)), (0, (3, 1, 1, 1))]
 
 
@@ -76,8 +76,8 @@ class Style:
 
 def styles(results: Results) -> dict[str, Style]:
     """Return the style of each kernel of a run: the ladder's are fixed, and muted where the user brought kernels."""
-    kernels = [*(rung.name for rung in LADDER), TORCH_NN, *users(kernels_of(results))]
-    label, fixed = labels([*kernels, baseline_of(results)]), len(LADDER) + 1
+    kernels = [*(rung.name for rung in LADDER), *NO_KERNELS, *users(kernels_of(results))]
+    label, fixed = labels([*kernels, baseline_of(results)]), len(LADDER) + len(NO_KERNELS)
     found = {}
     for i, kernel in enumerate(kernels):
         marker, line = _MARKERS[i % len(_MARKERS)], LINES[i % len(LINES)]

@@ -43,6 +43,7 @@ _PARTS = [
     ("#56B4E9", ""), ("#E69F00", "///"), ("#009E73", "|||"), ("#CC79A7", "\\\\\\"), ("#0072B2", "xxx"),
     ("#D55E00", "---"), ("#B8A800", "++"),
 ]  # fmt: skip
+_OTHERS = "other products"
 _REST, _REST_FILL = "all else", ("#e6e6e6", "")
 
 
@@ -109,13 +110,24 @@ def _parts(rows: list[Row], title: str, name: str) -> Iterator[Chart]:
     """Draw the share of a step's time that goes to each product and to all else."""
     shown = []
     for row in (row for row in rows if row.get("products") and known(row["matmul_share"])):
-        seconds_of = {f"{each['which']} {each['layer']}": float(each["seconds"]) for each in row["products"]}
+        seconds_of: dict[str, float] = {}
+        for each in row["products"]:
+            # A model has more products than there are fills: they go by their shape.
+            many = len(row["products"]) > len(_PARTS)
+            part = each["workload"] if many and each.get("workload") else f"{each['which']} {each['layer']}"
+            seconds_of[part] = seconds_of.get(part, 0.0) + float(each["seconds"])
         scale = 100 * row["matmul_share"] / sum(seconds_of.values())
         shown.append((row, {part: scale * time for part, time in seconds_of.items()}))
     if not shown:
         return
     names = [row["label"] for row, _ in shown]
     parts = list(dict.fromkeys(part for _, shares in shown for part in shares))
+    if len(parts) > len(_PARTS):
+        parts.sort(key=lambda part: -max(shares.get(part, 0.0) for _, shares in shown))
+        few = parts[: len(_PARTS) - 1]
+        for _, shares in shown:
+            shares[_OTHERS] = sum(shares.pop(part) for part in [*shares] if part not in few)
+        parts = [*few, _OTHERS]
     fills = {part: _PARTS[i % len(_PARTS)] for i, part in enumerate(parts)} | {_REST: _REST_FILL}
     times = [seconds(row["step_s"], row["extrapolated"]) for row, _ in shown]
     inside = [f"{percent(row['matmul_share'])} in products" for row, _ in shown]
