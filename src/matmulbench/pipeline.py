@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from matmulbench.arguments import (
@@ -38,7 +39,7 @@ from matmulbench.measurement.cells import (
 from matmulbench.measurement.roof import Roof
 from matmulbench.results.schema import Row, TrainingRow, VerificationRow, frame
 from matmulbench.status import Status
-from matmulbench.training.accounting import train_kernels
+from matmulbench.training.accounting import Course, train_kernels
 from matmulbench.training.tasks import TASKS, check_options
 from matmulbench.verification import agreement, verify_kernel
 from matmulbench.verification.effort import EFFORTS
@@ -90,8 +91,7 @@ class Rows:
 class Training:
     """One training: ``task`` names it or a model's factory; ``budget_s`` is for all kernels together.
 
-    With ``compare_compile``, ``torch.compile`` takes part beside the kernels. ``model_dtype`` is that of a model's
-    products.
+    With ``compare_compile``, ``torch.compile`` takes part beside the kernels.
     """
 
     task: str
@@ -99,13 +99,12 @@ class Training:
     data_dir: str | None = None
     options: dict[str, Any] = field(default_factory=dict)
     compare_compile: bool = False
-    model_dtype: str = "float32"
 
     @property
-    def dtype(self) -> str:
-        """The dtype that its products have."""
+    def dtype(self) -> str | None:
+        """The dtype that its products have; None where a model decides."""
         task = TASKS.get(self.task)
-        return self.options.get("dtype") or (task.dtype if task else self.model_dtype)
+        return self.options.get("dtype") or (task.dtype if task else None)
 
     def check(self) -> None:
         """Raise UsageError if task, model or an option cannot be used, as far as that shows without importing."""
@@ -183,9 +182,10 @@ class Job:
 
     @property
     def all_dtypes(self) -> list[str]:
-        """All dtypes to verify."""
+        """All dtypes to verify, but for those that a model decides."""
         of_workloads = (workload.dtype for workload, _ in self.workloads)
-        return list(dict.fromkeys([*self.dtypes, *of_workloads, *(one.dtype for one in self.trainings)]))
+        of_trainings = (one.dtype for one in self.trainings if one.dtype)
+        return list(dict.fromkeys([*self.dtypes, *of_workloads, *of_trainings]))
 
     def seconds(self) -> float:
         """Return about how many seconds it takes."""
@@ -214,16 +214,29 @@ def carry_out(job: Job, sink: Sink, progress: Progress = lambda text, seconds: N
             timing[0].warm(OpenReferee, OpenWorkload, MeasureRoof, first=Calibrate())
         # With one thread a race would not show.
         with Host(max(2, *job.threads), job.import_s, spin=False) as host:
-            verified = _verify(job, host, sink, progress)
+            dtypes = [_dtypes_of(training, job, host) for training in job.trainings]
+            verified = _verify(job, [*job.all_dtypes, *chain(*dtypes)], host, sink, progress)
         for host in timing:
             _measure(job, host, sink, progress, verified)
-            _train(job, host, sink, progress, verified)
+            _train(job, dtypes, host, sink, progress, verified)
 
 
-def _verify(job: Job, host: Host, sink: Sink, progress: Progress) -> Verified:
+def _dtypes_of(training: Training, job: Job, host: Host) -> list[str]:
+    """Return the dtypes of the products of a training, for which its kernels have to be right."""
+    if training.dtype:
+        return [training.dtype]
+    try:
+        course = _twice(Course.open, host, training.task, job.seed, training.data_dir, training.options)
+    except LostError:  # so will be the training
+        return []
+    course.referee.close()
+    return list(dict.fromkeys(dtype for *_, dtype in course.products))
+
+
+def _verify(job: Job, dtypes: Iterable[str], host: Host, sink: Sink, progress: Progress) -> Verified:
     verified: Verified = {}
     remembered = Remembered(host.threads)
-    for dtype in job.all_dtypes:
+    for dtype in dict.fromkeys(dtypes):
         for spec in job.specs:
             if done := sink.done("verification", kernel=spec, dtype=dtype):
                 verified[spec, dtype] = VerificationRow(**done)
@@ -248,7 +261,7 @@ def _measure(job: Job, host: Host, sink: Sink, progress: Progress, verified: Ver
         progress(f"measure {workload} {dtype}, {_threads(host)}", budget_s)
         key = {"workload": str(workload), "dtype": dtype, "threads": host.threads}
         todo = [spec for spec in job.specs if not sink.done("measurements", kernel=spec, **key)]
-        right, baseline, reason = _admitted(job, todo, dtype, verified)
+        right, baseline, reason = _admitted(job, todo, [dtype], verified)
         for spec in todo:
             if spec not in right:
                 refused = verified[spec, dtype]
@@ -275,15 +288,15 @@ def _measure(job: Job, host: Host, sink: Sink, progress: Progress, verified: Ver
                 sink.add("measurements", cell.row, cell.samples, **cell.extra)
 
 
-def _train(job: Job, host: Host, sink: Sink, progress: Progress, verified: Verified) -> None:
-    for training in job.trainings:
+def _train(job: Job, dtypes: list[list[str]], host: Host, sink: Sink, progress: Progress, verified: Verified) -> None:
+    for training, needed in zip(job.trainings, dtypes, strict=True):
         task = training.task
         progress(f"train {task}, {_threads(host)}", training.budget_s)
         todo = [spec for spec in job.specs if not sink.done("training", task=task, kernel=spec, threads=host.threads)]
-        right, baseline, reason = _admitted(job, todo, training.dtype, verified)
+        right, baseline, reason = _admitted(job, todo, needed, verified)
         for spec in todo:
             if spec not in right:
-                refused = verified[spec, training.dtype]
+                refused = next(verified[spec, dtype] for dtype in needed if verified[spec, dtype].status != Status.OK)
                 sink.add("training", TrainingRow(task, spec, host.threads, refused.status, reason=refused.finding))
         if not right:
             continue
@@ -310,15 +323,17 @@ def _train(job: Job, host: Host, sink: Sink, progress: Progress, verified: Verif
                 sink.add("training", row, **extra)
 
 
-def _admitted(job: Job, todo: list[str], dtype: str, verified: Verified) -> tuple[list[str], str | None, str | None]:
+def _admitted(
+    job: Job, todo: list[str], dtypes: list[str], verified: Verified
+) -> tuple[list[str], str | None, str | None]:
     """Return those of ``todo`` that are right, the baseline if it is, and else why there are no speedups."""
-    right = [spec for spec in todo if verified[spec, dtype].status == Status.OK]
-    if job.baseline and verified[job.baseline, dtype].status != Status.OK:
-        return (
-            right,
-            None,
-            f"no speedup: the baseline {job.baseline} was refused ({verified[job.baseline, dtype].status})",
-        )
+
+    def statuses(spec: str) -> list[str]:
+        return [status for dtype in dtypes if (status := verified[spec, dtype].status) != Status.OK]
+
+    right = [spec for spec in todo if not statuses(spec)]
+    if job.baseline and (refused := statuses(job.baseline)):
+        return right, None, f"no speedup: the baseline {job.baseline} was refused ({refused[0]})"
     return right, job.baseline, None
 
 

@@ -139,7 +139,7 @@ def plan(
         found = _products(trace_model(model, thread_counts(threads)[0], import_timeout_s, progress), progress)
         if not found:
             raise UsageError(f"model {model!r}: no kernel can do a product of it; `matmulbench trace` says why")
-        trainings = (Training(model, effort.model_s, None, {}, compare_compile, found[0].dtype),)
+        trainings = (Training(model, effort.model_s, compare_compile=compare_compile),)
     job = Job(
         kernel_specs(named or kernels()),
         kernel_specs(baseline)[0],
