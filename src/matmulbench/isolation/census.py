@@ -32,6 +32,13 @@ def processor_s(pid: int) -> float:
         return float("nan")
 
 
+def delay_s(pid: int | str = "thread-self") -> float:
+    """Return the seconds that the first thread of ``pid`` has waited for a core; 0 where Linux does not count them."""
+    with suppress(OSError, ValueError, IndexError), open(f"/proc/{pid}/schedstat") as schedstat:
+        return int(schedstat.read().split()[1]) / 1e9
+    return 0.0
+
+
 def descendants_s(pid: int) -> float:
     """Return the seconds of processor time of all descendants of ``pid``, living or waited for."""
     with suppress(psutil.Error):

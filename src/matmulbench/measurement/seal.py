@@ -19,7 +19,7 @@ from time import perf_counter
 from typing import Any
 
 from matmulbench.isolation import Child, LostError
-from matmulbench.isolation.census import descendants_s, processor_s
+from matmulbench.isolation.census import delay_s, descendants_s, processor_s
 from matmulbench.isolation.requests import Request
 from matmulbench.status import Status
 
@@ -31,6 +31,10 @@ _PROCESSOR_SHARE = 1.2  # of wall time x threads
 _IDLE_SHARE = 0.1  # of the time of the others' turns
 _CORES = sorted(os.sched_getaffinity(0))
 _REST_S, _SPIN_S = 2e-4, 4e-3  # a turn, that a process needs to come to rest, and each further thread to fall asleep
+
+
+def _delay_s(child: Child) -> float:
+    return delay_s(child.pid) + delay_s()
 
 
 def _core(number: int) -> int:
@@ -81,7 +85,7 @@ class Seal:
     threads: int
     peers: list[Seal]
     turns_s: list[float] = field(default_factory=list)  # as the child reports them
-    ways_s: list[float] = field(default_factory=list)  # what the parent waited beyond that
+    ways_s: list[float] = field(default_factory=list)  # what the parent waited beyond that, and not for a core
     excess_s: list[float] = field(default_factory=list)  # processor time beyond what the reported time explains
     last_turn_agrees: bool = True  # whether the reported times explain the processor time
     processor_s: float = 0.0
@@ -103,22 +107,24 @@ class Seal:
         KernelFailure
             if it fails, or its clock cannot be right.
         """
-        before = used_before = math.nan
+        before = used_before = delayed_before = math.nan
 
         def note() -> None:
-            nonlocal before, used_before
+            nonlocal before, used_before, delayed_before
             if self._pid != child.pid:  # what its descendants have used so far, to compile, is not held against it
                 self._pid, self._has_descendants = child.pid, descendants_s(child.pid) > 0
-            used_before, before = self._used_s(child), perf_counter()
+            used_before, delayed_before = self._used_s(child), _delay_s(child)
+            before = perf_counter()
 
         start, end, own_s, *rest = ask(child, request, silence_limit, on_ready=note)
-        after, used_after = perf_counter(), self._used_s(child)
+        after = perf_counter()
+        used_after, delayed_s = self._used_s(child), _delay_s(child) - delayed_before
         if not (before <= start <= end <= after and own_s <= end - start):
             raise KernelFailure(Status.FAILED_VERIFICATION, "two clocks disagree: its own is not the system's")
         if self.threads > 1:  # other threads may have worked while this one was kept from it
             own_s = end - start
         self.turns_s.append(own_s)
-        self.ways_s.append((after - before) - (end - start))
+        self.ways_s.append((after - before) - own_s - delayed_s)
         self.wall_s += after - before
         if used_after == used_after:  # not NaN
             self.processor_s += used_after - used_before
