@@ -183,6 +183,9 @@ def verify(
     kernel: Kernels = None,
     dtype: Dtypes = None,
     operands: Operands = None,
+    case: Annotated[
+        str | None, typer.Option(help="judge by one case alone, as findings name it (2x2x1:TN), and show it")
+    ] = None,
     agreement: Annotated[
         bool, typer.Option("--agreement", help="compare the kernels with each other instead, in units of the bound")
     ] = False,
@@ -194,17 +197,21 @@ def verify(
 
     ```console
     $ matmulbench verify my.py:matmul
+    $ matmulbench verify my.py:matmul --case 2x2x1:TN
     $ matmulbench verify --dtype float32 --format json
     $ matmulbench verify numpy torch einsum --agreement
     ```
     """
     from matmulbench import pipeline
-    from matmulbench.report.tables import verification_table
+    from matmulbench.report.tables import case_table, verification_table
 
     specs, dtypes = _named(kernel, operands), dtype or DTYPES
+    if case is not None and (agreement or dtype):
+        raise UsageError(f"--case {case}: expected alone, for a case names its own dtype, such as 2x2x1:TN,float64")
     if agreement:
         _finish(pipeline.compare_results(specs, dtypes, import_timeout_s=import_timeout), format, failed=False)
-    _work(partial(pipeline.verify, specs, dtypes, import_timeout_s=import_timeout), quiet, format, verification_table)
+    work = partial(pipeline.verify, specs, dtypes, case=case, import_timeout_s=import_timeout)
+    _work(work, quiet, format, verification_table if case is None else partial(case_table, case=case))
 
 
 @app.command()
