@@ -459,11 +459,13 @@ def _repeated(job: Job, case: str, progress: Callable[[str], None]) -> pd.DataFr
     """Judge the kernels of ``job`` by one case, and show it."""
     import pandas as pd
 
-    rename, rows = renaming(job.specs), []
+    from matmulbench.verification import Case
+
+    parsed, rename, rows = Case.parse(case), renaming(job.specs), []
     with Host(max(2, *job.threads), job.import_s) as host:
         for spec in job.specs:
             progress(f"verify {rename(spec)} {case}")
-            row, texts = repeat_case(host, spec, case)
+            row, texts = repeat_case(host, spec, parsed)
             rows.append(asdict(row) | {"kernel": rename(spec)} | texts)
     return pd.DataFrame(rows)
 

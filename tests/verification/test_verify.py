@@ -45,7 +45,7 @@ def test_a_finding_names_property_case_values_and_a_command_that_repeats_it(host
     line = row.finding.partition("Repeat: `")[2].removesuffix("`")
     *command, case = shlex.split(line)
     assert command == ["matmulbench", "verify", spec, "--case"]
-    again, seen = repeat_case(host, spec, case)
+    again, seen = repeat_case(host, spec, Case.parse(case))
     assert again.finding == row.finding.partition(". Repeat")[0]
     assert again.status == "failed-verification"
     expected, got = seen["expected"].strip("[].\n"), seen["got"].strip("[].\n")
@@ -54,10 +54,10 @@ def test_a_finding_names_property_case_values_and_a_command_that_repeats_it(host
 
 
 def test_a_right_kernel_passes_a_case_and_a_crash_there_is_reported(host):
-    row, seen = repeat_case(host, "numpy", "2x3x4:TN,float64,scaled,7")
+    row, seen = repeat_case(host, "numpy", Case.parse("2x3x4:TN,float64,scaled,7"))
     assert (row.status, row.verdict, row.dtype) == ("ok", "pass", "float64")
     assert "(2, 3), a transposed view" in seen["a"]
-    row, seen = repeat_case(host, f"{MUTANTS}.calls:raises", "2x3x4")
+    row, seen = repeat_case(host, f"{MUTANTS}.calls:raises", Case.parse("2x3x4"))
     assert row.status == "error"
     assert row.finding.startswith("2x3x4 float32, integers, seed 0: ")
     assert not seen["got"]

@@ -56,4 +56,5 @@ def print_tables(*tables: Table) -> None:
         console.print(*tables)
     commands = dict.fromkeys(command for table in tables for command in table.commands)
     # Rich fills every line to the table's width, which is of no use in a file.
-    write("".join(f"{line.rstrip()}\n" for line in [*drawn.get().splitlines(), *commands]))
+    repeat = [f"Repeat: {command}" for command in commands]
+    write("".join(f"{line.rstrip()}\n" for line in [*drawn.get().splitlines(), *repeat]))

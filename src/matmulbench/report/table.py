@@ -68,7 +68,7 @@ def figure(title: str, format: Callable[..., str], *keys: str, optional: int = 0
 class Table:
     """A titled table; a line is drawn where one of the keys ``by`` changes from one row to the next.
 
-    ``commands`` stand below it, one a line, to be copied: never cut or wrapped.
+    ``commands``, which repeat what failed, stand below it, one a line, to be copied: never cut or wrapped.
     """
 
     title: str

@@ -111,8 +111,8 @@ def _against_baseline(row: Row, baseline: str, speedup: str) -> Row:
 
 def _parted(finding: object) -> tuple[str, str]:
     """Part a finding from the command that repeats it."""
-    said, repeat, command = text(finding).partition(_REPEAT)
-    return said.strip(), repeat + command.strip("`")
+    said, _, command = text(finding).partition(_REPEAT)
+    return said.strip(), command.strip("`")
 
 
 def _commands(rows: Iterable[Row]) -> list[str]:

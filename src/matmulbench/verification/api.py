@@ -23,6 +23,8 @@ from matmulbench.workload import ITEMSIZE
 if TYPE_CHECKING:
     import pandas as pd
 
+    from matmulbench.verification.case import Case
+
 _MEMORY_LIMIT = 4 * 2**30  # bytes; the largest operands take some hundred million
 _AGREEMENT_SIZES = ((5, 7, 3), (17, 33, 9), (8, 300, 4), (33, 32, 31))
 _SEALED_CASES = 24
@@ -101,22 +103,14 @@ def _verify(host: Host, child: Child, spec: str, dtype: str, effort: str, limit:
     return VerificationRow(spec, dtype, status, verdict, report["residual"], report["cases"], finding)
 
 
-def repeat_case(host: Host, spec: str, text: str) -> tuple[VerificationRow, dict[str, str]]:
+def repeat_case(host: Host, spec: str, case: Case) -> tuple[VerificationRow, dict[str, str]]:
     """Judge the kernel ``spec`` by one case alone, that of a finding; return also what it looks like.
 
     Returns
     -------
     tuple
         the row; and as texts ``a``, ``b``, what is ``expected`` and what was ``got``, empty where nothing came.
-
-    Raises
-    ------
-    UsageError
-        if ``text`` is no case; see :meth:`~matmulbench.verification.case.Case.parse`.
     """
-    from matmulbench.verification.case import Case
-
-    case = Case.parse(text)
     limit = EFFORTS["default"].silence_limit
     outcome = host.call(Repeat(spec, asdict(case)), silence_limit=limit, memory_limit=_memory_limit())
     if outcome.status != Status.OK:
