@@ -1,17 +1,21 @@
 """A kernel against what it was at another commit: the old file with its helpers, both in turns, an exit code."""
 
 import json
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import typer
+import yaml
 
-from matmulbench.cli import main
+from matmulbench.cli import app, main
 from matmulbench.errors import UsageError
 from matmulbench.revision import kernel_at
 
+WORKFLOW = Path(__file__).parents[2] / "docs" / "howto" / "kernel.yml"
 OPTIONS = ["--workload", "128x128x128", "--budget", "1"]
 KERNEL = "from helper import multiply\ndef matmul(a, b):\n    return multiply(a, b)\n"
 ONCE = "def multiply(a, b):\n    return a @ b\n"
@@ -126,6 +130,17 @@ def test_bad_input_is_one_sentence(repository: Path, guard: Guard, arguments: li
     code, out, err = guard(*arguments)
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert message in err
+
+
+def test_the_workflow_of_the_documentation_gives_a_command_that_is_understood() -> None:
+    workflow = yaml.safe_load(WORKFLOW.read_text("utf-8"))
+    steps = workflow["jobs"]["guard"]["steps"]
+    assert steps[0]["with"]["fetch-depth"] == 0, "the old version is in the history"
+    name, verb, *words = shlex.split(steps[-1]["run"].replace("${{ github.base_ref }}", "main"))
+    assert (name, verb) == ("matmulbench", "guard")
+    given = typer.main.get_command(app).commands[verb].make_context(verb, words).params
+    assert given["against"] == "origin/main"
+    assert given["budget"] == 20
 
 
 def test_a_file_in_no_repository_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

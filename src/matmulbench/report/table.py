@@ -18,7 +18,7 @@ from matmulbench.report.queries import Row
 
 # What a cell's tone looks like in a terminal; the page has a class of the same name for each.
 _TONES = {"": "", "good": "green", "bad": "red", "faint": "dim", "strong": "bold"}
-_FOLDED = 14  # characters; prose in a narrower column is hard to read
+_FOLDED = 20  # characters; prose in a narrower column is hard to read
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,9 @@ class Table:
             width = max(map(len, [column.title, *(row[i].text for row in self.rows)]))
             # Only prose may be folded; a folded figure is misread.
             least = min(width, _FOLDED) if column.kind == "prose" else width
-            table.add_column(column.title, justify=side, no_wrap=column.kind != "prose", min_width=least)
+            # A word that is longer than the column goes on in the next line: it may have to be copied.
+            wraps = column.kind == "prose"
+            table.add_column(column.title, justify=side, no_wrap=not wraps, overflow="fold", min_width=least)
         for i, row in enumerate(self.rows):
             if i in self.sections:
                 table.add_section()
