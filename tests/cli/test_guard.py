@@ -68,9 +68,9 @@ def test_a_slower_helper_is_found_and_the_two_are_told_apart(repository: Path, g
     (repository / "helper.py").write_text(FOUR_TIMES)
     code, out, err = guard("kernel.py:matmul", "--against", "HEAD", *OPTIONS)
     assert code == 1
-    rows = {line.strip().split("  ")[0]: line for line in out.splitlines() if "kernel.py" in line}
+    rows = {line.split()[0]: line for line in out.splitlines() if line.strip()}
     assert "slower" in rows["kernel.py:matmul"]
-    assert "baseline" in rows["kernel.py:matmul at HEAD"]
+    assert "baseline" in rows["HEAD"]
     assert "matmulbench-" not in out + err, "where the old version lies meanwhile is nobody's affair"
 
 
@@ -90,7 +90,7 @@ def test_a_wrong_one_is_no_gain_and_mending_one_is_no_failure(repository: Path, 
     (repository / "helper.py").write_text(ONCE)
     code, out, _ = guard("kernel.py:matmul", "--against", "HEAD", *OPTIONS)
     assert code == 0
-    assert "the baseline kernel.py:matmul at HEAD was refused" in out
+    assert "the baseline HEAD was refused" in out
 
 
 def test_a_file_of_a_package_meets_the_old_package(repository: Path) -> None:

@@ -357,7 +357,6 @@ def guard(
 
     spec = with_operands(spec, operands)
     with kernel_at(spec, against) as before, show_progress(quiet) as progress:
-        old = f"{spec} at {against}"
         rows = pipeline.measure(
             spec,
             workload or str(FIRST),
@@ -366,13 +365,13 @@ def guard(
             baseline=before,
             budget_s=budget,
             import_timeout_s=import_timeout,
-            progress=lambda text: progress(text.replace(before, old)),
+            progress=lambda text: progress(text.replace(before, against)),
         )
     for name in ("kernel", "reason"):
-        rows[name] = rows[name].map(lambda text: text.replace(before, old), na_action="ignore")
+        rows[name] = rows[name].map(lambda text: text.replace(before, against), na_action="ignore")
     new = rows[rows["kernel"] == spec]
     slower = bool((new["verdict"] == "slower").any())
-    _finish(rows, format, slower or _any_failed(new), partial(measurement_table, baseline=old))
+    _finish(rows, format, slower or _any_failed(new), partial(measurement_table, baseline=against))
 
 
 @app.command()

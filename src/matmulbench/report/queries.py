@@ -49,7 +49,7 @@ def labels(kernels: Iterable[str]) -> dict[str, str]:
     """
     parts, found = {}, {}
     for kernel in kernels:
-        place, colon, function = kernel.rpartition(":")  # what is behind it is no path, whatever it holds
+        place, colon, function = kernel.rpartition(":")  # behind it is no path: a revision may have slashes, too
         path = PurePath(place)
         parts[kernel] = (*path.parent.parts, f"{path.name}{colon}{function}")
     for kernel, mine in parts.items():
