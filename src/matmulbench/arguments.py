@@ -110,8 +110,9 @@ def renaming(specs: Iterable[str]) -> Callable[[str], str]:
     def rename(text: str) -> str:
         for spec, name in names.items():
             # A finding is repeated where the function is: in Python.
-            command = rf"matmulbench verify {re.escape(shlex.quote(spec))} --(case|dtype) ([^\s`]+)"
-            text = re.sub(command, rf"matmulbench.verify({name}, \1='\2')", text).replace("dtype='", "dtypes='")
+            command = rf"matmulbench verify {re.escape(shlex.quote(spec))}"
+            text = re.sub(rf"{command} --case ([^\s`]+)", rf"matmulbench.verify({name}, case='\1')", text)
+            text = re.sub(rf"{command} --dtype ([^\s`]+)", rf"matmulbench.verify({name}, '\1')", text)
             text = text.replace(repr(spec), name).replace(spec, name)
         return text
 
