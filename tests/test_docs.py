@@ -11,7 +11,7 @@ word and in that order, figures aside. Comments before a block say what a reader
 - ``<!-- at the root of the repository -->``.
 - ``<!-- file: my.py -->``: the name of a file, where a caption would not be understood.
 
-Budgets are cut down throughout.
+What is measured has its budget cut down; a training needs its own, or its accuracy is not known.
 """
 
 import os
@@ -55,7 +55,7 @@ class Block:
             script = match[1]
         else:
             script = "\n".join(line[2:] for line in self.text.splitlines() if line.startswith("$ "))
-        return re.sub(r"--budget \S+", f"--budget {BUDGET_S}", script)
+        return re.sub(r"((?:measure|guard) .*--budget) \S+", rf"\1 {BUDGET_S}", script)
 
     @property
     def shown(self) -> list[str]:

@@ -43,7 +43,7 @@ def test_it_climbs_the_ladder_on_mnist(tmp_path: Path, monkeypatch: pytest.Monke
         output["text"] for cell in notebook.cells for output in cell.get("outputs", []) if "text" in output
     )
     assert re.search(
-        r"c\[0, 0\] is \S+, expected exactly \S+ .* matmulbench verify mine.py:misprint --case 1x2x1", printed
+        r"c\[0, 0\] is \S+, expected exactly \S+ .*matmulbench verify mine.py:misprint --case 1x2x1", printed
     )
     assert ("outer_products", "ok") in verdicts
     assert "&lt;img" in next(table for table in tables if "outer_products: ✓ right" in table)
