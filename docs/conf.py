@@ -17,6 +17,7 @@ myst_heading_anchors = 2
 html_theme = "furo"
 html_title = f"matmulbench {version}"
 html_copy_source = False
+html_show_copyright = False
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # the signature has none, for the parameters' text says what they are

@@ -100,6 +100,17 @@ def test_functions_of_one_name_are_told_apart_and_none_takes_a_rungs_name() -> N
     assert renaming([second])(second) == "outer"
 
 
+def test_what_is_found_of_a_function_is_repeated_in_python() -> None:
+    spec = spec_of(product)
+    rename = renaming([spec])
+    assert (
+        rename(f"`matmulbench verify {spec} --case 2x2x1:TN,7`") == "`matmulbench.verify(product, case='2x2x1:TN,7')`"
+    )
+    assert rename(f"`matmulbench verify {spec} --dtype float32`") == "`matmulbench.verify(product, 'float32')`"
+    again = matmulbench.verify(product, case="2x2x1:TN,7")
+    assert again[["kernel", "dtype", "status"]].to_numpy().tolist() == [["product", "float32", "ok"]]
+
+
 def test_a_function_that_cannot_be_sent_is_told_what_to_do() -> None:
     lock = threading.Lock()
 

@@ -1,15 +1,17 @@
-"""Every command and every line of Python in the documentation does what it says.
+"""Every command and every line of Python in README and documentation does what it says, and prints what it shows.
 
 Each page is followed from top to bottom in a folder of its own: files named by a caption are written, ``python``
-blocks are run, and so are the ``$`` lines of ``console`` blocks. Comments before a block say what a reader cannot see:
+blocks are run, and so are the ``$`` lines of ``console`` blocks. What a block shows below them must be printed, word by
+word and in that order, figures aside. Comments before a block say what a reader cannot see:
 
 - ``<!-- prints: … -->``: text that must appear in what the block prints; ``…`` in it stands for anything.
 - ``<!-- exit status 1 -->``: the block's last command ends so (``0 or 1``: as the machine's noise will have it).
 - ``<!-- tested as: … -->``: the same with less to do; ``$REFERENCE`` is the folder of the committed run, which stands
   in for a run of minutes.
 - ``<!-- at the root of the repository -->``.
+- ``<!-- file: my.py -->``: the name of a file, where a caption would not be understood.
 
-Budgets are cut down throughout.
+What is measured has its budget cut down; a training needs its own, or its accuracy is not known.
 """
 
 import os
@@ -27,6 +29,10 @@ REFERENCE = ROOT / "results" / "reference"
 GENERATED = DOCS / "reference" / "commands.md"
 BUDGET_S = "0.3"
 
+# What differs from one machine and one day to another, and the rules of tables.
+_FIGURE = re.compile(
+    r"[≈<-]?[\d.,]+(e[+-]?\d+)?([–-][\d.,]+)?[×%]?|[nµm]?s|[%≈×–]|─+|faster|slower|unclear|as|fast|same|…"
+)
 _BLOCK = re.compile(
     r"(?P<notes>(?:<!--(?:(?!-->).)*-->\n)*)"
     r"```(?P<kind>console|python|\{code-block\} python\n:caption: (?P<file>\S+)\n)\n(?P<text>.*?)^```$",
@@ -49,7 +55,11 @@ class Block:
             script = match[1]
         else:
             script = "\n".join(line[2:] for line in self.text.splitlines() if line.startswith("$ "))
-        return re.sub(r"--budget \S+", f"--budget {BUDGET_S}", script)
+        return re.sub(r"((?:measure|guard) .*--budget) \S+", rf"\1 {BUDGET_S}", script)
+
+    @property
+    def shown(self) -> list[str]:
+        return without_figures("\n".join(line for line in self.text.splitlines() if not line.startswith("$ ")))
 
     @property
     def expected(self) -> list[str]:
@@ -61,14 +71,24 @@ class Block:
         return set(map(int, match[1].split(" or "))) if match else {0}
 
 
+def without_figures(text: str) -> list[str]:
+    return [word for word in text.split() if not _FIGURE.fullmatch(word)]
+
+
+def file_of(notes: str) -> str | None:
+    match = re.search(r"<!-- file: (.*?) -->", notes)
+    return match[1] if match else None
+
+
 def blocks(page: Path) -> list[Block]:
     return [
-        Block(match["file"], match["kind"].strip(), match["text"], match["notes"])
+        Block(match["file"] or file_of(match["notes"]), match["kind"].strip(), match["text"], match["notes"])
         for match in _BLOCK.finditer(page.read_text("utf-8"))
     ]
 
 
 PAGES = {page.relative_to(DOCS).as_posix(): page for page in sorted(DOCS.rglob("*.md")) if page != GENERATED}
+PAGES["README"] = ROOT / "README.md"
 RUNNABLE = [name for name, page in PAGES.items() if blocks(page)]
 
 
@@ -88,6 +108,9 @@ def run(block: Block, folder: Path) -> None:
         cwd=where, env=environment(folder), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
     )  # fmt: skip
     assert done.returncode in block.statuses, f"{block.commands}\n{done.stdout}"
+    printed = iter(without_figures(done.stdout))  # in the order shown, perhaps with more columns between
+    for word in block.shown:
+        assert word in printed, f"{block.commands}: {word!r}, which is shown, does not follow in\n{done.stdout}"
     for text in block.expected:
         pattern = ".*".join(map(re.escape, text.split("…")))
         assert re.search(pattern, done.stdout, re.DOTALL), f"{block.commands}: no {text!r} in\n{done.stdout}"

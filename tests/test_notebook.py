@@ -38,7 +38,13 @@ def test_it_climbs_the_ladder_on_mnist(tmp_path: Path, monkeypatch: pytest.Monke
     climbed = next(table for table in tables if "roof_percent" in table)
     assert all(f"<td>{rung}</td>" in climbed for rung in ("triple-loop", "numba", "torch"))
     verdicts = re.findall(r"<td>mine.py:(\w+)</td>\s*<td>([\w-]+)</td>", "".join(tables))
-    assert ("misprint", "error") in verdicts
+    assert ("misprint", "failed-verification") in verdicts
+    printed = "".join(
+        output["text"] for cell in notebook.cells for output in cell.get("outputs", []) if "text" in output
+    )
+    assert re.search(
+        r"c\[0, 0\] is \S+, expected exactly \S+ .*matmulbench verify mine.py:misprint --case 1x2x1", printed
+    )
     assert ("outer_products", "ok") in verdicts
     assert "&lt;img" in next(table for table in tables if "outer_products: ✓ right" in table)
     assert any("5x784x10 · float32 · 1 thread" in table for table in tables)

@@ -1,9 +1,11 @@
 """Workloads: text form, presets derived from layer sizes, operands with their layouts."""
 
+from dataclasses import replace
+
 import pytest
 
 from matmulbench.errors import UsageError
-from matmulbench.workload import PRESETS, Workload, layer_products, workloads
+from matmulbench.workload import PRESETS, USES, Workload, layer_products, workloads
 
 
 @pytest.mark.parametrize("text", ["5x784x10", "50x50000x784:TN", "64x10x50:NT", "5x784x10:TT", "32*128x64x128:NT"])
@@ -41,6 +43,11 @@ def test_the_standard_preset_has_no_duplicates() -> None:
     standard = workloads("standard")
     assert len(set(standard)) == len(standard)
     assert set(PRESETS["quick"]) <= set(standard)
+
+
+def test_every_workload_of_a_preset_is_for_something() -> None:
+    assert all(replace(workload, dtype="float32") in USES for workload in PRESETS["full"])
+    assert USES[Workload.parse("50x50000x784:TN")] == "first layer, weight gradient, 50,000 rows (784-50-10)"
 
 
 def test_an_unknown_preset_is_answered_with_a_near_match() -> None:

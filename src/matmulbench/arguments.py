@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
+import shlex
 import sys
 import tempfile
 from collections.abc import Callable, Iterable
@@ -107,6 +109,10 @@ def renaming(specs: Iterable[str]) -> Callable[[str], str]:
 
     def rename(text: str) -> str:
         for spec, name in names.items():
+            # A finding is repeated where the function is: in Python.
+            command = rf"matmulbench verify {re.escape(shlex.quote(spec))}"
+            text = re.sub(rf"{command} --case ([^\s`]+)", rf"matmulbench.verify({name}, case='\1')", text)
+            text = re.sub(rf"{command} --dtype ([^\s`]+)", rf"matmulbench.verify({name}, '\1')", text)
             text = text.replace(repr(spec), name).replace(spec, name)
         return text
 

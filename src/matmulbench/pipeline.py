@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -41,7 +41,7 @@ from matmulbench.results.schema import Row, TrainingRow, VerificationRow, frame
 from matmulbench.status import Status
 from matmulbench.training.accounting import Course, train_kernels
 from matmulbench.training.tasks import TASKS, check_options
-from matmulbench.verification import agreement, verify_kernel
+from matmulbench.verification import agreement, repeat_case, verify_kernel
 from matmulbench.verification.effort import EFFORTS
 from matmulbench.verification.remembered import Remembered
 from matmulbench.workload import DTYPES, FIRST, Workload
@@ -443,6 +443,7 @@ def verify(
     effort: str = "default",
     progress: Callable[[str], None] = lambda text: None,
     *,
+    case: str | None = None,
     import_timeout_s: float = IMPORT_S,
 ) -> pd.DataFrame:
     """Judge whether kernels are right.
@@ -458,6 +459,8 @@ def verify(
         ``quick`` (a second per row), ``default`` (some seconds) or ``thorough`` (minutes).
     progress
         is called with what comes next.
+    case
+        one case to judge by alone, as findings name it: ``2x2x1:TN``. It says its dtype itself.
     import_timeout_s
         seconds that the import of a kernel may take.
 
@@ -465,17 +468,35 @@ def verify(
     -------
     pandas.DataFrame
         a row per kernel and dtype: ``kernel``, ``dtype``, ``status``, ``verdict``, ``residual`` (units of
-        ``k·u·(|A||B|)``), ``cases``, ``finding``; see :class:`~matmulbench.results.schema.VerificationRow`.
+        ``k·u·(|A||B|)``), ``cases``, ``finding``; see :class:`~matmulbench.results.schema.VerificationRow`. With a
+        ``case`` also, as texts, the operands ``a`` and ``b``, the product ``expected`` and what was ``got``.
 
     Raises
     ------
     UsageError
-        if a kernel's name, a dtype or the effort is unknown.
+        if a kernel's name, a dtype, the effort or the case is unknown.
     """
     job = Job(kernel_specs(kernel), None, dtypes=_dtypes(dtypes), effort=effort, import_s=import_timeout_s)
+    if case is not None:
+        return _repeated(job, case, progress)
     found = _rows(job, "verification", progress)
     order = list(map(renaming(job.specs), job.specs))
     return found.sort_values("kernel", key=lambda names: names.map(order.index), kind="stable")
+
+
+def _repeated(job: Job, case: str, progress: Callable[[str], None]) -> pd.DataFrame:
+    """Judge the kernels of ``job`` by one case, and show it."""
+    import pandas as pd
+
+    from matmulbench.verification import Case
+
+    parsed, rename, rows = Case.parse(case), renaming(job.specs), []
+    with Host(max(2, *job.threads), job.import_s) as host:
+        for spec in job.specs:
+            progress(f"verify {rename(spec)} {case}")
+            row, texts = repeat_case(host, spec, parsed)
+            rows.append(asdict(row) | {"kernel": rename(spec)} | texts)
+    return pd.DataFrame(rows)
 
 
 def compare_results(

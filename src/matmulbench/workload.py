@@ -126,11 +126,20 @@ BATCH = 64
 FIRST = Workload(5, 784, 10)  # the first five images times a 784x10 weight matrix
 
 
+USES = {FIRST: "five images of 784 pixels times the weights of ten outputs"}
+"""What each workload of the presets is for, in words, by its shape and layout."""
+
+
 def _square(*sizes: int) -> list[Workload]:
-    return [Workload(size, size, size) for size in sizes]
+    squares = [Workload(size, size, size) for size in sizes]
+    USES.update(dict.fromkeys(squares, "a square product"))
+    return squares
 
 
 def _step(rows: int, layers: tuple[int, ...]) -> list[Workload]:
+    for layer, which, workload in layer_products(rows, layers):
+        place = ("first", "second")[layer - 1]
+        USES[workload] = f"{place} layer, {which.replace('-', ' ')}, {rows:,} rows ({'-'.join(map(str, layers))})"
     return [workload for _, _, workload in layer_products(rows, layers)]
 
 

@@ -92,6 +92,8 @@ def matmulbench(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[s
         (["trace", "nope.py:make"], "model 'nope.py:make': there is no file 'nope.py'"),
         (["train", "--task", "digit"], "task 'digit' is unknown: did you mean digits"),
         (["verify", "nowhere.py:matmul"], "there is no file 'nowhere.py'"),
+        (["verify", "torch", "--case", "2x2"], "case '2x2': expected MxKxN or MxKxN:LAYOUT"),
+        (["verify", "torch", "--case", "2x2x2", "--dtype", "float32"], "a case names its own dtype"),
         (["list", "--format", "xml"], "format 'xml' is unknown"),
         (["compare", "nowhere", "nowhere"], "folder nowhere holds no run"),
         (["report", "nowhere"], "folder nowhere holds no run"),
@@ -119,13 +121,15 @@ def test_help_imports_nothing_heavy() -> None:
 
 def test_every_verb_of_the_contract_has_help(matmulbench: Command) -> None:
     text = matmulbench("--help").stdout
-    for verb in ("run", "list", "verify", "measure", "train", "trace", "compare", "report", "audit", "fetch"):
+    for verb in ("run", "list", "verify", "measure", "train", "trace", "guard", "compare", "report", "audit", "fetch"):
         assert f" {verb} " in text
 
 
 def test_list_as_json_is_data_alone(matmulbench: Command) -> None:
     rows = json.loads(matmulbench("list", "--format", "json").stdout)
     assert {row["kind"] for row in rows} == {"kernel", "workload", "task"}
+    about = {row["name"]: row["about"] for row in rows}
+    assert about["50x50000x784:TN"] == "3.92 GFLOP: first layer, weight gradient, 50,000 rows (784-50-10)"
 
 
 def test_measure_as_csv_is_data_alone(matmulbench: Command) -> None:

@@ -134,6 +134,7 @@ def training(task: str, kernel: str, threads: int) -> tuple[TrainingRow, dict[st
 def add_failures(folder: RunFolder, workloads: list[Workload]) -> None:
     wrong = "work/mine.py:matmul"
     finding = "5x784x10: element (0, 0) is 3.1, expected -12.4; the sum over k stops after 5 of 784 terms"
+    finding += ". Repeat: `matmulbench verify mine.py:matmul --case 2x2x1:TN`"
     folder.add("verification", VerificationRow(wrong, "float32", "failed-verification", "fail", 8.1e5, 3, finding))
     for i, status in enumerate(s for s in Status if s is not Status.OK):
         workload = workloads[min(i, len(workloads) - 1)]

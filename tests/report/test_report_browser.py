@@ -99,6 +99,15 @@ def test_nothing_but_tables_scrolls_sideways(open_page, size: dict[str, int]) ->
     assert outside == []
 
 
+def test_on_a_phone_a_ladders_figures_and_what_repeats_a_finding_are_in_sight(open_page) -> None:
+    page = open_page({"width": 390, "height": 800})
+    heading = page.locator("#t-ladder-1 + .scroll thead th", has_text="% of roof")
+    assert heading.evaluate("each => each.getBoundingClientRect().right") <= 390
+    commands = page.locator("pre").first
+    assert commands.inner_text().startswith("matmulbench verify ")
+    assert commands.evaluate("each => each.scrollWidth <= each.clientWidth")
+
+
 def test_all_text_stands_out_from_what_is_behind_it(open_page, scheme: str) -> None:
     found = open_page(DESK, scheme).evaluate(CONTRASTS)
     assert len(found) > 500

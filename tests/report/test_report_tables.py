@@ -12,7 +12,7 @@ from matmulbench.errors import UsageError
 from matmulbench.ladder import LADDER
 from matmulbench.report.output import print_tables, show
 from matmulbench.report.queries import labels
-from matmulbench.report.table import Cell, Table, words
+from matmulbench.report.table import Cell, Table, figure, words
 from matmulbench.report.tables import (
     comparison_table,
     ladder_table,
@@ -147,6 +147,25 @@ def test_no_figure_is_cut_in_a_narrow_terminal(quick: Results, width: int) -> No
         shown = text(table, width)
         assert "…" not in shown
         assert max(map(len, shown.splitlines())) <= width
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_where_nothing_more_can_be_left_out_names_are_folded_and_not_cut(width: int) -> None:
+    row = {
+        "name": "path/to/a/kernel/of/some/length.py:multiply",
+        "time": 1.0,
+        "note": "failed-verification: at the end",
+    }
+    columns = [
+        words("kernel", "name"),
+        figure("time", lambda _: "1,234,567 µs", "time"),
+        words("note", "note", "prose"),
+    ]
+    shown = text(Table("", columns, [row | {"note": f"{row['note']} {'x' * 40}."}]), width)
+    assert max(map(len, shown.splitlines())) <= width
+    assert "1,234,567 µs" in shown
+    assert "".join(shown.split()).count("x") == 40
+    assert "y " in shown, "the name's last letter"
 
 
 def test_a_wide_terminal_shows_every_column(quick: Results) -> None:

@@ -1,7 +1,10 @@
+import re
+
 import numpy as np
 import pytest
 import torch
 
+from matmulbench.errors import UsageError
 from matmulbench.verification.case import EXACT, EXACT_LIMIT, LAYOUT_LETTERS, VALUES, Case, arrange
 
 
@@ -46,8 +49,30 @@ def test_a_case_can_be_made_again(values):
         assert torch.equal(once, again)
 
 
-def test_a_case_checks_a_kernel_by_name():
-    assert Case(3, 5, 7).check("numpy") is None
-    wrong = Case(3, 5, 7, values="integers").check("matmulbench.audit.mutants.wrong_values:zeros")
-    assert "expected exactly" in wrong
-    assert "Case(3, 5, 7, 'NN', 'float32', 'integers', 0)" in wrong
+@pytest.mark.parametrize(
+    ("text", "case"),
+    [
+        ("2x2x1:TN", Case(2, 2, 1, "TN", "float32", "integers", 0)),
+        ("0x3x1", Case(0, 3, 1, "NN", "float32", "integers", 0)),
+        ("5x7x3:XO,float64,normal,12", Case(5, 7, 3, "XO", "float64", "normal", 12)),
+        ("1x1x1,3", Case(1, 1, 1, "NN", "float32", "integers", 3)),
+    ],
+)
+def test_a_case_has_a_short_text_that_makes_it_again(text, case):
+    assert Case.parse(text) == case
+    assert case.text == text
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("2x2", "MxKxN"),
+        ("2x2x1:T", "'2x2x1:T'"),
+        ("2x2x1:TQ", "letter"),
+        ("2x2x1,flot32", "'flot32'"),
+        ("2x2x1,", "''"),
+    ],
+)
+def test_what_is_no_case_is_named(text, named):
+    with pytest.raises(UsageError, match=re.escape(named)):
+        Case.parse(text)

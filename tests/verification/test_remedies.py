@@ -79,14 +79,14 @@ def mine(tmp_path_factory: pytest.TempPathFactory) -> str:
         ("transposed", "failed-verification", "a row for each of a's, a column for each of b's"),
         ("double", "failed-verification", "is torch.float64, expected torch.float32: make it with dtype=a.dtype"),
         ("declared_double", "failed-verification", "make it with dtype=a.dtype"),
-        ("arrays", "error", "it takes numpy arrays: say so with --operands numpy"),
-        ("late", "error", "it takes numpy arrays: say so with --operands numpy"),
+        ("arrays", "error", "it takes numpy arrays: say so with `operands = "),
+        ("late", "error", "it takes numpy arrays: say so with `operands = "),
         ("contiguous", "error", "right where both operands are contiguous; training makes transposed views"),
         ("not_empty", "error", "0x0x0 should give a (0, 0) tensor; a kernel that does without empty operands says"),
         ("declared_not_empty", "ok", "empty operands were not tried: its attribute `empty` is False"),
         ("arrays_not_empty", "ok", "empty operands were not tried: its attribute `empty` is False"),
-        ("wordy", "error", "it takes numpy arrays: say so with --operands numpy"),
-        ("arrays_from_9_rows", "error", "it takes numpy arrays: say so with --operands numpy"),
+        ("wordy", "error", "it takes numpy arrays: say so with `operands = "),
+        ("arrays_from_9_rows", "error", "it takes numpy arrays: say so with `operands = "),
         ("unset", "failed-verification", "memory that was never set"),
         ("damages", "failed-verification", "operand a is not what it was before the call: work on a copy"),
         ("noisy", "error", "RuntimeError: red ?xxx"),
@@ -136,3 +136,8 @@ def test_what_a_module_needs_is_named(host: Host, tmp_path: Path) -> None:
     row = verify_kernel(host, f"{tmp_path}/needy.py:matmul", "float32", "quick")
     assert row.status == Status.UNAVAILABLE
     assert row.finding == "import: No module named 'no_such_library'; install no_such_library beside matmulbench"
+
+
+def test_an_error_of_many_words_ends_with_the_way_out(host: Host, mine: str) -> None:
+    finding = verify_kernel(host, f"{mine}:wordy", "float32", "quick").finding or ""
+    assert finding.endswith(f"with @numpy behind its name: {mine}:wordy@numpy")

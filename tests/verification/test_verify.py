@@ -1,3 +1,5 @@
+import re
+import shlex
 import time
 
 import numpy as np
@@ -10,7 +12,8 @@ from matmulbench.isolation import Host
 from matmulbench.ladder import LADDER
 from matmulbench.ladder.plugins import load_kernel
 from matmulbench.results.schema import columns
-from matmulbench.verification import agreement, probe, verify_kernel
+from matmulbench.verification import Case, agreement, repeat_case, verify_kernel
+from matmulbench.verification.examination import examine
 from matmulbench.verification.kernel import KernelUnderTest, WrongError
 from matmulbench.verification.search import check_large, check_mismatches
 from matmulbench.verification.shapes import full_precision
@@ -33,15 +36,32 @@ def test_the_ladder_passes(host, spec, dtype):
     assert row.cases > 500
 
 
-def test_a_finding_names_property_case_values_and_a_line_that_repeats_it(host):
-    row = verify_kernel(host, f"{MUTANTS}.wrong_values:k_tail_8", "float32", "quick")
+def test_a_finding_names_property_case_values_and_a_command_that_repeats_it(host):
+    spec = f"{MUTANTS}.wrong_values:k_tail_8"
+    row = verify_kernel(host, spec, "float32", "quick")
     assert (row.status, row.verdict) == ("failed-verification", "fail")
     assert row.finding.startswith("exactness: 1x9x1 float32, ")
     assert "expected exactly" in row.finding
     line = row.finding.partition("Repeat: `")[2].removesuffix("`")
-    heard = []
-    exec(line, {"print": heard.append})
-    assert heard[0].startswith("exactness: 1x9x1")
+    *command, case = shlex.split(line)
+    assert command == ["matmulbench", "verify", spec, "--case"]
+    again, seen = repeat_case(host, spec, Case.parse(case))
+    assert again.finding == row.finding.partition(". Repeat")[0]
+    assert again.status == "failed-verification"
+    expected, got = seen["expected"].strip("[].\n"), seen["got"].strip("[].\n")
+    assert f"c[0, 0] is {got}, expected exactly {expected}" in again.finding
+    assert seen["a"].startswith("(1, 9), contiguous\n[[")
+
+
+def test_a_right_kernel_passes_a_case_and_a_crash_there_is_reported(host):
+    row, seen = repeat_case(host, "numpy", Case.parse("2x3x4:TN,float64,scaled,7"))
+    assert (row.status, row.verdict, row.dtype) == ("ok", "pass", "float64")
+    assert "(2, 3), a transposed view" in seen["a"]
+    row, seen = repeat_case(host, f"{MUTANTS}.calls:raises", Case.parse("2x3x4"))
+    assert row.status == "error"
+    assert row.finding.startswith("2x3x4 float32, integers, seed 0: ")
+    assert not seen["got"]
+    assert seen["expected"]
 
 
 def test_the_smallest_case_is_found(host):
@@ -88,9 +108,9 @@ def test_a_wrong_kernel_stands_out_in_the_matrix(host):
     assert square.iloc[0, 1] > 100
 
 
-def test_one_property_can_be_probed_alone():
-    assert probe("earlier calls", "torch", "float32") is None
-    assert probe("IEEE", f"{MUTANTS}.wrong_values:zeros_skipped", "float32").startswith("IEEE: ")
+def test_one_property_can_be_examined_alone():
+    assert examine("torch", "float32", only="earlier calls").finding is None
+    assert examine(f"{MUTANTS}.wrong_values:zeros_skipped", "float32", only="IEEE").finding.startswith("IEEE: ")
 
 
 ROUNDING = """
@@ -121,9 +141,8 @@ def test_operands_rounded_at_one_shape_alone_are_found(tmp_path, operand, shape,
     with pytest.raises(WrongError) as found:
         check_large(kernel, full_precision(dtype), 100.0)
     assert str(found.value).startswith(f"full precision: {'x'.join(map(str, shape))}")
-    heard = []
-    exec(found.value.repeat.strip("`"), {"print": heard.append})
-    assert found.value.detail in heard[0]
+    with pytest.raises(WrongError, match=re.escape(found.value.detail)):
+        kernel.check(Case.parse(found.value.repeat.strip("`").split()[-1]))
 
 
 def test_an_algorithm_of_strassens_type_may_lose_bits_of_sums():
@@ -135,7 +154,7 @@ def test_an_algorithm_of_strassens_type_may_lose_bits_of_sums():
 def test_operands_that_do_not_match_must_be_refused(tmp_path):
     mine = tmp_path / "mine.py"
     mine.write_text("def matmul(a, b):\n    return a[:, : len(b)] @ b[: a.shape[1]]\nmatmul.operands = 'numpy'\n")
-    finding = probe("shape mismatch", f"{mine}:matmul", "float32")
+    finding = examine(f"{mine}:matmul", "float32", only="shape mismatch").finding
     assert finding.startswith("shape mismatch: a (3, 4), b (5, 6) float32: returns a result, though the inner sizes 4")
 
 

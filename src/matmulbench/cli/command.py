@@ -25,6 +25,7 @@ CONFIGURED = (
     "measure",
     "train",
     "trace",
+    "guard",
 )  # the verbs that take what a project's table may set
 
 

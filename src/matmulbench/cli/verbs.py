@@ -38,7 +38,7 @@ from matmulbench.errors import UsageError, unknown
 from matmulbench.ladder import BASELINE
 from matmulbench.ladder.plugins import find_function, kernels, with_operands
 from matmulbench.streams import OutputError, log, write
-from matmulbench.workload import DTYPES, FIRST, PRESETS
+from matmulbench.workload import DTYPES, FIRST, PRESETS, USES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -185,7 +185,9 @@ def list_(
 
     products = dict.fromkeys([*PRESETS["standard"], *(read_workloads(workload) if workload else ())])
     rows = [{"kind": "kernel", **row} for row in availability(kernel or (), import_timeout)]
-    rows += [{"kind": "workload", "name": str(one), "about": flop(one.flop)} for one in products]
+    for one in products:
+        about = ": ".join(filter(None, [flop(one.flop), USES.get(one)]))
+        rows.append({"kind": "workload", "name": str(one), "about": about})
     for name, task in TASKS.items():
         net = "-".join(map(str, task.layers))
         rows += [{"kind": "task", "name": name, "about": f"{net} on {task.source}, {task.loss}"}]
@@ -197,6 +199,9 @@ def verify(
     kernel: Kernels = None,
     dtype: Dtypes = None,
     operands: Operands = None,
+    case: Annotated[
+        str | None, typer.Option(help="judge by one case alone, as findings name it (2x2x1:TN), and show it")
+    ] = None,
     agreement: Annotated[
         bool, typer.Option("--agreement", help="compare the kernels with each other instead, in units of the bound")
     ] = False,
@@ -208,17 +213,21 @@ def verify(
 
     ```console
     $ matmulbench verify my.py:matmul
+    $ matmulbench verify my.py:matmul --case 2x2x1:TN
     $ matmulbench verify --dtype float32 --format json
     $ matmulbench verify numpy torch einsum --agreement
     ```
     """
     from matmulbench import pipeline
-    from matmulbench.report.tables import verification_table
+    from matmulbench.report.tables import case_table, verification_table
 
     specs, dtypes = _named(kernel, operands), dtype or DTYPES
+    if case is not None and (agreement or dtype):
+        raise UsageError(f"--case {case}: expected alone, for a case names its own dtype, such as 2x2x1:TN,float64")
     if agreement:
         _finish(pipeline.compare_results(specs, dtypes, import_timeout_s=import_timeout), format, failed=False)
-    _work(partial(pipeline.verify, specs, dtypes, import_timeout_s=import_timeout), quiet, format, verification_table)
+    work = partial(pipeline.verify, specs, dtypes, case=case, import_timeout_s=import_timeout)
+    _work(work, quiet, format, verification_table if case is None else partial(case_table, case=case))
 
 
 @app.command()
@@ -336,6 +345,51 @@ def trace(
     find_function(model, kind="model")
     work = partial(pipeline.trace_model, model, threads, import_timeout_s=import_timeout)
     _work(work, quiet, format, trace_table)
+
+
+@app.command()
+def guard(
+    spec: Annotated[str, typer.Argument(metavar="KERNEL", help="path/to/file.py:function, in a git repository")],
+    against: Annotated[
+        str, typer.Option(metavar="REV", help="what to compare with: a branch, a tag or a commit, such as origin/main")
+    ],
+    operands: Operands = None,
+    workload: Workloads = None,
+    threads: Threads = "1",
+    budget: Annotated[float, typer.Option(help="seconds for each workload")] = 10.0,
+    dtype: Dtype = None,
+    import_timeout: ImportTimeout = 20.0,
+    format: Format = "table",
+    quiet: Quiet = False,
+) -> None:
+    """Compare a kernel with what it was at another commit, both in turns; exit 1 if it is wrong or slower.
+
+    ```console
+    $ matmulbench guard kernel.py:matmul --against origin/main
+    $ matmulbench guard kernel.py:matmul --against HEAD~1 --workload 64x784x50 --budget 20
+    ```
+    """
+    from matmulbench import pipeline
+    from matmulbench.report.tables import measurement_table
+    from matmulbench.revision import kernel_at
+
+    spec = with_operands(spec, operands)
+    with kernel_at(spec, against) as before, show_progress(quiet) as progress:
+        rows = pipeline.measure(
+            spec,
+            workload or str(FIRST),
+            dtype=dtype or "float32",
+            threads=threads,
+            baseline=before,
+            budget_s=budget,
+            import_timeout_s=import_timeout,
+            progress=lambda text: progress(text.replace(before, against)),
+        )
+    for name in ("kernel", "reason"):
+        rows[name] = rows[name].map(lambda text: text.replace(before, against), na_action="ignore")
+    new = rows[rows["kernel"] == spec]
+    slower = bool((new["verdict"] == "slower").any())
+    _finish(rows, format, slower or _any_failed(new), partial(measurement_table, baseline=against))
 
 
 @app.command()

@@ -75,6 +75,15 @@ class Confirm(Request):
 
 
 @dataclass(frozen=True)
+class Repeat(Request):
+    """Judge one case, given by its fields, and show its result."""
+
+    target = "matmulbench.verification.worker:repeat"
+    spec: str
+    case: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class Multiply(Request):
     """Multiply cases, given by their fields, and write the results into the shared file that comes with it."""
 

@@ -147,14 +147,13 @@ def describe(error: BaseException) -> tuple[Status, str]:
     """Turn an exception into a status and a one-line reason that says where it was raised."""
     try:
         notes = [printable(note) for note in getattr(error, "__notes__", ())]
-        text = "; ".join([printable(str(error), 300 if notes else 500), *notes])  # advice is never cut for length
+        text = printable(str(error), 300 if notes else 500)
     except Exception:  # a kernel's own exception may not even have a text
-        text = "an exception without a text"
+        text, notes = "an exception without a text", []
     memory = isinstance(error, MemoryError) or "can't allocate memory" in text or "not enough memory" in text
     frames = traceback.extract_tb(error.__traceback__)
     where = f" ({os.path.basename(frames[-1].filename)}:{frames[-1].lineno})" if frames else ""
-    if isinstance(error, ImportError):
-        return Status.UNAVAILABLE, text
-    if isinstance(error, UsageError):
-        return Status.ERROR, text
-    return Status.OUT_OF_MEMORY if memory else Status.ERROR, f"{type(error).__name__}: {text}{where}"
+    plain = isinstance(error, ImportError | UsageError)
+    status = Status.UNAVAILABLE if isinstance(error, ImportError) else Status.OUT_OF_MEMORY if memory else Status.ERROR
+    # Advice comes last, and is never cut for length.
+    return status, "; ".join([text if plain else f"{type(error).__name__}: {text}{where}", *notes])

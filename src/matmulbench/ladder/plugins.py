@@ -60,7 +60,7 @@ def find_kernel(spec: str) -> str:
     UsageError
         if the name is unknown or the file does not exist; the message names near matches.
     """
-    name, operands = _split(spec)
+    name, operands = split_spec(spec)
     if operands not in (None, *OPERANDS):
         raise unknown("operands", operands, OPERANDS, f"In kernel {spec!r}, behind the @.")
     for rung in LADDER:
@@ -149,7 +149,7 @@ def _source(module: str) -> Path | None:
 
 def with_operands(spec: str, operands: str | None) -> str:
     """Return ``spec`` with what it takes behind it, if it is a kernel of one's own that does not say so itself."""
-    own = ":" in spec and not _split(spec)[1]
+    own = ":" in spec and not split_spec(spec)[1]
     return f"{spec}@{operands}" if operands and own else spec
 
 
@@ -164,7 +164,7 @@ def load_kernel(spec: str | Callable[..., Any]) -> Kernel:
     ImportError
         if its module, or something that the module needs, cannot be imported.
     """
-    kernel, said = (load_function(spec), _split(spec)[1]) if isinstance(spec, str) else (spec, None)
+    kernel, said = (load_function(spec), split_spec(spec)[1]) if isinstance(spec, str) else (spec, None)
     operands = said or getattr(kernel, "operands", "torch")
     if operands not in OPERANDS:
         raise unknown("operands", str(operands), OPERANDS, f"Kernel {spec!r} declares them.")
@@ -231,7 +231,7 @@ def load_function(spec: str, kind: str = "kernel") -> Callable[..., Any]:
     return function
 
 
-def _split(spec: str) -> tuple[str, str | None]:
+def split_spec(spec: str) -> tuple[str, str | None]:
     """Part a spec from the operands behind it; an @ before the function's name belongs to a folder."""
     place, colon, function = spec.rpartition(":")
     function, at, operands = function.partition("@")
@@ -280,9 +280,8 @@ def _import_file(path: Path) -> ModuleType:
 
     A file of a package is imported as part of it. A name that a library has already is not taken from it.
     """
-    root, name = path.parent, path.stem
-    while (root / "__init__.py").is_file():
-        root, name = root.parent, f"{root.name}.{name}"
+    root = import_root(path)
+    name = ".".join(path.relative_to(root).with_suffix("").parts)
     loaded = sys.modules.get(name)
     if loaded and getattr(loaded, "__file__", None) == str(path) and _loaded.get(path) == path.stat().st_mtime_ns:
         return loaded
@@ -290,7 +289,10 @@ def _import_file(path: Path) -> ModuleType:
     _loaded[path] = path.stat().st_mtime_ns
     if "." in name:
         sys.modules.pop(name, None)
-        return importlib.import_module(name)
+        module = importlib.import_module(name)
+        if module.__file__ != str(path):
+            raise ImportError(f"{path} is not what Python finds as {name}: that is {module.__file__}")
+        return module
     if name in sys.modules or not name.isidentifier():
         name = f"matmulbench_kernel_{path.stem}"
     module_spec = importlib.util.spec_from_file_location(name, path)
@@ -304,6 +306,14 @@ def _import_file(path: Path) -> ModuleType:
         sys.modules.pop(name, None)
         raise
     return module
+
+
+def import_root(path: Path) -> Path:
+    """Return the folder from which a file is imported: its own, or the one that holds its outermost package."""
+    root = path.parent
+    while (root / "__init__.py").is_file():
+        root = root.parent
+    return root
 
 
 _searched: set[str] = set()  # users' folders

@@ -31,13 +31,17 @@ def show(
     frame = pd.DataFrame(rows)
     for name in (name for name in frame if frame[name].dtype.kind == "O"):
         # The limit is that of the longest path: a kernel's name is not to be cut.
-        frame[name] = frame[name].map(lambda value: printable(value, 4096) if isinstance(value, str) else value)
+        frame[name] = frame[name].map(lambda value: _printable(value) if isinstance(value, str) else value)
     if format == "csv":
         write(frame.to_csv(index=False))
     elif format == "json":
         write(frame.to_json(orient="records", indent=2, double_precision=15) + "\n")
     else:
         print_tables(as_table(frame))
+
+
+def _printable(text: str) -> str:
+    return "\n".join(printable(line, 4096) for line in text.split("\n"))
 
 
 def print_tables(*tables: Table) -> None:
@@ -52,4 +56,5 @@ def print_tables(*tables: Table) -> None:
         console.print(*tables)
     commands = dict.fromkeys(command for table in tables for command in table.commands)
     # Rich fills every line to the table's width, which is of no use in a file.
-    write("".join(f"{line.rstrip()}\n" for line in [*drawn.get().splitlines(), *commands]))
+    repeat = [f"Repeat: {command}" for command in commands]
+    write("".join(f"{line.rstrip()}\n" for line in [*drawn.get().splitlines(), *repeat]))

@@ -49,8 +49,11 @@ def labels(kernels: Iterable[str]) -> dict[str, str]:
 
     ``path/to/mine.py:matmul`` becomes ``mine.py:matmul``, next to ``other/mine.py:matmul`` it is ``to/mine.py:matmul``.
     """
-    parts = {kernel: PurePath(kernel).parts for kernel in kernels}
-    found = {}
+    parts, found = {}, {}
+    for kernel in kernels:
+        place, colon, function = kernel.rpartition(":")  # behind it is no path: a revision may have slashes, too
+        path = PurePath(place)
+        parts[kernel] = (*path.parent.parts, f"{path.name}{colon}{function}")
     for kernel, mine in parts.items():
         ends = ["/".join(mine[-n:]) for n in range(1, len(mine))]
         alike = [sum(mine[-n:] == other[-n:] for other in parts.values()) for n in range(1, len(mine))]

@@ -18,7 +18,7 @@ from matmulbench.report.queries import Row
 
 # What a cell's tone looks like in a terminal; the page has a class of the same name for each.
 _TONES = {"": "", "good": "green", "bad": "red", "faint": "dim", "strong": "bold"}
-_FOLDED = 14  # characters; prose in a narrower column is hard to read
+_FOLDED, _LEAST = 20, 12  # characters; prose in a narrower column is hard to read, and impossible
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def figure(title: str, format: Callable[..., str], *keys: str, optional: int = 0
 class Table:
     """A titled table; a line is drawn where one of the keys ``by`` changes from one row to the next.
 
-    ``commands`` stand below it, one a line, to be copied: never cut or wrapped.
+    ``commands``, which repeat what failed, stand below it, one a line, to be copied: never cut or wrapped.
     """
 
     title: str
@@ -101,26 +101,28 @@ class Table:
         return replace(self, columns=[column for column in self.columns if not column.optional], commands=())
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
-        """Draw for a terminal, without those optional columns for which it is too narrow."""
+        """Draw for a terminal, without those optional columns for which it is too narrow; at last, names are folded."""
         columns, table = self.columns, self._rich()
         while Measurement.get(console, options.update(max_width=10_000), table).minimum > options.max_width:
             least = max(columns, key=lambda column: column.optional)
             if not least.optional:
+                table = replace(self, columns=columns)._rich(narrow=True)
                 break
             columns = [column for column in columns if column is not least]
             table = replace(self, columns=columns)._rich()
         yield table
 
-    def _rich(self) -> RichTable:
+    def _rich(self, narrow: bool = False) -> RichTable:
         left: Literal["left"] = "left"
         table = RichTable(title=self.title, title_justify=left, title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
         table.caption, table.caption_justify, table.collapse_padding = self.note or None, left, True
         for i, column in enumerate(self.columns):
             side: Literal["left", "right"] = "right" if column.kind == "figure" else "left"
             width = max(map(len, [column.title, *(row[i].text for row in self.rows)]))
-            # Only prose may be folded; a folded figure is misread.
-            least = min(width, _FOLDED) if column.kind == "prose" else width
-            table.add_column(column.title, justify=side, no_wrap=column.kind != "prose", min_width=least)
+            # A folded figure is misread. A word that is longer than its column goes on in the next line, uncut.
+            folds = column.kind == "prose" or (narrow and column.kind == "name")
+            least = min(width, _LEAST if narrow else _FOLDED) if folds else width
+            table.add_column(column.title, justify=side, no_wrap=not folds, overflow="fold", min_width=least)
         for i, row in enumerate(self.rows):
             if i in self.sections:
                 table.add_section()

@@ -113,8 +113,8 @@ def _against_baseline(row: Row, baseline: str, speedup: str) -> Row:
 
 def _parted(finding: object) -> tuple[str, str]:
     """Part a finding from the command that repeats it."""
-    said, repeat, command = text(finding).partition(_REPEAT)
-    return said.strip(), repeat + command.strip("`")
+    said, _, command = text(finding).partition(_REPEAT)
+    return said.strip(), command.strip("`")
 
 
 def _commands(rows: Iterable[Row]) -> list[str]:
@@ -154,6 +154,22 @@ def verification_table(verification: pd.DataFrame) -> Table:
     ]
     note = "residual: the largest error, in units of k·u·(|A||B|)"
     return Table("Verification", columns, list(rows.values()), note, commands=_commands(rows.values()))
+
+
+def case_table(verification: pd.DataFrame, case: str) -> Table:
+    """Return what kernels made of one case: operands, what is expected, what came, and the verdict."""
+    label, rows = labels(verification["kernel"]), []
+    for found in verification.to_dict("records"):
+        right = found["status"] == Status.OK
+        verdict = f"{'✓' if right else '✗'} {text(found['verdict']) or found['status']}"
+        lines = {name: found[name] for name in ("a", "b", "expected", "got") if found[name]}
+        lines["verdict"] = ": ".join(filter(None, [verdict, text(found["finding"])]))
+        for name, value in lines.items():
+            tone = ("good" if right else "bad") if name == "verdict" else ""
+            named = label[found["kernel"]] if name == "a" else ""
+            rows.append({"label": named, "kernel": found["kernel"], "name": name, "value": value, "value_tone": tone})
+    columns = [words("kernel", "label"), words("", "name"), words("", "value", "prose")]
+    return Table(f"Case {case}", columns, rows, by=("kernel",))
 
 
 def training_table(training: pd.DataFrame, baseline: str = BASELINE) -> Table:

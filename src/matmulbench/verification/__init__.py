@@ -9,19 +9,18 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from matmulbench.verification.api import agreement, verify_kernel
+    from matmulbench.verification.api import agreement, repeat_case, verify_kernel
     from matmulbench.verification.case import Case
-    from matmulbench.verification.examination import probe
     from matmulbench.verification.result import check_result
 
 _HOMES = {
     "Case": "case",
     "agreement": "api",
     "check_result": "result",
-    "probe": "examination",
+    "repeat_case": "api",
     "verify_kernel": "api",
 }
-__all__ = ["Case", "agreement", "check_result", "probe", "verify_kernel"]
+__all__ = ["Case", "agreement", "check_result", "repeat_case", "verify_kernel"]
 
 
 def __getattr__(name: str) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -13,7 +14,7 @@ import psutil
 
 from matmulbench.isolation import Host, Outcome
 from matmulbench.isolation.host import Child, LostError
-from matmulbench.isolation.requests import Confirm, Examine, Judge, Multiply
+from matmulbench.isolation.requests import Confirm, Examine, Judge, Multiply, Repeat
 from matmulbench.results.schema import VerificationRow
 from matmulbench.status import Status
 from matmulbench.verification.effort import EFFORTS
@@ -21,6 +22,8 @@ from matmulbench.workload import ITEMSIZE
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from matmulbench.verification.case import Case
 
 _MEMORY_LIMIT = 4 * 2**30  # bytes; the largest operands take some hundred million
 _AGREEMENT_SIZES = ((5, 7, 3), (17, 33, 9), (8, 300, 4), (33, 32, 31))
@@ -88,7 +91,7 @@ def _verify(host: Host, child: Child, spec: str, dtype: str, effort: str, limit:
         again = host.call(confirm, silence_limit=limit, memory_limit=_memory_limit())
         if again.status == Status.OK and again.value:
             seen = str(finding).partition(". Repeat: ")[0]
-            line = f"from matmulbench import verify; print(verify({spec!r}, [{dtype!r}]).finding[0])"
+            line = f"matmulbench verify {shlex.quote(spec)} --dtype {dtype}"
             verdict, finding = "fail", f"{again.value}; first seen: {seen}. Repeat: `{line}`"
     if verdict != "fail":
         sealed = _judge_elsewhere(host, child, spec, dtype, verdict == "normwise", limit)
@@ -98,6 +101,26 @@ def _verify(host: Host, child: Child, spec: str, dtype: str, effort: str, limit:
             verdict, finding = "fail", f"judged in another process, where the kernel cannot reach: {sealed.value}"
     status = Status.FAILED_VERIFICATION if verdict == "fail" else Status.OK
     return VerificationRow(spec, dtype, status, verdict, report["residual"], report["cases"], finding)
+
+
+def repeat_case(host: Host, spec: str, case: Case) -> tuple[VerificationRow, dict[str, str]]:
+    """Judge the kernel ``spec`` by one case alone, that of a finding; return also what it looks like.
+
+    Returns
+    -------
+    tuple
+        the row; and as texts ``a``, ``b``, what is ``expected`` and what was ``got``, empty where nothing came.
+    """
+    limit = EFFORTS["default"].silence_limit
+    outcome = host.call(Repeat(spec, asdict(case)), silence_limit=limit, memory_limit=_memory_limit())
+    if outcome.status != Status.OK:
+        row = VerificationRow(spec, case.dtype, outcome.status, finding=f"{case}: {outcome.reason}")
+        return row, case.described() | {"got": ""}
+    report = outcome.value
+    status = Status.FAILED_VERIFICATION if report["verdict"] == "fail" else Status.OK
+    finding = report["finding"] and report["finding"].partition(". Repeat: ")[0]
+    row = VerificationRow(spec, case.dtype, status, report["verdict"], report["residual"], report["cases"], finding)
+    return row, case.described() | {"got": report["got"]}
 
 
 def _judge_elsewhere(host: Host, child: Child, spec: str, dtype: str, normwise: bool, limit: float) -> Outcome:

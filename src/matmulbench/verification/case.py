@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+
+from matmulbench.errors import UsageError, printable
+from matmulbench.workload import DTYPES
 
 Array = npt.NDArray[np.floating]
 
@@ -23,6 +28,8 @@ LAYOUT_LETTERS = {
 }
 EXACT_LIMIT = {"float32": 2**24, "float64": 2**53}  # integers up to here are representable
 SPARSE = 4  # nonzero elements per row of a sparse left operand
+_USUAL: dict[str, Any] = {"layout": "NN", "dtype": "float32", "values": "integers", "seed": 0}  # left out of a text
+_TEXT = re.compile(rf"(\d{{1,9}})x(\d{{1,9}})x(\d{{1,9}})(?::([{''.join(LAYOUT_LETTERS)}]{{2}}))?")
 
 
 @dataclass(frozen=True)
@@ -40,8 +47,43 @@ class Case:
     values: str = "normal"
     seed: int = 0
 
+    @classmethod
+    def parse(cls, text: str) -> Case:
+        """Read the text form: ``2x2x1:TN``, and behind it, where they are not the usual ones, dtype, values and seed.
+
+        ``2x2x1`` alone is ``2x2x1:NN,float32,integers,0``.
+
+        Raises
+        ------
+        UsageError
+            if the text has another form; the message names the part and what would be right.
+        """
+        shape, *more = text.split(",")
+        match = _TEXT.fullmatch(shape)
+        if not match:
+            raise UsageError(
+                f"case {printable(text, 60)!r}: expected MxKxN or MxKxN:LAYOUT, such as 2x2x1:TN, with a letter of "
+                f"{', '.join(LAYOUT_LETTERS)} for each operand"
+            )
+        fields = _USUAL | ({"layout": match[4]} if match[4] else {})
+        for part in more:
+            name = "dtype" if part in DTYPES else "values" if part in VALUES else "seed"
+            if name == "seed" and not re.fullmatch(r"\d{1,18}", part):
+                known = ", ".join([*DTYPES, *VALUES])
+                raise UsageError(f"case {printable(text, 60)!r}: {printable(part, 60)!r} is none of {known}; or a seed")
+            fields[name] = int(part) if name == "seed" else part
+        m, k, n = map(int, match.group(1, 2, 3))
+        return cls(m, k, n, **fields)
+
+    @property
+    def text(self) -> str:
+        """The short form that :meth:`parse` reads: one word for a shell, with all that makes the case again."""
+        layout = "" if self.layout == _USUAL["layout"] else f":{self.layout}"
+        more = [str(getattr(self, name)) for name in _USUAL if getattr(self, name) != _USUAL[name] and name != "layout"]
+        return ",".join([f"{self.m}x{self.k}x{self.n}{layout}", *more])
+
     def __str__(self) -> str:
-        layout = "" if self.layout == "NN" else f":{self.layout}"
+        layout = "" if self.layout == _USUAL["layout"] else f":{self.layout}"
         return f"{self.m}x{self.k}x{self.n}{layout} {self.dtype}, {self.values}, seed {self.seed}"
 
     @property
@@ -65,16 +107,24 @@ class Case:
         a, b = self.arrays()
         return arrange(a, self.layout[0]), arrange(b, self.layout[1])
 
-    def check(self, spec: str) -> str | None:
-        """Multiply with the kernel ``spec``, here in this process: None if right, or what is wrong, in words."""
-        from matmulbench.ladder.plugins import load_kernel
-        from matmulbench.verification.kernel import KernelUnderTest, WrongError
+    def described(self) -> dict[str, str]:
+        """Return both operands, with their layouts, and the product, computed in float64, as texts."""
+        a, b = self.operands()
+        with np.errstate(all="ignore"):
+            expected = (a.double().numpy() @ b.double().numpy()).astype(self.dtype)
+        operands = {
+            name: f"{tuple(operand.shape)}, {LAYOUT_LETTERS[letter]}\n{shown(operand.numpy())}"
+            for name, operand, letter in zip("ab", (a, b), self.layout, strict=True)
+        }
+        return operands | {"expected": shown(expected)}
 
-        try:
-            KernelUnderTest(spec, load_kernel(spec), self.dtype).check(self)
-        except WrongError as error:
-            return str(error)
-        return None
+
+def shown(values: Array) -> str:
+    """Return a matrix as a text of a few lines: its corners, integers in full, else eight digits."""
+    with np.errstate(invalid="ignore"):
+        integers = values.astype(np.int64)
+    whole = bool((integers == values).all())
+    return np.array2string(integers if whole else values, max_line_width=72, threshold=48, edgeitems=2, precision=7)
 
 
 def arrange(values: Array, letter: str) -> torch.Tensor:

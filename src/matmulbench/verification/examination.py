@@ -72,10 +72,10 @@ def examine(spec: str, dtype: str, effort: str = "default", only: str | None = N
                 kernel.check_kept_results("after the last call")
                 _check_state(kernel, before, "after its calls")
     except WrongError as error:
-        _advise(kernel, error)
+        advise(kernel, error)
         return kernel.report(error)
     except Exception as error:
-        _advise(kernel, error)
+        advise(kernel, error)
         raise
     if left := Counter(name for process, name in _processes() if (process, name) not in processes):
         words = ", ".join(f"{count} {name}" for name, count in left.items())
@@ -96,11 +96,11 @@ def _processes() -> list[tuple[int, str]]:
     return []
 
 
-def _advise(kernel: KernelUnderTest, error: Exception) -> None:
+def advise(kernel: KernelUnderTest, error: Exception) -> None:
     """Add to ``error`` what to do about it, where that is plain to see."""
     cases = (Case(2, 3, 4, dtype=kernel.dtype, values="small-integers"), kernel.last)
     if ARRAYS not in str(error) and any(_takes_arrays(kernel, case) for case in cases if case and case.volume):
-        error.add_note(f"it takes numpy arrays: say so with {ARRAYS}")
+        error.add_note(f"it takes numpy arrays: say so with {ARRAYS}: {kernel.spec}@numpy")
     elif isinstance(error, TypeError) and (advice := arity_advice(kernel.kernel, error)):
         error.add_note(advice)
 
@@ -116,8 +116,3 @@ def _takes_arrays(kernel: KernelUnderTest, case: Case) -> bool:
             return False
 
     return not is_right(torch.from_numpy) and is_right(np.array)
-
-
-def probe(prop: str, spec: str, dtype: str) -> str | None:
-    """Examine one property of the kernel ``spec``, here in this process: what is found, in words, or None."""
-    return examine(spec, dtype, only=prop if prop in PROPERTIES else None).finding

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 # What a kernel of arrays is told.
-ARRAYS = '--operands numpy, or with `operands = "numpy"` as an attribute of the function'
+ARRAYS = '`operands = "numpy"` as an attribute of the function, or with @numpy behind its name'
 _POISONED = 3  # blocks that are filled with NaN and freed before a call
 _LARGEST_POISONED = 1 << 25  # bytes; a larger block is given back to the system at once, and serves nobody again
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -77,12 +78,9 @@ class KernelUnderTest:
         return Report("normwise" if case else "pass", self.residual, self.cases, finding, case)
 
     def repeat(self, case: Case | None = None) -> str:
-        """Return a line of Python that shows a finding again."""
-        if case is None:
-            arguments = f"{self.prop!r}, {self.spec!r}, {self.dtype!r}"
-            return f"`from matmulbench.verification import probe; print(probe({arguments}))`"
-        arguments = f"{case.m}, {case.k}, {case.n}, {case.layout!r}, {case.dtype!r}, {case.values!r}, {case.seed}"
-        return f"`from matmulbench.verification import Case; print(Case({arguments}).check({self.spec!r}))`"
+        """Return the command that shows a finding again."""
+        what = f"--case {case.text}" if case else f"--dtype {self.dtype}"
+        return f"`matmulbench verify {shlex.quote(self.spec)} {what}`"
 
     def wrong(self, where: str, detail: str, case: Case | None = None, prop: str | None = None) -> WrongError:
         """Return the error that says how this kernel is wrong."""

@@ -11,10 +11,13 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
+import torch
 
+from matmulbench.errors import printable
 from matmulbench.ladder.plugins import load_kernel
 from matmulbench.verification import bounds
-from matmulbench.verification.case import Case
+from matmulbench.verification.case import Case, shown
+from matmulbench.verification.examination import advise
 from matmulbench.verification.examination import examine as examine_kernel
 from matmulbench.verification.kernel import KernelUnderTest, WrongError
 from matmulbench.verification.search import randomised
@@ -60,6 +63,23 @@ def confirm(spec: str, case: dict[str, Any]) -> str | None:
         f"earlier calls: {again} is right {len(answers)} {times} in a process that has done nothing else; "
         "what it remembers of earlier calls makes it wrong, or a race that is seldom seen"
     )
+
+
+def repeat(spec: str, case: dict[str, Any]) -> dict[str, Any]:
+    """Check one case: the report's fields, and ``got``, the result as a text."""
+    again = Case(**case)
+    kernel = KernelUnderTest(spec, load_kernel(spec), again.dtype)
+    wrong = None
+    try:
+        kernel.check(again)
+    except WrongError as error:
+        wrong = error
+    except Exception as error:
+        advise(kernel, error)
+        raise
+    result: Any = kernel.kernel(*again.operands())
+    got = shown(result.detach().numpy()) if isinstance(result, torch.Tensor) else printable(repr(result))
+    return asdict(kernel.report(wrong)) | {"got": got}
 
 
 def check_randomised(spec: str, dtype: str, count: int, seconds: float) -> dict[str, Any]:

@@ -128,7 +128,7 @@ def _heat_map(group: list[Ladder], baseline: str, style: dict[str, Style], title
     axes.tick_params(axis="x", length=0, labeltop=True, labelbottom=False)
     axes.grid(False)
     axes.spines[:].set_visible(False)
-    axes.set_xlabel("blue: faster; orange: slower; white: as fast, or unclear")
+    axes.set_xlabel("blue: faster; orange: slower; plain: as fast, or unclear")
     wins = {
         kernel: sum(row[kernel]["verdict"] == "faster" for row in rows.values() if kernel in row) for kernel in kernels
     }
