@@ -93,11 +93,13 @@ def plan(
     data_dir: str | None = None,
     seed: int = 0,
     import_timeout_s: float = IMPORT_S,
+    cores: int | None = None,
 ) -> Run:
     """Plan a run: what a preset does, with the kernels ``named`` and on ``products`` instead of its own workloads.
 
     The preset is ``quick`` where kernels are named, else ``standard``. A user's kernels are run beside the whole
-    ladder, unless rungs of it are among them. MNIST is trained on, too, where ``data_dir`` is given.
+    ladder, unless rungs of it are among them. MNIST is trained on, too, where ``data_dir`` is given. ``cores`` are
+    those of the machine that it is for, if not this one's.
 
     Raises
     ------
@@ -115,7 +117,7 @@ def plan(
     job = Job(
         kernel_specs(named or kernels()),
         kernel_specs(baseline)[0],
-        thread_counts(threads),
+        thread_counts(threads, cores),
         workloads=tuple((one, effort.budget_s(one)) for one in read_workloads([*products] or own)),
         trainings=tuple(Training(task, effort.task_s, data_dir) for task in tasks),
         effort=effort.verification,

@@ -1,0 +1,159 @@
+"""The report above several machines: kernel by machine, who wins where, and whether the order of kernels changes."""
+
+from __future__ import annotations
+
+from itertools import combinations
+from typing import Any
+
+from matmulbench.report.formatting import NOTHING, count, factor, known, percent, seconds
+from matmulbench.report.page import template
+from matmulbench.report.queries import Ladder, Row, baseline_of, in_order, labels, ladders
+from matmulbench.report.table import Table, figure, words
+from matmulbench.results.folder import FleetResults
+
+Interval = tuple[float, float]
+ByMachine = dict[str, Ladder]
+
+
+def render(results: FleetResults) -> str:
+    """Return the page as HTML, with a link to each machine's own."""
+    machines = []
+    for name, run in results.machines.items():
+        about = run.run["machine"]
+        address = run.path.resolve().relative_to(results.path.resolve()).as_posix() + "/report.html"
+        machines.append((name, address, f"{about['cpu']}, {about.get('cores', '?')} cores"))
+    sections = [("Who wins where", [winners_table(results)])]
+    sections += [
+        ("Kernel by machine", [_kernel_table(by, baseline_of(results)) for by in by_workload(results).values()])
+    ]
+    if (differing := differences_table(results)).records:
+        sections += [("What differs", [differing])]
+    return template("fleet.html").render(
+        title="several machines", sentences=sentences(results), machines=machines, sections=sections
+    )
+
+
+def by_workload(results: FleetResults) -> dict[str, ByMachine]:
+    """Return for each workload, dtype and thread count its ladder on each machine that has times for it."""
+    found: dict[str, ByMachine] = {}
+    for name, run in results.machines.items():
+        for ladder in ladders(run.measurements):
+            if ladder.timed:
+                found.setdefault(ladder.title, {})[name] = ladder
+    return found
+
+
+def sentences(results: FleetResults) -> list[str]:
+    """Say on how many products the order of kernels changes from machine to machine, and how."""
+    workloads, label = by_workload(results), labels(results.measurements["kernel"])
+    moved = {title: changes for title, by in workloads.items() if (changes := order_changes(by, baseline_of(results)))}
+    machines = count(len(results.machines), "machine")
+    if not moved:
+        return [f"{machines}: on no product does the order of kernels change, as far as the intervals tell."]
+    found = [f"{machines}: the order of kernels changes on {len(moved)} of {count(len(workloads), 'product')}."]
+    for title, changes in moved.items():
+        one, other, here, there = changes[0]
+        more = f", and {count(len(changes) - 1, 'other pair')}" if changes[1:] else ""
+        found.append(f"{title}: {label[one]} is before {label[other]} on {here}, behind it on {there}{more}.")
+    return found
+
+
+def order_changes(by: ByMachine, baseline: str) -> list[tuple[str, str, str, str]]:
+    """List pairs of kernels with a machine on which the first is clearly faster, and one on which the second is.
+
+    Clearly: their 95 % intervals have nothing in common.
+    """
+    intervals = {name: _intervals(ladder, baseline) for name, ladder in by.items()}
+    found = []
+    for pair in combinations(
+        in_order(kernel for ladder in by.values() for kernel in (r["kernel"] for r in ladder.rows)), 2
+    ):
+        first = [
+            name
+            for name, of in intervals.items()
+            if pair[0] in of and pair[1] in of and of[pair[0]][1] < of[pair[1]][0]
+        ]
+        second = [
+            name
+            for name, of in intervals.items()
+            if pair[0] in of and pair[1] in of and of[pair[1]][1] < of[pair[0]][0]
+        ]
+        if first and second:
+            found.append((*pair, first[0], second[0]))
+    return found
+
+
+def winners_table(results: FleetResults) -> Table:
+    """Return the fastest kernel of each product on each machine, with those that are not clearly slower."""
+    label, baseline, rows = labels(results.measurements["kernel"]), baseline_of(results), []
+    for title, by in by_workload(results).items():
+        row: Row = {"product": title}
+        for name, ladder in by.items():
+            best = min(ladder.timed, key=lambda each: each["median_s"])
+            intervals = _intervals(ladder, baseline)
+            mine = intervals.get(best["kernel"])
+            near = [one for one, span in intervals.items() if mine and one != best["kernel"] and span[0] <= mine[1]]
+            row[name] = " or ".join([label[best["kernel"]], *(label[each] for each in near)])
+        changes = order_changes(by, baseline)
+        row["order"] = f"changes ({len(changes)})" if changes else "the same"
+        rows.append(row)
+    columns = [words("product", "product"), *(words(name, name) for name in results.machines), words("order", "order")]
+    note = "or: their 95 % intervals overlap; order: pairs of kernels that clearly change places between machines"
+    return Table("The fastest kernel", columns, rows, note)
+
+
+def differences_table(results: FleetResults) -> Table:
+    """Return what of machine and library versions is not the same everywhere."""
+    facts: dict[str, dict[str, str]] = {}
+    for name, run in results.machines.items():
+        for part in ("machine", "versions"):
+            for fact, value in run.run[part].items():
+                facts.setdefault(fact.replace("_", " "), {})[name] = str(value)
+    names = list(results.machines)
+    rows = [{"fact": fact, **of} for fact, of in facts.items() if len({of.get(name) for name in names}) > 1]
+    return Table("Machines and versions", [words("", "fact"), *(words(name, name) for name in names)], rows)
+
+
+def _kernel_table(by: ByMachine, baseline: str) -> Table:
+    kernels = in_order(row["kernel"] for ladder in by.values() for row in ladder.rows)
+    label, rows = labels([*kernels, baseline]), []
+    for kernel in kernels:
+        row: Row = {"label": label[kernel]}
+        for i, ladder in enumerate(by.values()):
+            found = next((each for each in ladder.rows if each["kernel"] == kernel), None)
+            row |= {f"{figure}{i}": (found or {}).get(figure) for figure in (*_FIGURES, "extrapolated", "status")}
+        rows.append(row)
+    columns = [words("kernel", "label")]
+    for i, name in enumerate(by):
+        keys = [f"{figure}{i}" for figure in (*_FIGURES, "extrapolated", "status")]
+        columns.append(figure(name, _figures, *keys))
+    note = f"time, % of that machine's roof, against {label[baseline]}"
+    return Table(next(iter(by.values())).title, columns, rows, note)
+
+
+_FIGURES = ("median_s", "roof_percent", "speedup")
+
+
+def _figures(time: Any, roof: Any, speedup: Any, extrapolated: Any, status: Any) -> str:
+    if known(time) is None:
+        return status if isinstance(status, str) else NOTHING
+    more = [percent(roof, of=100) if known(roof) else "", factor(speedup) if known(speedup) else ""]
+    return ", ".join(filter(None, [seconds(time, bool(extrapolated)), *more]))
+
+
+def _intervals(ladder: Ladder, baseline: str) -> dict[str, Interval]:
+    """Return the 95 % interval of each kernel's time, in units of the baseline's: paired, so that drift is out of it.
+
+    Where the baseline has no time, in seconds.
+    """
+    found = {}
+    for row in ladder.timed:
+        paired = ladder.row(baseline) is not None
+        low, high = (
+            known(row[key]) for key in (("speedup_ci_low", "speedup_ci_high") if paired else ("ci_low_s", "ci_high_s"))
+        )
+        if paired and row["kernel"] == baseline:
+            found[row["kernel"]] = (1.0, 1.0)
+        elif low and high:
+            found[row["kernel"]] = (1 / high, 1 / low) if paired else (low, high)
+    return found
