@@ -387,14 +387,11 @@ class Fleet:
         UsageError
             if the scheduler is gone.
         """
-        try:
-            workers = self.client.scheduler_info(n_workers=-1)["workers"]
-        except (OSError, RuntimeError):  # it may come back
-            workers = None
+        workers: dict[str, Any] = {}
+        with suppress(OSError, RuntimeError):  # it may come back
+            workers = self.client.scheduler_info(n_workers=-1).get("workers", {})
         if self.client.status not in ("running", "connecting"):
-            raise UsageError(f"scheduler {self.address} is gone; what was finished is kept")
-        if workers is None:
-            return []
+            raise UsageError(f"scheduler {self.address} is gone; what was finished is kept: go on with --resume")
         now = time.monotonic()
         for address, worker in workers.items():
             if self._heartbeats.get(address, (0.0, now))[0] != worker["last_seen"]:
@@ -403,7 +400,7 @@ class Fleet:
         known: dict[str, Node | None] = {address: node for node in self.nodes.values() for address in node.workers}
         known |= {address: None for address in self.alive if address not in known}
         amiss = []
-        for address, answer in self._ask(present - known.keys()).items():
+        for address, answer in self._ask(new).items() if (new := present - known.keys()) else ():
             known[address] = None
             if finding := _finding(workers[address]["resources"], answer):
                 amiss.append(f"worker {address}: {finding}")
@@ -416,16 +413,20 @@ class Fleet:
         return amiss
 
     def _ask(self, addresses: set[str]) -> dict[str, Any]:
-        """Return what each of these workers says of itself, or the exception that it raised."""
-        if not addresses:
-            return {}
+        """Return how each of these workers describes itself, or why it does not."""
+
+        def introduction() -> Any:  # a function in a function travels by value: a worker may not have this module
+            try:
+                from matmulbench.fleet import introduce
+
+                return introduce()
+            except Exception as error:
+                return f"{error}; install the same matmulbench there" if isinstance(error, ImportError) else repr(error)
+
         try:
-            answers = self.client.run(
-                introduce, workers=list(addresses), on_error="return", callback_timeout=_SILENCE_S / 2
-            )
-            return dict(answers)
+            return dict(self.client.run(introduction, workers=list(addresses), callback_timeout=_SILENCE_S / 2))
         except (OSError, TimeoutError) as error:
-            return dict.fromkeys(addresses, error)
+            return dict.fromkeys(addresses, f"no answer: {error}")
 
     def execute(
         self,
@@ -622,12 +623,10 @@ def _connect(address: str) -> Any:
         ) from None
 
 
-def _finding(resources: dict[str, float], answer: Any) -> str | None:
+def _finding(resources: dict[str, float], answer: dict[str, Any] | str) -> str | None:
     """Say why a worker cannot be used, by what it says of itself."""
-    if isinstance(answer, ModuleNotFoundError):
-        return f"{answer}; install the same matmulbench there"
-    if isinstance(answer, BaseException):
-        return f"it does not describe its machine: {type(answer).__name__}: {printable(str(answer), 200)}"
+    if isinstance(answer, str):
+        return printable(answer, 300)
     here, there = library_versions(), answer["versions"]
     if differences := [name for name in _MUST_AGREE if here[name] != there[name]]:
         return ", ".join(f"{name} is {there[name]} there, {here[name]} here" for name in differences)
