@@ -496,7 +496,7 @@ class _Dispatch:
 
     def carry_out(self) -> None:
         """Have every unit of every group done, or lost."""
-        self.fleet.client.subscribe_topic(self.name, lambda event: self.messages.put(event[1]))
+        self.fleet.client.subscribe_topic(self.name, self._hear)
         looked = 0.0
         while True:
             if time.monotonic() - looked > _LOOK_S:
@@ -505,12 +505,18 @@ class _Dispatch:
                 looked = time.monotonic()
                 self._give_up()
             self._assign()
-            if not self.busy and not any(group.pending for group in self.groups.values()):
+            busy = self.busy
+            if not busy and not any(group.pending for group in self.groups.values()):
                 return
             with suppress(queue.Empty):
                 message = self.messages.get(timeout=_LOOK_S)
-                if node := self.busy.get(message["key"]):
-                    self._take(node, message)
+                while True:
+                    if node := busy.get(message["key"]):
+                        self._take(node, message)
+                    message = self.messages.get_nowait()
+
+    def _hear(self, event: tuple[float, dict[str, Any]]) -> None:
+        self.messages.put(event[1])
 
     def stop(self) -> None:
         """Let go of whatever is still being done."""
@@ -536,18 +542,22 @@ class _Dispatch:
 
     def _assign(self) -> None:
         """Give each node that waits a unit: not one that it was lost with, if another of its kind can do that."""
-        free = {node.name: (node, address) for address, node in self.fleet.alive.items() if node}
-        for node, address in free.values():
-            group = self._group(node)
+        alive = {node: address for address, node in self.fleet.alive.items() if node}
+        of = {node: self._group(node) for node in alive}
+        verifying = {of[node] for node in alive if node.unit and node.unit.verifies}
+        for node, address in alive.items():
+            group = of[node]
             group.last_alive = time.monotonic()
-            if node.future:
+            if node.unit:
                 continue
-            others = {one.name for one, _ in free.values() if self._group(one) is group}
-            doing = [one.unit for one in self.busy.values() if self._group(one) is group]
-            verifying = any(unit and unit.verifies for unit in (*doing, *group.pending[:1]))
             for unit in group.pending:
-                if (unit.verifies or not verifying) and (node.name not in unit.lost_on or not others - {*unit.lost_on}):
+                if not unit.verifies and (group in verifying or group.pending[0].verifies):
+                    break
+                others = (one for one in alive if of[one] is group and one.name not in unit.lost_on)
+                if node.name not in unit.lost_on or not any(others):
                     self._submit(node, address, unit, group)
+                    if unit.verifies:
+                        verifying.add(group)
                     break
 
     def _submit(self, node: Node, address: str, unit: Unit, group: Group) -> None:
@@ -578,7 +588,11 @@ class _Dispatch:
             error = node.future.exception() if node.future.status == "error" else None
             if isinstance(error, UsageError):
                 raise UsageError(f"host {node.name}: {error}")
-            self._release(node, printable(str(error), 200) if error else "its cells did not arrive")
+            if node.future.status != "finished" and not error:  # the connection to the scheduler was lost, and is back
+                self.fleet.client.subscribe_topic(self.name, self._hear)
+                self._release(node, "interrupted", blame=False)
+            else:
+                self._release(node, printable(str(error), 200) if error else "its cells did not arrive")
 
     def _give_up(self) -> None:
         """Take units from nodes whose worker is gone; what has no node left that could do it is lost."""
@@ -591,17 +605,19 @@ class _Dispatch:
                 self._lose(group, group.pending, "no worker of its kind is left")
                 group.pending = []
 
-    def _release(self, node: Node, reason: str) -> None:
+    def _release(self, node: Node, reason: str, blame: bool = True) -> None:
         """Let a node go; what it left of its unit is done again, on another if there is one."""
         unit, group = node.unit, self._group(node)
         node.unit = node.future = None
-        if unit and self._left(group.folder, unit):
+        if not unit or not self._left(group.folder, unit):
+            return
+        if blame:
             unit.lost_on.append(node.name)
-            if len(unit.lost_on) < _ATTEMPTS:
-                self.progress(f"warning: {node.name}: {reason}; its unit is done again", 0.0)
-                group.pending.insert(0, unit)
-            else:
-                self._lose(group, [unit], f"tried {_ATTEMPTS} times; {reason}")
+        if len(unit.lost_on) < _ATTEMPTS:
+            self.progress(f"warning: {node.name}: {reason}; its unit is done again", 0.0)
+            group.pending.insert(0, unit)
+        else:
+            self._lose(group, [unit], f"tried {_ATTEMPTS} times; {reason}")
 
     def _lose(self, group: Group, lost: Iterable[Unit], reason: str) -> None:
         for unit in lost:
