@@ -126,12 +126,6 @@ def run(*arguments: str, **more: Any) -> subprocess.CompletedProcess[str]:
     )
 
 
-def kernels_at_work() -> list[psutil.Process]:
-    """The hosts of this suite that run anywhere on this computer."""
-    running = psutil.process_iter(["cmdline"])
-    return [each for each in running if any("isolation.serve" in word for word in each.info["cmdline"] or ())]
-
-
 # --- units and files -----------------------------------------------------------------------------------
 
 
@@ -220,23 +214,10 @@ def test_a_run_on_a_fleet_has_the_rows_of_one_without(plain: Cluster, tmp_path: 
     assert f'href="{machine.path.name}/report.html"' in page
     assert f"report: {tmp_path}/fleet/report.html" in done.stdout.replace("report: fleet", f"report: {tmp_path}/fleet")
 
-    again = run(*small, "--out", "fleet", "--scheduler", plain.address, cwd=tmp_path)
-    assert again.returncode == 2
-    assert "--resume" in again.stderr
-    (tmp_path / "beside.py").write_text(BESIDE + "\n")
-    changed = run(*small, "--out", "fleet", "--scheduler", plain.address, "--resume", cwd=tmp_path)
-    assert changed.returncode == 2
-    assert "sources" in changed.stderr
-    (tmp_path / "beside.py").write_text(BESIDE)
-    resumed = run(*small, "--out", "fleet", "--scheduler", plain.address, "--resume", cwd=tmp_path)
-    assert resumed.returncode == 0
-    assert ": 0 units" in resumed.stderr
-
 
 @pytest.mark.timeout(240)
 def test_an_interrupted_client_leaves_nothing_running_and_resumes(plain: Cluster, tmp_path: Path) -> None:
     out = ["--out", str(tmp_path / "out"), "--scheduler", plain.address]
-    before = {process.pid for process in kernels_at_work()}
     client = subprocess.Popen(command(*SMALL, *out), stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
     assert client.stderr
     said = []
@@ -248,8 +229,11 @@ def test_an_interrupted_client_leaves_nothing_running_and_resumes(plain: Cluster
     rest = client.stderr.read()
     assert client.wait() == 130, said
     assert f"go on with --out {tmp_path / 'out'} --resume" in rest
-    theirs = [process for process in kernels_at_work() if process.pid not in before]
-    assert not psutil.wait_procs(theirs, timeout=20)[1]
+    workers = [psutil.Process(plain.processes[name].pid) for name in ("one", "two")]
+    deadline = time.monotonic() + 20
+    while any("isolation.serve" in str(one.cmdline()) for worker in workers for one in worker.children(recursive=True)):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
     [machine] = (tmp_path / "out").glob("*/run.json")
     assert len((machine.parent / "verification.csv").read_text().splitlines()) == 3
     resumed = run(*SMALL, *out, "--resume")
@@ -308,19 +292,23 @@ def certificate(folder: Path) -> dict[str, str]:
 
 
 @pytest.mark.timeout(240)
-def test_behind_tls_the_run_works_and_a_plain_client_is_refused(tmp_path: Path) -> None:
+def test_behind_tls_the_run_works_and_a_plain_client_is_refused(
+    tmp_path: Path,
+) -> None:
+    import dask
+
     variables = certificate(tmp_path)
     with cluster(tmp_path / "cluster", **variables) as found:
         address = found.scheduler("--protocol", "tls")
         assert address.startswith("tls://")
-        found.worker("one")
-        plain = run("--scheduler", address.replace("tls", "tcp"), "--out", str(tmp_path / "plain"))
-        assert plain.returncode == 2
-        assert "cannot be reached" in plain.stderr
-        assert run("--scheduler", address, "--out", str(tmp_path / "plain")).returncode == 2, "without a certificate"
-        out = str(tmp_path / "out")
-        done = run("--kernel", "numpy", "--workload", "8x8x8", "--scheduler", address, "--out", out, env=variables)
-        assert done.returncode == 0, done.stderr
+        found.worker("one", "--no-nanny")
+        for refused in (address.replace("tls", "tcp"), address):  # the second without a certificate
+            with pytest.raises(UsageError, match="cannot be reached"):
+                Fleet(refused)
+        theirs = dask.config.merge(dask.config.config, dask.config.collect_env(variables))
+        with dask.config.set(theirs), Fleet(address) as one:
+            one.execute(plan(1), tmp_path / "out", work=sleeps)
+    check_complete(tmp_path / "out", plan(1))
 
 
 # --- simulated hosts, jobs that sleep ------------------------------------------------------------------
@@ -402,8 +390,8 @@ def local(tmp_path: Path, hosts: int, **more: Any) -> Iterator[Any]:
 
 @pytest.mark.timeout(240)
 def test_four_equal_hosts_take_a_quarter_of_the_time(tmp_path: Path) -> None:
-    """Of processes: the plan takes one host 25 s."""
-    planned, took = plan(48), {}
+    """Of processes: the plan takes one host 19 s."""
+    planned, took = plan(36), {}
     for hosts in (1, 4):
         with local(tmp_path, hosts) as found, Fleet(found.scheduler_address) as four:
             assert len(four.nodes) == hosts
@@ -414,6 +402,25 @@ def test_four_equal_hosts_take_a_quarter_of_the_time(tmp_path: Path) -> None:
         assert len(several.machines) == 1, "equal hosts share one plan"
         assert len({entry["host"] for entry in several.journal}) == hosts
     assert took[4] <= 0.3 * took[1], took
+
+
+def test_a_folder_that_holds_another_run_is_refused(tmp_path: Path) -> None:
+    mine, out = tmp_path / "mine.py", tmp_path / "out"
+    mine.write_text("def matmul(a, b):\n    return a @ b\n")
+    planned = plan(1, (f"{mine}:matmul",))
+    with local(tmp_path, 1, processes=False) as found, Fleet(found.scheduler_address) as one:
+        one.execute(planned, out, work=sleeps)
+        with pytest.raises(FolderError, match="--resume"):
+            one.execute(planned, out, work=sleeps)
+        said: list[str] = []
+        one.execute(planned, out, resume=True, work=sleeps, progress=lambda text, _: said.append(text))
+        assert said[0].endswith(": 0 units")
+        mine.write_text("def matmul(a, b):\n    return b.t() @ a.t()\n")
+        with pytest.raises(FolderError, match="options differ: sources"):
+            one.execute(planned, out, resume=True, work=sleeps)
+        [machine] = out.glob("*/run.json")
+        with pytest.raises(FolderError, match="holds a run of one machine"):
+            one.execute(planned, machine.parent, work=sleeps)
 
 
 @pytest.mark.timeout(240)

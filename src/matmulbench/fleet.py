@@ -11,6 +11,7 @@ Whoever can reach a Dask scheduler can run anything on its workers: it belongs o
 from __future__ import annotations
 
 import ast
+import asyncio
 import hashlib
 import json
 import queue
@@ -628,11 +629,19 @@ class _Dispatch:
 def _connect(address: str) -> Any:
     try:
         from distributed import Client
+        from distributed.core import connect
+        from distributed.security import Security
     except ImportError:
         raise UsageError("--scheduler needs Dask; install matmulbench[fleet]") from None
+
+    async def knock() -> None:  # a client that cannot connect leaves threads behind
+        comm = await connect(address, timeout=_CONNECT_S, **Security().get_connection_args("client"))
+        await comm.close()
+
     try:
+        asyncio.run(knock())
         return Client(address, timeout=_CONNECT_S, set_as_default=False)
-    except (OSError, TypeError, ValueError) as error:
+    except (OSError, RuntimeError, TypeError, ValueError) as error:
         raise UsageError(
             f"scheduler {printable(address, 100)!r} cannot be reached ({printable(str(error), 200)}); start one with "
             f"`dask scheduler`, and on each machine: {START}"
