@@ -48,6 +48,8 @@ def sentences(results: FleetResults) -> list[str]:
     workloads, label = by_workload(results), labels(results.measurements["kernel"])
     moved = {title: changes for title, by in workloads.items() if (changes := order_changes(by, baseline_of(results)))}
     machines = count(len(results.machines), "machine")
+    if len(results.machines) == 1:
+        return [f"{machines}: {', '.join(results.machines)}."]
     if not moved:
         return [f"{machines}: on no product does the order of kernels change, as far as the intervals tell."]
     found = [f"{machines}: the order of kernels changes on {len(moved)} of {count(len(workloads), 'product')}."]
@@ -95,10 +97,11 @@ def winners_table(results: FleetResults) -> Table:
             near = [one for one, span in intervals.items() if mine and one != best["kernel"] and span[0] <= mine[1]]
             row[name] = " or ".join([label[best["kernel"]], *(label[each] for each in near)])
         changes = order_changes(by, baseline)
-        row["order"] = f"changes ({len(changes)})" if changes else "the same"
+        if len(results.machines) > 1:
+            row["order"] = f"changes ({len(changes)})" if changes else "the same"
         rows.append(row)
     columns = [words("product", "product"), *(words(name, name) for name in results.machines), words("order", "order")]
-    note = "or: their 95 % intervals overlap; order: pairs of kernels that clearly change places between machines"
+    note = "or: their 95 % intervals overlap; order: the pairs of kernels that clearly change places"
     return Table("The fastest kernel", columns, rows, note)
 
 
