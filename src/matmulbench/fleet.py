@@ -323,6 +323,7 @@ class Node:
     machine: dict[str, Any]
     versions: dict[str, str]
     workers: set[str] = field(default_factory=set)
+    at_work: str = ""  # the worker that has the unit
     unit: Unit | None = None
     future: Any = None
 
@@ -565,7 +566,7 @@ class _Dispatch:
         group.pending.remove(unit)
         cells = ((table, key, group.folder.done(table, **key)) for table, key in unit.cells())
         done = [{"table": table, "row": row} for table, key, row in cells if row]
-        node.unit = unit
+        node.unit, node.at_work = unit, address
         node.future = self.fleet.client.submit(
             self.work,
             Parcel(unit.job, self.sources, done),
@@ -598,7 +599,7 @@ class _Dispatch:
     def _give_up(self) -> None:
         """Take units from nodes whose worker is gone; what has no node left that could do it is lost."""
         for node in self.busy.values():
-            if not any(one is node for one in self.fleet.alive.values()):
+            if node.at_work not in self.fleet.alive:
                 node.future.cancel(force=True)
                 self._release(node, f"worker of host {node.name} is gone")
         for group in self.groups.values():
