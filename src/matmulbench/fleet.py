@@ -238,23 +238,18 @@ def carry_out_here(job: Job, done: list[dict[str, Any]], names: dict[str, str]) 
     return None
 
 
-_kept: dict[str, tuple[Host, Child, threading.Timer]] = {}  # by run: the process that waits for the next unit
-_keeping = threading.Lock()
+_kept: list[tuple[str, Host, Child, threading.Timer]] = []  # the process that waits for the next unit of a run
 
 
-def _end_kept(run: str | None = None) -> tuple[Host, Child] | None:
-    """End the processes that wait for a unit, but for that of ``run``, which is returned."""
-    with _keeping:
-        kept = dict(_kept)
-        _kept.clear()
-    found = None
-    for name, (host, child, timer) in kept.items():
+def _take_kept(run: str = "") -> tuple[Host, Child] | None:
+    """Return the process that waits for a unit of ``run``; one that waits for another's is ended."""
+    with suppress(IndexError):  # none waits
+        name, host, child, timer = _kept.pop()
         timer.cancel()
         if name == run:
-            found = host, child
-        else:
-            host.close()
-    return found
+            return host, child
+        host.close()
+    return None
 
 
 def carry_out_unit(parcel: Parcel, run: str) -> None:
@@ -282,7 +277,7 @@ def carry_out_unit(parcel: Parcel, run: str) -> None:
         if not wanted():
             return
     try:
-        host, child = _end_kept(run) or _open()
+        host, child = _take_kept(run) or _open()
         watcher = threading.Thread(target=watch, daemon=True)
         watcher.start()
         outcome = child.call(
@@ -295,10 +290,9 @@ def carry_out_unit(parcel: Parcel, run: str) -> None:
         if outcome.status != Status.OK:
             host.close()
             raise LostError(outcome.reason)
-        timer = threading.Timer(_IDLE_S, _end_kept)
+        timer = threading.Timer(_IDLE_S, _take_kept)
         timer.daemon = True
-        with _keeping:
-            _kept[run] = (host, child, timer)
+        _kept.append((run, host, child, timer))
         timer.start()
         if outcome.value:
             raise UsageError(outcome.value)
@@ -513,7 +507,8 @@ class _Dispatch:
             with suppress(queue.Empty):
                 message = self.messages.get(timeout=_LOOK_S)
                 while True:
-                    if node := busy.get(message["key"]):
+                    node = busy.get(message["key"])
+                    if node and node.future and node.future.key == message["key"]:
                         self._take(node, message)
                     message = self.messages.get_nowait()
 

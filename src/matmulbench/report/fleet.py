@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from itertools import combinations
-from typing import Any
 
 from matmulbench.report.formatting import NOTHING, count, factor, known, percent, seconds
 from matmulbench.report.page import template
@@ -11,7 +10,6 @@ from matmulbench.report.queries import Ladder, Row, baseline_of, in_order, label
 from matmulbench.report.table import Table, figure, words
 from matmulbench.results.folder import FleetResults
 
-Interval = tuple[float, float]
 ByMachine = dict[str, Ladder]
 
 
@@ -66,23 +64,16 @@ def order_changes(by: ByMachine, baseline: str) -> list[tuple[str, str, str, str
     Clearly: their 95 % intervals have nothing in common.
     """
     intervals = {name: _intervals(ladder, baseline) for name, ladder in by.items()}
-    found = []
-    for pair in combinations(
-        in_order(kernel for ladder in by.values() for kernel in (r["kernel"] for r in ladder.rows)), 2
-    ):
-        first = [
-            name
-            for name, of in intervals.items()
-            if pair[0] in of and pair[1] in of and of[pair[0]][1] < of[pair[1]][0]
-        ]
-        second = [
-            name
-            for name, of in intervals.items()
-            if pair[0] in of and pair[1] in of and of[pair[1]][1] < of[pair[0]][0]
-        ]
-        if first and second:
-            found.append((*pair, first[0], second[0]))
-    return found
+
+    def before(one: str, other: str) -> list[str]:
+        return [name for name, of in intervals.items() if {one, other} <= of.keys() and of[one][1] < of[other][0]]
+
+    pairs = combinations(in_order(kernel for of in intervals.values() for kernel in of), 2)
+    return [
+        (one, other, here[0], there[0])
+        for one, other in pairs
+        if (here := before(one, other)) and (there := before(other, one))
+    ]
 
 
 def winners_table(results: FleetResults) -> Table:
@@ -119,32 +110,24 @@ def differences_table(results: FleetResults) -> Table:
 
 def _kernel_table(by: ByMachine, baseline: str) -> Table:
     kernels = in_order(row["kernel"] for ladder in by.values() for row in ladder.rows)
-    label, rows = labels([*kernels, baseline]), []
-    for kernel in kernels:
-        row: Row = {"label": label[kernel]}
-        for i, ladder in enumerate(by.values()):
-            found = next((each for each in ladder.rows if each["kernel"] == kernel), None)
-            row |= {f"{figure}{i}": (found or {}).get(figure) for figure in (*_FIGURES, "extrapolated", "status")}
-        rows.append(row)
-    columns = [words("kernel", "label")]
-    for i, name in enumerate(by):
-        keys = [f"{figure}{i}" for figure in (*_FIGURES, "extrapolated", "status")]
-        columns.append(figure(name, _figures, *keys))
+    label = labels([*kernels, baseline])
+    rows: dict[str, Row] = {kernel: {"label": label[kernel]} for kernel in kernels}
+    for name, ladder in by.items():
+        for row in ladder.rows:
+            rows[row["kernel"]] |= {name: row["median_s"], f"{name}, said": _figures(row)}
+    columns = [figure(name, lambda _, said: said or NOTHING, name, f"{name}, said") for name in by]
     note = f"time, % of that machine's roof, against {label[baseline]}"
-    return Table(next(iter(by.values())).title, columns, rows, note)
+    return Table(next(iter(by.values())).title, [words("kernel", "label"), *columns], list(rows.values()), note)
 
 
-_FIGURES = ("median_s", "roof_percent", "speedup")
+def _figures(row: Row) -> str:
+    if not known(row["median_s"]):
+        return str(row["status"])
+    more = [percent(row["roof_percent"], of=100), factor(row["speedup"])]
+    return ", ".join(each for each in (seconds(row["median_s"], row["extrapolated"]), *more) if each != NOTHING)
 
 
-def _figures(time: Any, roof: Any, speedup: Any, extrapolated: Any, status: Any) -> str:
-    if known(time) is None:
-        return status if isinstance(status, str) else NOTHING
-    more = [percent(roof, of=100) if known(roof) else "", factor(speedup) if known(speedup) else ""]
-    return ", ".join(filter(None, [seconds(time, bool(extrapolated)), *more]))
-
-
-def _intervals(ladder: Ladder, baseline: str) -> dict[str, Interval]:
+def _intervals(ladder: Ladder, baseline: str) -> dict[str, tuple[float, float]]:
     """Return the 95 % interval of each kernel's time, in units of the baseline's: paired, so that drift is out of it.
 
     Where the baseline has no time, in seconds.
