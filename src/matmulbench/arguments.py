@@ -150,21 +150,21 @@ def _workload(given: Any, dtype: str) -> Workload:
     return workload
 
 
-def thread_counts(given: str | int | Iterable[int]) -> tuple[int, ...]:
+def thread_counts(given: str | int | Iterable[int], cores: int | None = None) -> tuple[int, ...]:
     """Return thread counts, given as one, several or a text such as ``1,2``.
 
     Raises
     ------
     UsageError
-        if one is no number from 1 to the cores of this machine.
+        if one is no number from 1 to ``cores``, by default those of this machine.
     """
     several = given.split(",") if isinstance(given, str) else given if isinstance(given, Iterable) else [given]
-    most = len(os.sched_getaffinity(0))
+    most, whose = (cores, "each machine") if cores else (len(os.sched_getaffinity(0)), "this machine")
     known = {str(count): count for count in range(1, most + 1)}
     counts = list(map(str, several))
     if not counts or not known.keys() >= set(counts):
         text = printable(str(given), 60)
-        raise UsageError(f"threads {text!r}: expected counts from 1 to {most}, the cores of this machine, such as 1,2")
+        raise UsageError(f"threads {text!r}: expected counts from 1 to {most}, the cores of {whose}, such as 1,2")
     return tuple(dict.fromkeys(known[count] for count in counts))
 
 

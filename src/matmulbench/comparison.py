@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import stats
 
+from matmulbench.errors import UsageError
 from matmulbench.measurement.calibration import KINDS
 from matmulbench.measurement.statistics import Interval, median_interval
-from matmulbench.results.folder import Results
+from matmulbench.results.folder import FleetResults, Results
 from matmulbench.results.schema import KEYS, Status
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ _CONFIDENCE = 0.99
 
 def differences(a: Results, b: Results) -> list[str]:
     """Say in what the two runs differ so that their figures are not of one kind; empty where they are."""
+    if pairs := _machines(a, b):
+        return [f"{name}: {found}" for name, pair in pairs.items() for found in differences(*pair)]
     found = []
     for field in ("machine", "versions"):
         before, after = a.run[field], b.run[field]
@@ -47,9 +50,19 @@ def compare(a: Results, b: Results) -> pd.DataFrame:
     pandas.DataFrame
         workload, dtype, threads, kernel, status of both, median_s of both, ``ratio`` (time in ``b`` / time in ``a``, as
         measured), ``speedup`` (time in ``a`` / time in ``b``, drift removed) with its 99 % interval,
-        ``drift_arithmetic`` and ``drift_calls`` (time of fixed work in ``b`` / in ``a``), verdict.
+        ``drift_arithmetic`` and ``drift_calls`` (time of fixed work in ``b`` / in ``a``), verdict. Before them
+        ``machine``, where both hold runs of several: each is compared with its namesake.
+
+    Raises
+    ------
+    UsageError
+        if one alone holds runs of several machines, or none is in both.
     """
     import pandas as pd
+
+    if pairs := _machines(a, b):
+        compared = [compare(*pair).assign(machine=name) for name, pair in pairs.items()]
+        return pd.concat(compared, ignore_index=True)
 
     before, after = _cells(a), _cells(b)
     rows = []
@@ -75,6 +88,19 @@ def compare(a: Results, b: Results) -> pd.DataFrame:
         "speedup_ci_high",
     ]
     return pd.DataFrame(rows, columns=[*names, *(f"drift_{kind}" for kind in KINDS), "verdict"])
+
+
+def _machines(a: Results, b: Results) -> dict[str, tuple[Results, Results]]:
+    """Pair the machines of two fleets; empty where both are runs of one."""
+    both = [each for each in (a, b) if isinstance(each, FleetResults)]
+    if len(both) == 1:
+        first = next(iter(both[0].machines))
+        raise UsageError(
+            f"folder {both[0].path} holds runs of several machines: name one, such as {both[0].path / first}"
+        )
+    if both and not (shared := [name for name in both[0].machines if name in both[1].machines]):
+        raise UsageError(f"no machine is in both: {a.path} has {', '.join(both[0].machines)}")
+    return {name: (both[0].machines[name], both[1].machines[name]) for name in shared} if both else {}
 
 
 def summary(comparison: pd.DataFrame) -> str:

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
-from contextlib import ExitStack
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from itertools import chain
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 from matmulbench.arguments import (
     check_dtype,
@@ -197,27 +197,54 @@ class Job:
 Verified = dict[tuple[str, str], VerificationRow]
 
 
-def carry_out(job: Job, sink: Sink, progress: Progress = lambda text, seconds: None) -> None:
+class Bench:
+    """The processes that work on this machine, and what holds of it from one job to the next; a context manager."""
+
+    def __init__(self) -> None:
+        self._hosts: dict[tuple[int, bool], Host] = {}
+        self.roofs: dict[tuple[int, str], Roof] = {}
+        self.compile_s: dict[tuple[int, str, str], float | None] = {}
+
+    def host(self, job: Job, threads: int, spin: bool = True) -> Host:
+        """Return the host with so many threads a pool; see :class:`Host`."""
+        host = self._hosts.setdefault((threads, spin), Host(threads, job.import_s, spin))
+        host.import_s = job.import_s
+        return host
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for host in self._hosts.values():
+            host.close()
+
+
+def carry_out(
+    job: Job, sink: Sink, progress: Progress = lambda text, seconds: None, bench: Bench | None = None
+) -> None:
     """Verify, measure and train, and add each finished cell to ``sink`` at once.
 
-    ``progress`` is called with what comes next and about how many seconds that takes.
+    ``progress`` is called with what comes next and about how many seconds that takes. A ``bench`` that is given stays
+    open, for the next job.
 
     Raises
     ------
     UsageError
         if a training cannot be used, or its data cannot be read.
     """
-    with ExitStack() as hosts:
-        timing = [hosts.enter_context(Host(threads, job.import_s)) for threads in job.threads]
+    with nullcontext(bench) if bench else Bench() as bench:
+        timing = [bench.host(job, threads) for threads in job.threads]
         if job.workloads:
             # While there is nothing to disturb; for the next thread count, there will be.
             timing[0].warm(OpenReferee, OpenWorkload, MeasureRoof, first=Calibrate())
         # With one thread a race would not show.
-        with Host(max(2, *job.threads), job.import_s, spin=False) as host:
-            dtypes = [_dtypes_of(training, job, host) for training in job.trainings]
-            verified = _verify(job, [*job.all_dtypes, *chain(*dtypes)], host, sink, progress)
+        checking = bench.host(job, max(2, *job.threads), spin=False)
+        dtypes = [_dtypes_of(training, job, checking) for training in job.trainings]
+        verified = _verify(job, [*job.all_dtypes, *chain(*dtypes)], checking, sink, progress)
+        if job.workloads or job.trainings:
+            checking.close()
         for host in timing:
-            _measure(job, host, sink, progress, verified)
+            _measure(job, bench, host, sink, progress, verified)
             _train(job, dtypes, host, sink, progress, verified)
 
 
@@ -253,35 +280,36 @@ def _verify(job: Job, dtypes: Iterable[str], host: Host, sink: Sink, progress: P
     return verified
 
 
-def _measure(job: Job, host: Host, sink: Sink, progress: Progress, verified: Verified) -> None:
-    roofs: dict[str, Roof] = {}
-    compile_s: dict[tuple[str, str], float | None] = {}
+def _measure(job: Job, bench: Bench, host: Host, sink: Sink, progress: Progress, verified: Verified) -> None:
+    roofs, compile_s, threads = bench.roofs, bench.compile_s, host.threads
     for workload, budget_s in job.workloads:
         dtype = workload.dtype
         progress(f"measure {workload} {dtype}, {_threads(host)}", budget_s)
-        key = {"workload": str(workload), "dtype": dtype, "threads": host.threads}
+        key = {"workload": str(workload), "dtype": dtype, "threads": threads}
         todo = [spec for spec in job.specs if not sink.done("measurements", kernel=spec, **key)]
         right, baseline, reason = _admitted(job, todo, [dtype], verified)
         for spec in todo:
             if spec not in right:
                 refused = verified[spec, dtype]
-                cell = failed_cell(workload, host.threads, spec, refused.status, refused.finding)
+                cell = failed_cell(workload, threads, spec, refused.status, refused.finding)
                 sink.add("measurements", cell.row)
         if not right:
             continue
-        if dtype not in roofs:
-            roofs[dtype] = measure_roof(host, dtype)
-            sink.add("roof", roofs[dtype])
+        if (threads, dtype) not in roofs:
+            roofs[threads, dtype] = measure_roof(host, dtype)
+            sink.add("roof", roofs[threads, dtype])
         for spec in right:
-            if job.compilation and (spec, dtype) not in compile_s:
-                compile_s[spec, dtype] = compile_seconds(host, spec, dtype)
+            if job.compilation and (threads, spec, dtype) not in compile_s:
+                compile_s[threads, spec, dtype] = compile_seconds(host, spec, dtype)
         settings = Settings(cold=job.cold)
         try:
-            cells = _twice(measure_cells, host, workload, right, baseline, budget_s, roofs[dtype], settings, job.seed)
+            roof = roofs[threads, dtype]
+            cells = _twice(measure_cells, host, workload, right, baseline, budget_s, roof, settings, job.seed)
         except LostError as error:
-            cells = [failed_cell(workload, host.threads, spec, Status.LOST, str(error)) for spec in right]
+            cells = [failed_cell(workload, threads, spec, Status.LOST, str(error)) for spec in right]
         for cell in cells:
-            cell.row.compile_s = compile_s.get((cell.row.kernel, dtype)) if cell.row.status == Status.OK else None
+            compiled = compile_s.get((threads, cell.row.kernel, dtype))
+            cell.row.compile_s = compiled if cell.row.status == Status.OK else None
             if cell.row.status == Status.OK and reason:
                 cell.row.reason = reason
             if cell.row.kernel in right:

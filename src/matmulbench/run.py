@@ -110,11 +110,13 @@ def plan(
     seed: int = 0,
     import_timeout_s: float = IMPORT_S,
     progress: Callable[[str], None] = lambda text: None,
+    cores: int | None = None,
 ) -> Run:
     """Plan a run: what a preset does, with the kernels ``named`` and on ``products`` instead of its own workloads.
 
     The preset is ``quick`` where kernels are named, else ``standard``. A user's kernels are run beside the whole
-    ladder, unless rungs of it are among them. MNIST is trained on, too, where ``data_dir`` is given.
+    ladder, unless rungs of it are among them. MNIST is trained on, too, where ``data_dir`` is given. ``cores`` are
+    those of the machine that it is for, if not this one's.
 
     With a ``model``, named by its factory, that is what is trained, and the products of its training step, which is
     traced here, are workloads beside ``products``; ``progress`` is called with what is done and found.
@@ -143,7 +145,7 @@ def plan(
     job = Job(
         kernel_specs(named or kernels()),
         kernel_specs(baseline)[0],
-        thread_counts(threads),
+        thread_counts(threads, cores),
         workloads=tuple((one, effort.budget_s(one)) for one in dict.fromkeys([*asked, *found])),
         trainings=trainings,
         effort=effort.verification,

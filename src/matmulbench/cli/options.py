@@ -81,4 +81,19 @@ DataDir = Annotated[
 ]
 Format = Annotated[str, typer.Option(help="table, csv or json", **one_of("format", ("table", "csv", "json")))]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="no progress and no warnings")]
+Scheduler = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS",
+        help="of a running Dask cluster, such as tcp://HOST:8786: every kind of machine in it does the run. Whoever "
+        "reaches a scheduler can run anything on its workers: keep it on a trusted network, or behind TLS (tls://)",
+    ),
+]
+Each = Annotated[
+    str,
+    typer.Option(
+        help="with --scheduler: machine (hosts of one kind share the run) or host (each does all of it)",
+        **one_of("each", ("machine", "host")),
+    ),
+]
 Seed = Annotated[int, typer.Option(help="of initial parameters and the order of batches")]

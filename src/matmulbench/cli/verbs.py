@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,7 @@ from matmulbench.cli.options import (
     DataDir,
     Dtype,
     Dtypes,
+    Each,
     Format,
     ImportTimeout,
     KernelOptions,
@@ -27,6 +28,7 @@ from matmulbench.cli.options import (
     Operands,
     Preset,
     Quiet,
+    Scheduler,
     Seed,
     Task,
     Threads,
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from matmulbench.report.table import Table
+    from matmulbench.results.folder import Results
 
     AsTable = Callable[[pd.DataFrame], Table]
 
@@ -102,6 +105,8 @@ def run(
     data_dir: DataDir = None,
     seed: Seed = 0,
     import_timeout: ImportTimeout = 20.0,
+    scheduler: Scheduler = None,
+    each: Each = "machine",
     quiet: Quiet = False,
 ) -> None:
     """Verify, measure, train and report: the main job.
@@ -112,11 +117,10 @@ def run(
     $ matmulbench run --model model.py:make --kernel my.py:matmul
     $ matmulbench run --out runs/monday --threads 1,2
     $ matmulbench run --out runs/monday --threads 1,2 --resume
+    $ matmulbench run --out runs/fleet --scheduler tcp://10.0.0.1:8786
     ```
     """
-    from matmulbench.report.headline import headline, warnings
-    from matmulbench.report.output import print_tables
-    from matmulbench.report.tables import ladder_table, training_table, verification_table
+    from matmulbench.fleet import Fleet
     from matmulbench.results.folder import load_results
     from matmulbench.run import plan
 
@@ -126,24 +130,27 @@ def run(
         raise UsageError("--resume goes on with the run that --out names: name it")
     if model is not None:
         find_function(model, kind="model")
-    with show_progress(quiet) as progress:
-        planned = plan(
-            preset,
-            _named(kernel, operands) if kernel else (),
-            products=workload or (),
-            model=model,
-            compare_compile=compare_compile,
-            threads=threads,
-            baseline=with_operands(baseline, operands),
-            data_dir=data_dir,
-            seed=seed,
-            import_timeout_s=import_timeout,
-            progress=progress,
-        )
     folder = Path(out) if out else Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S")
     try:
-        with show_progress(quiet, planned.seconds) as progress:
-            page = planned.execute(folder, resume, progress)
+        with Fleet(scheduler) if scheduler else nullcontext() as fleet:
+            with show_progress(quiet) as progress:
+                planned = plan(
+                    preset,
+                    _named(kernel, operands) if kernel else (),
+                    products=workload or (),
+                    model=model,
+                    compare_compile=compare_compile,
+                    threads=threads,
+                    baseline=with_operands(baseline, operands),
+                    data_dir=data_dir,
+                    seed=seed,
+                    import_timeout_s=import_timeout,
+                    cores=fleet.cores if fleet else None,
+                    progress=progress,
+                )
+            execute = partial(fleet.execute, planned, each=each) if fleet else planned.execute
+            with show_progress(quiet, None if fleet else planned.seconds) as progress:
+                page = execute(folder, resume=resume, progress=progress)
     except KeyboardInterrupt as interrupt:
         interrupt.args = (f"; what was finished is kept: go on with --out {folder} --resume",)
         raise
@@ -151,16 +158,32 @@ def run(
         raise UsageError(f"folder {folder}: {error.strerror or error}; what was finished is kept") from None
     results = load_results(folder)
     try:
-        print_tables(
-            verification_table(results.verification),
-            ladder_table(results),
-            training_table(results.training, str(planned.job.baseline)),
-        )
-        amiss = [f"warning: {line}" for line in warnings(results)]
-        write("\n".join(["", *headline(results), *amiss, f"report: {page}\n"]))
+        _print_run(results, page)
     except OutputError as error:
         raise OutputError(f"{error}; the results are in {folder}") from None
     raise typer.Exit(int(_any_failed(*results.tables.values())))
+
+
+def _print_run(results: Results, page: Path) -> None:
+    """Print what a run found, on one machine or several."""
+    from matmulbench.report.fleet import sentences, winners_table
+    from matmulbench.report.headline import headline, warnings
+    from matmulbench.report.output import print_tables
+    from matmulbench.report.queries import baseline_of
+    from matmulbench.report.tables import ladder_table, training_table, verification_table
+    from matmulbench.results.folder import FleetResults
+
+    if isinstance(results, FleetResults):
+        print_tables(winners_table(results))
+        said = sentences(results)
+    else:
+        print_tables(
+            verification_table(results.verification),
+            ladder_table(results),
+            training_table(results.training, baseline_of(results)),
+        )
+        said = [*headline(results), *(f"warning: {line}" for line in warnings(results))]
+    write("\n".join(["", *said, f"report: {page}\n"]))
 
 
 @app.command("list")
@@ -469,7 +492,9 @@ def audit(
 
 @app.command()
 def report(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="a run's folder")],
+    folders: Annotated[
+        list[Path], typer.Argument(metavar="DIR…", help="a run's folder; of several, one page above them all")
+    ],
     splice: Annotated[Path | None, typer.Option(help="write the table into this file, between its marks")] = None,
     beside: Annotated[
         list[Path] | None,
@@ -485,17 +510,24 @@ def report(
     $ matmulbench report runs/monday
     $ matmulbench report runs/monday --with benchmark.json --with .asv/results
     $ matmulbench report results/reference --splice README.md
+    $ matmulbench report runs/laptop runs/server
     ```
     """
-    from matmulbench.report import write_report
+    from matmulbench.report import write_fleet_report, write_report
     from matmulbench.report.output import print_tables
     from matmulbench.report.splice import splice as splice_into
     from matmulbench.report.tables import front_end_table
-    from matmulbench.results.folder import load_results
+    from matmulbench.results.folder import FleetResults, load_results
     from matmulbench.results.front_ends import read_front_end
 
-    results, front_ends = load_results(folder), [read_front_end(path) for path in beside or []]
-    page = write_report(folder, front_ends)
+    if len(folders) > 1:
+        if splice or beside:
+            raise UsageError("--splice and --with go with one folder, not several")
+        several = FleetResults.of(folders)
+        _print_run(several, write_fleet_report(several))
+        return
+    results, front_ends = load_results(folders[0]), [read_front_end(path) for path in beside or []]
+    page = write_report(folders[0], front_ends)
     if front_ends:
         print_tables(front_end_table(results, front_ends))
     write(f"report: {page}\n")

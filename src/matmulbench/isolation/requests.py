@@ -325,3 +325,19 @@ class TraceModel(Request):
 
     target = "matmulbench.training.trace:trace_here"
     model: str
+
+
+# --- on another machine ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class CarryOut(Request):
+    """Carry out a :class:`~matmulbench.pipeline.Job`, and send each finished cell; returns what cannot be used of it.
+
+    ``done`` are entries of cells that are done already, ``names`` says what the client calls kernels and models.
+    """
+
+    target = "matmulbench.fleet:carry_out_here"
+    job: Any
+    done: list[dict[str, Any]]
+    names: dict[str, str]

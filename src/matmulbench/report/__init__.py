@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from matmulbench.results.folder import load_results
+from matmulbench.results.folder import FleetResults, load_results
 from matmulbench.results.front_ends import FrontEnd
 
 
@@ -22,11 +22,22 @@ def write_report(path: Path | str, front_ends: Sequence[FrontEnd] = ()) -> Path:
     FolderError
         if the folder holds no run.
     """
+    results = load_results(path)
+    if isinstance(results, FleetResults):
+        return write_fleet_report(results)
     from matmulbench.report.charts import save_charts  # matplotlib takes long to import
     from matmulbench.report.page import render
 
-    results = load_results(path)
     charts = save_charts(results, results.path / "charts")
     page = results.path / "report.html"
     page.write_text(render(results, charts, front_ends), encoding="utf-8")
+    return page
+
+
+def write_fleet_report(results: FleetResults) -> Path:
+    """Write ``report.html`` above the runs of several machines, in their common folder; return its path."""
+    from matmulbench.report.fleet import render
+
+    page = results.path / "report.html"
+    page.write_text(render(results), encoding="utf-8")
     return page

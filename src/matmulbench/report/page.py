@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from matmulbench.report.charts.style import Chart
 from matmulbench.report.headline import answers, headline, summary, warnings
@@ -37,8 +37,8 @@ class Section:
     folded: Sequence[tuple[str, Sequence[Chart], Sequence[Table]]] = ()
 
 
-def render(results: Results, charts: list[Chart], front_ends: Sequence[FrontEnd] = ()) -> str:
-    """Return the page as HTML, with ``charts`` in it."""
+def template(name: str) -> Template:
+    """Return one of the report's templates."""
     environment = Environment(
         loader=PackageLoader("matmulbench.report", "."),
         autoescape=True,
@@ -46,9 +46,14 @@ def render(results: Results, charts: list[Chart], front_ends: Sequence[FrontEnd]
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    return environment.get_template(name)
+
+
+def render(results: Results, charts: list[Chart], front_ends: Sequence[FrontEnd] = ()) -> str:
+    """Return the page as HTML, with ``charts`` in it."""
     baseline = baseline_of(results)
     sections = _sections(results, baseline, charts, front_ends)
-    return environment.get_template("report.html").render(
+    return template("report.html").render(
         run=results.run,
         facts=_facts(results.run),
         title=next(iter(headline(results)), "report"),

@@ -221,6 +221,7 @@ def comparison_table(comparison: pd.DataFrame, title: str = "From one run to the
             | {"remark": ": ".join(filter(None, [verdict, failed])), "remark_tone": _CHANGE_TONE.get(verdict, "")}
         )
     columns = [
+        words("machine", "machine"),
         words("workload", "workload"),
         words("dtype, threads", "setting", optional=2),
         words("kernel", "label"),

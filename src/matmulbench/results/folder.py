@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import warnings
+from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -44,6 +45,8 @@ class RunFolder:
         what was asked for; kept in ``run.json``.
     resume
         continue the run that the folder holds.
+    machine, versions
+        on what the run takes place and with which libraries, if not on this machine and with those here.
 
     Raises
     ------
@@ -52,8 +55,16 @@ class RunFolder:
         other options, another machine or another schema.
     """
 
-    def __init__(self, path: Path, options: dict[str, Any], resume: bool = False) -> None:
+    def __init__(
+        self,
+        path: Path,
+        options: dict[str, Any],
+        resume: bool = False,
+        machine: dict[str, Any] | None = None,
+        versions: dict[str, str] | None = None,
+    ) -> None:
         self.path = path
+        self._where = {"machine": machine or describe_machine(), "versions": versions or library_versions()}
         self._done: dict[tuple[str, ...], dict[str, Any]] = {}
         with ExitStack() as stack:
             try:
@@ -75,22 +86,13 @@ class RunFolder:
         self.run: dict[str, Any] = {
             "schema_version": SCHEMA_VERSION,
             "options": options,
-            "machine": describe_machine(),
-            "versions": library_versions(),
+            **self._where,
             "start": _now(),
             "end": None,
         }
         if present:
-            earlier = read_run(self.path)
-            for field in ("options", "machine", "versions"):
-                was, now = earlier[field], self.run[field]
-                if changed := [key for key in was | now if was.get(key) != now.get(key)]:
-                    raise FolderError(
-                        f"folder {self.path}: cannot resume, {field} differ: "
-                        + ", ".join(f"{key} was {was.get(key)!r}, is {now.get(key)!r}" for key in changed)
-                    )
-            self.run["start"] = earlier["start"]
-            self._done = {_key(entry): entry["row"] for entry in read_journal(self.path)}
+            self.run["start"] = check_unchanged(self.path, self.run, ("options", "machine", "versions"))["start"]
+            self._done = {cell_key(entry): entry["row"] for entry in read_journal(self.path)}
         self._write_run()
         self._journal = (self.path / JOURNAL).open("a+b")
         if self._journal.tell():
@@ -114,10 +116,17 @@ class RunFolder:
         finally:
             self._lock.close()
 
-    def add(self, table: str, row: DataclassInstance, samples: list[float] | None = None, **extra: Any) -> None:
+    def add(
+        self, table: str, row: DataclassInstance | dict[str, Any], samples: list[float] | None = None, **extra: Any
+    ) -> None:
         """Journal a finished cell, or the roof: its row, the raw samples behind it and whatever else describes it."""
-        entry = {"table": table, "row": _printable(table, asdict(row)), "samples": samples or [], **extra}
-        self._done[_key(entry)] = entry["row"]
+        entry = {
+            "table": table,
+            "row": _printable(table, row if isinstance(row, dict) else asdict(row)),
+            "samples": samples or [],
+            **extra,
+        }
+        self._done[cell_key(entry)] = entry["row"]
         self._append(json.dumps(entry).encode() + b"\n")
 
     def _append(self, line: bytes) -> None:
@@ -133,7 +142,7 @@ class RunFolder:
 
     def done(self, table: str, **key: Any) -> dict[str, Any] | None:
         """Return the row of a cell that an earlier, interrupted run finished, or None; one that was lost is not."""
-        row = self._done.get(_key({"table": table, "row": key}))
+        row = self._done.get(cell_key({"table": table, "row": key}))
         return row if row and row["status"] != Status.LOST else None
 
     def _write_run(self) -> None:
@@ -214,12 +223,53 @@ class Results:
         return frame.format(escape(page.read_text(encoding="utf-8")))
 
 
+@dataclass(repr=False)
+class FleetResults(Results):
+    """Runs on several machines, read back together: each table has a first column ``machine``, the run's name.
+
+    Attributes
+    ----------
+    machines
+        the runs by name. ``run`` has the options of the first, and ``run.json`` of each as ``machines``.
+    """
+
+    machines: dict[str, Results]
+
+    @classmethod
+    def of(cls, folders: Iterable[Path]) -> FleetResults:
+        """Read runs together, each named by its path below the folder that holds them all, where their report stands.
+
+        Raises
+        ------
+        FolderError
+            if one holds no run.
+        """
+        import pandas as pd
+
+        found = [folder.resolve() for folder in folders]
+        path = Path(os.path.commonpath([folder.parent for folder in found]))
+        machines: dict[str, Results] = {}
+        for run in map(load_results, found):
+            for one in run.machines.values() if isinstance(run, FleetResults) else [run]:
+                machines[one.path.relative_to(path).as_posix()] = one
+        tables = {
+            table: pd.concat([run.tables[table].assign(machine=name) for name, run in machines.items()])
+            .reset_index(drop=True)
+            .pipe(lambda found: found[["machine", *found.columns.drop("machine")]])
+            for table in TABLES
+        }
+        journal = [{**entry, "machine": name} for name, run in machines.items() for entry in run.journal]
+        runs = {name: run.run for name, run in machines.items()}
+        return cls(path, {"options": next(iter(runs.values()))["options"], "machines": runs}, tables, journal, machines)
+
+
 def load_results(path: Path | str) -> Results:
-    """Read a run's folder; a cell measured twice counts as measured last.
+    """Read a run's folder, or one that holds those of several machines; a cell measured twice counts as measured last.
 
     Returns
     -------
     Results
+        a :class:`FleetResults` where the folder holds several runs:
         its tables as the DataFrames ``verification``, ``measurements`` and ``training``, with the columns of
         ``verification.csv``, ``measurements.csv`` and ``training.csv``; :mod:`matmulbench.results.schema` says what
         each column means, and its unit.
@@ -230,13 +280,15 @@ def load_results(path: Path | str) -> Results:
         if the folder holds no run, or one of another schema version.
     """
     path = Path(path)
+    if not (path / RUN).exists() and (several := sorted(each.parent for each in path.glob(f"*/{RUN}"))):
+        return FleetResults.of(several)
     run = read_run(path)
     if not (path / JOURNAL).exists():
         raise FolderError(f"folder {path} holds no results: there is no {JOURNAL}")
     journal = read_journal(path)
     if not journal and (path / JOURNAL).stat().st_size:
         raise FolderError(f"folder {path}: no line of {JOURNAL} can be read")
-    latest = {_key(entry): entry for entry in journal}
+    latest = {cell_key(entry): entry for entry in journal}
     tables = {
         table: frame(table, [entry["row"] for entry in latest.values() if entry["table"] == table]) for table in TABLES
     }
@@ -297,6 +349,19 @@ def read_journal(path: Path) -> list[dict[str, Any]]:
     return entries
 
 
+def check_unchanged(path: Path, run: dict[str, Any], fields: Iterable[str]) -> dict[str, Any]:
+    """Return what the folder's ``run.json`` has; FolderError if one of ``fields`` is not as in ``run``."""
+    earlier = read_run(path)
+    for name in fields:
+        was, now = earlier[name], run[name]
+        if changed := [key for key in was | now if was.get(key) != now.get(key)]:
+            raise FolderError(
+                f"folder {path}: cannot resume, {name} differ: "
+                + ", ".join(f"{key} was {was.get(key)!r}, is {now.get(key)!r}" for key in changed)
+            )
+    return earlier
+
+
 def _entry(line: bytes) -> dict[str, Any] | None:
     """Return the entry that a line of the journal holds; None where it is none, or one that no table can show."""
     try:
@@ -320,7 +385,7 @@ def _printable(table: str, row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _key(entry: dict[str, Any]) -> tuple[str, ...]:
+def cell_key(entry: dict[str, Any]) -> tuple[str, ...]:
     """Name the cell that an entry of the journal is about."""
     table, row = entry["table"], entry["row"]
     return (table, *(str(row[column]) for column in KEYS.get(table, ())))

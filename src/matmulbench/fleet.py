@@ -1,0 +1,654 @@
+"""The same run on many machines: a plan's units go to the workers of a Dask cluster, finished cells come back.
+
+A *unit* is one workload, dtype and thread count with all its kernels, one task, or the verification of one kernel. The
+client gives each *node* (a computer, whatever workers it has) one unit at a time, and journals what it finds; nodes of
+one *kind* share a plan out. On a node, a unit is carried out by :func:`matmulbench.pipeline.carry_out` in a process
+apart from Dask's, which ends when its client no longer asks for it.
+
+Whoever can reach a Dask scheduler can run anything on its workers: it belongs on a trusted network or behind TLS.
+"""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import hashlib
+import json
+import queue
+import re
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, suppress
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Self
+
+from matmulbench.errors import UsageError, printable
+from matmulbench.isolation import Child, Host, LostError, send
+from matmulbench.isolation.census import end_descendants
+from matmulbench.isolation.requests import CarryOut
+from matmulbench.ladder.plugins import find_function, find_kernel
+from matmulbench.measurement.cells import failed_cell
+from matmulbench.pipeline import Bench, Job, Progress, carry_out
+from matmulbench.report import write_report
+from matmulbench.results.folder import RUN, FolderError, RunFolder, cell_key, check_unchanged
+from matmulbench.results.machine import describe_machine, library_versions
+from matmulbench.results.schema import TrainingRow, VerificationRow
+from matmulbench.run import Run
+from matmulbench.status import Status
+from matmulbench.training.tasks import is_model
+
+START = "dask worker SCHEDULER --nthreads 1 --resources machine=1"
+EACH = ("machine", "host")
+_MUST_AGREE = ("matmulbench", "torch", "numpy", "numba")
+_NOT_OF_A_KIND = ("memory", "system")  # machines of one kind may differ in them
+_CONNECT_S = 5.0
+_LOOK_S = 1.0
+_SILENCE_S = 60.0  # without a heartbeat, after which a worker counts as gone
+_GRACE_S = 60.0  # in which a worker may come back before what is left for its kind is lost
+_IDLE_S = 10.0  # after which a node's process ends that waits for a unit
+_ATTEMPTS = 3
+_UNLIMITED = 2**62
+
+
+def host_id() -> str:
+    """Return what tells this computer from others; containers on it have the same."""
+    with suppress(OSError):
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return f"{uuid.getnode():x}"
+
+
+def introduce() -> dict[str, Any]:
+    """Describe the computer that a worker is on."""
+    return {"host": host_id(), "machine": describe_machine(), "versions": library_versions()}
+
+
+# --- units ---------------------------------------------------------------------------------------------
+
+
+Cell = tuple[str, dict[str, Any]]
+
+
+@dataclass(eq=False)
+class Unit:
+    """What a node does at a time, and the nodes that were lost while they did it."""
+
+    job: Job
+    lost_on: list[str] = field(default_factory=list)
+
+    @property
+    def verifies(self) -> bool:
+        """Whether it is a verification, which others wait for."""
+        return not (self.job.workloads or self.job.trainings)
+
+    def cells(self) -> Iterator[Cell]:
+        """Yield the table and the key of each cell, verifications first."""
+        job = self.job
+        for spec in job.specs:
+            for dtype in job.all_dtypes:
+                yield "verification", {"kernel": spec, "dtype": dtype}
+        for spec in job.specs:
+            for threads in job.threads:
+                for workload, _ in job.workloads:
+                    key = {"workload": str(workload), "dtype": workload.dtype, "threads": threads, "kernel": spec}
+                    yield "measurements", key
+                for training in job.trainings:
+                    yield "training", {"task": training.task, "kernel": spec, "threads": threads}
+
+    def lost_row(self, table: str, key: dict[str, Any], reason: str) -> Any:
+        """Return the row of a cell that no node could do."""
+        if table == "measurements":
+            return failed_cell(self.job.workloads[0][0], key["threads"], key["kernel"], Status.LOST, reason).row
+        if table == "training":
+            return TrainingRow(**key, status=Status.LOST, reason=reason)
+        return VerificationRow(**key, status=Status.LOST, finding=reason)
+
+
+def units(job: Job) -> Iterator[Unit]:
+    """Part a job into what one node does at a time: verifications first, then what takes longest."""
+    nothing: dict[str, Any] = {"dtypes": (), "workloads": (), "trainings": ()}
+    for spec in job.specs:
+        for dtype in job.all_dtypes:
+            yield Unit(replace(job, **nothing | {"kernels": (spec,), "baseline": None, "dtypes": (dtype,)}))
+    parts = [{"workloads": (one,), "threads": (threads,)} for threads in job.threads for one in job.workloads]
+    parts += [{"trainings": (one,), "threads": (threads,)} for threads in job.threads for one in job.trainings]
+    yield from sorted((Unit(replace(job, **nothing | part)) for part in parts), key=lambda unit: -unit.job.seconds())
+
+
+@dataclass(frozen=True)
+class Source:
+    """A user's file and those beside it that it imports, by their paths in the folder that is searched for them."""
+
+    path: str
+    function: str
+    files: dict[str, bytes]
+
+    @classmethod
+    def of(cls, spec: str, kind: str = "kernel") -> Source | None:
+        """Read what ``spec`` names, if that is a file."""
+        place = (find_kernel(spec) if kind == "kernel" else find_function(spec, kind=kind)).rpartition(":")[0]
+        if not place.endswith(".py"):
+            return None
+        path = root = Path(place)
+        while root == path or (root / "__init__.py").is_file():
+            root = root.parent
+        files: dict[str, bytes] = {}
+        todo = [path]
+        while todo:
+            file = todo.pop()
+            name = file.relative_to(root).as_posix()
+            if name in files or not file.is_file():
+                continue
+            files[name] = file.read_bytes()
+            if "/" in name:  # of a package everything
+                todo += (root / name.partition("/")[0]).rglob("*.py")
+            for imported in _imports(files[name]):
+                todo += [root / f"{imported}.py", root / imported / "__init__.py"]
+        return cls(path.relative_to(root).as_posix(), spec.rpartition(":")[2], files)
+
+    @property
+    def checksum(self) -> str:
+        """SHA-256 of all files with their names."""
+        return hashlib.sha256(repr(sorted(self.files.items())).encode()).hexdigest()
+
+    def write(self, folder: Path) -> str:
+        """Write the files into a folder of their own; return the spec that names the function there."""
+        folder /= self.checksum[:16]
+        for name, content in self.files.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(content)
+        return f"{folder / self.path}:{self.function}"
+
+
+def _imports(source: bytes) -> Iterator[str]:
+    """Yield the modules that Python code imports from without its package, by their first names."""
+    with suppress(SyntaxError, ValueError):
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.Import):
+                yield from (alias.name.partition(".")[0] for alias in node.names)
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                yield node.module.partition(".")[0]
+
+
+def sources(job: Job) -> dict[str, Source]:
+    """Return, by its spec, each file that a job's kernels and models are in."""
+    named = [(spec, "kernel") for spec in job.specs]
+    named += [(one.task, "model") for one in job.trainings if is_model(one.task)]
+    return {spec: source for spec, kind in named if (source := Source.of(spec, kind))}
+
+
+@dataclass(frozen=True)
+class Parcel:
+    """What a node is sent: a unit's job, the files that it needs, and the entries of its cells that are done."""
+
+    job: Job
+    sources: dict[str, Source]
+    done: list[dict[str, Any]]
+
+    def unpack(self, folder: Path) -> CarryOut:
+        """Write the files below ``folder``; return the request to carry out the job there."""
+        there = {spec: source.write(folder) for spec, source in self.sources.items()}
+        job = replace(
+            self.job,
+            kernels=tuple(there.get(spec, spec) for spec in self.job.kernels),
+            baseline=there.get(self.job.baseline or "", self.job.baseline),
+            trainings=tuple(replace(one, task=there.get(one.task, one.task)) for one in self.job.trainings),
+        )
+        return CarryOut(job, self.done, {where: spec for spec, where in there.items()})
+
+
+# --- on a node -----------------------------------------------------------------------------------------
+
+
+class _Relay:
+    """Sends what is found to the client, under the names that kernels have there."""
+
+    def __init__(self, done: list[dict[str, Any]], names: dict[str, str]) -> None:
+        self._done, self._names = {cell_key(entry): entry["row"] for entry in done}, names
+
+    def rename(self, text: str) -> str:
+        for here, name in self._names.items():
+            text = text.replace(here, name).replace(here.rpartition(":")[0], name.rpartition(":")[0])
+        return text
+
+    def done(self, table: str, **key: Any) -> dict[str, Any] | None:
+        row = {name: self.rename(value) if isinstance(value, str) else value for name, value in key.items()}
+        return self._done.get(cell_key({"table": table, "row": row}))
+
+    def add(self, table: str, row: Any, samples: list[float] | None = None, **extra: Any) -> None:
+        named = {name: self.rename(value) if isinstance(value, str) else value for name, value in asdict(row).items()}
+        send({"entry": {"table": table, "row": named, "samples": samples, **extra}})
+
+    def progress(self, text: str, seconds: float) -> None:
+        send({"progress": self.rename(text)})
+
+
+_bench = Bench()  # in the process that carries out units
+
+
+def carry_out_here(job: Job, done: list[dict[str, Any]], names: dict[str, str]) -> str | None:
+    """Carry out a job in this process; return what cannot be used of it, if something cannot."""
+    relay = _Relay(done, names)
+    try:
+        carry_out(job, relay, relay.progress, _bench)
+    except UsageError as error:
+        return relay.rename(str(error))
+    return None
+
+
+_kept: list[tuple[str, Host, Child, threading.Timer]] = []  # the process that waits for the next unit of a run
+
+
+def _take_kept(run: str = "") -> tuple[Host, Child] | None:
+    """Return the process that waits for a unit of ``run``; one that waits for another's is ended."""
+    with suppress(IndexError):  # none waits
+        name, host, child, timer = _kept.pop()
+        timer.cancel()
+        if name == run:
+            return host, child
+        host.close()
+    return None
+
+
+def carry_out_unit(parcel: Parcel, run: str) -> None:
+    """Carry out a unit, as a Dask task: no other is timed on this computer meanwhile.
+
+    It ends as soon as the client is gone, or wants it no more; so does every process that it started.
+    """
+    from distributed import Lock, get_worker
+
+    worker = get_worker()
+    key = worker.get_current_task()
+
+    def wanted() -> bool:
+        task = worker.state.tasks.get(key)
+        return worker.status.name in ("running", "paused") and task is not None and task.state == "executing"
+
+    def watch() -> None:
+        while not finished.wait(0.5):
+            if not wanted() and host.pid:
+                end_descendants(host.pid)
+
+    request, finished = parcel.unpack(Path(worker.local_directory)), threading.Event()
+    lock = Lock(f"matmulbench-{host_id()}")
+    while not lock.acquire(timeout=1):
+        if not wanted():
+            return
+    try:
+        host, child = _take_kept(run) or _open()
+        watcher = threading.Thread(target=watch, daemon=True)
+        watcher.start()
+        outcome = child.call(
+            request,
+            silence_limit=300 + 10 * request.job.seconds(),
+            on_progress=lambda message: worker.log_event(run, {"key": key, **message}),
+        )
+        finished.set()
+        watcher.join()
+        if outcome.status != Status.OK:
+            host.close()
+            raise LostError(outcome.reason)
+        timer = threading.Timer(_IDLE_S, _take_kept)
+        timer.daemon = True
+        _kept.append((run, host, child, timer))
+        timer.start()
+        if outcome.value:
+            raise UsageError(outcome.value)
+    finally:
+        finished.set()
+        lock.release()
+
+
+def _open() -> tuple[Host, Child]:
+    host = Host()
+    return host, host.fork(CarryOut, memory_limit=_UNLIMITED)
+
+
+# --- the client ----------------------------------------------------------------------------------------
+
+
+@dataclass(eq=False)
+class Node:
+    """A computer of the fleet with its workers, and what it is doing."""
+
+    name: str
+    machine: dict[str, Any]
+    versions: dict[str, str]
+    workers: set[str] = field(default_factory=set)
+    at_work: str = ""  # the worker that has the unit
+    unit: Unit | None = None
+    future: Any = None
+
+    def group(self, each: str) -> str:
+        """Name the folder of its results: that of its kind, or with ``each`` host its own."""
+        kind = hashlib.sha256(json.dumps([self.machine, self.versions], sort_keys=True).encode()).hexdigest()[:6]
+        cpu = re.sub(r"[^a-z0-9]+", "-", str(self.machine["cpu"]).lower()).strip("-")[:40]
+        own = f"-{self.name}" if each == "host" else ""
+        return f"{cpu}-{self.machine['cores']}-cores-{kind}{own}"
+
+
+@dataclass(eq=False)
+class Group:
+    """A plan that the nodes of one kind share, or one node does: its folder, and the units that nobody does yet."""
+
+    folder: RunFolder
+    pending: list[Unit]
+    last_alive: float = 0.0
+
+
+class Fleet:
+    """The nodes of a Dask cluster; a context manager.
+
+    Raises
+    ------
+    UsageError
+        if there is no scheduler at ``address``, no worker, or one that cannot be used: without the resource
+        ``machine``, or with other versions than here.
+    """
+
+    def __init__(self, address: str) -> None:
+        self.address, self.client = address, _connect(address)
+        self.nodes: dict[str, Node] = {}  # by host
+        self.alive: dict[str, Node | None] = {}  # workers that are there; None: of no use
+        self._heartbeats: dict[str, tuple[float, float]] = {}  # of each worker the last, and when it was noticed
+        try:
+            with suppress(TimeoutError):
+                self.client.wait_for_workers(1, timeout=_CONNECT_S)
+            if amiss := self.look():
+                raise UsageError("\n".join([*amiss, f"start each worker as: {START}"]))
+            if not self.nodes:
+                raise UsageError(f"scheduler {address} has no workers; start one on each machine: {START}")
+        except BaseException:
+            self.client.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.client.close()
+
+    @property
+    def cores(self) -> int:
+        """The cores that every node has."""
+        return min(int(node.machine["cores"]) for node in self.nodes.values())
+
+    def look(self) -> list[str]:
+        """Notice workers that came, left or hang; return what is amiss with those that came.
+
+        Raises
+        ------
+        UsageError
+            if the scheduler is gone.
+        """
+        workers: dict[str, Any] = {}
+        with suppress(OSError, RuntimeError):  # it may come back
+            workers = self.client.scheduler_info(n_workers=-1).get("workers", {})
+        if self.client.status not in ("running", "connecting"):
+            raise UsageError(f"scheduler {self.address} is gone; what was finished is kept: go on with --resume")
+        now = time.monotonic()
+        for address, worker in workers.items():
+            if self._heartbeats.get(address, (0.0, now))[0] != worker["last_seen"]:
+                self._heartbeats[address] = worker["last_seen"], now
+        present = {address for address in workers if now - self._heartbeats[address][1] < _SILENCE_S}
+        known: dict[str, Node | None] = {address: node for node in self.nodes.values() for address in node.workers}
+        known |= {address: None for address in self.alive if address not in known}
+        amiss = []
+        for address, answer in self._ask(new).items() if (new := present - known.keys()) else ():
+            known[address] = None
+            if finding := _finding(workers[address]["resources"], answer):
+                amiss.append(f"worker {address}: {finding}")
+                continue
+            name = hashlib.sha256(answer["host"].encode()).hexdigest()[:8]
+            machine = {each: value for each, value in answer["machine"].items() if each not in _NOT_OF_A_KIND}
+            known[address] = node = self.nodes.setdefault(name, Node(name, machine, answer["versions"]))
+            node.workers.add(address)
+        self.alive = {address: known[address] for address in present}
+        return amiss
+
+    def _ask(self, addresses: set[str]) -> dict[str, Any]:
+        """Return how each of these workers describes itself, or why it does not."""
+
+        def introduction() -> Any:  # a function in a function travels by value: a worker may not have this module
+            try:
+                from matmulbench.fleet import introduce
+
+                return introduce()
+            except Exception as error:
+                return f"{error}; install the same matmulbench there" if isinstance(error, ImportError) else repr(error)
+
+        try:
+            return dict(self.client.run(introduction, workers=list(addresses), callback_timeout=_SILENCE_S / 2))
+        except (OSError, TimeoutError) as error:
+            return dict.fromkeys(addresses, f"no answer: {error}")
+
+    def execute(
+        self,
+        run: Run,
+        out: Path,
+        each: str = "machine",
+        resume: bool = False,
+        progress: Progress = lambda text, seconds: None,
+        work: Callable[[Parcel, str], None] = carry_out_unit,
+    ) -> Path:
+        """Carry out a plan on every kind of machine, or with ``each`` host on every host; return the report's path.
+
+        Every finished cell is journalled at once, in a folder for each kind or host below ``out``. ``work`` is what a
+        worker does with a unit.
+
+        Raises
+        ------
+        FolderError
+            if ``out`` cannot be used; see :class:`RunFolder`.
+        UsageError
+            if the scheduler is gone, or a training's data cannot be read on a node.
+        """
+        found = sources(run.job)
+        checksums = {spec: source.checksum for spec, source in found.items()}
+        options = run.options() | {"each": each, "sources": checksums}
+        if (out / RUN).exists():
+            raise FolderError(f"folder {out} holds a run of one machine; name another --out")
+        for earlier in sorted(out.glob(f"*/{RUN}")):
+            if not resume:
+                raise FolderError(f"folder {out} holds a run already; continue it with --resume, or name another --out")
+            check_unchanged(earlier.parent, {"options": options}, ["options"])
+        with ExitStack() as stack:
+            dispatch = _Dispatch(self, run.job, found, out, options, resume, progress, work, stack)
+            try:
+                dispatch.carry_out()
+            finally:
+                dispatch.stop()
+        for folder in sorted(path.parent for path in out.glob(f"*/{RUN}")):
+            progress(f"report {folder.name}", 0.0)
+            write_report(folder)
+        return write_report(out)
+
+
+@dataclass
+class _Dispatch:
+    """One run on a fleet: gives units to nodes, and takes what they find."""
+
+    fleet: Fleet
+    job: Job
+    sources: dict[str, Source]
+    out: Path
+    options: dict[str, Any]
+    resume: bool
+    progress: Progress
+    work: Callable[[Parcel, str], None]
+    stack: ExitStack
+
+    def __post_init__(self) -> None:
+        self.groups: dict[str, Group] = {}
+        self.name = f"matmulbench-{uuid.uuid4().hex}"
+        self.messages: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+
+    @property
+    def busy(self) -> dict[str, Node]:
+        """The nodes that do something, by the key of the task."""
+        return {node.future.key: node for node in self.fleet.nodes.values() if node.future}
+
+    def carry_out(self) -> None:
+        """Have every unit of every group done, or lost."""
+        self.fleet.client.subscribe_topic(self.name, self._hear)
+        looked = 0.0
+        while True:
+            if time.monotonic() - looked > _LOOK_S:
+                for finding in self.fleet.look() if looked else ():
+                    self.progress(f"warning: {finding}: not used", 0.0)
+                looked = time.monotonic()
+                self._give_up()
+            self._assign()
+            busy = self.busy
+            if not busy and not any(group.pending for group in self.groups.values()):
+                return
+            with suppress(queue.Empty):
+                message = self.messages.get(timeout=_LOOK_S)
+                while True:
+                    node = busy.get(message["key"])
+                    if node and node.future and node.future.key == message["key"]:
+                        self._take(node, message)
+                    message = self.messages.get_nowait()
+
+    def _hear(self, event: tuple[float, dict[str, Any]]) -> None:
+        self.messages.put(event[1])
+
+    def stop(self) -> None:
+        """Let go of whatever is still being done."""
+        with suppress(Exception):  # the scheduler may be gone
+            self.fleet.client.cancel([node.future for node in self.busy.values()], force=True)
+        for node in self.fleet.nodes.values():
+            node.unit = node.future = None
+
+    def _group(self, node: Node) -> Group:
+        """Return the group that a node belongs to; the first of a kind opens its folder."""
+        name = node.group(self.options["each"])
+        if name not in self.groups:
+            folder = RunFolder(self.out / name, self.options, self.resume, node.machine, node.versions)
+            self.stack.enter_context(folder)
+            pending = [unit for unit in units(self.job) if self._left(folder, unit)]
+            self.groups[name] = Group(folder, pending)
+            self.progress(f"{name}: {len(pending)} units", 0.0)
+        return self.groups[name]
+
+    @staticmethod
+    def _left(folder: RunFolder, unit: Unit) -> list[Cell]:
+        return [(table, key) for table, key in unit.cells() if not folder.done(table, **key)]
+
+    def _assign(self) -> None:
+        """Give each node that waits a unit: not one that it was lost with, if another of its kind can do that."""
+        alive = {node: address for address, node in self.fleet.alive.items() if node}
+        of = {node: self._group(node) for node in alive}
+        verifying = {of[node] for node in alive if node.unit and node.unit.verifies}
+        for node, address in alive.items():
+            group = of[node]
+            group.last_alive = time.monotonic()
+            if node.unit:
+                continue
+            for unit in group.pending:
+                if not unit.verifies and (group in verifying or group.pending[0].verifies):
+                    break
+                others = (one for one in alive if of[one] is group and one.name not in unit.lost_on)
+                if node.name not in unit.lost_on or not any(others):
+                    self._submit(node, address, unit, group)
+                    if unit.verifies:
+                        verifying.add(group)
+                    break
+
+    def _submit(self, node: Node, address: str, unit: Unit, group: Group) -> None:
+        group.pending.remove(unit)
+        cells = ((table, key, group.folder.done(table, **key)) for table, key in unit.cells())
+        done = [{"table": table, "row": row} for table, key, row in cells if row]
+        node.unit, node.at_work = unit, address
+        node.future = self.fleet.client.submit(
+            self.work,
+            Parcel(unit.job, self.sources, done),
+            self.name,
+            key=f"{self.name}-{uuid.uuid4().hex}",
+            workers=[address],
+            allow_other_workers=False,
+            resources={"machine": 1},
+            retries=0,
+            pure=False,
+        )
+        node.future.add_done_callback(lambda future: self.messages.put({"key": future.key, "ended": True}))
+
+    def _take(self, node: Node, message: dict[str, Any]) -> None:
+        if "progress" in message:
+            self.progress(f"{node.name}: {message['progress']}", 0.0)
+        elif "entry" in message:
+            entry = message["entry"]
+            self._group(node).folder.add(**entry, host=node.name)
+        else:
+            error = node.future.exception() if node.future.status == "error" else None
+            if isinstance(error, UsageError):
+                raise UsageError(f"host {node.name}: {error}")
+            if node.future.status != "finished" and not error:  # the connection to the scheduler was lost, and is back
+                self.fleet.client.subscribe_topic(self.name, self._hear)
+                self._release(node, "interrupted", blame=False)
+            else:
+                self._release(node, printable(str(error), 200) if error else "its cells did not arrive")
+
+    def _give_up(self) -> None:
+        """Take units from nodes whose worker is gone; what has no node left that could do it is lost."""
+        for node in self.busy.values():
+            if node.at_work not in self.fleet.alive:
+                node.future.cancel(force=True)
+                self._release(node, f"worker of host {node.name} is gone")
+        for group in self.groups.values():
+            if group.pending and time.monotonic() - group.last_alive > _GRACE_S:
+                self._lose(group, group.pending, "no worker of its kind is left")
+                group.pending = []
+
+    def _release(self, node: Node, reason: str, blame: bool = True) -> None:
+        """Let a node go; what it left of its unit is done again, on another if there is one."""
+        unit, group = node.unit, self._group(node)
+        node.unit = node.future = None
+        if not unit or not self._left(group.folder, unit):
+            return
+        if blame:
+            unit.lost_on.append(node.name)
+        if len(unit.lost_on) < _ATTEMPTS:
+            self.progress(f"warning: {node.name}: {reason}; its unit is done again", 0.0)
+            group.pending.insert(0, unit)
+        else:
+            self._lose(group, [unit], f"tried {_ATTEMPTS} times; {reason}")
+
+    def _lose(self, group: Group, lost: Iterable[Unit], reason: str) -> None:
+        for unit in lost:
+            for table, key in self._left(group.folder, unit):
+                group.folder.add(table, unit.lost_row(table, key, reason))
+
+
+def _connect(address: str) -> Any:
+    try:
+        from distributed import Client
+        from distributed.core import connect
+        from distributed.security import Security
+    except ImportError:
+        raise UsageError("--scheduler needs Dask; install matmulbench[fleet]") from None
+
+    async def knock() -> None:  # a client that cannot connect leaves threads behind
+        comm = await connect(address, timeout=_CONNECT_S, **Security().get_connection_args("client"))
+        await comm.close()
+
+    try:
+        asyncio.run(knock())
+        return Client(address, timeout=_CONNECT_S, set_as_default=False)
+    except (OSError, RuntimeError, TypeError, ValueError) as error:
+        raise UsageError(
+            f"scheduler {printable(address, 100)!r} cannot be reached ({printable(str(error), 200)}); start one with "
+            f"`dask scheduler`, and on each machine: {START}"
+        ) from None
+
+
+def _finding(resources: dict[str, float], answer: dict[str, Any] | str) -> str | None:
+    """Say why a worker cannot be used, by what it says of itself."""
+    if isinstance(answer, str):
+        return printable(answer, 300)
+    here, there = library_versions(), answer["versions"]
+    if differences := [name for name in _MUST_AGREE if here[name] != there[name]]:
+        return ", ".join(f"{name} is {there[name]} there, {here[name]} here" for name in differences)
+    return None if resources.get("machine") else "it has no resource `machine`"

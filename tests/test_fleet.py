@@ -1,0 +1,636 @@
+"""The same run on many machines: real schedulers and workers, killed, hung, cut off and refused."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+import psutil
+import pytest
+
+pytest.importorskip("distributed", reason="needs the extra matmulbench[fleet]")
+
+from matmulbench import fleet
+from matmulbench.errors import UsageError
+from matmulbench.fleet import Fleet, Parcel, Source, Unit, sources, units
+from matmulbench.measurement.cells import failed_cell
+from matmulbench.pipeline import Job
+from matmulbench.results.folder import FleetResults, FolderError, cell_key, load_results
+from matmulbench.results.schema import KEYS, TABLES, TrainingRow, VerificationRow, columns
+from matmulbench.run import Run
+from matmulbench.status import Status
+from matmulbench.workload import Workload
+
+cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import tests
+ENVIRONMENT = os.environ | {"DASK_DISTRIBUTED__WORKER__DAEMON": "True", "PYTHONPATH": os.pathsep.join(sys.path)}
+# A worker that says it is on a computer of its own: the boot's id is the same for all that run here.
+SIMULATED = """
+from matmulbench import fleet
+def dask_setup(worker):
+    fleet.host_id = lambda: str(worker.name)
+"""
+OTHER_TORCH = """
+from matmulbench import fleet
+from matmulbench.results.machine import library_versions
+fleet.library_versions = lambda: library_versions() | {"torch": "1.0"}
+"""
+LACKING = "import sys; sys.modules['matmulbench'] = None"
+MINE = "import torch\nfrom beside import multiply\ndef matmul(a, b):\n    return multiply(a, b)\n"
+BESIDE = "import torch\ndef multiply(a, b):\n    return torch.matmul(a, b)\n"
+
+
+@dataclass
+class Cluster:
+    """A scheduler and workers, each a command of its own."""
+
+    folder: Path
+    environment: dict[str, str]
+    processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    @property
+    def address(self) -> str:
+        for _ in range(300):
+            with suppress(OSError, ValueError):
+                return str(json.loads((self.folder / "scheduler.json").read_text())["address"])
+            time.sleep(0.1)
+        raise TimeoutError((self.folder / "scheduler.log").read_text())
+
+    def start(self, name: str, *arguments: str, before: tuple[str, ...] = ()) -> None:
+        with (self.folder / f"{name}.log").open("wb") as log:
+            command = [*before, sys.executable, "-m", "dask", *arguments]
+            self.processes[name] = subprocess.Popen(command, env=self.environment, stdout=log, stderr=log)
+
+    def scheduler(self, *more: str, before: tuple[str, ...] = ()) -> str:
+        where = ["--scheduler-file", str(self.folder / "scheduler.json"), "--no-dashboard"]
+        self.start("scheduler", "scheduler", "--port", "0", *where, *more, before=before)
+        return self.address
+
+    def worker(
+        self,
+        name: str,
+        *more: str,
+        preload: str = SIMULATED,
+        resources: str = "machine=1",
+        before: tuple[str, ...] = (),
+    ) -> None:
+        plugin = self.folder / f"{name}.py"
+        plugin.write_text(preload)
+        given = ["--resources", resources] if resources else []
+        own = ["--name", name, "--preload", str(plugin), "--local-directory", str(self.folder / f"dask-{name}")]
+        self.start(
+            name, "worker", self.address, "--nthreads", "1", "--no-dashboard", *own, *given, *more, before=before
+        )
+        log = self.folder / f"{name}.log"
+        for _ in range(600):
+            if "Registered to" in log.read_text():
+                return
+            time.sleep(0.1)
+        raise TimeoutError(log.read_text())
+
+    def stop(self) -> None:
+        for process in self.processes.values():
+            with suppress(psutil.Error):
+                for child in psutil.Process(process.pid).children(recursive=True):
+                    child.kill()
+            process.kill()
+            process.wait()
+
+
+@contextmanager
+def cluster(folder: Path, **environment: str) -> Iterator[Cluster]:
+    folder.mkdir(parents=True, exist_ok=True)
+    found = Cluster(folder, ENVIRONMENT | environment)
+    try:
+        yield found
+    finally:
+        found.stop()
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "matmulbench", "run", "--preset", "quick", *arguments]
+
+
+def run(*arguments: str, **more: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(*arguments), capture_output=True, text=True, check=False, env=ENVIRONMENT | more.pop("env", {}), **more
+    )
+
+
+# --- units and files -----------------------------------------------------------------------------------
+
+
+JOB = Job(
+    ("numpy", "einsum"),
+    threads=(1, 2),
+    workloads=((Workload(8, 8, 8), 0.2), (Workload(16, 16, 16), 0.4)),
+)
+
+
+def test_units_have_every_cell_once_and_the_longest_comes_first() -> None:
+    parts = list(units(JOB))
+    whole = Counter(str(cell) for cell in Unit(JOB).cells() if cell[0] != "verification")
+    assert Counter(str(cell) for unit in parts for cell in unit.cells() if cell[0] != "verification") == whole
+    verified = [cell for unit in parts if unit.verifies for cell in unit.cells()]
+    assert [key["kernel"] for _, key in verified] == ["numpy", "einsum", "torch"]
+    assert [unit.verifies for unit in parts] == [True] * 3 + [False] * 4
+    assert str(parts[3].job.workloads[0][0]) == "16x16x16"
+
+
+def test_a_kernels_file_travels_with_what_it_imports_from_beside_it(tmp_path: Path) -> None:
+    mine, beside = tmp_path / "here" / "mine.py", tmp_path / "here" / "beside.py"
+    mine.parent.mkdir()
+    mine.write_text(MINE)
+    beside.write_text(BESIDE)
+    (mine.parent / "private.py").write_text("secret = 1")
+    source = Source.of(f"{mine}:matmul@torch")
+    assert source
+    assert set(source.files) == {"mine.py", "beside.py"}
+    there = source.write(tmp_path / "there")
+    assert there.endswith("mine.py:matmul@torch")
+    assert Path(there.partition(":")[0]).with_name("beside.py").read_text() == BESIDE
+    beside.write_text(BESIDE + "\n")
+    changed = Source.of(f"{mine}:matmul@torch")
+    assert changed
+    assert changed.checksum != source.checksum, "a change of what it imports is a change of the kernel"
+    assert sources(replace(JOB, kernels=(f"{mine}:matmul",))).keys() == {f"{mine}:matmul"}
+
+
+def test_a_file_of_a_package_travels_with_the_package(tmp_path: Path) -> None:
+    for name in ("pack/__init__.py", "pack/sub/__init__.py", "pack/sub/mine.py", "pack/other.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
+        (tmp_path / name).write_text("from ..other import x\ndef matmul(a, b): ..." if "mine" in name else "x = 1")
+    source = Source.of(f"{tmp_path}/pack/sub/mine.py:matmul")
+    assert source
+    assert source.path == "pack/sub/mine.py"
+    assert len(source.files) == 4
+
+
+# --- a real run ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A scheduler and two workers on one host, as anyone would start them."""
+    with cluster(tmp_path_factory.mktemp("cluster")) as found:
+        found.scheduler()
+        found.worker("one", preload="")
+        found.worker("two", preload="")
+        yield found
+
+
+SMALL = ["--kernel", "numpy", "--workload", "8x8x8", "--workload", "16x16x16"]
+
+
+@pytest.mark.timeout(300)
+def test_a_run_on_a_fleet_has_the_rows_of_one_without(plain: Cluster, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(MINE)
+    (tmp_path / "beside.py").write_text(BESIDE)
+    small = [*SMALL, "--kernel", "mine.py:matmul"]
+    done = run(*small, "--out", "fleet", "--scheduler", plain.address, cwd=tmp_path)
+    assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
+    assert run(*small, "--out", "alone", "-q", cwd=tmp_path).returncode == 0
+    several, alone = load_results(tmp_path / "fleet"), load_results(tmp_path / "alone")
+    assert isinstance(several, FleetResults)
+    [machine] = several.machines.values()
+    for table in TABLES:
+        cells = [sorted(map(tuple, each.tables[table][[*KEYS[table], "status"]].values)) for each in (machine, alone)]
+        assert cells[0] == cells[1]
+        assert (machine.path / f"{table}.csv").read_text().splitlines()[0] == ",".join(columns(table))
+    finished = Counter(cell_key(entry) for entry in machine.journal if entry["table"] in KEYS)
+    assert set(finished.values()) == {1}, "nothing is measured twice"
+    assert len({entry["host"] for entry in machine.journal}) == 1, "two workers on one computer are one host"
+    assert machine.run["options"]["sources"].keys() == {"mine.py:matmul"}
+    page = (tmp_path / "fleet" / "report.html").read_text()
+    assert f'href="{machine.path.name}/report.html"' in page
+    assert f"report: {tmp_path}/fleet/report.html" in done.stdout.replace("report: fleet", f"report: {tmp_path}/fleet")
+
+
+@pytest.mark.timeout(240)
+def test_an_interrupted_client_leaves_nothing_running_and_resumes(plain: Cluster, tmp_path: Path) -> None:
+    out = ["--out", str(tmp_path / "out"), "--scheduler", plain.address]
+    client = subprocess.Popen(command(*SMALL, *out), stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
+    assert client.stderr
+    said = []
+    for line in client.stderr:
+        said.append(line)
+        if "train breast-cancer" in line:
+            client.send_signal(signal.SIGINT)
+            break
+    rest = client.stderr.read()
+    assert client.wait() == 130, said
+    assert f"go on with --out {tmp_path / 'out'} --resume" in rest
+    workers = [psutil.Process(plain.processes[name].pid) for name in ("one", "two")]
+    deadline = time.monotonic() + 20
+    while any("isolation.serve" in str(one.cmdline()) for worker in workers for one in worker.children(recursive=True)):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    [machine] = (tmp_path / "out").glob("*/run.json")
+    assert len((machine.parent / "verification.csv").read_text().splitlines()) == 3
+    resumed = run(*SMALL, *out, "--resume")
+    assert resumed.returncode == 0, resumed.stderr
+    assert "verify" not in resumed.stderr, "what was finished is not done again"
+
+
+# --- what is refused -----------------------------------------------------------------------------------
+
+
+def test_a_scheduler_that_is_not_there(tmp_path: Path) -> None:
+    start = time.monotonic()
+    done = run("--scheduler", "tcp://127.0.0.1:9", "--out", str(tmp_path / "out"))
+    assert time.monotonic() - start < 20
+    assert done.returncode == 2
+    assert "scheduler 'tcp://127.0.0.1:9' cannot be reached" in done.stderr.splitlines()[-1]
+    assert "dask worker" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("address", ["nowhere", "tcp://127.0.0.1:x", "tls://127.0.0.1:9", "spam://1"])
+def test_an_address_that_is_none(address: str) -> None:
+    with pytest.raises(UsageError, match="cannot be reached"):
+        Fleet(address)
+
+
+@pytest.mark.timeout(240)
+def test_workers_that_cannot_be_used_are_named_before_anything_is_timed(tmp_path: Path) -> None:
+    for name, more, expected in (
+        ("bare", {"resources": ""}, "no resource `machine`.*--resources machine=1"),
+        ("other", {"preload": OTHER_TORCH}, "torch is 1.0 there"),
+        ("lacking", {"preload": LACKING}, "install the same matmulbench there"),
+        (None, {}, "has no workers; start one"),
+    ):
+        with cluster(tmp_path / str(name)) as found:
+            address = found.scheduler()
+            if name:
+                found.worker(name, "--no-nanny", **more)  # type: ignore[arg-type]
+            with pytest.raises(UsageError, match="(?s)" + expected):
+                Fleet(address)
+
+
+def certificate(folder: Path) -> dict[str, str]:
+    """Make a certificate that signs itself; return the variables by which Dask finds it."""
+    if not shutil.which("openssl"):
+        pytest.skip("needs openssl")
+    key, cert = folder / "key.pem", folder / "cert.pem"
+    script = f"openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=fleet -keyout {key} -out {cert}"
+    subprocess.run(script.split(), check=True, capture_output=True)
+    tls = {"CA_FILE": cert} | {
+        f"{who}__{what}": path
+        for who in ("CLIENT", "SCHEDULER", "WORKER")
+        for what, path in (("CERT", cert), ("KEY", key))
+    }
+    return {f"DASK_DISTRIBUTED__COMM__TLS__{name}": str(path) for name, path in tls.items()}
+
+
+@pytest.mark.timeout(240)
+def test_behind_tls_the_run_works_and_a_plain_client_is_refused(
+    tmp_path: Path,
+) -> None:
+    import dask
+
+    variables = certificate(tmp_path)
+    with cluster(tmp_path / "cluster", **variables) as found:
+        address = found.scheduler("--protocol", "tls")
+        assert address.startswith("tls://")
+        found.worker("one", "--no-nanny")
+        for refused in (address.replace("tls", "tcp"), address):  # the second without a certificate
+            with pytest.raises(UsageError, match="cannot be reached"):
+                Fleet(refused)
+        theirs = dask.config.merge(dask.config.config, dask.config.collect_env(variables))
+        with dask.config.set(theirs), Fleet(address) as one:
+            one.execute(plan(1), tmp_path / "out", work=sleeps)
+    check_complete(tmp_path / "out", plan(1))
+
+
+# --- simulated hosts, jobs that sleep ------------------------------------------------------------------
+
+
+def sleeps(parcel: Parcel, run: str, seconds: float = 0.2) -> None:
+    """Do nothing for as long as a unit would take, then report each of its cells."""
+    from distributed import get_worker
+
+    worker = get_worker()
+    key = worker.get_current_task()
+    time.sleep(seconds)
+    known = {cell_key(entry) for entry in parcel.done}
+    for table, named in Unit(parcel.job).cells():
+        if cell_key({"table": table, "row": named}) in known:
+            continue
+        row: Any = VerificationRow(**named, verdict="pass") if table == "verification" else None
+        if table == "measurements":
+            row = failed_cell(parcel.job.workloads[0][0], named["threads"], named["kernel"], Status.OK, "").row
+            row.median_s, row.reason = 1e-3, None
+        if table == "training":
+            row = TrainingRow(**named)
+        entry = {"table": table, "row": json.loads(json.dumps(vars(row))), "samples": [1e-3]}
+        worker.log_event(run, {"key": key, "entry": entry})
+
+
+def hangs(parcel: Parcel, run: str) -> None:
+    """Stop the whole worker on the first unit that is no verification; one that was there before goes on."""
+    from distributed import get_worker
+
+    mark = Path(get_worker().local_directory).parents[2] / "hung"
+    if not Unit(parcel.job).verifies and not mark.exists():
+        mark.write_text(str(os.getpid()))
+        os.kill(os.getpid(), signal.SIGSTOP)
+    sleeps(parcel, run, 0.05)
+
+
+def plan(count: int, kernels: tuple[str, ...] = ("numpy",)) -> Run:
+    """A plan of so many workloads."""
+    workloads = tuple((Workload(i, 8, 8), 0.2) for i in range(1, count + 1))
+    return Run("quick", Job(kernels, workloads=workloads))
+
+
+def check_complete(out: Path, planned: Run) -> FleetResults:
+    """Every cell is there once, and has a figure."""
+    found = load_results(out)
+    assert isinstance(found, FleetResults)
+    for machine in found.machines.values():
+        entries = Counter(cell_key(entry) for entry in machine.journal if entry["table"] in KEYS)
+        wanted = {cell_key({"table": table, "row": key}) for table, key in Unit(planned.job).cells()}
+        assert entries.keys() == wanted
+        assert set(entries.values()) == {1}
+        assert all((frame["status"] == "ok").all() for frame in machine.tables.values())
+    return found
+
+
+@pytest.fixture(autouse=True)
+def _no_charts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In this process: a report of what only slept takes time and shows nothing."""
+    monkeypatch.setattr(fleet, "write_report", lambda path: path / "report.html")
+
+
+@contextmanager
+def local(tmp_path: Path, hosts: int, **more: Any) -> Iterator[Any]:
+    from distributed import LocalCluster
+
+    plugin = tmp_path / "simulated.py"
+    plugin.write_text(SIMULATED)
+    with LocalCluster(
+        n_workers=hosts,
+        threads_per_worker=1,
+        resources={"machine": 1},
+        preload=[str(plugin)],
+        dashboard_address=None,
+        **more,
+    ) as found:
+        yield found
+
+
+@pytest.mark.timeout(240)
+def test_four_equal_hosts_take_a_quarter_of_the_time(tmp_path: Path) -> None:
+    """Of processes: the plan takes one host 19 s."""
+    planned, took = plan(36), {}
+    for hosts in (1, 4):
+        with local(tmp_path, hosts) as found, Fleet(found.scheduler_address) as four:
+            assert len(four.nodes) == hosts
+            start = time.monotonic()
+            four.execute(planned, tmp_path / str(hosts), work=lambda parcel, run: sleeps(parcel, run, 0.5))
+            took[hosts] = time.monotonic() - start
+        several = check_complete(tmp_path / str(hosts), planned)
+        assert len(several.machines) == 1, "equal hosts share one plan"
+        assert len({entry["host"] for entry in several.journal}) == hosts
+    assert took[4] <= 0.3 * took[1], took
+
+
+def test_a_folder_that_holds_another_run_is_refused(tmp_path: Path) -> None:
+    mine, out = tmp_path / "mine.py", tmp_path / "out"
+    mine.write_text("def matmul(a, b):\n    return a @ b\n")
+    planned = plan(1, (f"{mine}:matmul",))
+    with local(tmp_path, 1, processes=False) as found, Fleet(found.scheduler_address) as one:
+        one.execute(planned, out, work=sleeps)
+        with pytest.raises(FolderError, match="--resume"):
+            one.execute(planned, out, work=sleeps)
+        said: list[str] = []
+        one.execute(planned, out, resume=True, work=sleeps, progress=lambda text, _: said.append(text))
+        assert said[0].endswith(": 0 units")
+        mine.write_text("def matmul(a, b):\n    return b.t() @ a.t()\n")
+        with pytest.raises(FolderError, match="options differ: sources"):
+            one.execute(planned, out, resume=True, work=sleeps)
+        [machine] = out.glob("*/run.json")
+        with pytest.raises(FolderError, match="holds a run of one machine"):
+            one.execute(planned, machine.parent, work=sleeps)
+
+
+@pytest.mark.timeout(240)
+def test_each_host_does_everything_if_asked_to(tmp_path: Path) -> None:
+    planned = plan(2)
+    with local(tmp_path, 2) as found, Fleet(found.scheduler_address) as both:
+        both.execute(planned, tmp_path / "out", each="host", work=lambda parcel, run: sleeps(parcel, run, 0.0))
+    several = check_complete(tmp_path / "out", planned)
+    assert len(several.machines) == 2
+    assert list(several.measurements.columns[:2]) == ["machine", "workload"]
+
+
+@pytest.mark.timeout(240)
+def test_a_worker_that_hangs_costs_its_unit_which_another_host_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fleet, "_SILENCE_S", 4.0)
+    planned, said = plan(12), []
+    with cluster(tmp_path / "cluster") as found:
+        found.scheduler()
+        for name in ("one", "two"):
+            found.worker(name, "--no-nanny")
+        with Fleet(found.address) as both:
+            assert len(both.nodes) == 2
+            both.execute(planned, tmp_path / "out", work=hangs, progress=lambda text, _: said.append(text))
+        assert any("is gone; its unit is done again" in text for text in said)
+        hung = next(tmp_path.glob("cluster/**/hung"))
+        os.kill(int(hung.read_text()), signal.SIGCONT)
+    check_complete(tmp_path / "out", planned)
+
+
+@pytest.mark.timeout(240)
+def test_of_two_workers_on_one_host_one_is_killed(tmp_path: Path) -> None:
+    def dies_once(parcel: Parcel, run: str) -> None:
+        mark = tmp_path / "killed"
+        if not Unit(parcel.job).verifies and not mark.exists():
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        sleeps(parcel, run, 0.0)
+
+    planned, same = plan(4), "from matmulbench import fleet\nfleet.host_id = lambda: 'one host'"
+    with cluster(tmp_path / "cluster") as found:
+        found.scheduler()
+        for name in ("one", "two"):
+            found.worker(name, "--no-nanny", preload=same)
+        with Fleet(found.address) as alone:
+            [node] = alone.nodes.values()
+            assert len(node.workers) == 2
+            alone.execute(planned, tmp_path / "out", work=dies_once)
+    check_complete(tmp_path / "out", planned)
+
+
+@pytest.mark.timeout(240)
+def test_what_nobody_is_left_for_is_lost_and_resume_does_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fleet, "_GRACE_S", 3.0)
+    planned = plan(6)
+
+    def dies(parcel: Parcel, run: str) -> None:
+        if not Unit(parcel.job).verifies:
+            os.kill(os.getpid(), signal.SIGKILL)
+        sleeps(parcel, run, 0.0)
+
+    with cluster(tmp_path / "cluster") as found:
+        found.scheduler()
+        found.worker("one", "--no-nanny")
+        with Fleet(found.address) as fleet_of_one:
+            fleet_of_one.execute(planned, tmp_path / "out", work=dies)
+        lost = load_results(tmp_path / "out").measurements
+        assert (lost["status"] == "lost").all()
+        assert lost["reason"].str.contains("no worker of its kind is left").all()
+        found.worker("two", "--no-nanny")
+        with Fleet(found.address) as other:
+            with pytest.raises(FolderError, match="continue it with --resume"):
+                other.execute(planned, tmp_path / "out", work=sleeps)
+            other.execute(planned, tmp_path / "out", resume=True, work=sleeps)
+    assert (load_results(tmp_path / "out").measurements["status"] == "ok").all()
+
+
+def test_what_a_node_cannot_use_ends_the_run_and_names_it(tmp_path: Path) -> None:
+    def refuses(parcel: Parcel, run: str) -> None:
+        raise UsageError("data-dir 'x': there is no such folder or file")
+
+    with (
+        local(tmp_path, 1, processes=False) as found,
+        Fleet(found.scheduler_address) as one,
+        pytest.raises(UsageError, match=r"host \w{8}: data-dir 'x'"),
+    ):
+        one.execute(plan(1), tmp_path / "out", work=refuses)
+
+
+# --- several hosts in earnest --------------------------------------------------------------------------
+
+
+def ip(*arguments: str) -> None:
+    subprocess.run(["ip", *arguments], check=True, capture_output=True)
+
+
+@contextmanager
+def namespaces(*names: str) -> Iterator[tuple[str, dict[str, tuple[str, ...]]]]:
+    """Yield this side's address, and for each name what a command is begun with to run on a host of its own."""
+    bridge = f"mmb{os.getpid() % 100000}"
+    address = f"10.77.{os.getpid() % 250}"
+    if os.geteuid() or not shutil.which("ip"):
+        pytest.skip("network namespaces need root and the command ip")
+    with ExitStack() as stack:
+        try:
+            ip("link", "add", bridge, "type", "bridge")
+            stack.callback(ip, "link", "delete", bridge)
+            ip("address", "add", f"{address}.1/24", "dev", bridge)
+            ip("link", "set", bridge, "up")
+            for i, name in enumerate(names):
+                space = f"{bridge}{name}"
+                ip("netns", "add", space)
+                stack.callback(ip, "netns", "delete", space)
+                ip("link", "add", f"{space}v", "type", "veth", "peer", "name", "eth0", "netns", space)
+                # The namespace lives as long as its last connection, and would keep the link.
+                stack.callback(subprocess.run, ["ip", "link", "delete", f"{space}v"], check=False, capture_output=True)
+                ip("link", "set", f"{space}v", "master", bridge, "up")
+                ip("-n", space, "address", "add", f"{address}.{i + 2}/24", "dev", "eth0")
+                ip("-n", space, "link", "set", "eth0", "up")
+                ip("-n", space, "link", "set", "lo", "up")
+        except subprocess.CalledProcessError as error:
+            pytest.skip(f"there are no network namespaces here: {error.stderr.decode().strip()}")
+        yield address, {name: ("ip", "netns", "exec", f"{bridge}{name}") for name in names}
+
+
+@pytest.mark.timeout(300)
+def test_of_three_hosts_one_is_cut_off_and_one_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each in a network namespace; with real kernels."""
+    monkeypatch.setattr(fleet, "_SILENCE_S", 6.0)
+    planned, said, ended = plan(10), [], []
+    with namespaces("a", "b", "c") as (address, spaces), cluster(tmp_path / "cluster") as found:
+        found.scheduler("--host", f"{address}.1")
+        for name, before in spaces.items():
+            found.worker(name, "--no-nanny", before=before)
+
+        def progress(text: str, _: float) -> None:
+            said.append(text)
+            if len({each.partition(":")[0] for each in said if ": measure " in each}) == 3 and not ended:
+                ip("link", "set", f"{spaces['a'][3]}v", "down")
+                ended.extend(psutil.Process(found.processes["b"].pid).children(recursive=True))
+                found.processes["b"].kill()
+
+        with Fleet(found.address) as three:
+            assert len(three.nodes) == 3
+            three.execute(planned, tmp_path / "out", progress=progress)
+    check_complete(tmp_path / "out", planned)
+    assert sum("its unit is done again" in text for text in said) == 2, said
+
+
+# A hundred workers in one process, each on a computer of its own; some are ended one after another.
+CROWD = """
+import asyncio, itertools, random, sys
+from pathlib import Path
+import dask
+# What each worker would look at for itself, a hundred do here for one process.
+dask.config.set({"distributed.admin.system-monitor.interval": "1h", "distributed.worker.profile.enabled": False})
+from distributed import LocalCluster
+from matmulbench import fleet
+
+described, numbers = fleet.introduce(), itertools.count()
+fleet.host_id = lambda: str(next(numbers))  # each worker is asked once
+fleet.describe_machine, fleet.library_versions = lambda: described["machine"], lambda: described["versions"]
+
+async def main(folder, hosts, killed):
+    async with LocalCluster(
+        n_workers=hosts, threads_per_worker=1, processes=False, resources={"machine": 1}, dashboard_address=None,
+        asynchronous=True, protocol="tcp", memory_limit=0,
+    ) as cluster:
+        (folder / "address").write_text(cluster.scheduler_address)
+        while not list(folder.glob("out/*/journal.jsonl")):
+            await asyncio.sleep(0.1)
+        for worker in random.Random(0).sample(list(cluster.workers.values()), killed):
+            await asyncio.sleep(0.3)
+            await worker.batched_stream.comm.close()
+            await worker.close(nanny=False, executor_wait=False)
+            print("ended", worker.name, flush=True)
+        await asyncio.Event().wait()
+
+asyncio.run(main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])))
+"""
+
+
+@pytest.mark.timeout(600)
+def test_ten_thousand_cells_over_a_hundred_hosts_of_which_ten_end(tmp_path: Path) -> None:
+    """The client is a process of its own, for its memory to be looked at."""
+    kernels = ("numpy", "einsum", "broadcasting", "row-slice", "numba", "numba-tiled", "numpy-einsum", "triple-loop")
+    planned = plan(1111, kernels)
+    assert len(list(Unit(planned.job).cells())) > 10_000
+    with (tmp_path / "crowd.log").open("wb") as log:
+        crowd = subprocess.Popen(
+            [sys.executable, "-c", CROWD, str(tmp_path), "100", "10"], env=ENVIRONMENT, stdout=log, stderr=log
+        )
+    try:
+        while not (tmp_path / "address").exists():
+            time.sleep(0.1)
+            assert crowd.poll() is None, (tmp_path / "crowd.log").read_text()
+        before = psutil.Process().memory_info().rss
+        with Fleet((tmp_path / "address").read_text()) as hundred:
+            assert len(hundred.nodes) == 100
+            start = time.monotonic()
+            hundred.execute(planned, tmp_path / "out", work=lambda parcel, run: sleeps(parcel, run, 2.0))
+            took = time.monotonic() - start
+        after = psutil.Process().memory_info().rss
+    finally:
+        crowd.kill()
+        crowd.wait()
+    several = check_complete(tmp_path / "out", planned)
+    print(f"{took:.0f} s, client {before / 2**20:.0f} -> {after / 2**20:.0f} MiB")
+    assert len(re.findall(r"^ended \d+$", (tmp_path / "crowd.log").read_text(), re.MULTILINE)) == 10
+    assert len({entry["host"] for entry in several.journal}) >= 90
+    assert after < 500 * 2**20
