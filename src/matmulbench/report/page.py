@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from matmulbench.report.charts.style import Chart
 from matmulbench.report.headline import answers, headline, summary, warnings
@@ -39,16 +39,9 @@ class Section:
 
 def render(results: Results, charts: list[Chart], front_ends: Sequence[FrontEnd] = ()) -> str:
     """Return the page as HTML, with ``charts`` in it."""
-    environment = Environment(
-        loader=PackageLoader("matmulbench.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     baseline = baseline_of(results)
     sections = _sections(results, baseline, charts, front_ends)
-    return environment.get_template("report.html").render(
+    return _template("report.html").render(
         run=results.run,
         facts=_facts(results.run),
         title=next(iter(headline(results)), "report"),
@@ -58,6 +51,26 @@ def render(results: Results, charts: list[Chart], front_ends: Sequence[FrontEnd]
         sections=[each for each in sections if each.charts or each.tables],
         baseline=labels_of(results)[baseline],
     )
+
+
+def render_comparison(runs: Sequence[Results], charts: Sequence[Chart], table: Table, warnings: Sequence[str]) -> str:
+    """Return the page of several runs as HTML; the table's title is its headline."""
+    return _template("comparison.html").render(
+        title=table.title,
+        runs=runs,
+        warnings=warnings,
+        sections=[Section("changes", "What changed", charts=charts, tables=[table])],
+    )
+
+
+def _template(name: str) -> Template:
+    return Environment(
+        loader=PackageLoader("matmulbench.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    ).get_template(name)
 
 
 def _sections(results: Results, baseline: str, drawn: list[Chart], front_ends: Sequence[FrontEnd]) -> Iterator[Section]:

@@ -135,6 +135,7 @@ KEYS: dict[str, tuple[str, ...]] = {
     "measurements": ("workload", "dtype", "threads", "kernel"),
     "training": ("task", "kernel", "threads"),
 }
+EVERY = "all products"  # in place of a workload, where those of a kernel are taken together
 
 
 _ROOF = {"dtype": DTypeName, "threads": Count, "fma_gflops": Positive, "bandwidth_gbs": Positive}
