@@ -33,7 +33,6 @@ _ONE_SIDED = float(stats.norm.ppf(0.95))  # two one-sided tests at 5 % are the 9
 _RESTART, _KERNEL_RESTART = 0.0125, 0.008
 _CALL_DRIFT = 0.05  # by as much, short calls may drift otherwise than arithmetic without telling anything of kernels
 _RESAMPLES = 1000
-_UNKNOWN = 10.0  # the error of a single round: as good as infinite
 _SHORTEST = 2  # runs between two change points: one alone is an outlier
 _OUTLIER = 3.0  # standard deviations
 _KEY = KEYS["measurements"]
@@ -106,8 +105,8 @@ def compare(a: Results, b: Results) -> pd.DataFrame:
             row |= change.figures | {"median_a_s": cells[0]["median_s"], "median_b_s": cells[1]["median_s"]}
             row["ratio"] = row["median_b_s"] / row["median_a_s"]
             row["verdict"] = verdicts[key[1:]] if follows and verdict in ("same", "unclear") else verdict
-        elif row["status_a"] == Status.OK != row["status_b"]:
-            row["verdict"] = "broken"
+        elif row["status_a"] == Status.OK:
+            row["verdict"] = "unclear" if row["status_b"] == Status.OK else "broken"
         rows.append(row)
     names = [
         "status_a",
@@ -271,8 +270,10 @@ def _in_common(runs: Sequence[Results]) -> list[Key]:
 
 def _contents(results: Results) -> str:
     """Say on what a run has figures."""
-    columns = [dict.fromkeys(str(key[i]) for key in _cells(results)) for i in range(4)]
-    said = [f"{', '.join(list(each)[:9])}{', …' * (len(each) > 9)}" or "nothing" for each in columns]
+    if not (cells := _cells(results)):
+        return f"{results.path} has none"
+    columns = [dict.fromkeys(str(key[i]) for key in cells) for i in range(len(_KEY))]
+    said = [f"{', '.join(list(each)[:9])}{', …' * (len(each) > 9)}" for each in columns]
     return f"{results.path} has {said[3]} on {said[0]} ({said[1]}, threads {said[2]})"
 
 
@@ -293,16 +294,16 @@ def _faster_half(logarithms: Floats) -> Floats:
 def _resampled(logarithms: Floats) -> Floats:
     """Return how the faster half would differ in other rounds; of as many rounds, always the same are drawn."""
     n = len(logarithms)
-    if n < 2:
-        return np.resize([-_UNKNOWN, _UNKNOWN], _RESAMPLES)
     draws = _faster_half(logarithms[np.random.default_rng(0).integers(0, n, (_RESAMPLES, n))])
     centred: Floats = (draws - draws.mean()) * np.sqrt(n / (n - 1))
     return centred
 
 
 def _levels(cells: Cells) -> dict[Key, _Level]:
-    """Return the level of each cell that was timed."""
-    timed = {key: cell for key, cell in cells.items() if cell["row"]["status"] == Status.OK and cell["samples"]}
+    """Return the level of each cell that was timed in two rounds at least: of one alone, no error is known."""
+    timed = {
+        key: cell for key, cell in cells.items() if cell["row"]["status"] == Status.OK and len(cell["samples"]) > 1
+    }
     longest: dict[Key, list[Any]] = {}
     for key, cell in timed.items():
         longest[key[:3]] = max(longest.get(key[:3], []), cell.get("calibration_samples") or [], key=len)

@@ -356,7 +356,7 @@ def compare(
     if not comparison.one_processor(runs):
         if only:
             raise UsageError("--only: of runs on different processors there are ranks, and no verdicts")
-        frame = comparison.ranks(runs)
+        frame = shown = comparison.ranks(runs)
         names = [str(run.path) for run in runs]
         as_table = partial(ranking_table, title="Different processors: ranks on each", names=names)
         regressed = False
@@ -366,15 +366,14 @@ def compare(
         regressed = bool(newest["verdict"].isin(["slower", "broken"]).any())
         table_of = history_table if "run" in frame else comparison_table
         as_table = partial(table_of, title=comparison.summary(newest))
-        if only:
-            keys = list(KEYS["measurements"])
-            frame = frame.merge(newest.loc[newest["verdict"].isin(only), keys], on=keys)
+        keys = list(KEYS["measurements"])
+        shown = frame.merge(newest.loc[newest["verdict"].isin(only), keys], on=keys) if only else frame
     for difference in differences:
         log(f"warning: the runs differ in more than time: {difference}")
     if html:
-        write_comparison(html, runs, frame, as_table(frame), differences)
+        write_comparison(html, runs, frame, as_table(shown), differences)
         log(f"page: {html}")
-    _finish(frame, format, regressed, as_table)
+    _finish(shown, format, regressed, as_table)
 
 
 @app.command()

@@ -59,7 +59,16 @@ def render_comparison(runs: Sequence[Results], charts: Sequence[Chart], table: T
         title=table.title,
         runs=runs,
         warnings=warnings,
-        sections=[Section("changes", "What changed", charts=charts, tables=[table])],
+        sections=[
+            Section(
+                "changes",
+                "What changed",
+                "",
+                charts[:1],
+                [table],
+                [("Every product", charts[1:], [])] if charts[1:] else [],
+            )
+        ],
     )
 
 

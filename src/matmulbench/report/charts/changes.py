@@ -41,8 +41,9 @@ def changes_chart(comparison: pd.DataFrame) -> Iterator[Chart]:
         products = 100 * (1 / changes.to_numpy() - 1)
         axes.plot(np.clip(products, -reach, reach), [place] * len(products), ".", color=MUTED, markersize=4)
         colour = _COLOURS.get(row["verdict"], FAINT)
-        interval(axes, place, *(100 * (1 / row[f"speedup_ci_{side}"] - 1) for side in ("high", "low")), colour)
-        axes.plot(100 * (1 / row["speedup"] - 1), place, "o", color=colour, markersize=5.5)
+        low, middle, high = (100 * (1 / row[f"speedup{end}"] - 1) for end in ("_ci_high", "", "_ci_low"))
+        interval(axes, place, low, high, colour)
+        axes.plot(middle, place, "o", color=colour, markersize=5.5)
     axes.axvline(0, color=INK, linewidth=0.8, zorder=1)
     axes.set_xlim(-1.05 * reach, 1.05 * reach)
     axes.set_xlabel(
@@ -52,45 +53,52 @@ def changes_chart(comparison: pd.DataFrame) -> Iterator[Chart]:
 
 
 def history_charts(history: pd.DataFrame) -> Iterator[Chart]:
-    """Draw a chart per kernel: a line of points for each product over the runs, with its level between changes."""
+    """Draw each kernel over the runs, all products together, and then a chart for each, with a line per product."""
     label = labels(history["kernel"])
-    runs = int(history["run"].max()) + 1
-    days = [start[:10] for start in history.sort_values("run")["start"].iloc[[0, -1]]]
     several = len(history[["dtype", "threads"]].drop_duplicates()) > 1
+    kernels = {}
     for _, own in history.groupby(["dtype", "threads", "kernel"], sort=False):
-        cells = [cell for _, cell in own.groupby("workload", sort=False)]
-        first = own.iloc[0]
-        name, setting = label[first["kernel"]], f"{first['dtype']} · {count(int(first['threads']), 'thread')}"
-        distances = [_percent(cell["relative"]) for cell in cells]
-        reach = [min(_MOST, max(_LEAST, *np.ceil(np.abs(each[np.isfinite(each)])))) for each in distances]
-        chart, [axes] = kernel_chart(
-            f"history-{name.replace('/', '-')}-{first['dtype']}-t{first['threads']}",
-            f"{name} over {count(runs, 'run')}" + (f" · {setting}" if several else ""),
-            [cell["workload"].iloc[0] for cell in cells],
-            [4.8],
-            [[f"± {each:.0f} %" for each in reach], [_said(cell) for cell in cells]],
-            row_height=0.42,
-        )
-        for place, (cell, values, scale) in enumerate(zip(cells, distances, reach, strict=True)):
-            axes.axhline(place, color=MUTED, linewidth=0.4, zorder=1)
-            axes.plot(cell["run"], place - 0.42 * np.clip(values / scale, -1, 1), ".", color=FAINT, markersize=3.5)
-            for segment in (part for _, part in cell.groupby("segment")):
-                ends = segment["run"].iloc[0] - 0.4, segment["run"].iloc[-1] + 0.4
-                height = place - 0.42 * np.clip(_percent(segment["level"])[0] / scale, -1, 1)
-                colour = _COLOURS[segment["verdict"].iloc[0]]
-                axes.plot(ends, [height] * 2, color=colour, linewidth=1.6)
-                if segment["segment"].iloc[0]:
-                    axes.plot([ends[0]] * 2, [place - 0.45, place + 0.45], color=colour, linewidth=0.9)
-        axes.grid(False)
-        axes.set_xlim(-0.6, runs - 0.4)
-        axes.set_xticks([0, runs - 1], days)
-        axes.set_xlabel("run; up: slower, drift removed, each on the scale at its right")
-        yield chart
+        kernel, dtype, threads = (own[name].iloc[0] for name in ("kernel", "dtype", "threads"))
+        setting = f" · {dtype} · {count(threads, 'thread')}" if several else ""
+        kernels[label[kernel] + setting] = {
+            cell["workload"].iloc[0]: cell for _, cell in own.groupby("workload", sort=False)
+        }
+    together = {name: cells[EVERY] for name, cells in kernels.items() if EVERY in cells}
+    if together:
+        yield _lines("history", "Each kernel over the runs, all products together", together)
+    for i, (name, cells) in enumerate(kernels.items()):
+        yield _lines(f"history-{i}", f"{name} over the runs", cells)
+
+
+def _lines(name: str, title: str, cells: dict[str, pd.DataFrame]) -> Chart:
+    """Draw a line for each cell: a point per run, a bar at the level of each segment, upright where it changed."""
+    distances = [_percent(cell["relative"]) for cell in cells.values()]
+    reach = [min(_MOST, max([_LEAST, *np.ceil(np.abs(each[np.isfinite(each)]))])) for each in distances]
+    columns = [[f"± {each:.0f} %" for each in reach], [_said(cell) for cell in cells.values()]]
+    chart, [axes] = kernel_chart(name, title, list(cells), [4.8], columns, row_height=0.42)
+    for place, (cell, values, scale) in enumerate(zip(cells.values(), distances, reach, strict=True)):
+        heights = place - 0.42 * np.clip(values / scale, -1, 1)
+        axes.plot(cell["run"], heights, "o-", color=FAINT, linewidth=0.5, markersize=2.6)
+        for _, segment in cell.groupby("segment"):
+            ends = segment["run"].iloc[0] - 0.4, segment["run"].iloc[-1] + 0.4
+            level = place - 0.42 * np.clip(_percent(segment["level"])[0] / scale, -1, 1)
+            changed = segment["segment"].iloc[0] > 0
+            colour = _COLOURS[segment["verdict"].iloc[0]] if changed else MUTED
+            axes.plot(ends, [level] * 2, color=colour, linewidth=2.2 if changed else 1.2, zorder=1.5)
+            if changed:
+                axes.plot([ends[0]] * 2, [place - 0.45, place + 0.45], color=colour, linewidth=0.9)
+    runs = cell.sort_values("run")
+    axes.grid(False)
+    axes.set_xlim(-0.6, len(runs) - 0.4)
+    axes.set_xticks([0, len(runs) - 1], [start[:10] for start in runs["start"].iloc[[0, -1]]])
+    axes.set_xlabel("run; up: slower, drift removed, each line on the scale at its right")
+    return chart
 
 
 def _percent(relative: pd.Series) -> npt.NDArray[np.float64]:
     """Return by how many percent a time is above that of the first segment, on a logarithmic scale."""
-    return 100 * np.log(relative.to_numpy(dtype=np.float64))
+    logarithms: npt.NDArray[np.float64] = np.log(relative.to_numpy(dtype=np.float64))
+    return 100 * logarithms
 
 
 def _said(cell: pd.DataFrame) -> str:
