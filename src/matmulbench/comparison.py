@@ -108,17 +108,8 @@ def compare(a: Results, b: Results) -> pd.DataFrame:
         elif row["status_a"] == Status.OK:
             row["verdict"] = "unclear" if row["status_b"] == Status.OK else "broken"
         rows.append(row)
-    names = [
-        "status_a",
-        "status_b",
-        "median_a_s",
-        "median_b_s",
-        "ratio",
-        "speedup",
-        "speedup_ci_low",
-        "speedup_ci_high",
-    ]
-    return pd.DataFrame(rows, columns=[*_KEY, *names, *(f"drift_{kind}" for kind in KINDS), "verdict"])
+    names = ["status_a", "status_b", "median_a_s", "median_b_s", "ratio"]
+    return pd.DataFrame(rows, columns=[*_KEY, *names, *_Change.FIGURES, "verdict"])
 
 
 def history(runs: Sequence[Results]) -> pd.DataFrame:
@@ -157,9 +148,14 @@ def history(runs: Sequence[Results]) -> pd.DataFrame:
     for key, found in followed.items():
         for i, run in enumerate(runs):
             cell = {"status": Status.OK} if key[0] == EVERY else cells[i][key]["row"]
-            failed = {"verdict": "broken"} if i - 1 in found and cell["status"] != Status.OK else {}
-            given = {"run": i, "start": run.run["start"], "status": cell["status"], "median_s": cell.get("median_s")}
-            rows.append(_named(key) | given | found.get(i, failed))
+            row = _named(key) | {"run": i, "start": run.run["start"], "status": cell["status"]}
+            if i in found:
+                row |= {"median_s": cell.get("median_s")} | found[i]
+            elif cell["status"] == Status.OK:
+                row["verdict"] = "unclear"
+            elif min(found, default=i) < i:
+                row["verdict"] = "broken"
+            rows.append(row)
     names = ["run", "start", "status", "median_s", "relative", "segment", "level", "speedup", "verdict"]
     return pd.DataFrame(rows, columns=[*_KEY, *names]).astype({"segment": "Int64"})
 
