@@ -224,8 +224,9 @@ def test_a_history_in_which_nothing_changed_has_no_change(tmp_path: Path) -> Non
     assert (newest["segment"] > 0).sum() <= 1
 
 
-def test_an_outlier_is_no_change(tmp_path: Path) -> None:
-    frame = history(series(tmp_path, [1.0] * 6 + [1.5] + [1.0] * 6))
+@pytest.mark.parametrize("place", [0, 1, 6, 11, 12])
+def test_an_outlier_is_no_change(tmp_path: Path, place: int) -> None:
+    frame = history(series(tmp_path, [1.5 if i == place else 1.0 for i in range(13)]))
     assert frame["segment"].max() == 0
 
 

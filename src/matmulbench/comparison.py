@@ -368,7 +368,7 @@ def _segments(values: Floats, noise: float, series: int) -> list[int]:
         ) from None
     steps = np.sort(np.diff(values) ** 2)[:-1]
     sigma = max(noise, float(np.sqrt(steps.mean() / 2)))
-    middle = ndimage.median_filter(values, 5, mode="nearest")
+    middle = ndimage.median_filter(values, 5, mode="mirror")
     clipped = np.clip(values, middle - _OUTLIER * sigma, middle + _OUTLIER * sigma)
     price = (stats.t.isf(FALSE_ALARM / 2 / n / series, 2 * (n - 1)) * sigma) ** 2
     ends = KernelCPD(kernel="linear", min_size=_SHORTEST).fit(clipped[:, None]).predict(pen=price)
