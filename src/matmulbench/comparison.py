@@ -1,25 +1,46 @@
-"""Two runs over time or machines: what became faster or slower, beyond the noise and the machine's own drift."""
+"""Runs compared over time or machines: what became faster or slower, beyond the noise and the machine's own drift.
+
+All is done on logarithms, where a change of 0.01 is one percent. The *level* of a kernel on a product is the mean of
+the faster half of its samples (whatever disturbs a round makes it longer), less that of fixed arithmetic in the rounds
+of the product. Its error has two parts: how the rounds scatter (bootstrap), and what every start of the processes
+brings with it (how they lie in memory, mostly), which no round can show.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy import stats
+import numpy.typing as npt
+from scipy import ndimage, stats
 
 from matmulbench.errors import UsageError
 from matmulbench.measurement.calibration import KINDS
-from matmulbench.measurement.statistics import Interval, median_interval
+from matmulbench.measurement.statistics import FALSE_ALARM, SAME
 from matmulbench.results.folder import FleetResults, Results
-from matmulbench.results.schema import KEYS, Status
+from matmulbench.results.schema import EVERY, KEYS, Status
 
 if TYPE_CHECKING:
     import pandas as pd
 
-REGRESSION = 0.02  # a difference smaller than this is of no interest
 VERDICTS = ("faster", "slower", "broken", "same", "unclear")
+CELL_BAND, KERNEL_BAND = 0.10, 0.05  # `same` excludes a change beyond this
+_ONE_SIDED = float(stats.norm.ppf(0.95))  # two one-sided tests at 5 % are the 90 % interval
+# Standard deviation of a change that the rounds do not explain, as seen between standard runs of one undisturbed
+# machine: of one product, and of the products of a kernel together.
+_RESTART, _KERNEL_RESTART = 0.0125, 0.008
+_CALL_DRIFT = 0.05  # by as much, short calls may drift otherwise than arithmetic without telling anything of kernels
+_RESAMPLES = 1000
+_SHORTEST = 2  # runs between two change points: one alone is an outlier
+_OUTLIER = 3.0  # standard deviations
 _KEY = KEYS["measurements"]
-_CONFIDENCE = 0.99
+_PROCESSOR = ("cpu", "architecture", "cores", "vector_extensions", "l2_cache", "l3_cache")
+
+Key = tuple[Any, ...]
+Cells = dict[Key, dict[str, Any]]
+Floats = npt.NDArray[np.float64]
 
 
 def differences(a: Results, b: Results) -> list[str]:
@@ -38,25 +59,35 @@ def differences(a: Results, b: Results) -> list[str]:
     return found + ([f"cells: {alone} stand in one of them only, and are left out"] if alone else [])
 
 
-def compare(a: Results, b: Results) -> pd.DataFrame:
-    """Pair the cells of two runs and say of each whether it became ``faster``, ``slower``, ``same`` or ``unclear``.
+def one_processor(runs: Sequence[Results]) -> bool:
+    """Tell whether all runs were made on the same kind of processor: else no time can be compared, but ranks can.
 
-    Every time is taken in units of fixed work of its own round, so that a machine that is merely slower today is no
-    regression. There are two kinds of such work, and a kernel may be slowed like the one, like the other or in between:
-    the interval spans what both say.
+    Runs of several machines are compared machine by machine.
+    """
+    if any(isinstance(run, FleetResults) for run in runs):
+        return True
+    return len({str([run.run["machine"].get(field) for field in _PROCESSOR]) for run in runs}) == 1
+
+
+def compare(a: Results, b: Results) -> pd.DataFrame:
+    """Say of each kernel, and of each of its products, whether it became ``faster`` or ``slower`` or is the ``same``.
+
+    Every time is taken in units of fixed arithmetic in the same rounds, so that a machine that is merely slower today
+    is no regression. Where short calls, the other kind of fixed work, drifted otherwise by more than 5 %, a kernel may
+    have drifted like either: what is beyond counts as an error.
 
     Returns
     -------
     pandas.DataFrame
-        workload, dtype, threads, kernel, status of both, median_s of both, ``ratio`` (time in ``b`` / time in ``a``, as
-        measured), ``speedup`` (time in ``a`` / time in ``b``, drift removed) with its 99 % interval,
-        ``drift_arithmetic`` and ``drift_calls`` (time of fixed work in ``b`` / in ``a``), verdict. Before them
-        ``machine``, where both hold runs of several: each is compared with its namesake.
+        workload (first ``all products`` of each kernel), dtype, threads, kernel, status and median_s of both, ``ratio``
+        (time in ``b`` / time in ``a``, as measured), ``speedup`` (time in ``a`` / time in ``b``, drift removed) with
+        its 90 % interval, ``drift_arithmetic`` and ``drift_calls`` (time of fixed work in ``b`` / in ``a``), verdict.
+        Before them ``machine``, where both hold runs of several: each is compared with its namesake.
 
     Raises
     ------
     UsageError
-        if one alone holds runs of several machines, or none is in both.
+        if the runs have no cell in common, or one alone holds runs of several machines.
     """
     import pandas as pd
 
@@ -65,93 +96,309 @@ def compare(a: Results, b: Results) -> pd.DataFrame:
         return pd.concat(compared, ignore_index=True)
 
     before, after = _cells(a), _cells(b)
-    rows = []
-    for key in (key for key in before if key in after):
-        one, other = before[key], after[key]
-        row: dict[str, Any] = dict(zip(_KEY, key, strict=True))
-        row["status_a"], row["status_b"] = one["row"]["status"], other["row"]["status"]
-        timed = all(cell["samples"] and cell.get("calibration_samples") for cell in (one, other))
-        if row["status_a"] == row["status_b"] == Status.OK and timed:
-            row |= _change(one, other)
-        elif row["status_a"] == Status.OK != row["status_b"]:
-            row["verdict"] = "broken"
-        rows.append(row)
-    names = [
-        *_KEY,
-        "status_a",
-        "status_b",
-        "median_a_s",
-        "median_b_s",
-        "ratio",
-        "speedup",
-        "speedup_ci_low",
-        "speedup_ci_high",
+    levels = _levels(before), _levels(after)
+    common = _in_common([a, b])
+    changes = {key: _change(levels[0][key], levels[1][key]) for key in common if all(key in each for each in levels)}
+    kernels = {kernel: _together([changes[key] for key in keys]) for kernel, keys in _by_kernel(changes).items()}
+    verdicts = {kernel: change.verdict(KERNEL_BAND, len(kernels)) for kernel, change in kernels.items()}
+    rows = [
+        _named((EVERY, *kernel))
+        | {"status_a": Status.OK, "status_b": Status.OK, "verdict": verdicts[kernel]}
+        | change.figures
+        for kernel, change in kernels.items()
     ]
-    return pd.DataFrame(rows, columns=[*names, *(f"drift_{kind}" for kind in KINDS), "verdict"])
+    for key in common:
+        cells = before[key]["row"], after[key]["row"]
+        row = _named(key) | {"status_a": cells[0]["status"], "status_b": cells[1]["status"]}
+        if change := changes.get(key):
+            verdict, whole = change.verdict(CELL_BAND, len(changes)), kernels[key[1:]]
+            # A change of the kernel is a change of each product that is nearer to it than to none.
+            follows = verdicts[key[1:]] in ("faster", "slower") and abs(change.size - whole.size) < abs(change.size)
+            row |= change.figures | {"median_a_s": cells[0]["median_s"], "median_b_s": cells[1]["median_s"]}
+            row["ratio"] = row["median_b_s"] / row["median_a_s"]
+            row["verdict"] = verdicts[key[1:]] if follows and verdict in ("same", "unclear") else verdict
+        elif row["status_a"] == Status.OK:
+            row["verdict"] = "unclear" if row["status_b"] == Status.OK else "broken"
+        rows.append(row)
+    names = ["status_a", "status_b", "median_a_s", "median_b_s", "ratio"]
+    return pd.DataFrame(rows, columns=[*_KEY, *names, *_Change.FIGURES, "verdict"])
+
+
+def history(runs: Sequence[Results]) -> pd.DataFrame:
+    """Follow each kernel, and each of its products, over ``runs`` of one machine, oldest first, and find its changes.
+
+    Returns
+    -------
+    pandas.DataFrame
+        a row per cell and run: workload (first ``all products`` of each kernel), dtype, threads, kernel, ``run``
+        (from 0), ``start``, status, median_s, ``relative`` (time, drift removed, over the median of the first segment),
+        ``segment`` (from 0; a new one begins where a change was found), ``level`` (the median of ``relative`` in the
+        segment), ``speedup`` (of the segment over the one before), verdict (on the same).
+
+    Raises
+    ------
+    UsageError
+        if the runs have no cell in common, or one is of several machines.
+    """
+    import pandas as pd
+
+    if several := [run for run in runs if isinstance(run, FleetResults)]:
+        raise _several_machines(several[0])
+    common = _in_common(runs)
+    cells = [_cells(run) for run in runs]
+    levels = [_levels(each) for each in cells]
+    series = {key: {i: each[key].size for i, each in enumerate(levels) if key in each} for key in common}
+    followed = {}
+    whole = _by_kernel(key for key in common if len(series[key]) == len(runs))
+    for kernel, keys in whole.items():
+        sizes = np.array([list(series[key].values()) for key in keys])
+        together = np.median(sizes - sizes.mean(axis=1, keepdims=True), axis=0)
+        followed[EVERY, *kernel] = _follow(dict(enumerate(together)), _KERNEL_RESTART / 2**0.5, len(whole))
+    for key in common:
+        errors = [each[key].error for each in levels if key in each] or [0.0]
+        noise = float(np.hypot(np.median(errors), _RESTART / 2**0.5))
+        followed[key] = _follow(series[key], noise, len(common))
+    rows = []
+    for key, found in followed.items():
+        for i, run in enumerate(runs):
+            cell = {"status": Status.OK} if key[0] == EVERY else cells[i][key]["row"]
+            row = _named(key) | {"run": i, "start": run.run["start"], "status": cell["status"]}
+            if i in found:
+                row |= {"median_s": cell.get("median_s")} | found[i]
+            elif cell["status"] == Status.OK:
+                row["verdict"] = "unclear"
+            elif min(found, default=i) < i:
+                row["verdict"] = "broken"
+            rows.append(row)
+    names = ["run", "start", "status", "median_s", "relative", "segment", "level", "speedup", "verdict"]
+    return pd.DataFrame(rows, columns=[*_KEY, *names]).astype({"segment": "Int64"})
+
+
+def ranks(runs: Sequence[Results]) -> pd.DataFrame:
+    """Rank the kernels on each product in each run, on whatever machines these were made; alike shares a rank.
+
+    Returns
+    -------
+    pandas.DataFrame
+        workload, dtype, threads, kernel, and for each run, from 1, ``median_s_1`` and ``rank_1`` (1: the fastest;
+        kernels within 2 % of the next faster one share its rank). Only cells that all runs have timed.
+
+    Raises
+    ------
+    UsageError
+        if the runs have no cell in common.
+    """
+    import pandas as pd
+
+    cells = [_cells(run) for run in runs]
+    timed = [key for key in _in_common(runs) if all(each[key]["row"]["status"] == Status.OK for each in cells)]
+    frame = pd.DataFrame([_named(key) for key in timed], columns=list(_KEY))
+    for i, each in enumerate(cells, start=1):
+        frame[f"median_s_{i}"] = [each[key]["row"]["median_s"] for key in timed]
+        ordered = frame.sort_values(f"median_s_{i}")
+        groups = ordered.groupby(list(_KEY[:3]))[f"median_s_{i}"]
+        place = groups.cumcount() + 1
+        tied = groups.pct_change() <= SAME
+        frame[f"rank_{i}"] = place.mask(tied).groupby([ordered[name] for name in _KEY[:3]]).ffill().astype(int)
+    return frame
+
+
+def _several_machines(results: FleetResults) -> UsageError:
+    one = results.path / next(iter(results.machines))
+    return UsageError(f"folder {results.path} holds runs of several machines: name one, such as {one}")
 
 
 def _machines(a: Results, b: Results) -> dict[str, tuple[Results, Results]]:
     """Pair the machines of two fleets; empty where both are runs of one."""
     both = [each for each in (a, b) if isinstance(each, FleetResults)]
     if len(both) == 1:
-        first = next(iter(both[0].machines))
-        raise UsageError(
-            f"folder {both[0].path} holds runs of several machines: name one, such as {both[0].path / first}"
-        )
+        raise _several_machines(both[0])
     if both and not (shared := [name for name in both[0].machines if name in both[1].machines]):
         raise UsageError(f"no machine is in both: {a.path} has {', '.join(both[0].machines)}")
     return {name: (both[0].machines[name], both[1].machines[name]) for name in shared} if both else {}
 
 
 def summary(comparison: pd.DataFrame) -> str:
-    """Count the verdicts of :func:`compare`: ``2 faster, 1 slower, 186 same``."""
-    found = comparison["verdict"].value_counts()
+    """Count the verdicts on products of :func:`compare`, or of :func:`history`'s newest run: ``2 faster, 186 same``."""
+    found = comparison["verdict"][comparison["workload"] != EVERY].value_counts()
     return ", ".join(f"{found[verdict]} {verdict}" for verdict in VERDICTS if verdict in found) or "nothing to compare"
 
 
-def _cells(results: Results) -> dict[tuple[Any, ...], dict[str, Any]]:
+@dataclass(frozen=True)
+class _Level:
+    """How long a kernel takes for a product, on a logarithmic scale, with what is known of its error."""
+
+    size: float
+    draws: Floats  # its error, from resampled rounds
+    drift: Floats  # of each kind of fixed work
+    rounds: list[Any]  # its fixed work: two cells that have the same are of the same rounds
+
+    @property
+    def error(self) -> float:
+        return float(self.draws.std())
+
+
+@dataclass(frozen=True)
+class _Change:
+    """From one run to the other, on a logarithmic scale; positive where it became slower."""
+
+    size: float
+    noise: float
+    drift: Floats
+    restarted: bool
+
+    FIGURES = ("speedup", "speedup_ci_low", "speedup_ci_high", *(f"drift_{kind}" for kind in KINDS))
+
+    @property
+    def error(self) -> float:
+        return float(np.hypot(self.noise, self.excess))
+
+    @property
+    def excess(self) -> float:
+        return max(0.0, abs(float(self.drift[1] - self.drift[0])) - _CALL_DRIFT)
+
+    @property
+    def figures(self) -> dict[str, float]:
+        reach = _ONE_SIDED * self.error
+        logarithms = [-self.size, -self.size - reach, -self.size + reach, *self.drift]
+        return {name: float(np.exp(each)) for name, each in zip(self.FIGURES, logarithms, strict=True)}
+
+    def verdict(self, band: float, comparisons: int) -> str:
+        """Return the verdict, where noise alone is to make a difference of none of so many in 99 of 100 tables."""
+        certain = float(stats.norm.isf(FALSE_ALARM / 2 / comparisons)) * self.error
+        if abs(self.size) > max(certain, np.log1p(SAME)):
+            return _direction(self.size)
+        return "same" if abs(self.size) + _ONE_SIDED * self.error <= np.log1p(band) else "unclear"
+
+
+def _direction(change: float) -> str:
+    return "slower" if change > 0 else "faster"
+
+
+def _named(key: Key) -> dict[str, Any]:
+    return dict(zip(_KEY, key, strict=True))
+
+
+def _cells(results: Results) -> Cells:
     entries = (entry for entry in results.journal if entry["table"] == "measurements")
     return {tuple(entry["row"][column] for column in _KEY): entry for entry in entries}
 
 
-def _change(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
-    work = range(len(KINDS))
-    by_kind = [_quotient(_calibrated(before, kind), _calibrated(after, kind)) for kind in work]
-    speedup = Interval(
-        float(stats.gmean([one.median for one in by_kind])),
-        min(one.low for one in by_kind),
-        max(one.high for one in by_kind),
-    )
-    fixed = [np.median(cell["calibration_samples"], axis=0) for cell in (before, after)]
-    return {
-        "median_a_s": before["row"]["median_s"],
-        "median_b_s": after["row"]["median_s"],
-        "ratio": after["row"]["median_s"] / before["row"]["median_s"],
-        "speedup": speedup.median,
-        "speedup_ci_low": speedup.low,
-        "speedup_ci_high": speedup.high,
-        **{f"drift_{kind}": float(drift) for kind, drift in zip(KINDS, fixed[1] / fixed[0], strict=True)},
-        "verdict": _verdict(speedup),
+def _in_common(runs: Sequence[Results]) -> list[Key]:
+    """Return the cells that every run has, in the newest's order."""
+    every = [_cells(run) for run in runs]
+    common = [key for key in every[-1] if all(key in each for each in every)]
+    if not common:
+        raise UsageError(f"the runs have no kernel and product in common: {'; '.join(map(_contents, runs))}")
+    return common
+
+
+def _contents(results: Results) -> str:
+    """Say on what a run has figures."""
+    if not (cells := _cells(results)):
+        return f"{results.path} has none"
+    columns = [dict.fromkeys(str(key[i]) for key in cells) for i in range(len(_KEY))]
+    said = [f"{', '.join(list(each)[:9])}{', …' * (len(each) > 9)}" for each in columns]
+    return f"{results.path} has {said[3]} on {said[0]} ({said[1]}, threads {said[2]})"
+
+
+def _by_kernel(keys: Iterable[Key]) -> dict[Key, list[Key]]:
+    """Gather cells by dtype, threads and kernel."""
+    found: dict[Key, list[Key]] = {}
+    for key in keys:
+        found.setdefault(key[1:], []).append(key)
+    return found
+
+
+def _faster_half(logarithms: Floats) -> Floats:
+    n = logarithms.shape[-1]
+    half: Floats = np.sort(logarithms)[..., : (n + 1) // 2].mean(axis=-1)
+    return half
+
+
+def _resampled(logarithms: Floats) -> Floats:
+    """Return how the faster half would differ in other rounds; of as many rounds, always the same are drawn."""
+    n = len(logarithms)
+    draws = _faster_half(logarithms[np.random.default_rng(0).integers(0, n, (_RESAMPLES, n))])
+    centred: Floats = (draws - draws.mean()) * np.sqrt(n / (n - 1))
+    return centred
+
+
+def _levels(cells: Cells) -> dict[Key, _Level]:
+    """Return the level of each cell that was timed in two rounds at least: of one alone, no error is known."""
+    timed = {
+        key: cell for key, cell in cells.items() if cell["row"]["status"] == Status.OK and len(cell["samples"]) > 1
     }
+    longest: dict[Key, list[Any]] = {}
+    for key, cell in timed.items():
+        longest[key[:3]] = max(longest.get(key[:3], []), cell.get("calibration_samples") or [], key=len)
+    fixed = {product: np.log(rounds).T for product, rounds in longest.items() if rounds}
+    drifts = {product: (_faster_half(work), _resampled(work[0])) for product, work in fixed.items()}
+    found = {}
+    for key, cell in timed.items():
+        if key[:3] in drifts:
+            samples, (drift, draws) = np.log(cell["samples"]), drifts[key[:3]]
+            size = float(_faster_half(samples) - drift[0])
+            found[key] = _Level(size, _resampled(samples) - draws, drift, cell["calibration_samples"])
+    return found
 
 
-def _calibrated(cell: dict[str, Any], kind: int) -> Interval:
-    return median_interval(np.asarray(cell["samples"]) / np.asarray(cell["calibration_samples"])[:, kind], _CONFIDENCE)
+def _change(before: _Level, after: _Level) -> _Change:
+    # The same rounds are drawn for both: of a run and a copy of it, only what was changed in the copy is left.
+    restarted = before.rounds != after.rounds
+    noise = np.hypot((after.draws - before.draws).std(), _RESTART * restarted)
+    return _Change(after.size - before.size, float(noise), after.drift - before.drift, restarted)
 
 
-def _quotient(numerator: Interval, denominator: Interval) -> Interval:
-    """Divide two independent medians; errors add in squares on the log scale (Fieller's, for small errors)."""
-    ratio = numerator.median / denominator.median
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ups = [np.log(numerator.high / numerator.median), np.log(denominator.median / denominator.low)]
-        downs = [np.log(numerator.median / numerator.low), np.log(denominator.high / denominator.median)]
-    up, down = (float(np.hypot(*np.nan_to_num(ends, nan=np.inf))) for ends in (ups, downs))
-    return Interval(ratio, ratio * float(np.exp(-down)), ratio * float(np.exp(up)))
+def _together(changes: list[_Change]) -> _Change:
+    """Return the median change of a kernel's products."""
+    sizes = [change.size for change in changes]
+    spread = max(stats.median_abs_deviation(sizes, scale="normal"), np.median([change.noise for change in changes]))
+    noise = np.sqrt(np.pi / 2 / len(changes)) * spread  # the standard error of a median
+    restarted = any(change.restarted for change in changes)
+    drift = np.median([change.drift for change in changes], axis=0)
+    return _Change(float(np.median(sizes)), float(np.hypot(noise, _KERNEL_RESTART * restarted)), drift, restarted)
 
 
-def _verdict(speedup: Interval) -> str:
-    if speedup.high < 1 - REGRESSION:
-        return "slower"
-    if speedup.low > 1 + REGRESSION:
-        return "faster"
-    return "same" if speedup.within(1 - REGRESSION, 1 + REGRESSION) else "unclear"
+def _follow(sizes: dict[int, float], noise: float, series: int) -> dict[int, dict[str, Any]]:
+    """Return for each run what :func:`history` says of a level that had such ``sizes`` on a logarithmic scale."""
+    numbers = dict(zip(sizes, _segments(np.array(list(sizes.values())), noise, series), strict=True))
+    middle = [np.median([sizes[i] for i in sizes if numbers[i] == n]) for n in sorted(set(numbers.values()))]
+    found = {}
+    for i, n in numbers.items():
+        change = float(middle[n] - middle[n - 1]) if n else 0.0
+        found[i] = {
+            "relative": np.exp(sizes[i] - middle[0]),
+            "segment": n,
+            "level": np.exp(middle[n] - middle[0]),
+            "speedup": np.exp(-change) if n else None,
+            "verdict": _direction(change) if abs(change) > np.log1p(SAME) else "same",
+        }
+    return found
+
+
+def _segments(values: Floats, noise: float, series: int) -> list[int]:
+    """Return for each of ``values`` (n,), in time order, the number of its segment; these meet in change points.
+
+    The segmentation with the least squared error (Killick, PELT, JASA 107, 2012), where every change point must pay for
+    itself: so much that noise alone makes one in 1 of 100 histories of so many ``series``. ``noise`` is the least that
+    the standard deviation may be; where values differ more from one to the next, it is taken from that, without the
+    largest difference, which may be a change: Student's distribution, with the least that is known beforehand counted
+    like as many runs again. What is far from its neighbours' median is drawn in.
+    """
+    n = len(values)
+    if n < 2 * _SHORTEST:
+        return [0] * n
+    try:
+        from ruptures import KernelCPD
+    except ImportError:
+        raise UsageError(
+            "more than two runs are compared with ruptures, which is missing: pip install ruptures"
+        ) from None
+    steps = np.sort(np.diff(values) ** 2)[:-1]
+    sigma = max(noise, float(np.sqrt(steps.mean() / 2)))
+    middle = ndimage.median_filter(values, 5, mode="mirror")
+    clipped = np.clip(values, middle - _OUTLIER * sigma, middle + _OUTLIER * sigma)
+    price = (stats.t.isf(FALSE_ALARM / 2 / n / series, 2 * (n - 1)) * sigma) ** 2
+    ends = KernelCPD(kernel="linear", min_size=_SHORTEST).fit(clipped[:, None]).predict(pen=price)
+    return [int(segment) for segment in np.searchsorted(ends, np.arange(n), side="right")]

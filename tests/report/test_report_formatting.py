@@ -43,6 +43,7 @@ def test_intervals_of_speedups_have_the_same_form_and_two_ends_that_differ() -> 
     assert factor_interval(1 / 40_000, 1 / 39_000) == "39,000–40,000× slower"
     assert factor_interval(0.98, 1.3) == "1.02× slower – 1.30× faster"
     assert factor_interval(0.13065, 0.13068) == "7.652–7.654× slower"
+    assert factor_interval(1.05, 1.05) == "1.05× faster"
     assert factor_interval(None, 1.3) == "–"
 
 

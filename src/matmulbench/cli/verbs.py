@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from datetime import datetime
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -417,36 +418,57 @@ def guard(
 
 @app.command()
 def compare(
-    before: Annotated[Path, typer.Argument(metavar="DIR_A", help="the earlier run's folder")],
-    after: Annotated[Path, typer.Argument(metavar="DIR_B", help="the later run's folder")],
+    folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="the runs' folders, oldest first")],
     only: Annotated[
         list[str] | None,
         typer.Option(help="show only what is faster, slower, broken, same or unclear; repeatable"),
     ] = None,
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="write a page with charts, too")] = None,
     format: Format = "table",
 ) -> None:
-    """Say what became faster or slower from one run to another; exit 1 on a regression.
+    """Say what became faster or slower from one run to another, or when in many; exit 1 on a regression.
+
+    Of runs on different processors it ranks the kernels.
 
     ```console
     $ matmulbench compare runs/monday runs/tuesday
     $ matmulbench compare runs/monday runs/tuesday --only slower --only broken
-    $ matmulbench compare runs/monday runs/tuesday --format csv
+    $ matmulbench compare runs/2026-* --html history.html
     ```
     """
-    from matmulbench.comparison import VERDICTS, differences, summary
-    from matmulbench.comparison import compare as compare_runs
-    from matmulbench.report.tables import comparison_table
+    from matmulbench import comparison
+    from matmulbench.report import write_comparison
+    from matmulbench.report.tables import comparison_table, history_table, ranking_table
     from matmulbench.results.folder import load_results
+    from matmulbench.results.schema import KEYS
 
-    for verdict in set(only or ()) - set(VERDICTS):
-        raise unknown("verdict", verdict, VERDICTS)
-    runs = load_results(before), load_results(after)
-    for difference in differences(*runs):
+    for verdict in set(only or ()) - set(comparison.VERDICTS):
+        raise unknown("verdict", verdict, comparison.VERDICTS)
+    if len(folders) < 2:
+        raise UsageError(f"compare takes two folders at least, the older first: {folders[0]} is one")
+    runs = [load_results(folder) for folder in folders]
+    differences = [line for pair in pairwise(runs) for line in comparison.differences(*pair)]
+    if not comparison.one_processor(runs):
+        if only:
+            raise UsageError("--only: of runs on different processors there are ranks, and no verdicts")
+        frame = shown = comparison.ranks(runs)
+        names = [str(run.path) for run in runs]
+        as_table = partial(ranking_table, title="Different processors: ranks on each", names=names)
+        regressed = False
+    else:
+        frame = comparison.compare(*runs) if len(runs) == 2 else comparison.history(runs)
+        newest = frame[frame["run"] == len(runs) - 1] if "run" in frame else frame
+        regressed = bool(newest["verdict"].isin(["slower", "broken"]).any())
+        table_of = history_table if "run" in frame else comparison_table
+        as_table = partial(table_of, title=comparison.summary(newest))
+        keys = [name for name in ("machine", *KEYS["measurements"]) if name in frame]
+        shown = frame.merge(newest.loc[newest["verdict"].isin(only), keys], on=keys) if only else frame
+    for difference in differences:
         log(f"warning: the runs differ in more than time: {difference}")
-    frame = compare_runs(*runs)
-    shown = frame[frame["verdict"].isin(only)] if only else frame
-    regressed = bool(frame["verdict"].isin(["slower", "broken"]).any())
-    _finish(shown, format, regressed, partial(comparison_table, title=summary(frame)))
+    if html:
+        write_comparison(html, runs, frame, as_table(shown), differences)
+        log(f"page: {html}")
+    _finish(shown, format, regressed, as_table)
 
 
 @app.command()

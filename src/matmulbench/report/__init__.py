@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from matmulbench.results.folder import FleetResults, load_results
+from matmulbench.errors import UsageError
+from matmulbench.results.folder import FleetResults, Results, load_results
 from matmulbench.results.front_ends import FrontEnd
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from matmulbench.report.table import Table
 
 
 def write_report(path: Path | str, front_ends: Sequence[FrontEnd] = ()) -> Path:
@@ -41,3 +48,22 @@ def write_fleet_report(results: FleetResults) -> Path:
     page = results.path / "report.html"
     page.write_text(render(results), encoding="utf-8")
     return page
+
+
+def write_comparison(
+    page: Path, runs: Sequence[Results], frame: pd.DataFrame, table: Table, warnings: Sequence[str] = ()
+) -> None:
+    """Write a page of what :mod:`matmulbench.comparison` found in ``runs``: its charts and ``table``.
+
+    Raises
+    ------
+    UsageError
+        if the page cannot be written.
+    """
+    from matmulbench.report.charts import comparison_charts
+    from matmulbench.report.page import render_comparison
+
+    try:
+        page.write_text(render_comparison(runs, comparison_charts(frame), table, warnings), encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"--html {page}: {error.strerror}") from None

@@ -77,6 +77,8 @@ def factor_interval(low: Any, high: Any) -> str:
     first, last = known(low), known(high)
     if first is None or last is None or first <= 0:
         return NOTHING
+    if first == last:
+        return factor(first)
     if first < 1 < last:
         return f"{factor(first)} – {factor(last)}"
     return f"{_span(first, last)}× faster" if first >= 1 else f"{_span(1 / last, 1 / first)}× slower"

@@ -65,6 +65,25 @@ def render(results: Results, charts: list[Chart], front_ends: Sequence[FrontEnd]
     )
 
 
+def render_comparison(runs: Sequence[Results], charts: Sequence[Chart], table: Table, warnings: Sequence[str]) -> str:
+    """Return the page of several runs as HTML; the table's title is its headline."""
+    return template("comparison.html").render(
+        title=table.title,
+        runs=runs,
+        warnings=warnings,
+        sections=[
+            Section(
+                "changes",
+                "What changed",
+                "",
+                charts[:1],
+                [table],
+                [("Every product", charts[1:], [])] if charts[1:] else [],
+            )
+        ],
+    )
+
+
 def _sections(results: Results, baseline: str, drawn: list[Chart], front_ends: Sequence[FrontEnd]) -> Iterator[Section]:
     def group(*prefixes: str) -> list[Chart]:
         return [chart for chart in drawn if chart.name.startswith(prefixes)]

@@ -12,6 +12,7 @@ from matmulbench.report.formatting import (
     NOTHING,
     factor,
     factor_interval,
+    known,
     number,
     percent,
     rate,
@@ -210,32 +211,70 @@ def training_table(training: pd.DataFrame, baseline: str = BASELINE) -> Table:
 
 def comparison_table(comparison: pd.DataFrame, title: str = "From one run to the other") -> Table:
     """Return the changes of :func:`matmulbench.comparison.compare`; the machine's own drift is out of the speedup."""
-    label = labels(comparison["kernel"])
-    rows = []
-    for row in comparison.to_dict("records"):
-        verdict, statuses = text(row["verdict"]), [row["status_a"], row["status_b"]]
-        failed = "" if statuses == [Status.OK, Status.OK] else ", then ".join(statuses)
-        rows.append(
-            row
-            | {"label": label[row["kernel"]], "setting": f"{row['dtype']}, {row['threads']}"}
-            | {"remark": ": ".join(filter(None, [verdict, failed])), "remark_tone": _CHANGE_TONE.get(verdict, "")}
-        )
     columns = [
-        words("machine", "machine"),
-        words("workload", "workload"),
-        words("dtype, threads", "setting", optional=2),
-        words("kernel", "label"),
         figure("before", seconds, "median_a_s"),
         figure("after", seconds, "median_b_s"),
         figure("after / before", number(".3f"), "ratio", optional=1),
         figure("drift removed", factor, "speedup"),
-        figure("99 % interval", factor_interval, "speedup_ci_low", "speedup_ci_high", optional=1),
+        figure("90 % interval", factor_interval, "speedup_ci_low", "speedup_ci_high", optional=1),
         figure("arithmetic drift", number(".3f"), "drift_arithmetic", optional=3),
         figure("call drift", number(".3f"), "drift_calls", optional=3),
-        words("verdict", "remark", "prose"),
     ]
-    note = "drift: what fixed work takes, after / before"
-    return Table(title, columns, rows, note, by=("workload",))
+    rows = [row | _remark(row["verdict"], row["status_a"], row["status_b"]) for row in comparison.to_dict("records")]
+    return _changes(title, columns, rows, "drift: what fixed work takes, after / before")
+
+
+def history_table(history: pd.DataFrame, title: str = "From run to run") -> Table:
+    """Return what :func:`matmulbench.comparison.history` found: the newest run, and the last change of each cell."""
+    rows = []
+    for _, cell in history.groupby(["workload", "dtype", "threads", "kernel"], sort=False):
+        newest = cell.iloc[-1]
+        begun = cell.loc[cell["segment"] == newest["segment"], "start"]
+        changed = known(newest["speedup"]) is not None
+        rows.append(
+            {**newest.to_dict(), "total": 1 / newest["level"], "since": begun.iloc[0][:16] if changed else ""}
+            | _remark(newest["verdict"], newest["status"])
+        )
+    columns = [
+        figure("newest", seconds, "median_s"),
+        figure("last change", factor, "speedup"),
+        words("since", "since"),
+        figure("since the first run", factor, "total", optional=1),
+    ]
+    return _changes(title, columns, rows, "changes: the machine's drift is removed")
+
+
+def ranking_table(ranking: pd.DataFrame, title: str, names: Sequence[str]) -> Table:
+    """Return the order of :func:`matmulbench.comparison.ranks`; ``names`` are those of the runs."""
+    first = ["workload", "dtype", "threads"]
+    places = ranking.groupby(first, sort=False).ngroup()
+    ordered = ranking.assign(place=places).sort_values(["place", "median_s_1"])
+    columns = [
+        column
+        for i, name in enumerate(names, start=1)
+        for column in (figure(f"rank on {name}", number(".0f"), f"rank_{i}"), figure("time", seconds, f"median_s_{i}"))
+    ]
+    return _changes(title, columns, ordered.to_dict("records"), "kernels within 2 % of the next faster share its rank")
+
+
+def _remark(verdict: object, *statuses: str) -> Row:
+    said = text(verdict)
+    failed = "" if set(statuses) == {Status.OK} else ", then ".join(statuses)
+    return {"remark": ": ".join(filter(None, [said, failed])), "remark_tone": _CHANGE_TONE.get(said, "")}
+
+
+def _changes(title: str, columns: Sequence[Column], rows: list[Row], note: str) -> Table:
+    """Return a table of several runs: a row per cell, with what each says of it between its name and its verdict."""
+    label = labels(row["kernel"] for row in rows)
+    for row in rows:
+        row |= {"label": label[row["kernel"]], "setting": f"{row['dtype']}, {row['threads']}"}
+    names = [
+        words("machine", "machine"),  # shown where runs are of several
+        words("workload", "workload"),
+        words("dtype, threads", "setting", optional=2),
+        words("kernel", "label"),
+    ]
+    return Table(title, [*names, *columns, words("verdict", "remark", "prose")], rows, note, by=("workload",))
 
 
 def audit_table(checks: pd.DataFrame) -> Table:

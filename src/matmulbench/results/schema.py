@@ -141,6 +141,7 @@ KEYS: dict[str, tuple[str, ...]] = {
     "measurements": ("workload", "dtype", "threads", "kernel"),
     "training": ("task", "kernel", "threads"),
 }
+EVERY = "all products"  # in place of a workload, where those of a kernel are taken together
 
 
 @dataclass(frozen=True)

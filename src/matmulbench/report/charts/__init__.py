@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from matplotlib import rc_context
 
-from matmulbench.report.charts import ladder, rates, training
+from matmulbench.report.charts import changes, ladder, rates, training
 from matmulbench.report.charts.style import RC, Chart
 from matmulbench.results.folder import Results
 
-__all__ = ["Chart", "save_charts"]
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Chart", "comparison_charts", "save_charts"]
+
+
+def comparison_charts(frame: pd.DataFrame) -> list[Chart]:
+    """Draw what :mod:`matmulbench.comparison` found in two runs, or in many."""
+    draw = changes.history_charts if "segment" in frame else changes.changes_chart
+    with rc_context(RC):
+        charts = list(draw(frame)) if "verdict" in frame else []
+        for chart in charts:
+            chart.svg  # noqa: B018 - drawn in this context, and kept
+    return charts
 
 
 def save_charts(results: Results, folder: Path) -> list[Chart]:

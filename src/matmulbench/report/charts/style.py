@@ -150,7 +150,13 @@ def _figure(
 
 
 def kernel_chart(
-    name: str, title: str, rows: list[str], panels: Sequence[float], columns: Sequence[list[str]] = (), top: float = 0.5
+    name: str,
+    title: str,
+    rows: list[str],
+    panels: Sequence[float],
+    columns: Sequence[list[str]] = (),
+    top: float = 0.5,
+    row_height: float = 0.27,
 ) -> tuple[Chart, list[Axes]]:
     """Return a chart with a row per kernel, the first on top: names, axes, and columns of text right of them.
 
@@ -158,7 +164,7 @@ def kernel_chart(
     """
     widths = [text_width(column) + 0.15 for column in columns]
     figure, axes = _figure(
-        title, panels, 0.65 + top + 0.27 * len(rows), text_width(rows) + 0.2, sum(widths) + 0.15, 0.3, top
+        title, panels, 0.65 + top + row_height * len(rows), text_width(rows) + 0.2, sum(widths) + 0.15, 0.3, top
     )
     for each in axes:
         each.set_ylim(len(rows) - 0.4, -0.6)
