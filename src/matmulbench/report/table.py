@@ -36,7 +36,7 @@ class Column:
 
     ``format`` takes what a row holds under ``keys``; the first is what the column sorts by, and its tone stands under
     that key with ``_tone``. Where a terminal is too narrow, the columns with the highest ``optional`` are left out
-    first; 0 always stays.
+    first; 0 always stays. Where a column says nothing in any row it is left out, unless it is ``expected``.
     """
 
     title: str
@@ -45,6 +45,7 @@ class Column:
     kind: Literal["figure", "name", "prose"] = "name"
     optional: int = 0
     tone: str = ""
+    expected: bool = False
 
     def cell(self, row: Row) -> Cell:
         """Return the column's cell in ``row``."""
@@ -59,9 +60,16 @@ def words(title: str, key: str, kind: Literal["name", "prose"] = "name", optiona
     return Column(title, (key,), text, kind, optional)
 
 
-def figure(title: str, format: Callable[..., str], *keys: str, optional: int = 0, tone: str = "") -> Column:
+def figure(
+    title: str,
+    format: Callable[..., str],
+    *keys: str,
+    optional: int = 0,
+    tone: str = "",
+    expected: bool = False,
+) -> Column:
     """Return a column of figures."""
-    return Column(title, keys, format, "figure", optional, tone)
+    return Column(title, keys, format, "figure", optional, tone, expected)
 
 
 @dataclass
@@ -81,7 +89,9 @@ class Table:
     def __post_init__(self) -> None:
         """Leave out the columns that say nothing in any row."""
         telling = [
-            column for column in self.columns if any(column.cell(row).text not in ("", NOTHING) for row in self.records)
+            column
+            for column in self.columns
+            if column.expected or any(column.cell(row).text not in ("", NOTHING) for row in self.records)
         ]
         self.columns = telling if self.records else self.columns
 
