@@ -129,7 +129,7 @@ def test_functions_are_verified_measured_and_trained_under_their_names() -> None
     rows = matmulbench.verify([product, wrong], "float32", "quick").set_index("kernel")
     assert rows.loc["product", "status"] == "ok", rows.loc["product", "finding"]
     assert rows.loc["wrong", "status"] == "failed-verification"
-    assert "check(wrong)" in rows.loc["wrong", "finding"]
+    assert "verify(wrong, case='1x1x1')" in rows.loc["wrong", "finding"]
     measured = matmulbench.measure(product, (8, 8, 8), budget_s=0.2).set_index("kernel")
     assert measured.loc["product", "status"] == "ok"
     assert measured.loc["torch", "verdict"] == "baseline"

@@ -488,7 +488,8 @@ def verify(
     progress
         is called with what comes next.
     case
-        one case to judge by alone, as findings name it: ``2x2x1:TN``. It says its dtype itself.
+        one case to judge by alone, as findings name it: ``2x2x1:TN``. It says its dtype itself; columns ``a``, ``b``,
+        ``expected`` and ``got`` show, as texts, what was multiplied and what came of it.
     import_timeout_s
         seconds that the import of a kernel may take.
 
@@ -496,8 +497,7 @@ def verify(
     -------
     pandas.DataFrame
         a row per kernel and dtype: ``kernel``, ``dtype``, ``status``, ``verdict``, ``residual`` (units of
-        ``k·u·(|A||B|)``), ``cases``, ``finding``; see :class:`~matmulbench.results.schema.VerificationRow`. With a
-        ``case`` also, as texts, the operands ``a`` and ``b``, the product ``expected`` and what was ``got``.
+        ``k·u·(|A||B|)``), ``cases``, ``finding``; see :class:`~matmulbench.results.schema.VerificationRow`.
 
     Raises
     ------

@@ -56,7 +56,7 @@ class Run:
 
     preset: str
     job: Job
-    asked: tuple[Workload, ...]
+    asked: tuple[Workload, ...] = ()
     model: str | None = None
 
     @property

@@ -28,7 +28,7 @@ def planned(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Ru
     class CaughtError(Exception):
         pass
 
-    def execute(run: Run, *_: object) -> None:
+    def execute(run: Run, *_: object, **__: object) -> None:
         raise CaughtError(run)
 
     def run(*arguments: str) -> Run:
