@@ -29,9 +29,9 @@ REFERENCE = ROOT / "results" / "reference"
 GENERATED = DOCS / "reference" / "commands.md"
 BUDGET_S = "0.3"
 
-# What differs from one machine and one day to another, and the rules of tables.
+# What differs from one machine and one day to another, names of machines among it, and the rules of tables.
 _FIGURE = re.compile(
-    r"[≈<-]?[\d.,]+(e[+-]?\d+)?([–-][\d.,]+)?[×%]?|[nµm]?s|[%≈×–]|─+|faster|slower|unclear|as|fast|same|…"
+    r"[\w-]+-cores-[0-9a-f]{6}\S*|[0-9a-f]{8}:|[≈<-]?[\d.,]+(e[+-]?\d+)?([–-][\d.,]+)?[×%]?|[nµm]?s|[%≈×–]|─+|faster|slower|unclear|as|fast|same|…"
 )
 _BLOCK = re.compile(
     r"(?P<notes>(?:<!--(?:(?!-->).)*-->\n)*)"
