@@ -333,3 +333,21 @@ def needs_closure():
 def made_optimizer():
     model = net()
     return model, nn.CrossEntropyLoss(), batches(), torch.optim.SGD(model.parameters(), 0.1)
+
+
+class _FrozenEncoder(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.encoder = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x):
+        self.encoder.eval()
+        with torch.no_grad():
+            features = self.encoder(x)
+        return self.head(features.mean(1))
+
+
+def frozen_encoder():
+    torch.manual_seed(0)
+    return _FrozenEncoder(), nn.functional.cross_entropy, [(torch.randn(4, 5, 8), torch.randint(0, 3, (4,)))]

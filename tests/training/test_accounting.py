@@ -140,6 +140,15 @@ def test_without_a_working_baseline_there_is_no_speedup(host):
     assert row.measured_speedup is row.predicted_speedup is None
 
 
+def test_beside_a_baseline_that_is_too_slow_speedups_are_predicted(host):
+    found = account(host, "numpy", "triple-loop", baseline="triple-loop", budget=1.0)
+    row, _ = found["numpy"]
+    assert row.status == found["triple-loop"][0].status == "ok"
+    assert row.predicted_speedup > 10
+    assert row.measured_speedup is None
+    assert "no measured speedup: the step of triple-loop is predicted" in row.reason
+
+
 def test_a_crash_costs_one_row(host):
     spec = f"{SPOILT}:dies"
     rows = account(host, spec, "numpy")

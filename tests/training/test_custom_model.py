@@ -86,6 +86,7 @@ def test_the_articles_model_is_an_example():
         ("stateful", "it keeps a state besides its parameters"),
         ("mixed", "left to torch: bfloat16 on cpu, autocast?"),
         ("convolutional", "left to torch: convolution is one operator"),
+        ("frozen_encoder", "not told from the rest of a step: the encoder's fast path is one operator"),
     ],
 )
 def test_what_a_reader_should_know_is_said(factory, note):

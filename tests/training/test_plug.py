@@ -279,3 +279,9 @@ def test_a_model_that_cannot_be_copied_is_said():
     model.lock = threading.Lock()
     with pytest.raises(UsageError, match="the model cannot be copied: TypeError: cannot pickle"):
         plug(model, torch.matmul)
+
+
+def test_layers_whose_products_stay_torchs_are_named():
+    model = nn.ModuleList([nn.Linear(4, 4), nn.LSTM(4, 4), nn.MultiheadAttention(4, 2)])
+    with pytest.warns(InputWarning, match=r"^products of LSTM, MultiheadAttention do not run the kernel; replaced\(\)"):
+        plug(model, "torch")

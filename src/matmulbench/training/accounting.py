@@ -349,7 +349,7 @@ def train_kernels(
             _predicted_row(one, shares[one.name]) if one in slow else _row(one, base, analyses, len(everyone))
             for one in candidates
         ]
-        _predict_speedups(rows, baseline if base else None)
+        _predict_speedups(rows, baseline)
         return rows
     finally:
         for one in candidates:
@@ -459,12 +459,17 @@ def _describe(row: TrainingRow, extra: dict[str, Any], course: Course, seconds: 
 
 def _predict_speedups(results: list[Result], baseline: str | None) -> None:
     """Predict each speedup from the products' times (Amdahl's law) and set it beside the measured one."""
-    base = next((extra for row, extra in results if row.kernel == baseline), {})
+    base_row, base = next(((row, extra) for row, extra in results if row.kernel == baseline), (None, {}))
+    unpaired = None
+    if base_row is None or base_row.status != Status.OK:
+        unpaired, base = "no speedup: the baseline failed", {}
+    elif base_row.extrapolated and not base_row.step_ci_low_s:
+        unpaired = f"no measured speedup: the step of {baseline} is predicted"
     for row, extra in results:
         if row.status != Status.OK:
             continue
-        if baseline is None and row.measured_speedup is None:
-            row.reason = "; ".join(filter(None, [row.reason, "no speedup: the baseline failed"]))
+        if unpaired and row is not base_row:
+            row.reason = "; ".join(filter(None, [row.reason, unpaired]))
         if "non_matmul_s" not in base or "non_matmul_s" not in extra:
             continue
         row.predicted_speedup = (base["non_matmul_s"] + _sum(base)) / (base["non_matmul_s"] + _sum(extra))

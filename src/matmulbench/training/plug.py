@@ -8,6 +8,7 @@ from typing import Any, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from torch.overrides import TorchFunctionMode
@@ -140,14 +141,21 @@ def _can_be_plugged(module: nn.Module) -> bool:
     return inherited and not isinstance(module, NonDynamicallyQuantizableLinear)
 
 
+def _is_left_out(module: nn.Module) -> bool:
+    """Tell whether a layer has products that do not become the kernel's."""
+    if isinstance(module, nn.Linear):
+        return not _can_be_plugged(module) and not isinstance(module, NonDynamicallyQuantizableLinear)
+    return isinstance(module, (nn.MultiheadAttention, nn.RNNBase, nn.RNNCellBase, _ConvNd, nn.Bilinear))
+
+
 def plug(model: nn.Module, kernel: str | Kernel) -> nn.Module:
     """Return a copy of ``model`` in which every ``nn.Linear`` runs ``kernel``, forward and backward.
 
     The copy has parameters of its own; those that layers share stay shared, and those that are frozen stay frozen.
     Its ``state_dict`` has the keys and values of the model's. Lazy and parametrised linear layers take part.
     Subclasses of ``nn.Linear`` with a ``forward`` of their own are left alone, and so are products that are no
-    ``nn.Linear`` (attention's, convolutions); if nothing else is left, an ``InputWarning`` says so.
-    :func:`matmulbench.replaced` reaches every product.
+    ``nn.Linear`` (attention's, recurrent layers', convolutions); an ``InputWarning`` names such layers, or says that
+    there is nothing to plug. :func:`matmulbench.replaced` reaches every product.
 
     Parameters
     ----------
@@ -175,10 +183,14 @@ def plug(model: nn.Module, kernel: str | Kernel) -> nn.Module:
         if not isinstance(module, PluggedLinear):
             module.__class__ = _plugged(type(module))  # type: ignore[arg-type]  # all else stays: hooks, names, sharing
         module.use(function, spec)  # type: ignore[operator]  # nn.Module's attributes are untyped
+    left = sorted({type(module).__name__ for module in plugged.modules() if _is_left_out(module)})
     if not layers:
         text = (
             f"no layer of {type(model).__name__} is an nn.Linear: none runs the kernel; replaced() reaches all products"
         )
+        warnings.warn(text, InputWarning, stacklevel=2)
+    elif left:
+        text = f"products of {', '.join(left)} do not run the kernel; replaced() reaches all but convolutions"
         warnings.warn(text, InputWarning, stacklevel=2)
     for module in plugged.modules():
         for kind, (switch, off) in _FAST_PATHS.items():

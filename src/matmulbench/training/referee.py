@@ -10,7 +10,7 @@ import torch
 from matmulbench.errors import UsageError
 from matmulbench.training.custom_model import CustomModel, load_training
 from matmulbench.training.envelope import rounding_envelope
-from matmulbench.training.trace import Tracer
+from matmulbench.training.trace import FAST_PATH, Tracer
 from matmulbench.training.trainers import TimedKernel, TrainingProblem
 from matmulbench.training.worker import read_parameters
 from matmulbench.workload import DTYPES
@@ -60,9 +60,9 @@ def _left_to_torch(problem: CustomModel) -> str | None:
             reason += ", autocast?"
         if reason:
             shares[reason] = shares.get(reason, 0.0) + seconds / step_s
-    if not shares:
-        return None
-    return f"left to torch: {', '.join(f'{reason} ({share:.0%} of a step)' for reason, share in shares.items())}"
+    said = [f"{reason} ({share:.0%} of a step)" for reason, share in shares.items() if reason != FAST_PATH]
+    unseen = [f"not told from the rest of a step: {FAST_PATH} ({shares[FAST_PATH]:.0%})"] if FAST_PATH in shares else []
+    return "; ".join([*([f"left to torch: {', '.join(said)}"] if said else []), *unseen]) or None
 
 
 def _time_non_matmul(problem: TrainingProblem) -> float:

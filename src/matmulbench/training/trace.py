@@ -32,13 +32,14 @@ OUTSIDE = "outside the model"  # the module of what loss and optimiser ask for
 COLUMNS = ("shape", "layout", "dtype", "operator", "module", "count", "flop", "time_s", "share", "reason")
 PRODUCTS = ("mm", "addmm", "bmm", "baddbmm")
 
+FAST_PATH = "the encoder's fast path is one operator"  # inside which a kernel does the products, unseen
 # Other operators that multiply matrices, and why no kernel can do that for them.
 _REASONS = {
     r"\w*mm_?|_trilinear": f"kernels do {', '.join(PRODUCTS)}",
     r"addmv_?|mv|dot|vdot": "a matrix times a vector",
     r"\w*convolution\w*|conv_tbc\w*": "convolution is one operator",
     r"_transformer_encoder_layer_fwd|_native_multi_head_attention": (
-        "the encoder's fast path is one operator; torch.backends.mha.set_fastpath_enabled(False) makes products of it"
+        f"{FAST_PATH}; torch.backends.mha.set_fastpath_enabled(False) makes products of it"
     ),
     r"\w+_attention\w*": (
         "fused attention is one operator; torch.nn.attention.sdpa_kernel(SDPBackend.MATH) makes products of it"
