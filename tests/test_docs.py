@@ -31,7 +31,7 @@ BUDGET_S = "0.3"
 
 # What differs from one machine and one day to another, names of machines among it, and the rules of tables.
 _FIGURE = re.compile(
-    r"[\w-]+-cores-[0-9a-f]{6}\S*|[0-9a-f]{8}:|[≈<-]?[\d.,]+(e[+-]?\d+)?([–-][\d.,]+)?[×%]?|[nµm]?s|[%≈×–]|─+|faster|slower|unclear|as|fast|same|…"
+    r"[\w-]+-cores-[0-9a-f]{6}\S*|[0-9a-f]{8}:|[≈<-]?[\d.,]+(e[+-]?\d+)?([–-][\d.,]+)?[×%]?|[nµm]?s|[%≈×–]|─+|(faster|slower|unclear|same),?|as|fast|…"
 )
 _BLOCK = re.compile(
     r"(?P<notes>(?:<!--(?:(?!-->).)*-->\n)*)"

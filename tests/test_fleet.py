@@ -633,4 +633,4 @@ def test_ten_thousand_cells_over_a_hundred_hosts_of_which_ten_end(tmp_path: Path
     print(f"{took:.0f} s, client {before / 2**20:.0f} -> {after / 2**20:.0f} MiB")
     assert len(re.findall(r"^ended \d+$", (tmp_path / "crowd.log").read_text(), re.MULTILINE)) == 10
     assert len({entry["host"] for entry in several.journal}) >= 90
-    assert after < 500 * 2**20
+    assert after - before < 350 * 2**20  # alone it has 140 MiB to begin with; in a process of many tests, much more
