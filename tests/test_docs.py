@@ -6,8 +6,8 @@ word and in that order, figures aside. Comments before a block say what a reader
 
 - ``<!-- prints: … -->``: text that must appear in what the block prints; ``…`` in it stands for anything.
 - ``<!-- exit status 1 -->``: the block's last command ends so (``0 or 1``: as the machine's noise will have it).
-- ``<!-- tested as: … -->``: the same with less to do; ``$REFERENCE`` is the folder of the committed run, which stands
-  in for a run of minutes.
+- ``<!-- tested as: … -->``: the same with less to do, and so with less to print than is shown; ``$REFERENCE`` is the
+  folder of the committed run, which stands in for a run of minutes.
 - ``<!-- at the root of the repository -->``.
 - ``<!-- file: my.py -->``: the name of a file, where a caption would not be understood.
 
@@ -59,6 +59,8 @@ class Block:
 
     @property
     def shown(self) -> list[str]:
+        if "<!-- tested as:" in self.notes:
+            return []
         return without_figures("\n".join(line for line in self.text.splitlines() if not line.startswith("$ ")))
 
     @property
