@@ -217,6 +217,14 @@ def test_what_a_kernel_disowns_is_ended_while_the_kernel_lives(host: Host, misde
         one.close()
 
 
+def test_who_was_stopped_goes_on_when_a_child_is_closed(host: Host, misdeeds: ModuleType) -> None:
+    stopped, other = host.fork(), host.fork()
+    os.kill(stopped.pid, signal.SIGSTOP)
+    other.close()
+    assert stopped.call(misdeeds.Do_root(), silence_limit=2.0).value == 3
+    stopped.close()
+
+
 def test_a_host_that_is_killed_is_nobodys_fault_and_is_tried_again(misdeeds: ModuleType) -> None:
     with Host(threads=1) as host:
         child = host.fork(misdeeds.Do_root)

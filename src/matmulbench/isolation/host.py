@@ -164,6 +164,12 @@ class Host:
         if self.pid:
             end_children(self.pid, spare=self._forked)
 
+    def resume_children(self) -> None:
+        """Let all children go on that a kernel may have stopped."""
+        for pid in self._forked - self._ended.keys():
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGCONT)
+
     def take_notice(self, pid: int) -> int | None:
         """Read what the host reports; return the wait status of ``pid`` if it has ended.
 
@@ -285,6 +291,7 @@ class Child:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(self.pid, signal.SIGKILL)
         self._pipe.close()
+        self.host.resume_children()
 
     def _wait_for_end(self) -> Outcome:
         """Return how a child ended whose pipe is closed."""
