@@ -216,12 +216,12 @@ class Child:
         *,
         silence_limit: float,
         on_progress: Progress = lambda progress: None,
-        on_ready: Callable[[], None] = lambda: None,
+        on_ready: Callable[[], bytes] = lambda: b"go",
         descriptors: Sequence[int] = (),
     ) -> Outcome:
         """Carry out ``request`` in this child and wait for its answer.
 
-        ``on_ready`` is called when the child waits for the word to go on, which it is then given.
+        ``on_ready`` is called when the child waits for the word to go on, and returns it.
 
         ``silence_limit`` is how many seconds may pass without a sign of life from the child; then it is killed. The
         host's ``import_s`` comes before the first one, where ``request`` imports what a user wrote.
@@ -264,8 +264,7 @@ class Child:
                 if kind == "answer":
                     return Outcome(Status(content["status"]), content.get("value"), content.get("reason"))
                 if kind == "ready":
-                    on_ready()
-                    self._pipe.send_bytes(b"go")
+                    self._pipe.send_bytes(on_ready())
                 else:
                     limit, late = silence_limit, f"no sign of life for {silence_limit:g} s"
                     on_progress(content)

@@ -160,7 +160,7 @@ class LearnCost(Request):
 
 @dataclass(frozen=True)
 class RunBlock(Request):
-    """Lay out operands, warm up, wait for the word, and run a block; returns the clock before and after, and more."""
+    """Warm up, wait for the windows of a block and for the word, and run it; returns the clock, and more."""
 
     target = "matmulbench.measurement.worker:run_block"
     problem: Workload
@@ -168,7 +168,6 @@ class RunBlock(Request):
     right: list[int]
     seen: bool
     cold: bool
-    warm: int
 
 
 @dataclass(frozen=True)

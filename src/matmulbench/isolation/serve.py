@@ -31,11 +31,15 @@ def send(progress: Any) -> None:
         _to_parent.send_bytes(json.dumps(["progress", progress]).encode())
 
 
-def wait_for_go() -> None:
-    """Tell the parent that all is laid out, and wait for its word; the time from there on is seen from outside, too."""
-    if _to_parent:
-        _to_parent.send_bytes(b'["ready", null]')
-        _to_parent.recv_bytes()
+def wait_for_go() -> bytes:
+    """Tell the parent that all is laid out, and wait for its word, which is returned.
+
+    The time from the last word on is seen from outside, too.
+    """
+    if not _to_parent:
+        return b""
+    _to_parent.send_bytes(b'["ready", null]')
+    return _to_parent.recv_bytes()
 
 
 def serve(descriptor: int) -> None:

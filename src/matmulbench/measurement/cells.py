@@ -258,16 +258,17 @@ class KernelCandidate(Candidate):
         warm = min(_WARM_CALLS, self.calls, int(_WARM_S / max(self.call_s, 1e-9)))
         warm = max(warm, int(seen))
         windows = [self._walk(self.calls + warm) for _ in "ab"]
-        request = RunBlock(problem, windows[0], windows[1], seen, self.cold, warm)
-        seconds, (made, setup_s) = self.seal.turn(self._child, request)
+        left, right = (walk[warm:] for walk in windows)
+        request = RunBlock(problem, windows[0][:warm], windows[1][: max(1, warm)], seen, self.cold)
+        task = np.array([left, right], np.uint32).tobytes()
+        seconds, (made, setup_s) = self.seal.turn(self._child, request, task=task)
         if setup_s is not None:
             self.setups_s.append(setup_s)
-            windows[1] = [windows[1][0]] * len(windows[1])
+            right = [windows[1][0]] * len(right)
         if made != self.calls:
             raise _refused(f"results missing: {self.calls} calls were asked for, {made:.0f} results made")
         done = perf_counter()
         self.turns_s += done - began
-        left, right = (walk[warm:] for walk in windows)
         self.last_block = None if seen else (self.referee.round, problem, left, right)
         if check:
             self._check_results(problem, left, right)

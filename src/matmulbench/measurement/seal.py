@@ -56,7 +56,7 @@ def ask(
     request: Request,
     silence_limit: float = SILENCE_S,
     descriptors: tuple[int, ...] = (),
-    on_ready: Callable[[], None] = lambda: None,
+    on_ready: Callable[[], bytes] = lambda: b"go",
 ) -> Any:
     """Carry out a request and return its answer; see :meth:`~matmulbench.isolation.Child.call`.
 
@@ -99,8 +99,12 @@ class Seal:
     def __post_init__(self) -> None:
         self.peers.append(self)
 
-    def turn(self, child: Child, request: Request, silence_limit: float = SILENCE_S) -> tuple[float, Any]:
+    def turn(
+        self, child: Child, request: Request, silence_limit: float = SILENCE_S, task: bytes | None = None
+    ) -> tuple[float, Any]:
         """Let ``child`` carry out a request that it times itself; return its seconds and the rest of its answer.
+
+        ``task`` is what it must not know before it has warmed up: it waits for that word first, then for the one to go.
 
         Raises
         ------
@@ -109,12 +113,16 @@ class Seal:
         """
         before = used_before = delayed_before = math.nan
 
-        def note() -> None:
-            nonlocal before, used_before, delayed_before
+        def note() -> bytes:
+            nonlocal before, used_before, delayed_before, task
+            if task is not None:
+                word, task = task, None
+                return word
             if self._pid != child.pid:  # what its descendants have used so far, to compile, is not held against it
                 self._pid, self._has_descendants = child.pid, descendants_s(child.pid) > 0
             used_before, delayed_before = self._used_s(child), _delay_s(child)
             before = perf_counter()
+            return b"go"
 
         start, end, own_s, *rest = ask(child, request, silence_limit, on_ready=note)
         after = perf_counter()

@@ -13,6 +13,7 @@ from math import inf
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from matmulbench import isolation
@@ -78,30 +79,33 @@ def learn_cost_here(limit_s: float | None) -> dict[str, Any]:
     return asdict(learn_cost(kernel if bench.setup else bench.kernel, bench.operands.workload, limit, operands))
 
 
-def run_block(
-    problem: Workload, left: list[int], right: list[int], seen: bool, cold: bool, warm: int
-) -> list[float | None]:
-    """Make a block of calls on operands in windows, the first ``warm`` of them untimed.
+def run_block(problem: Workload, left: list[int], right: list[int], seen: bool, cold: bool) -> list[float | None]:
+    """Warm up on operands in the windows ``left`` and ``right``, then make a block of calls on others.
 
+    In which windows these are is told after the last call that is not timed: a kernel that knew them would work ahead.
     Returns what :meth:`Stopwatch.stop` does, how many results there are, and the seconds that ``setup`` took, if the
-    kernel has one: it prepares one b for all calls of the block.
+    kernel has one: it prepares one b, the first of ``right``, for all calls.
     """
     bench = _benches[0]
     kernel = bench.kernel
     bench.results.clear()
     bench.problem = problem
     lefts, rights = bench.operands.pairs(problem, [left, right], seen)
-    setup_s = None
+    setup_s, prepared = None, torch.empty(0)
     if bench.setup:
         start = perf_counter()
         prepared = bench.setup(rights[0])
         setup_s = perf_counter() - start
+        rights = [prepared] * len(rights)
+    deque(map(kernel, lefts, rights), maxlen=0)
+    gc.collect(1)  # what is older was there before
+    windows = np.frombuffer(isolation.wait_for_go(), np.uint32).reshape(2, -1).tolist()
+    lefts, rights = bench.operands.pairs(problem, windows, seen)
+    if bench.setup:
         rights = [prepared] * len(lefts)
-    deque(map(kernel, lefts[:warm], rights[:warm]), maxlen=0)
-    del lefts[:warm], rights[:warm]
     if cold:
         evict([lefts, rights])
-    wait_for_turn()
+    isolation.wait_for_go()
     stopwatch = Stopwatch()
     bench.results = deque(map(kernel, lefts, rights))  # every call from one place; all results are kept
     return [*stopwatch.stop(), len(bench.results), setup_s]
