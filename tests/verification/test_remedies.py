@@ -11,6 +11,7 @@ from matmulbench.verification import verify_kernel
 
 SOURCE = """
 import inspect
+import numba
 import numpy as np
 import torch
 def nothing(a, b): c = a @ b
@@ -53,6 +54,14 @@ def damages(a, b):
     a *= 2
     return c
 def noisy(a, b): raise RuntimeError("\\x1b[31mred \\ud800" + "x" * 10**6)
+def product(a, b): return a @ b
+product.operands = "numpy"
+fast = numba.njit(fastmath=True)(product)
+fast.operands = "numpy"
+def calls_fast(a, b): return fast(a, b)
+calls_fast.operands = "numpy"
+quick = numba.njit(fastmath={"contract", "reassoc", "arcp", "nsz"})(product)
+quick.operands = "numpy"
 a_number = 3
 """
 
@@ -94,6 +103,9 @@ def mine(tmp_path_factory: pytest.TempPathFactory) -> str:
         ("optional", "ok", ""),
         ("into", "error", "takes (a, b, c), expected (a, b), and c returned: missing a required argument: 'c'"),
         ("alone", "error", "takes (a), expected (a, b), and c returned: too many positional arguments"),
+        ("fast", "failed-verification", "IEEE: product is compiled with numba's fastmath: that there is"),
+        ("calls_fast", "failed-verification", 'as quick: fastmath={"contract", "reassoc", "arcp", "nsz"}'),
+        ("quick", "ok", ""),
         ("misdeclared", "error", "operands 'nunpy' is unknown: did you mean numpy?"),
         ("a_number", "error", "'a_number' is no function, its type is int"),
         ("multiply", "error", "no function 'multiply'; it has: nothing, array"),

@@ -7,7 +7,9 @@ that is allowed once the rounding has shown it to be one, but it may lose none.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,10 @@ from matmulbench.verification.kernel import KernelUnderTest
 _SHAPES = ((1, 1, 1), (2, 3, 2), (3, 4, 5), (9, 10, 11), (17, 18, 19), (33, 34, 35))
 _AT_LEAST = 2 * 3  # shapes and positions that no kernel is spared
 _LARGE = 1e30
+_FAST_MATH = (
+    "that there is neither NaN nor Inf is taken for granted, and what comes of them is left to chance; say what it may "
+    'do instead, as quick: fastmath={"contract", "reassoc", "arcp", "nsz"}'
+)
 Special = tuple[str, Array, Array]
 
 
@@ -60,8 +66,10 @@ def check_ieee(kernel: KernelUnderTest, seconds: float) -> None:
     Raises
     ------
     WrongError
-        if one does not come out as a sum of products has it.
+        if one does not come out as a sum of products has it, or does so by luck.
     """
+    if name := _assumes_finite(kernel.kernel):
+        raise kernel.wrong(f"{name} is compiled with numba's fastmath", _FAST_MATH)
     end = kernel.pace.clock() + seconds
     rng = np.random.default_rng(5)
     tried = 0
@@ -77,6 +85,22 @@ def check_ieee(kernel: KernelUnderTest, seconds: float) -> None:
                 where = f"{name}, {m}x{k}x{n} {kernel.dtype}, at i, p, j = {position}"
                 for layout in ("NN", "TT")[: 2 if m * k * n > 1000 else 1]:
                     _check(kernel, left, right, layout, where)
+
+
+def _assumes_finite(kernel: Any) -> str | None:
+    """Return the name of the function, the kernel or one that it names, that LLVM may compile as if all were finite."""
+    functions = [kernel]
+    while wrapped := getattr(functions[-1], "__wrapped__", None):
+        functions.append(wrapped)
+    with suppress(TypeError, ValueError):  # it is not written in Python
+        variables = inspect.getclosurevars(functions[-1])
+        functions += [*variables.nonlocals.values(), *variables.globals.values()]
+    for function in functions:
+        options = getattr(function, "targetoptions", None)
+        fast = options.get("fastmath") if isinstance(options, dict) else None
+        if fast is True or {"fast", "nnan", "ninf"} & set(fast or ()):
+            return str(function.__name__)
+    return None
 
 
 def _check(kernel: KernelUnderTest, a: Array, b: Array, layout: str, where: str) -> None:
