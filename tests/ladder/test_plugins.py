@@ -1,6 +1,8 @@
 """Kernels are found by name, by module and by file; what cannot be found is named with what would be right."""
 
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -132,6 +134,22 @@ def test_a_file_that_has_a_librarys_name_takes_it_from_nobody(tmp_path: Path) ->
     assert str(tmp_path) not in numba.__file__
 
 
+def test_a_file_beside_the_kernel_hides_no_library_that_the_suite_needs(tmp_path: Path) -> None:
+    for name in ("numba", "scipy", "psutil", "build"):
+        write(tmp_path / f"{name}.py", "def njit(function): return 'mine'\n")
+    path = write(
+        tmp_path / "beside_numba.py", "from numba import njit\n@njit\ndef matmul(a, b): return a\nimport build\n"
+    )
+    child = f"""
+from matmulbench.ladder.plugins import load_kernel
+kernel = load_kernel({path + ":matmul"!r})
+import scipy.linalg, sys
+print(type(kernel).__name__, sys.modules["build"].njit(0))
+"""
+    done = subprocess.run([sys.executable, "-P", "-c", child], capture_output=True, text=True, check=False)
+    assert done.stdout == "CPUDispatcher mine\n", done.stderr
+
+
 def test_a_file_of_a_package_is_imported_as_part_of_it(tmp_path: Path) -> None:
     write(tmp_path / "a_package" / "__init__.py", "")
     write(tmp_path / "a_package" / "core.py", "def product(a, b): return 'core'\n")
@@ -139,6 +157,19 @@ def test_a_file_of_a_package_is_imported_as_part_of_it(tmp_path: Path) -> None:
         tmp_path / "a_package" / "kernels.py", "from .core import product\ndef matmul(a, b): return product(a, b)\n"
     )
     assert load_kernel(f"{path}:matmul")(1, 1) == "core"
+
+
+@pytest.mark.parametrize(("folder", "needs"), [("", ".core"), ("inner", "..core")])
+def test_a_file_that_python_takes_for_no_part_of_its_package_is_told_how_to_name_it(
+    tmp_path: Path, folder: str, needs: str
+) -> None:
+    write(tmp_path / "a_bare_package" / "core.py", "def product(a, b): return a @ b\n")
+    write(tmp_path / "a_bare_package" / folder / ("__init__.py" if folder else "core.py"), "")
+    path = write(tmp_path / "a_bare_package" / folder / f"kernels{folder}.py", f"from {needs} import product\n")
+    with pytest.raises(
+        ImportError, match=r"relative import.*; name it as package.module:product from the folder above"
+    ):
+        load_kernel(f"{path}:product")
 
 
 def test_a_module_is_found_from_any_folder_of_its_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

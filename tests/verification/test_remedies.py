@@ -124,6 +124,15 @@ def test_what_an_import_changes_is_not_laid_to_the_calls(host: Host, tmp_path: P
     assert str(row.finding).startswith("state: when it is imported: changes torch's number of threads")
 
 
+def test_code_that_goes_to_another_folder_is_found_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text("import os\nos.chdir('/')\ndef matmul(a, b):\n    return a @ b\n")
+    with Host(1) as host:
+        assert verify_kernel(host, "mine.py:matmul", "float32", "quick").status == Status.OK
+
+
 def test_nothing_is_left_where_the_user_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.py").write_text("def matmul(a, b):\n    return a @ b\n")

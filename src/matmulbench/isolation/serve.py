@@ -20,6 +20,7 @@ from typing import Any
 from matmulbench.errors import UsageError, printable
 from matmulbench.isolation.census import die_with_parent, end_children
 from matmulbench.isolation.requests import Request
+from matmulbench.ladder.plugins import stand_here
 from matmulbench.status import Status
 
 _to_parent: Connection | None = None
@@ -45,6 +46,7 @@ def wait_for_go() -> bytes:
 def serve(descriptor: int) -> None:
     """Be the host: import modules, fork children, and report how they end, until the parent closes the pipe."""
     die_with_parent()
+    stand_here()
     control = Connection(descriptor)
     ended, wakeup = socket.socketpair()
     ended.setblocking(False)

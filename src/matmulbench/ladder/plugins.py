@@ -15,9 +15,11 @@ import importlib.machinery
 import importlib.util
 import inspect
 import os
+import re
 import sys
 from collections.abc import Callable
-from importlib.metadata import entry_points
+from contextlib import suppress
+from importlib.metadata import entry_points, requires
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -90,7 +92,7 @@ def find_function(name: str, spec: str | None = None, kind: str = "kernel") -> s
     if function and not function.isidentifier():
         raise UsageError(f"{what}: {function!r} is no function name; expected path/to/file.py:function")
     try:
-        path = Path(place).expanduser().resolve()
+        path = (_here() / Path(place).expanduser()).resolve()
     except RuntimeError:
         raise UsageError(f"{what}: there is no home of {place.partition('/')[0][1:]}") from None
     except ValueError:  # a path may not hold a NUL
@@ -221,6 +223,11 @@ def load_function(spec: str, kind: str = "kernel") -> Callable[..., Any]:
         own = f"{place}.".startswith(f"{absent}.")
         remedy = "a file is named as path/to/file.py:function" if own else f"install {absent} beside matmulbench"
         raise ModuleNotFoundError(f"{error}; {remedy}", name=error.name) from error
+    except ImportError as error:
+        if "relative import" in str(error):
+            remedy = f"name it as package.module:{name} from the folder above its package"
+            error.msg += f"; {remedy}, or put an __init__.py into each folder of that"
+        raise
     try:
         function: Callable[..., Any] = getattr(module, name)
     except AttributeError:
@@ -330,8 +337,22 @@ def _make_way(root: Path) -> None:
             del sys.modules[beside.stem]
 
 
+@functools.cache
+def _needed() -> list[str]:
+    """Return the names of the libraries that this package requires."""
+    return [re.split(r"\W", each)[0] for each in requires("matmulbench") or () if "extra ==" not in each]
+
+
 def _search(folder: Path) -> None:
-    """Put ``folder`` before the installed packages and other users' folders, but behind Python's own library."""
+    """Put ``folder`` before the installed packages and other users' folders, but behind Python's own library.
+
+    What the suite needs stays what is installed: it is imported first where a file of that name would hide it.
+    """
+    for name in _needed():
+        hiding = importlib.machinery.PathFinder.find_spec(name, [str(folder)])
+        if name not in sys.modules and hiding and hiding.origin:
+            with suppress(ImportError):
+                importlib.import_module(name)
     if str(folder) in sys.path:
         sys.path.remove(str(folder))
     behind = (i for i, place in enumerate(sys.path) if "site-packages" in place or place in _searched)
@@ -339,9 +360,21 @@ def _search(folder: Path) -> None:
     _searched.add(str(folder))
 
 
+_home: list[Path] = []
+
+
+def stand_here() -> None:
+    """Let names be those of files as seen from this folder, even if a user's code goes to another one."""
+    _home[:] = [Path.cwd()]
+
+
+def _here() -> Path:
+    return _home[0] if _home else Path.cwd()
+
+
 def _project() -> list[Path]:
     """Return the folders of the project that the user's folder belongs to, and that folder itself."""
-    here = Path.cwd()
+    here = _here()
     project = next((folder for folder in (here, *here.parents) if (folder / "pyproject.toml").is_file()), here)
     return list(dict.fromkeys([project, project / "src", here]))
 
