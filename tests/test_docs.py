@@ -58,10 +58,11 @@ class Block:
         return re.sub(r"((?:measure|guard) .*--budget) \S+", rf"\1 {BUDGET_S}", script)
 
     @property
-    def shown(self) -> list[str]:
+    def shown(self) -> list[list[str]]:
+        """The words of each line, but for commands and figures."""
         if "<!-- tested as:" in self.notes:
             return []
-        return without_figures("\n".join(line for line in self.text.splitlines() if not line.startswith("$ ")))
+        return [without_figures(line) for line in self.text.splitlines() if not line.startswith("$ ")]
 
     @property
     def expected(self) -> list[str]:
@@ -110,9 +111,9 @@ def run(block: Block, folder: Path) -> None:
         cwd=where, env=environment(folder), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
     )  # fmt: skip
     assert done.returncode in block.statuses, f"{block.commands}\n{done.stdout}"
-    printed = iter(without_figures(done.stdout))  # in the order shown, perhaps with more columns between
-    for word in block.shown:
-        assert word in printed, f"{block.commands}: {word!r}, which is shown, does not follow in\n{done.stdout}"
+    for line in block.shown:  # in any order: tables are sorted by times
+        printed = iter(without_figures(done.stdout))  # perhaps with more columns between
+        assert all(word in printed for word in line), f"{block.commands}: no line {line} in\n{done.stdout}"
     for text in block.expected:
         pattern = ".*".join(map(re.escape, text.split("…")))
         assert re.search(pattern, done.stdout, re.DOTALL), f"{block.commands}: no {text!r} in\n{done.stdout}"
