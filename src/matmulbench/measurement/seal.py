@@ -119,7 +119,7 @@ class Seal:
                 word, task = task, None
                 return word
             if self._pid != child.pid:  # what its descendants have used so far, to compile, is not held against it
-                self._pid, self._has_descendants = child.pid, descendants_s(child.pid) > 0
+                self._pid, self._has_descendants = child.pid, sum(map(descendants_s, child.pids)) > 0
             used_before, delayed_before = self._used_s(child), _delay_s(child)
             before = perf_counter()
             return b"go"
@@ -182,11 +182,12 @@ class Seal:
     def count_descendants(self, child: Child) -> None:
         """Look whether the child has started processes; if so, they count from now on, which is dear."""
         if not self._has_descendants:
-            self._has_descendants = (used := descendants_s(child.pid)) > 0
+            self._has_descendants = (used := sum(map(descendants_s, child.pids))) > 0
             self.processor_s += used
 
     def _used_s(self, child: Child) -> float:
-        return processor_s(child.pid) + (descendants_s(child.pid) if self._has_descendants else 0.0)
+        used_s = sum(map(processor_s, child.pids))
+        return used_s + (sum(map(descendants_s, child.pids)) if self._has_descendants else 0.0)
 
     def finding(self) -> str | None:
         """Say what cannot be: a clock that disagrees, or more processor time than there was."""
