@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
@@ -327,14 +327,13 @@ def _train(job: Job, dtypes: list[list[str]], host: Host, sink: Sink, progress: 
         task = training.task
         several = f"{training.workers} workers of " * (training.workers > 1)
         progress(f"train {task}, {several}{_threads(host)}", training.budget_s)
+        blank = TrainingRow(task, "", host.threads, training.workers)
         todo = [spec for spec in job.specs if not sink.done("training", task=task, kernel=spec, threads=host.threads)]
         right, baseline, reason = _admitted(job, todo, needed, verified)
         for spec in todo:
             if spec not in right:
                 refused = next(verified[spec, dtype] for dtype in needed if verified[spec, dtype].status != Status.OK)
-                row = TrainingRow(task, spec, host.threads, training.workers, refused.status)
-                row.reason = refused.finding
-                sink.add("training", row)
+                sink.add("training", replace(blank, kernel=spec, status=refused.status, reason=refused.finding))
         if not right:
             continue
         try:
@@ -352,10 +351,7 @@ def _train(job: Job, dtypes: list[list[str]], host: Host, sink: Sink, progress: 
                 training.workers,
             )
         except LostError as error:
-            results = [
-                (TrainingRow(task, spec, host.threads, training.workers, Status.LOST, reason=str(error)), {})
-                for spec in right
-            ]
+            results = [(replace(blank, kernel=spec, status=Status.LOST, reason=str(error)), {}) for spec in right]
         for row, extra in results:
             if row.status == Status.OK and reason:
                 row.reason = reason
