@@ -11,6 +11,7 @@ of one process with the whole batch. The ranks are processes on one host that ta
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import replace
 from itertools import accumulate
 from time import perf_counter
@@ -81,7 +82,8 @@ class _AveragingMLP(mlp.MLP):
 
 def join(problem: TaskProblem, rank: int, ranks: int, meeting: str) -> RankProblem:
     """Meet the other ranks by the file ``meeting``, and return this one's part of the problem."""
-    os.environ["GLOO_SOCKET_IFNAME"] = "lo"  # by default it looks up the host's name, which may have no address
+    # By default it looks up the host's name, which may have no address.
+    os.environ["GLOO_SOCKET_IFNAME"] = "lo0" if sys.platform == "darwin" else "lo"
     dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=ranks)
     return RankProblem(problem.problem, rank, ranks)
 
