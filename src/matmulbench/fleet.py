@@ -41,7 +41,6 @@ from matmulbench.status import Status
 from matmulbench.training.tasks import is_model
 
 START = "dask worker SCHEDULER --nthreads 1 --resources machine=1"
-EACH = ("machine", "host")
 _MUST_AGREE = ("matmulbench", "torch", "numpy", "numba")
 _NOT_OF_A_KIND = ("memory", "system")  # machines of one kind may differ in them
 _CONNECT_S = 5.0

@@ -14,7 +14,7 @@ import matmulbench
 from matmulbench.errors import UsageError
 from matmulbench.isolation import Host
 from matmulbench.training import accounting
-from matmulbench.training.accounting import train_kernels
+from matmulbench.training.accounting import TrainingCandidate, train_kernels
 from matmulbench.training.ranks import Ranks
 
 ONE_RANK = Path(__file__).with_name("one_rank.py")
@@ -112,6 +112,20 @@ def test_a_rank_that_someone_else_kills_gets_another_process(host, monkeypatch):
     assert not psutil.pid_exists(pids[0])
     assert len(pids) > 2
     assert {row.status for row, _ in rows.values()} == {"ok"}, rows["torch"][0].reason
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two cores")
+def test_each_rank_has_a_core_of_its_own(host, monkeypatch):
+    cores, take_turn = [], TrainingCandidate.take_turn
+
+    def watched(one, number):
+        take_turn(one, number)
+        cores.append([os.sched_getaffinity(pid) for pid in one._child.pids])
+
+    monkeypatch.setattr(TrainingCandidate, "take_turn", watched)
+    account(host, "torch", workers=2, budget=1.0)
+    assert cores
+    assert all(len(first) == len(second) == 1 and first != second for first, second in cores)
 
 
 @pytest.mark.parametrize("workers", [0, -1, 1.5, "2", 10_000])

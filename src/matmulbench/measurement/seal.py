@@ -15,6 +15,7 @@ import statistics
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import cycle
 from time import perf_counter
 from typing import Any
 
@@ -37,10 +38,11 @@ def _delay_s(child: Child) -> float:
     return delay_s(child.pid) + delay_s()
 
 
-def _core(number: int) -> int:
-    """Return the core of round ``number``: of as many rounds as there are cores each has one, in random order."""
+def _cores(number: int) -> list[int]:
+    """Return all cores; of as many rounds as there are, each is first in one, in random order."""
     group, place = divmod(number, len(_CORES))
-    return random.Random(group).sample(_CORES, len(_CORES))[place]
+    order = random.Random(group).sample(_CORES, len(_CORES))
+    return order[place:] + order[:place]
 
 
 class KernelFailure(Exception):  # noqa: N818  # what it is, not that it is an error of ours
@@ -163,13 +165,14 @@ class Seal:
         """Begin the turn of round ``number``: count what the process used while it was not its turn.
 
         On one thread all turns of a round take place on the same core: on a busy machine cores differ by a tenth, and
-        a process would keep to the one where it happened to begin.
+        a process would keep to the one where it happened to begin. Several processes have a core each.
         """
         self.last_turn_agrees = True
         child.host.end_strangers()
-        if self.threads == 1:
-            with suppress(OSError):
-                os.sched_setaffinity(child.pid, {_core(number)})
+        if self.threads == len(child.pids):
+            for pid, core in zip(child.pids, cycle(_cores(number)), strict=False):
+                with suppress(OSError):
+                    os.sched_setaffinity(pid, {core})
         if self._rest and self._rest[0] == child.pid:
             _, used, when = self._rest
             self.idle_s += perf_counter() - when
