@@ -180,6 +180,15 @@ def check_seconds(name: str, value: float) -> None:
         raise UsageError(f"{name} {value:g}: expected seconds above 0, at most {WEEK_S}")
 
 
+def check_workers(workers: int, threads: Iterable[int]) -> None:
+    """Raise UsageError unless this machine has a core for every thread of so many workers."""
+    cores = len(os.sched_getaffinity(0))
+    if not isinstance(workers, int) or workers < 1:
+        raise UsageError(f"workers {workers!r}: expected a whole number above 0")
+    if workers > 1 and (wanted := workers * max(threads)) > cores:
+        raise UsageError(f"workers {workers} x threads {max(threads)} need {wanted} cores, this machine has {cores}")
+
+
 def check_seed(seed: int) -> None:
     """Raise UsageError unless ``seed`` is one that every library takes."""
     if not 0 <= seed < 2**32:

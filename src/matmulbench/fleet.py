@@ -29,7 +29,7 @@ from matmulbench.errors import UsageError, printable
 from matmulbench.isolation import Child, Host, LostError, send
 from matmulbench.isolation.census import end_descendants
 from matmulbench.isolation.requests import CarryOut
-from matmulbench.ladder.plugins import find_function, find_kernel
+from matmulbench.ladder.plugins import find_function, find_kernel, import_root
 from matmulbench.measurement.cells import failed_cell
 from matmulbench.pipeline import Bench, Job, Progress, carry_out
 from matmulbench.report import write_report
@@ -41,7 +41,6 @@ from matmulbench.status import Status
 from matmulbench.training.tasks import is_model
 
 START = "dask worker SCHEDULER --nthreads 1 --resources machine=1"
-EACH = ("machine", "host")
 _MUST_AGREE = ("matmulbench", "torch", "numpy", "numba")
 _NOT_OF_A_KIND = ("memory", "system")  # machines of one kind may differ in them
 _CONNECT_S = 5.0
@@ -131,9 +130,8 @@ class Source:
         place = (find_kernel(spec) if kind == "kernel" else find_function(spec, kind=kind)).rpartition(":")[0]
         if not place.endswith(".py"):
             return None
-        path = root = Path(place)
-        while root == path or (root / "__init__.py").is_file():
-            root = root.parent
+        path = Path(place)
+        root = import_root(path)
         files: dict[str, bytes] = {}
         todo = [path]
         while todo:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
@@ -18,6 +18,7 @@ from matmulbench.arguments import (
     check_dtype,
     check_seconds,
     check_seed,
+    check_workers,
     kernel_specs,
     read_workloads,
     renaming,
@@ -40,7 +41,7 @@ from matmulbench.measurement.roof import Roof
 from matmulbench.results.schema import Row, TrainingRow, VerificationRow, frame
 from matmulbench.status import Status
 from matmulbench.training.accounting import Course, train_kernels
-from matmulbench.training.tasks import TASKS, check_options
+from matmulbench.training.tasks import TASKS, check_options, is_model
 from matmulbench.verification import agreement, repeat_case, verify_kernel
 from matmulbench.verification.effort import EFFORTS
 from matmulbench.verification.remembered import Remembered
@@ -91,7 +92,7 @@ class Rows:
 class Training:
     """One training: ``task`` names it or a model's factory; ``budget_s`` is for all kernels together.
 
-    With ``compare_compile``, ``torch.compile`` takes part beside the kernels.
+    With ``compare_compile``, ``torch.compile`` takes part beside the kernels; ``workers`` processes share each batch.
     """
 
     task: str
@@ -99,6 +100,7 @@ class Training:
     data_dir: str | None = None
     options: dict[str, Any] = field(default_factory=dict)
     compare_compile: bool = False
+    workers: int = 1
 
     @property
     def dtype(self) -> str | None:
@@ -113,6 +115,9 @@ class Training:
             if isinstance(value, int | float) and not 0 < value <= _LARGEST:
                 raise UsageError(f"{name} {value}: expected a number above 0, at most {_LARGEST:g}")
         check_options(self.task, self.options)
+        if self.workers != 1 and (is_model(self.task) or self.compare_compile):
+            other = f"model {self.task!r}" if is_model(self.task) else "compare-compile"
+            raise UsageError(f"workers {self.workers} does not go with {other}: expected a task and kernels alone")
         task = TASKS.get(self.task)
         if task and task.source == "mnist" and self.data_dir is not None and not os.path.exists(self.data_dir):
             raise UsageError(f"data-dir {self.data_dir!r}: there is no such folder or file")
@@ -172,6 +177,7 @@ class Job:
             check_seconds("budget", budget_s)
         for training in self.trainings:
             training.check()
+            check_workers(training.workers, self.threads)
         check_seconds("import-timeout", self.import_s)
         check_seed(self.seed)
 
@@ -319,13 +325,15 @@ def _measure(job: Job, bench: Bench, host: Host, sink: Sink, progress: Progress,
 def _train(job: Job, dtypes: list[list[str]], host: Host, sink: Sink, progress: Progress, verified: Verified) -> None:
     for training, needed in zip(job.trainings, dtypes, strict=True):
         task = training.task
-        progress(f"train {task}, {_threads(host)}", training.budget_s)
+        several = f"{training.workers} workers of " * (training.workers > 1)
+        progress(f"train {task}, {several}{_threads(host)}", training.budget_s)
+        blank = TrainingRow(task, "", host.threads, training.workers)
         todo = [spec for spec in job.specs if not sink.done("training", task=task, kernel=spec, threads=host.threads)]
         right, baseline, reason = _admitted(job, todo, needed, verified)
         for spec in todo:
             if spec not in right:
                 refused = next(verified[spec, dtype] for dtype in needed if verified[spec, dtype].status != Status.OK)
-                sink.add("training", TrainingRow(task, spec, host.threads, refused.status, reason=refused.finding))
+                sink.add("training", replace(blank, kernel=spec, status=refused.status, reason=refused.finding))
         if not right:
             continue
         try:
@@ -340,10 +348,10 @@ def _train(job: Job, dtypes: list[list[str]], host: Host, sink: Sink, progress: 
                 training.data_dir,
                 training.options,
                 training.compare_compile,
+                training.workers,
             )
         except LostError as error:
-            lost = [TrainingRow(task, spec, host.threads, Status.LOST, reason=str(error)) for spec in right]
-            results = [(row, {}) for row in lost]
+            results = [(replace(blank, kernel=spec, status=Status.LOST, reason=str(error)), {}) for spec in right]
         for row, extra in results:
             if row.status == Status.OK and reason:
                 row.reason = reason
@@ -612,6 +620,7 @@ def train(
     kernels: Kernels,
     *,
     threads: str | int | Iterable[int] = 1,
+    workers: int = 1,
     baseline: str | Callable[..., Any] = BASELINE,
     budget_s: float = 30.0,
     seed: int = 0,
@@ -631,7 +640,10 @@ def train(
     kernels
         a function, a name or ``path/to/file.py:function``, or several of them.
     threads
-        one thread count or several.
+        one thread count or several, of each worker.
+    workers
+        processes on this computer that share each batch of the task out and average their gradients
+        (``torch.distributed``), with a kernel each: the losses are those of one process with the whole batch.
     baseline
         the kernel that speedups are quoted against.
     budget_s
@@ -649,11 +661,12 @@ def train(
     Returns
     -------
     pandas.DataFrame
-        a row per thread count and kernel. What was trained: ``task``, ``kernel``, ``threads``; what became of it:
-        ``status``, ``extrapolated``, ``steps``, ``reason``; seconds a step: ``step_s``, ``step_ci_low_s``,
-        ``step_ci_high_s``; from 0 to 1: ``matmul_share``, ``train_accuracy``, ``test_accuracy``; the baseline's step
-        over the kernel's: ``predicted_speedup``, ``measured_speedup``, ``measured_ci_low``, ``measured_ci_high``; no
-        unit: ``final_loss``, ``loss_deviation``; seconds: ``compile_s``, of ``torch.compile`` alone. See
+        a row per thread count and kernel. What was trained: ``task``, ``kernel``, ``threads``, ``workers``; what became
+        of it: ``status``, ``extrapolated``, ``steps``, ``reason``; seconds a step: ``step_s``, ``step_ci_low_s``,
+        ``step_ci_high_s``; from 0 to 1: ``matmul_share``, ``communication_share`` (of several workers),
+        ``train_accuracy``, ``test_accuracy``; the baseline's step over the kernel's: ``predicted_speedup``,
+        ``measured_speedup``, ``measured_ci_low``, ``measured_ci_high``; no unit: ``final_loss``, ``loss_deviation``;
+        seconds: ``compile_s``, of ``torch.compile`` alone. See
         :class:`~matmulbench.results.schema.TrainingRow`.
 
     Raises
@@ -665,7 +678,7 @@ def train(
         kernel_specs(kernels),
         kernel_specs(baseline)[0],
         thread_counts(threads),
-        trainings=(Training(spec_of(task, "model"), budget_s, data_dir, options, compare_compile),),
+        trainings=(Training(spec_of(task, "model"), budget_s, data_dir, options, compare_compile, workers),),
         seed=seed,
         import_s=import_timeout_s,
     )

@@ -117,6 +117,11 @@ def layer_products(rows: int, layers: tuple[int, ...], dtype: str = "float32") -
     return products
 
 
+def fair_parts(rows: int, parts: int) -> list[int]:
+    """Share ``rows`` out as evenly as can be, the larger parts first."""
+    return [rows // parts + (i < rows % parts) for i in range(parts)]
+
+
 MNIST_LAYERS = (784, 50, 10)
 BREAST_CANCER_LAYERS = (30, 14, 1)
 MNIST_ROWS = 50_000

@@ -149,7 +149,9 @@ def add_failures(folder: RunFolder, workloads: list[Workload]) -> None:
                 "measurements",
                 MeasurementRow(*base, wrong, status=Status.FAILED_VERIFICATION, reason="see verification"),
             )
-    folder.add("training", TrainingRow("digits", wrong, 1, Status.FAILED_VERIFICATION, reason="see verification"))
+    folder.add(
+        "training", TrainingRow("digits", wrong, 1, status=Status.FAILED_VERIFICATION, reason="see verification")
+    )
 
 
 @pytest.fixture(name="make_run", scope="session")

@@ -81,7 +81,7 @@ def test_resume_refuses_other_options_and_names_them(tmp_path: Path) -> None:
 def test_another_schema_is_refused(tmp_path: Path) -> None:
     for version in (99, 1, None, True, "3"):
         (tmp_path / "run.json").write_text(json.dumps({"schema_version": version}))
-        with pytest.raises(FolderError, match=f"schema_version is {version!r}, this matmulbench reads 4: read it with"):
+        with pytest.raises(FolderError, match=f"schema_version is {version!r}, this matmulbench reads 5: read it with"):
             load_results(tmp_path)
 
 

@@ -192,10 +192,10 @@ def test_of_a_step_that_was_interrupted_products_are_timed_by_the_processors_clo
     monkeypatch.setattr(worker, "wait_for_turn", lambda: None)
     monkeypatch.setattr(trainers, "thread_time", iter(range(1000)).__next__)
     monkeypatch.setattr(worker.Stopwatch, "stop", lambda _: [0.0, 2.0, 1.0])
-    *_, products = worker.train_steps(0, 1, True)
+    *_, products, _ = worker.train_steps(0, 1, True)
     assert products == [1.0] * 5
     monkeypatch.setattr(worker.Stopwatch, "stop", lambda _: [0.0, 2.0, 2.0])
-    *_, products = worker.train_steps(0, 1, True)
+    *_, products, _ = worker.train_steps(0, 1, True)
     assert 0 < sum(products) < 1
 
 

@@ -69,6 +69,12 @@ Workloads = Annotated[
     ),
 ]
 Threads = Annotated[str, typer.Option(envvar="MATMULBENCH_THREADS", help="thread counts, such as 1 or 1,2")]
+Workers = Annotated[
+    int,
+    typer.Option(
+        help="processes that share each batch out and average their gradients, with --threads each: data-parallel"
+    ),
+]
 CompareCompile = Annotated[
     bool, typer.Option("--compare-compile", help="train under torch.compile, too; to compile may take minutes")
 ]

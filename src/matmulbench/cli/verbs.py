@@ -33,6 +33,7 @@ from matmulbench.cli.options import (
     Seed,
     Task,
     Threads,
+    Workers,
     Workloads,
     one_of,
 )
@@ -309,6 +310,7 @@ def train(
     dtype: Dtype = None,
     seed: Seed = 0,
     threads: Threads = "1",
+    workers: Workers = 1,
     baseline: Baseline = BASELINE,
     budget: Annotated[float, typer.Option(help="seconds for the whole task")] = 30.0,
     data_dir: DataDir = None,
@@ -323,6 +325,7 @@ def train(
     $ matmulbench train my.py:matmul numpy --task digits
     $ matmulbench train numba --task mnist --data-dir data/mnist --epochs 3
     $ matmulbench train numpy --model my_package.models:build --format json
+    $ matmulbench train my.py:matmul --task digits --workers 2
     ```
     """
     from matmulbench import pipeline
@@ -337,6 +340,7 @@ def train(
         task if model is None else model,
         _named(kernel, operands),
         threads=threads,
+        workers=workers,
         baseline=baseline,
         budget_s=budget,
         seed=seed,

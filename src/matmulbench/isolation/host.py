@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing import Pipe
@@ -56,6 +57,7 @@ class Host:
         self._control: Connection | None = None
         self._ended: dict[int, int] = {}  # pid: wait status
         self._forked: set[int] = set()
+        self._reading = threading.Lock()  # children may be waited for at the same time
 
     def __enter__(self) -> Self:
         return self
@@ -179,9 +181,10 @@ class Host:
             if the host has.
         """
         try:
-            while self._control and self._control.poll():
-                ended, status = self._control.recv()
-                self._ended[ended] = status
+            with self._reading:
+                while self._control and self._control.poll():
+                    ended, status = self._control.recv()
+                    self._ended[ended] = status
         except (EOFError, ConnectionError):
             raise LostError("the process that forks the children ended") from None
         if not self._control:
@@ -209,6 +212,11 @@ class Child:
         self.host, self.pid, self._pipe = host, pid, pipe
         self._host_pid = host.pid
         self.killed = False
+
+    @property
+    def pids(self) -> list[int]:
+        """The processes that it consists of."""
+        return [self.pid]
 
     def call(
         self,

@@ -219,7 +219,10 @@ class CheckBlock(Request):
 
 @dataclass(frozen=True)
 class OpenTraining(Request):
-    """Load a training and what does its products: a kernel, or torch.nn itself; returns costs of its products."""
+    """Load a training and what does its products: a kernel, or torch.nn itself; returns costs of its products.
+
+    ``place`` is which of how many ranks this is, and the file by which they find each other.
+    """
 
     target = "matmulbench.training.worker:open_training"
     task: str
@@ -227,6 +230,7 @@ class OpenTraining(Request):
     seed: int
     data_dir: str | None
     options: dict[str, Any]
+    place: tuple[int, int, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -238,7 +242,7 @@ class CompileModel(Request):
 
 @dataclass(frozen=True)
 class TrainSteps(Request):
-    """Train from one step to another; returns clock before and after, losses, and seconds of each product."""
+    """Train from one step to another; returns clock before and after, losses, and seconds of its parts."""
 
     target = "matmulbench.training.worker:train_steps"
     first: int

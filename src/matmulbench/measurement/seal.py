@@ -15,6 +15,7 @@ import statistics
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import cycle
 from time import perf_counter
 from typing import Any
 
@@ -37,10 +38,11 @@ def _delay_s(child: Child) -> float:
     return delay_s(child.pid) + delay_s()
 
 
-def _core(number: int) -> int:
-    """Return the core of round ``number``: of as many rounds as there are cores each has one, in random order."""
+def _cores(number: int) -> list[int]:
+    """Return all cores; of as many rounds as there are, each is first in one, in random order."""
     group, place = divmod(number, len(_CORES))
-    return random.Random(group).sample(_CORES, len(_CORES))[place]
+    order = random.Random(group).sample(_CORES, len(_CORES))
+    return order[place:] + order[:place]
 
 
 class KernelFailure(Exception):  # noqa: N818  # what it is, not that it is an error of ours
@@ -119,7 +121,7 @@ class Seal:
                 word, task = task, None
                 return word
             if self._pid != child.pid:  # what its descendants have used so far, to compile, is not held against it
-                self._pid, self._has_descendants = child.pid, descendants_s(child.pid) > 0
+                self._pid, self._has_descendants = child.pid, sum(map(descendants_s, child.pids)) > 0
             used_before, delayed_before = self._used_s(child), _delay_s(child)
             before = perf_counter()
             return b"go"
@@ -163,13 +165,14 @@ class Seal:
         """Begin the turn of round ``number``: count what the process used while it was not its turn.
 
         On one thread all turns of a round take place on the same core: on a busy machine cores differ by a tenth, and
-        a process would keep to the one where it happened to begin.
+        a process would keep to the one where it happened to begin. Several processes have a core each.
         """
         self.last_turn_agrees = True
         child.host.end_strangers()
-        if self.threads == 1:
-            with suppress(OSError):
-                os.sched_setaffinity(child.pid, {_core(number)})
+        if self.threads == len(child.pids):
+            for pid, core in zip(child.pids, cycle(_cores(number)), strict=False):
+                with suppress(OSError):
+                    os.sched_setaffinity(pid, {core})
         if self._rest and self._rest[0] == child.pid:
             _, used, when = self._rest
             self.idle_s += perf_counter() - when
@@ -182,11 +185,12 @@ class Seal:
     def count_descendants(self, child: Child) -> None:
         """Look whether the child has started processes; if so, they count from now on, which is dear."""
         if not self._has_descendants:
-            self._has_descendants = (used := descendants_s(child.pid)) > 0
+            self._has_descendants = (used := sum(map(descendants_s, child.pids))) > 0
             self.processor_s += used
 
     def _used_s(self, child: Child) -> float:
-        return processor_s(child.pid) + (descendants_s(child.pid) if self._has_descendants else 0.0)
+        used_s = sum(map(processor_s, child.pids))
+        return used_s + (sum(map(descendants_s, child.pids)) if self._has_descendants else 0.0)
 
     def finding(self) -> str | None:
         """Say what cannot be: a clock that disagrees, or more processor time than there was."""

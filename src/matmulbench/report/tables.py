@@ -186,9 +186,10 @@ def training_table(training: pd.DataFrame, baseline: str = BASELINE) -> Table:
         reference = reference_of(group, baseline)
         if (limit := amdahl_limit(reference)) is not None:
             notes.append(f"{task}: with products that cost nothing, a step would be {factor(limit)}")
+        workers = f" · {group[0]['workers']} workers" * (group[0]["workers"] > 1)
         for row in group:
             derived = {
-                "title": task_title(task, threads) if several else task,
+                "title": (task_title(task, threads) if several else task) + workers,
                 "matmul_speedup": matmul_speedup(row, reference),
             }
             rows.append(_against_baseline(row | derived, baseline, "measured_speedup"))
@@ -198,6 +199,7 @@ def training_table(training: pd.DataFrame, baseline: str = BASELINE) -> Table:
         figure("step", seconds, "step_s", "extrapolated", tone="strong"),
         figure("95 % interval", seconds_interval, "step_ci_low_s", "step_ci_high_s", optional=5),
         figure("in matmul", percent, "matmul_share", optional=1),
+        figure("averaging", percent, "communication_share", optional=1),
         figure("matmul", factor, "matmul_speedup", optional=3),
         figure("predicted", factor, "predicted_speedup", optional=4),
         _speedup(f"step vs {labels([*training['kernel'], baseline])[baseline]}", "measured_speedup"),

@@ -15,7 +15,7 @@ from matmulbench.workload import DTYPES, Workload
 if TYPE_CHECKING:
     import pandas as pd
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 
 def _is_workload(text: str) -> bool:
@@ -105,7 +105,8 @@ class TrainingRow:
 
     task: str  #: its name, or the factory of a custom model
     kernel: str  #: as it was named; ``torch.nn`` is the same net with torch's own layers and autograd
-    threads: Count  #: threads of every pool
+    threads: Count  #: threads of every pool of a process
+    workers: Count = 1  #: processes that share each batch out and average their gradients
     status: StatusName = Status.OK  #: a :class:`Status`; figures exist only where it is ``ok``
     extrapolated: bool = False  #: whether the schedule was not trained to its end, or a step's time was predicted
     steps: Count | None = None  #: how many steps were trained
@@ -113,6 +114,8 @@ class TrainingRow:
     step_ci_low_s: float | None = None  #: lower end of its 95 % interval
     step_ci_high_s: float | None = None  #: upper end of its 95 % interval
     matmul_share: Share | None = None  #: the part of a step that its products take, from 0 to 1
+    #: the part of a step in which several workers average their gradients and wait for each other, from 0 to 1
+    communication_share: Share | None = None
     #: the baseline's step over this one's, predicted from the products' times alone (Amdahl)
     predicted_speedup: Ratio | None = None
     measured_speedup: Ratio | None = None  #: the same, measured in paired steps

@@ -31,7 +31,9 @@ from matmulbench.measurement.rounds import MIN_ROUNDS, Candidate, Comparison, ru
 from matmulbench.measurement.seal import KernelFailure, Seal, ask
 from matmulbench.results.schema import TrainingRow
 from matmulbench.status import Status
-from matmulbench.training.tasks import TORCH_COMPILE, TORCH_NN, is_model
+from matmulbench.training.ranks import Ranks
+from matmulbench.training.tasks import TORCH_COMPILE, TORCH_NN, find_task, is_model
+from matmulbench.workload import fair_parts, layer_products
 
 _COMPILE_S = 1200.0  # that torch.compile may take
 _SILENCE_S = 120.0  # a large step, or the float64 reference of one
@@ -83,8 +85,10 @@ class Course:
     data_dir: str | None
     options: dict[str, Any]
     referee: Child
+    workers: int = 1
     name: str = ""
-    rows: int = 0
+    batch_rows: int = 0
+    rows: int = 0  # of a batch, that the first rank learns from
     steps: int = 0
     products: list[tuple[int, str, str, str]] = field(default_factory=list)  # layer, which, workload, dtype
     non_matmul_s: float = 0.0
@@ -93,7 +97,9 @@ class Course:
     envelope: Envelope = field(default_factory=lambda: Envelope([], []))
 
     @classmethod
-    def open(cls, host: Host, task: str, seed: int, data_dir: str | None, options: dict[str, Any]) -> Course:
+    def open(
+        cls, host: Host, task: str, seed: int, data_dir: str | None, options: dict[str, Any], workers: int = 1
+    ) -> Course:
         """Load the training where no kernel is.
 
         Raises
@@ -103,7 +109,7 @@ class Course:
         """
         if not is_model(task):
             host.warm(OpenTraining, first=PreloadTask(task, seed, data_dir, options))
-        course = cls(host, task, seed, data_dir, options, host.fork(DescribeTraining))
+        course = cls(host, task, seed, data_dir, options, host.fork(DescribeTraining), workers)
         outcome = course.referee.call(DescribeTraining(task, seed, data_dir, options), silence_limit=_SILENCE_S)
         if outcome.status == Status.LOST:
             raise LostError(outcome.reason)
@@ -112,10 +118,25 @@ class Course:
             reason = outcome.reason or ""
             raise UsageError(f"model {task!r}: {reason}" if outcome.status != Status.ERROR else reason)
         found = outcome.value
-        course.name, course.rows, course.steps = found["name"], found["rows"], found["steps"]
+        course.name, course.steps = found["name"], found["steps"]
+        course.batch_rows = course.rows = found["rows"]
         course.products, course.non_matmul_s = found["products"], found["non_matmul_s"]
         course.notes = found["notes"]
+        if workers > 1:
+            course._share_out()
         return course
+
+    def _share_out(self) -> None:
+        """Describe what the first of several ranks does."""
+        if self.workers > self.batch_rows:
+            self.referee.close()
+            raise UsageError(
+                f"workers {self.workers}: expected {self.batch_rows} at most, the rows of a batch of {self.task}"
+            )
+        task = find_task(self.task, **self.options)
+        self.rows = fair_parts(self.batch_rows, self.workers)[0]
+        products = layer_products(self.rows, task.layers, task.dtype)
+        self.products = [(layer, which, str(one), one.dtype) for layer, which, one in products]
 
     def ask(self, request: Request, *descriptors: int) -> Any:
         """Ask the referee; it is nobody's fault if that fails."""
@@ -140,7 +161,7 @@ class TrainingCandidate(Candidate):
     def __init__(self, course: Course, spec: str | None) -> None:
         super().__init__(spec or TORCH_NN)
         self.course, self.spec = course, spec
-        self.seal = Seal(course.host.threads, course.seals)
+        self.seal = Seal(course.host.threads * course.workers, course.seals)
         self.parameters = os.memfd_create("matmulbench", os.MFD_CLOEXEC)
         self.child: Child | None = None
         self.predicted_s: list[float] = []  # seconds of each product of a step
@@ -151,11 +172,16 @@ class TrainingCandidate(Candidate):
         self.accuracies: tuple[float | None, float | None] = (None, None)
         self.product_samples: list[list[float]] = []  # a turn: seconds of each product of a step
         self.non_matmul_samples: list[float] = []  # a turn: seconds of a step besides its products
+        self.communication_shares: list[float] = []  # a turn: the part of a step in which its ranks average
 
     @property
     def _child(self) -> Child:
         assert self.child
         return self.child
+
+    def new_row(self) -> TrainingRow:
+        """Return a row that says what is trained."""
+        return TrainingRow(self.course.name, self.name, self.course.host.threads, self.course.workers)
 
     @property
     def step_estimate_s(self) -> float:
@@ -171,7 +197,7 @@ class TrainingCandidate(Candidate):
         """Start the process and predict what a step takes."""
         began = perf_counter()
         course = self.course
-        self.child = course.host.fork(OpenTraining)
+        self.child = Ranks.fork(course.host, course.workers, course.batch_rows)
         request = OpenTraining(course.task, self.spec, course.seed, course.data_dir, course.options)
         self.predicted_s = ask(self._child, request, _SILENCE_S)
         self.renewal_s = perf_counter() - began
@@ -200,11 +226,14 @@ class TrainingCandidate(Candidate):
         both = self.step_estimate_s > _LASTING_S  # such a step does not feel the stopwatch
         stopwatch = self.spec is not None and (both or number % 2 == 1)
         self.seal.wake(self._child, number)
-        seconds, (losses, products) = self.seal.turn(self._child, TrainSteps(self.at, last, stopwatch), _SILENCE_S)
+        request = TrainSteps(self.at, last, stopwatch)
+        seconds, (losses, products, communication_s) = self.seal.turn(self._child, request, _SILENCE_S)
         self.turn_s = max(perf_counter() - began, 1e-6)
         if products:
             self.product_samples.append(products)
             self.non_matmul_samples.append(seconds / steps - sum(products))
+        if communication_s is not None:
+            self.communication_shares.append(communication_s / (seconds / steps))
         if (both or not stopwatch) and self.seal.last_turn_agrees:
             self.samples[number] = seconds / steps
         self.at = last
@@ -292,6 +321,7 @@ def train_kernels(
     data_dir: str | None = None,
     options: dict[str, Any] | None = None,
     compare_compile: bool = False,
+    workers: int = 1,
 ) -> list[Result]:
     """Train ``task`` with each kernel and with plain ``torch.nn``, taking turns, and account for it.
 
@@ -307,6 +337,8 @@ def train_kernels(
         of split, initial parameters, order of batches and order of turns.
     compare_compile
         whether ``torch.compile`` takes turns, too; what it takes to compile comes on top of ``budget_s``.
+    workers
+        processes that share each batch out and average their gradients; a built-in task alone can be so trained.
 
     Returns
     -------
@@ -324,7 +356,7 @@ def train_kernels(
     LostError
         if the suite's own processes ended.
     """
-    course = Course.open(host, task, seed, data_dir, options or {})
+    course = Course.open(host, task, seed, data_dir, options or {}, workers)
     everyone = list(dict.fromkeys([*([baseline] if baseline else []), *specs]))
     compiled = [CompiledCandidate(course)] if compare_compile else []
     candidates = [*(TrainingCandidate(course, spec) for spec in [*everyone, None]), *compiled]
@@ -373,7 +405,7 @@ def fair_share(budget: float, requests: Sequence[float]) -> list[float]:
 
 
 def _failed(one: TrainingCandidate, failure: KernelFailure) -> Result:
-    row = TrainingRow(one.course.name, one.name, one.course.host.threads)
+    row = one.new_row()
     row.status, row.reason = failure.status, failure.reason
     return row, _losses(one.losses, one.course.envelope)
 
@@ -393,7 +425,7 @@ def _row(one: TrainingCandidate, base: TrainingCandidate | None, analyses: int, 
     if one.failure:
         return _failed(one, one.failure)
     course = one.course
-    row = TrainingRow(course.name, one.name, course.host.threads)
+    row = one.new_row()
     extra = _losses(one.losses, course.envelope)
     row.steps, row.extrapolated = len(one.losses), not one.finished
     row.compile_s = one.compile_s if isinstance(one, CompiledCandidate) else None
@@ -414,13 +446,16 @@ def _row(one: TrainingCandidate, base: TrainingCandidate | None, analyses: int, 
     if one.product_samples:
         seconds = np.median(one.product_samples, axis=0).tolist()
         _describe(row, extra, course, seconds, statistics.median(one.non_matmul_samples))
+    if one.communication_shares:
+        row.communication_share = statistics.median(one.communication_shares)
     return row, extra
 
 
 def _predicted_row(one: TrainingCandidate, share_s: float) -> Result:
     """Make the row of a kernel too slow for two steps: it learns from fewer rows, and its step is predicted."""
     course = one.course
-    row = TrainingRow(course.name, one.name, course.host.threads, extrapolated=True, steps=0)
+    row = one.new_row()
+    row.extrapolated, row.steps = True, 0
     estimate = one.step_estimate_s
     rows = min(_FEW_ROWS, course.rows, int(course.rows * max(share_s, _FEW_ROWS_S) / (2 * estimate)))
     row.reason = f"a step takes about {estimate:.3g} s: predicted from smaller products"

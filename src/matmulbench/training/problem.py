@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 
 import torch
@@ -32,11 +32,17 @@ class Problem:
     y_test: Tensor
     parameters: list[tuple[Tensor, Tensor]]
     orders: list[Tensor]
+    part: slice = field(default_factory=lambda: slice(None))  # of the rows of each batch, this process's own
 
     @property
     def rows(self) -> int:
         """Rows of one batch."""
         return self.task.batch or len(self.x_train)
+
+    @property
+    def own_rows(self) -> int:
+        """Those of them that this process learns from."""
+        return len(range(self.rows)[self.part])
 
     @property
     def rate(self) -> float:
@@ -51,9 +57,9 @@ class Problem:
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
         """Return x and y of a step, counted from 0; past the schedule's end it begins again."""
         if not self.orders:
-            return self.x_train, self.y_train
+            return self.x_train[self.part], self.y_train[self.part]
         epoch, i = divmod(step % self.steps, len(self.x_train) // self.rows)
-        rows = self.orders[epoch][i * self.rows : (i + 1) * self.rows]
+        rows = self.orders[epoch][i * self.rows : (i + 1) * self.rows][self.part]
         return self.x_train.index_select(0, rows), self.y_train.index_select(0, rows)
 
     def to(self, dtype: torch.dtype) -> Problem:
@@ -72,7 +78,8 @@ class Problem:
     def first_rows(self, rows: int) -> Problem:
         """Return the problem whose one batch is the first ``rows`` rows of this one's first batch."""
         x, y = self.batch(0)
-        return replace(self, task=replace(self.task, batch=None), x_train=x[:rows], y_train=y[:rows], orders=[])
+        task = replace(self.task, batch=None)
+        return replace(self, task=task, x_train=x[:rows], y_train=y[:rows], orders=[], part=slice(None))
 
     def accuracies(self, predict: Callable[[Tensor], Tensor]) -> tuple[float | None, float | None]:
         """Return the shares of the train and test rows that ``predict`` gets right; None for a regression."""

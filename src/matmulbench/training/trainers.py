@@ -245,7 +245,7 @@ class TaskProblem:
 
     def products(self) -> list[StepProduct]:
         task = self.problem.task
-        return [StepProduct(*product) for product in layer_products(self.rows, task.layers, task.dtype)]
+        return [StepProduct(*product) for product in layer_products(self.problem.own_rows, task.layers, task.dtype)]
 
     def split(self, watch: TimedKernel, steps: int) -> list[float]:
         return list(np.reshape(watch.seconds, (steps, -1)).mean(axis=0))

@@ -18,8 +18,9 @@ from matmulbench.measurement.cost import learn_cost
 from matmulbench.measurement.stopwatch import Stopwatch
 from matmulbench.measurement.worker import only_between_turns, wait_for_turn
 from matmulbench.training.custom_model import CustomModel, load_training
+from matmulbench.training.data_parallel import RankProblem, join, meet
 from matmulbench.training.replacement import products_by
-from matmulbench.training.trainers import TimedKernel, Trainer, TrainingProblem
+from matmulbench.training.trainers import TaskProblem, TimedKernel, Trainer, TrainingProblem
 from matmulbench.verification.state import difference, process_state
 from matmulbench.workload import Workload
 
@@ -52,10 +53,20 @@ class _Desk:
 _desks: list[_Desk] = []
 
 
-def open_training(task: str, spec: str | None, seed: int, data_dir: str | None, options: dict[str, Any]) -> list[float]:
+def open_training(
+    task: str,
+    spec: str | None,
+    seed: int,
+    data_dir: str | None,
+    options: dict[str, Any],
+    place: tuple[int, int, str] | None = None,
+) -> list[float]:
     """Load the training and the kernel; return about how many seconds each product of a step takes."""
     problem = load_training(task, seed, data_dir, options)
     kernel = load_kernel(spec) if spec else None
+    if place:
+        assert isinstance(problem, TaskProblem)
+        problem = join(problem, *place)
     block = ExitStack()
     if kernel and isinstance(problem, CustomModel):
         block.enter_context(products_by(kernel))  # for good: beginning anew at each step takes longer than a product
@@ -112,15 +123,20 @@ def compile_model() -> float:
 def train_steps(first: int, last: int, stopwatch: bool) -> list[Any]:
     """Train from step ``first`` to before ``last``.
 
-    Returns what the stopwatch does, the losses, and with ``stopwatch`` the seconds of each product of a step.
+    Returns what the stopwatch does, the losses, and with ``stopwatch`` the seconds of each product of a step, and those
+    that its rank spends with the others.
     """
     desk = _desks[0]
+    rank = desk.problem if isinstance(desk.problem, RankProblem) else None
     watch = TimedKernel(desk.kernel) if stopwatch and desk.kernel else None
     if watch:
         desk.trainer.use(watch)
     desk.trainer.prepare(first, last)
     losses = []
     wait_for_turn()
+    if rank:
+        rank.communication_s.clear()
+        meet()
     clock = Stopwatch()
     for step in range(first, last):
         losses.append(desk.trainer.step(step))  # noqa: PERF401  # a comprehension hides what is timed
@@ -132,7 +148,8 @@ def train_steps(first: int, last: int, stopwatch: bool) -> list[Any]:
         if own_s < end - start:  # other programs interrupted it, products among them
             watch.seconds = watch.processor_s
         products = desk.problem.split(watch, last - first)
-    return [*times, [float(loss) for loss in losses], products]
+    communication_s = sum(rank.communication_s) / (last - first) if rank and watch else None
+    return [*times, [float(loss) for loss in losses], products, communication_s]
 
 
 def restart() -> None:
