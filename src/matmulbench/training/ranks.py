@@ -85,10 +85,10 @@ class Ranks(Child):
             self.close()
             raise
         if failed:
-            culprit, outcome = failed[0]
-            self.killed = culprit.killed
+            rank, outcome = failed[0]
+            self.killed = rank.killed
             # Of those that are silent, some only wait for another.
-            which = "a rank" if outcome.status == Status.TIMEOUT else f"rank {self.pids.index(culprit.pid)}"
+            which = "a rank" if outcome.status == Status.TIMEOUT else f"rank {self.pids.index(rank.pid)}"
             return replace(outcome, reason=f"{which} of {len(self.pids)}: {outcome.reason}")
         if lost := next((outcome for outcome in found if outcome.status != Status.OK), None):
             return lost
