@@ -6,7 +6,7 @@ elements of C needs 6 numbers of A and 64 of B for its next 384 multiplications:
 **Why registers.** Those 384 sums are 24 vectors of 16. They stay in the processor's registers from the first to the
 last step along k, so that nothing is stored until the tile is done; 24 sums that do not wait for each other also hide
 how long each multiply-add takes. What is left of a step is one load for each vector of B and one broadcast for each
-row of A: little enough to hide behind the arithmetic. :mod:`~matmulbench.ladder.tiles` emits that step.
+row of A: little enough to hide behind the arithmetic. :mod:`~matmulbench.ladder.tiled.tiles` emits that step.
 
 **Why blocks.** A panel of B, a few vectors wide, is used by all rows of A in turn. Cut along k into blocks, it stays
 in the second cache, and so does the block of A that all panels meet. Tiles add to C, block after block.
@@ -21,7 +21,7 @@ would cost as much as 16. Where A is stored by columns and they fill vectors bet
 where there are ten columns at most, vectors stand upright, along the rows of C, and A is turned in registers for them.
 
 **Calls.** A product of a few microseconds takes less time than Python needs to look at its operands. So Python calls
-compiled code with the tensors as they are: see :mod:`~matmulbench.ladder.exchange`.
+compiled code with the tensors as they are: see :mod:`~matmulbench.ladder.tiled.exchange`.
 
 Threads share out rows or columns of C, never a sum: with the same number of threads the same operands give the same
 bits. After Goto & van de Geijn, *Anatomy of High-Performance Matrix Multiplication*, ACM TOMS 34, 2008, and Van Zee &
@@ -40,7 +40,8 @@ import numpy as np
 import torch
 from numba import types
 
-from matmulbench.ladder.exchange import (
+from matmulbench.ladder.operands import sizes
+from matmulbench.ladder.tiled.exchange import (
     FLOAT32,
     FLOAT64,
     argument,
@@ -50,9 +51,8 @@ from matmulbench.ladder.exchange import (
     to_python,
     view,
 )
-from matmulbench.ladder.operands import sizes
-from matmulbench.ladder.tiles import dots, tiles, upright
-from matmulbench.ladder.vectors import (
+from matmulbench.ladder.tiled.tiles import dots, tiles, upright
+from matmulbench.ladder.tiled.vectors import (
     FORCED_BITS,
     LINE,
     address,
@@ -69,7 +69,7 @@ if not getattr(sys, "_is_gil_enabled", lambda: True)():
 
 # numba's cache on disk sees changes of this file alone, so that those of what is emitted have to show here: the test of
 # this digest says what it must be.
-EMITTED = "0a340043aeec"
+EMITTED = "4eb6ac3e3819"
 
 VECTOR = vector_bits() // 8  # bytes
 WIDEST = 4 if vector_registers() == 32 else 2  # vectors of a tile

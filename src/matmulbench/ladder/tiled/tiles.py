@@ -1,7 +1,7 @@
 """The kernels in the kernel: what is done with A, B and C once they are in place, a few vectors of sums at a time.
 
-Intrinsics, as in :mod:`~matmulbench.ladder.vectors`. The sizes of a tile are literal numbers, known when compiling, so
-that its sums live in registers from the first to the last step along k.
+Intrinsics, as in :mod:`~matmulbench.ladder.tiled.vectors`. The sizes of a tile are literal numbers, known when
+compiling, so that its sums live in registers from the first to the last step along k.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 from llvmlite import ir
 from numba.core import cgutils, types
 
-from matmulbench.ladder.vectors import I64, LINE, Emitter, emitted, fma, splat
+from matmulbench.ladder.tiled.vectors import I64, LINE, Emitter, emitted, fma, splat
 
 _ROWS = 8  # about as many as a tile has
 _BLOCKS_AHEAD = 4  # of upright tiles: a block takes less time than memory

@@ -17,7 +17,7 @@ import torch
 from llvmlite import ir
 from numba.core import cgutils, types
 
-from matmulbench.ladder.vectors import I64, emitted
+from matmulbench.ladder.tiled.vectors import I64, emitted
 
 _I32 = ir.IntType(32)
 _POINTER = ir.IntType(8).as_pointer()

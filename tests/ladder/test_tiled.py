@@ -12,8 +12,8 @@ import numba
 import pytest
 import torch
 
-from matmulbench.ladder import exchange, numba_tiled, tiles, vectors
-from matmulbench.ladder.numba_tiled import matmul
+from matmulbench.ladder.tiled import exchange, kernel, tiles, vectors
+from matmulbench.ladder.tiled.kernel import matmul
 
 SIZES = [1, 2, 5, 7, 8, 13, 16, 17, 31, 33, 50, 64, 65, 100, 130, 257, 300, 513]
 VIEWS = ["plain", "transposed", "strided", "window", "expanded"]
@@ -95,7 +95,7 @@ def test_each_path(m, k, n, left, right, dtype, threads):
 @pytest.mark.parametrize("bits", [128, 256, 512])
 def test_every_width_of_vectors(bits):
     # Narrower than the machine's is what another machine would have; LLVM makes a wider one of two.
-    code = "from test_numba_tiled import *; import sys; meet_random_shapes(1, 150); print(numba_tiled.VECTOR)"
+    code = "from test_tiled import *; import sys; meet_random_shapes(1, 150); print(kernel.VECTOR)"
     environment = os.environ | {"MATMULBENCH_VECTOR_BITS": str(bits), "NUMBA_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment, cwd=os.path.dirname(__file__), capture_output=True, text=True
@@ -107,11 +107,11 @@ def test_every_width_of_vectors(bits):
 def test_the_cache_on_disk_knows_what_is_emitted():
     files = [Path(module.__file__) for module in (exchange, tiles, vectors)]
     digest = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:12]
-    assert digest == numba_tiled.EMITTED, f'numba_tiled.py needs EMITTED = "{digest}", or old code would run'
+    assert digest == kernel.EMITTED, f'kernel.py needs EMITTED = "{digest}", or old code would run'
 
 
 def test_without_the_global_lock_it_is_unavailable():
-    code = "import sys; sys._is_gil_enabled = lambda: False; import matmulbench.ladder.numba_tiled"
+    code = "import sys; sys._is_gil_enabled = lambda: False; import matmulbench.ladder.tiled.kernel"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "ImportError: numba-tiled needs Python's global lock" in done.stderr
 
@@ -158,4 +158,4 @@ def test_no_memory_for_the_result_is_said_so():
 def test_no_rows_or_columns_give_an_empty_product():
     assert matmul(torch.ones(0, 3), torch.ones(3, 2)).shape == (0, 2)
     assert matmul(torch.ones(2, 3), torch.ones(3, 0)).shape == (2, 0)
-    assert numba_tiled.VECTOR in (16, 32, 64)
+    assert kernel.VECTOR in (16, 32, 64)
