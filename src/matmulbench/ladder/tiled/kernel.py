@@ -17,24 +17,30 @@ kept from one call to the next.
 
 **Edges.** Rows that fill no tile are done by smaller tiles. Columns that fill no vector are done with the vector's
 other lanes masked or, if there is enough to do, with vectors along k: 50 columns are 3 vectors of 16, and 2 that
-would cost as much as 16. Where A is stored by columns and they fill vectors better than B's rows, C is made transposed;
-where there are ten columns at most, vectors stand upright, along the rows of C, and A is turned in registers for them.
+would cost as much as 16. Where A is stored by columns and they fill vectors better than B's rows, the transposed
+product is done; where there are ten columns at most, vectors lie along the rows of C, and A is transposed in registers
+for them.
 
 **Calls.** A product of a few microseconds takes less time than Python needs to look at its operands. So Python calls
 compiled code with the tensors as they are: see :mod:`~matmulbench.ladder.tiled.exchange`.
 
 Threads share out rows or columns of C, never a sum: with the same number of threads the same operands give the same
-bits. After Goto & van de Geijn, *Anatomy of High-Performance Matrix Multiplication*, ACM TOMS 34, 2008, and Van Zee &
+bits, as long as the *plan* is the same: what is best on some processors only is looked up in a table, which
+:mod:`~matmulbench.ladder.tiled.plan` describes and ``matmulbench tune`` fills.
+
+After Goto & van de Geijn, *Anatomy of High-Performance Matrix Multiplication*, ACM TOMS 34, 2008, and Van Zee &
 van de Geijn, *BLIS*, ACM TOMS 41, 2015.
 """
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar, cast
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple, cast
 
-import llvmlite.binding as llvm
 import numba
 import numpy as np
 import torch
@@ -42,58 +48,63 @@ from numba import types
 
 from matmulbench.ladder.operands import sizes
 from matmulbench.ladder.tiled.exchange import (
+    EXCHANGE,
     FLOAT32,
     FLOAT64,
-    argument,
     new_matrix,
     none,
+    numbers_of,
     python_function,
     to_python,
     view,
 )
-from matmulbench.ladder.tiled.tiles import dots, tiles, upright
+from matmulbench.ladder.tiled.plan import DTYPES, SHAPES, current, make_plan
+from matmulbench.ladder.tiled.tiles import dots, m_vectorised, panel
 from matmulbench.ladder.tiled.vectors import (
     FORCED_BITS,
     LINE,
-    address,
     call,
     fetch,
+    jit,
     move,
-    turn,
+    on_stack,
+    transpose_block,
     vector_bits,
     vector_registers,
+    words,
 )
 
 if not getattr(sys, "_is_gil_enabled", lambda: True)():
     raise ImportError("numba-tiled needs Python's global lock: all calls share the memory for what they prepare")
 
-# numba's cache on disk sees changes of this file alone, so that those of what is emitted have to show here: the test of
-# this digest says what it must be.
-EMITTED = "4eb6ac3e3819"
-
 VECTOR = vector_bits() // 8  # bytes
-WIDEST = 4 if vector_registers() == 32 else 2  # vectors of a tile
-ROWS_OF_2 = 8 if vector_registers() == 32 else 6  # so many that no sum is spilled to memory
-UPRIGHT = 2 if vector_registers() == 32 else 1  # vectors of an upright tile
-NARROW = 10  # columns of C at most, for upright tiles
-BLOCK_K, BLOCK_M = 256, 128  # so that a block of A and one of B's panels stay in the second cache
-NEAR_K = 64  # steps of a block so that a panel of B, and A's rows for it, stay in the first cache
-DEEP = 1024  # steps along k of a block, where those of A are neighbours
+NARROW_VECTORS = 2 if vector_registers() == 32 else 1  # vectors of an m-vectorised tile
+NARROW = 10  # columns of C at most, for m-vectorised tiles
+DEEP = 1024  # steps along k of a block at most
 SMALL = 4096  # elements of B that stay in the first cache as they are
-MANY_ROWS = 256  # make it worth while to pack panels that could be used in place
+SMALL_PRODUCT = 2**22  # multiplications; up to here a product is of the class "small"
 FEW_ROWS = 32  # are not worth preparing anything for
-TURNED = 2**16  # elements of C that are turned at once
-# Bytes of memory that a thread keeps for what it prepares: C turned, single columns of B, panels of B. To get it anew
-# for each product, page by page, would take up to a third of the time.
-FOR_TURNED, FOR_COLUMNS, FOR_PANELS = 2**20, 2**17, 2**23
-KEPT = FOR_TURNED + FOR_COLUMNS + FOR_PANELS
-THREADING = 250_000  # multiplications; below, waking a thread takes longer than it saves
+TRANSPOSED = 2**16  # elements of C that are transposed at once
+# Bytes of memory that a thread keeps for what it prepares: C transposed, single columns of B, panels of B, blocks of A.
+# To get it anew for each product, page by page, would take up to a third of the time.
+FOR_TRANSPOSED, FOR_COLUMNS, FOR_PANELS, FOR_BLOCKS = 2**20, 2**17, 2**23, 2**22
+AT_COLUMNS, AT_PANELS = FOR_TRANSPOSED, FOR_TRANSPOSED + FOR_COLUMNS
+AT_BLOCKS = AT_PANELS + FOR_PANELS
+KEPT = AT_BLOCKS + FOR_BLOCKS
 
-_F = TypeVar("_F", bound=Callable[..., Any])
+# The tile of a plan that names none, and how many rows the tiles of each width have: the first of them, then the next.
+TILE = "6x4" if vector_registers() == 32 else "6x2"
+HEIGHTS = (
+    {4: "6,5,2,1", 3: "8,2,1", 2: "8,2,1", 1: "8,5,2,1"}
+    if vector_registers() == 32
+    else {3: "4,2,1", 2: "6,2,1", 1: "8,5,2,1"}
+)
 
 # A width that is forced for a test must not be found in the machine's own cache.
-_OPTIONS: dict[str, Any] = {"cache": not FORCED_BITS, "error_model": "numpy"}
-_jit = cast("Callable[[_F], _F]", numba.njit(**_OPTIONS))
+_KEPT_ON_DISK: dict[str, Any] = {"cache": not FORCED_BITS, "error_model": "numpy"}
+# numba's cache on disk sees changes of one file alone, and of what a function's closure holds: here, all files.
+_FILES = sorted(Path(__file__).parent.glob("*.py"))
+_SOURCES = hashlib.sha256(b"".join(file.read_bytes() for file in _FILES)).hexdigest()
 
 
 class Matrix(NamedTuple):
@@ -104,132 +115,137 @@ class Matrix(NamedTuple):
     column: int
 
 
-class Parts(NamedTuple):
-    """What a thread works with: addresses of functions for an element type, and of memory; bytes of an element."""
+class Product(NamedTuple):
+    """C = A B, or C += A B, of (m, k) and (k, n)."""
 
+    m: int
+    k: int
+    n: int
+    a: Matrix
+    b: Matrix
+    c: Matrix
+
+
+class Tools(NamedTuple):
+    """What a thread works with: memory, functions for an element type, bytes of an element, and the plan."""
+
+    kept: int
     panel: int
     dots: int
-    upright: int
+    m_vectorised: int
     copy: int
     size: int
-    for_turned: int
-    for_columns: int
-    for_panels: int
+    widest: int
+    k_block: int
+    k_block_strided: int
+    k_block_streamed: int
+    m_block: int
+    pack_b_rows: int
+    pack_a: int
+    transpose: int
+    prefetch: int
+    columns_each: int
+    threading: int
 
 
-def _panel_of(zero: Any) -> Any:
-    def panel(
-        vectors: int, m: int, k: int, a: int, a_row: int, a_step: int, b: int, b_step: int,
-        c: int, c_row: int, last: int, add: int, far: int,
-    ) -> None:  # fmt: skip
-        if vectors == 4 and m % 6 and m % 5 == 0:  # no rows are left over
-            tiles(5, 4, zero, 0, m, k, a, a_row, a_step, b, b_step, c, c_row, last, add != 0, far)
-        elif vectors == 4:
-            i = tiles(6, 4, zero, 0, m, k, a, a_row, a_step, b, b_step, c, c_row, last, add != 0, far)
-            i = tiles(2, 4, zero, i, m, k, a, a_row, a_step, b, b_step, c, c_row, last, add != 0, far)
-            tiles(1, 4, zero, i, m, k, a, a_row, a_step, b, b_step, c, c_row, last, add != 0, far)
-        elif vectors == 3:
-            i = tiles(8, 3, zero, 0, m, k, a, a_row, a_step, b, b_step, c, c_row, last, add != 0, far)
-            i = tiles(2, 3, zero, i, m, k, a, a_row, a_step, b, b_step, c, c_row, last, add != 0, far)
-            tiles(1, 3, zero, i, m, k, a, a_row, a_step, b, b_step, c, c_row, last, add != 0, far)
-        elif vectors == 2:
-            i = tiles(ROWS_OF_2, 2, zero, 0, m, k, a, a_row, a_step, b, b_step, c, c_row, last, add != 0, far)
-            i = tiles(2, 2, zero, i, m, k, a, a_row, a_step, b, b_step, c, c_row, last, add != 0, far)
-            tiles(1, 2, zero, i, m, k, a, a_row, a_step, b, b_step, c, c_row, last, add != 0, far)
-        else:
-            i = tiles(8, 1, zero, 0, m, k, a, a_row, a_step, b, b_step, c, c_row, last, add != 0, far)
-            i = tiles(5, 1, zero, i, m, k, a, a_row, a_step, b, b_step, c, c_row, last, add != 0, far)
-            i = tiles(2, 1, zero, i, m, k, a, a_row, a_step, b, b_step, c, c_row, last, add != 0, far)
-            tiles(1, 1, zero, i, m, k, a, a_row, a_step, b, b_step, c, c_row, last, add != 0, far)
-
-    return panel
+_typeof = cast("Callable[[Any], Any]", numba.typeof)
+_MATRIX, _PRODUCT = _typeof(Matrix(0, 0, 0)), _typeof(Product(0, 0, 0, *[Matrix(0, 0, 0)] * 3))
+_WORD, _CODE = types.int64, types.int32
+_PARTS = len(Tools._fields)
 
 
-def _dots_of(zero: Any) -> Any:
-    def all_dots(
-        m: int, k: int, n: int, a: int, a_row: int, b: int, b_column: int, c: int, c_row: int, c_column: int, add: int
-    ) -> None:
-        for j in range(0, n - 1, 2):
-            i = dots(8, 2, zero, 0, m, k, a, a_row, b + j * b_column, b_column, c + j * c_column, c_row, add != 0)
-            dots(1, 2, zero, i, m, k, a, a_row, b + j * b_column, b_column, c + j * c_column, c_row, add != 0)
-        if n % 2:
-            j = n - 1
-            i = dots(8, 1, zero, 0, m, k, a, a_row, b + j * b_column, b_column, c + j * c_column, c_row, add != 0)
-            dots(1, 1, zero, i, m, k, a, a_row, b + j * b_column, b_column, c + j * c_column, c_row, add != 0)
+def _panel_of(sources: str, dtype: str, shapes: str, unroll: int) -> Any:
+    zero = np.dtype(dtype).type(0)
+
+    def all_tiles(vectors: int, product: Product, last: int, add: int, far: int) -> int:
+        sources  # noqa: B018 - in the closure, so in the key of the cache on disk
+        panel(shapes, unroll, zero, vectors, product, last, add, far)
+        return 0
+
+    return all_tiles
+
+
+def _dots_of(sources: str, dtype: str) -> Any:
+    zero = np.dtype(dtype).type(0)
+
+    def all_dots(product: Product, add: int) -> int:
+        sources  # noqa: B018
+        for j in range(0, product.n - 1, 2):
+            dots(2, zero, _part(product, 0, j, product.m, 2), add)
+        if product.n % 2:
+            dots(1, zero, _part(product, 0, product.n - 1, product.m, 1), add)
+        return 0
 
     return all_dots
 
 
-def _upright_of(zero: Any) -> Any:
-    def all_upright(m: int, k: int, a: int, a_row: int, b: int, c: int, c_row: int, last: int) -> None:
-        upright(UPRIGHT, NARROW, zero, m, k, a, a_row, b, c, c_row, last)
+def _m_vectorised_of(sources: str, dtype: str) -> Any:
+    zero = np.dtype(dtype).type(0)
 
-    return all_upright
+    def all_m_vectorised(product: Product) -> int:
+        sources  # noqa: B018
+        m_vectorised(NARROW_VECTORS, NARROW, zero, product)
+        return 0
+
+    return all_m_vectorised
 
 
-def _copy_of(zero: Any) -> Any:
+def _copy_of(sources: str, dtype: str) -> Any:
+    zero = np.dtype(dtype).type(0)
     size, lanes = zero.itemsize, VECTOR // zero.itemsize
 
-    def copy(rows: int, columns: int, to: int, to_row: int, source: int, row: int, column: int) -> None:
-        if column == size:
+    def copy(rows: int, columns: int, to: Matrix, source: Matrix) -> int:
+        sources  # noqa: B018
+        if source.column == size:
             for i in range(rows):
                 for j in range(0, columns, lanes):
-                    move(zero, to + i * to_row + j * size, source + i * row + j * size, columns - j)
-        elif row == size:
+                    move(zero, _from(to, i, j).at, _from(source, i, j).at, columns - j)
+        elif source.row == size:
             for j in range(0, columns, lanes):
                 for i in range(0, rows, lanes):
-                    here, there = to + i * to_row + j * size, source + i * size + j * column
-                    turn(zero, min(lanes, rows - i), min(lanes, columns - j), here, to_row, there, column)
+                    here, there = _from(to, i, j).at, _from(source, i, j).at
+                    height, width = min(lanes, rows - i), min(lanes, columns - j)
+                    transpose_block(zero, height, width, here, to.row, there, source.column)
         else:
             for i in range(rows):
                 for j in range(columns):
-                    move(zero, to + i * to_row + j * size, source + i * row + j * column, 1)
+                    move(zero, _from(to, i, j).at, _from(source, i, j).at, 1)
+        return 0
 
     return copy
 
 
-@_jit
-def _parts(size: int, thread: int) -> Parts:
-    kept = address("matmulbench_kept") + thread * KEPT
-    at = kept, kept + FOR_TURNED, kept + FOR_TURNED + FOR_COLUMNS
-    if size == 4:
-        return Parts(
-            address("matmulbench_panel_4"), address("matmulbench_dots_4"),
-            address("matmulbench_upright_4"), address("matmulbench_copy_4"), 4, *at,
-        )  # fmt: skip
-    return Parts(
-        address("matmulbench_panel_8"), address("matmulbench_dots_8"),
-        address("matmulbench_upright_8"), address("matmulbench_copy_8"), 8, *at,
-    )  # fmt: skip
-
-
-@_jit
+@jit
 def _from(x: Matrix, i: int, j: int) -> Matrix:
     """Return ``x`` from row ``i`` and column ``j`` on."""
     return Matrix(x.at + i * x.row + j * x.column, x.row, x.column)
 
 
-@_jit
-def _turned(x: Matrix) -> Matrix:
+@jit
+def _transposed(x: Matrix) -> Matrix:
     """Return the transposed view."""
     return Matrix(x.at, x.column, x.row)
 
 
-@_jit
-def _panel(
-    parts: Parts, vectors: int, m: int, k: int, a: Matrix, b: Matrix, c: Matrix, last: int, add: bool, far: int
-) -> None:
-    """C = A B or C += A B for ``vectors`` vectors' width of B and C, ``last`` elements of the last vector."""
-    call(parts.panel, (vectors, m, k, a.at, a.row, a.column, b.at, b.row, c.at, c.row, last, int(add), far))
+@jit
+def _part(of: Product, i: int, j: int, m: int, n: int) -> Product:
+    """Return what makes ``m`` rows of C from row ``i`` on, and ``n`` columns from column ``j`` on."""
+    return Product(m, of.k, n, _from(of.a, i, 0), _from(of.b, 0, j), _from(of.c, i, j))
 
 
-@_jit
-def _dots(parts: Parts, m: int, k: int, n: int, a: Matrix, b: Matrix, c: Matrix, add: bool) -> None:
-    """C = A B or C += A B, where A's rows and B's columns are contiguous."""
-    call(parts.dots, (m, k, n, a.at, a.row, b.at, b.column, c.at, c.row, c.column, int(add)))
+@jit
+def _steps(of: Product, first: int, k: int) -> Product:
+    """Return ``k`` steps of a product, from step ``first`` on."""
+    return Product(of.m, k, of.n, _from(of.a, 0, first), _from(of.b, first, 0), of.c)
 
 
-@_jit
+@jit
+def _with(of: Product, a: Matrix, b: Matrix) -> Product:
+    """Return the product with operands that were copied."""
+    return Product(of.m, of.k, of.n, a, b, of.c)
+
+
+@jit
 def _fetch(size: int, rows: int, columns: int, x: Matrix) -> None:
     """Ask for a matrix that is stored by rows or by columns to be brought to the cache."""
     runs, length, to_next = (columns, rows, x.column) if x.row < x.column else (rows, columns, x.row)
@@ -238,219 +254,282 @@ def _fetch(size: int, rows: int, columns: int, x: Matrix) -> None:
             fetch(x.at + run * to_next + line)
 
 
-@_jit
-def _upright(parts: Parts, m: int, k: int, n: int, a: Matrix, b: Matrix, c: Matrix) -> None:
-    """C = A B for few columns, where A's rows are contiguous, and B's are packed, NARROW elements each."""
-    call(parts.upright, (m, k, a.at, a.row, b.at, c.at, c.row, n))
+@jit
+def _panel(tools: Tools, width: int, of: Product, add: bool, far: int) -> None:
+    """C = A B or C += A B, ``width`` vectors wide, ``far`` as :func:`tiles.panel` has it; B's rows are contiguous."""
+    last = of.n - (width - 1) * (VECTOR // tools.size)
+    call(tools.panel, (width, of, last, int(add), far))
 
 
-@_jit
-def _copy(parts: Parts, rows: int, columns: int, target: Matrix, source: Matrix) -> None:
-    """Copy a matrix to where its rows are contiguous."""
-    call(parts.copy, (rows, columns, target.at, target.row, source.at, source.row, source.column))
+@jit
+def _copy(tools: Tools, rows: int, columns: int, to: Matrix, source: Matrix) -> Matrix:
+    """Copy a matrix to where its rows are contiguous; return the copy."""
+    call(tools.copy, (rows, columns, to, source))
+    return to
 
 
-@_jit
-def _in_place(parts: Parts, m: int, k: int, n: int, a: Matrix, b: Matrix, c: Matrix) -> None:
+@jit
+def _in_place(tools: Tools, of: Product) -> None:
     """C = A B, panel by panel, nothing prepared; B's rows must be contiguous."""
-    size = parts.size
-    lanes = VECTOR // size
-    for j in range(0, n, WIDEST * lanes):
-        width = min(WIDEST, -(-(n - j) // lanes))
-        last = min(lanes, n - j - (width - 1) * lanes)
-        _panel(parts, width, m, k, a, _from(b, 0, j), _from(c, 0, j), last, False, 0)
+    lanes = VECTOR // tools.size
+    for j in range(0, of.n, tools.widest * lanes):
+        here = min(tools.widest * lanes, of.n - j)
+        _panel(tools, -(-here // lanes), _part(of, 0, j, of.m, here), False, 0)
 
 
-@_jit
+@jit
 def _is_narrow(n: int, lanes: int) -> bool:
-    """Whether so few columns leave more lanes idle, lying along C's rows, than an upright tile wastes."""
+    """Whether so few columns leave more lanes idle, lying along C's rows, than an m-vectorised tile wastes."""
     return NARROW // 2 < n <= NARROW and 4 * n <= 3 * lanes * -(-n // lanes)
 
 
-@_jit
-def _narrow(parts: Parts, m: int, k: int, n: int, a: Matrix, b: Matrix, c: Matrix) -> None:
+@jit
+def _narrow(tools: Tools, of: Product) -> None:
     """C = A B for few columns, with vectors along the rows of C."""
-    size = parts.size
-    packed = Matrix(parts.for_columns, NARROW * size, size)
-    _copy(parts, k, n, packed, b)
-    rows = UPRIGHT * VECTOR // size
-    whole = m // rows * rows
-    _upright(parts, whole, k, n, a, packed, c)
-    _in_place(parts, m - whole, k, n, _from(a, whole, 0), packed, _from(c, whole, 0))
+    size = tools.size
+    packed = _copy(tools, of.k, of.n, Matrix(tools.kept + AT_COLUMNS, NARROW * size, size), of.b)
+    rows = NARROW_VECTORS * VECTOR // size
+    whole = of.m // rows * rows
+    ready = _with(of, of.a, packed)
+    call(tools.m_vectorised, (_part(ready, 0, 0, whole, of.n),))
+    _in_place(tools, _part(ready, whole, 0, of.m - whole, of.n))
 
 
-@_jit
-def _multiply(parts: Parts, m: int, k: int, n: int, a: Matrix, b: Matrix, c: Matrix) -> None:
-    """C = A B on one thread: as it stands or, if A is stored by columns and that fills vectors better, turned."""
-    size = parts.size
+@jit
+def _multiply(tools: Tools, of: Product) -> None:
+    """C = A B on one thread: direct or, if A is stored by columns and that fills vectors better, transposed."""
+    size, m, n = tools.size, of.m, of.n
     lanes = VECTOR // size
-    if a.row != size or k < lanes or n > TURNED // lanes or n * -(-m // lanes) >= m * -(-n // lanes):
-        _straight(parts, m, k, n, a, b, c)
-    elif n == 1 and c.row == size:
-        _straight(parts, 1, k, m, _turned(b), _turned(a), _turned(c))
+    other = Product(n, of.k, m, _transposed(of.b), _transposed(of.a), _transposed(of.c))
+    fills_better = n * -(-m // lanes) < m * -(-n // lanes)
+    if not tools.transpose or of.a.row != size or of.k < lanes or n > TRANSPOSED // lanes or not fills_better:
+        _direct(tools, of)
+    elif n == 1 and of.c.row == size:
+        _direct(tools, other)
     else:
-        columns = min(m, TURNED // n // lanes * lanes + lanes)
-        c_turned = Matrix(parts.for_turned, columns * size, size)
+        columns = min(m, TRANSPOSED // n // lanes * lanes + lanes)
+        made = Matrix(tools.kept, columns * size, size)
         for first in range(0, m, columns):
-            here = min(columns, m - first)
-            _straight(parts, n, k, here, _turned(b), _turned(_from(a, first, 0)), c_turned)
-            _copy(parts, here, n, _from(c, first, 0), _turned(c_turned))
+            part = _part(other, 0, first, n, min(columns, m - first))
+            _direct(tools, Product(part.m, part.k, part.n, part.a, part.b, made))
+            _copy(tools, part.n, n, _transposed(part.c), _transposed(made))
 
 
-@_jit
-def _straight(parts: Parts, m: int, k: int, n: int, a: Matrix, b: Matrix, c: Matrix) -> None:
+@jit
+def _direct(tools: Tools, of: Product) -> None:
     """C = A B with vectors along the rows of B and C, or along k: choose the path."""
-    size = parts.size
+    m, k, n, a, b, _ = of
+    size = tools.size
     lanes = VECTOR // size
     along_k = a.column == size and b.row == size
     if along_k and (n == 1 or (m < FEW_ROWS and b.column != size and k >= lanes)):
-        _dots(parts, m, k, n, a, b, c, False)
+        call(tools.dots, (of, 0))
     elif a.column == size and k <= DEEP and m >= 2 * FEW_ROWS and _is_narrow(n, lanes):
-        _narrow(parts, m, k, n, a, b, c)
-    elif b.column == size and k <= DEEP and (m < MANY_ROWS or k * n <= SMALL) and not _pays(parts, m, k, n, a):
-        _in_place(parts, m, k, n, a, b, c)
+        _narrow(tools, of)
+    elif b.column == size and k <= DEEP and (m < tools.pack_b_rows or k * n <= SMALL) and not _pays(tools, of):
+        _in_place(tools, of)
     else:
         columns = FOR_PANELS // (DEEP * size)
         for j in range(0, n, columns):
-            _in_blocks(parts, m, k, min(columns, n - j), a, _from(b, 0, j), _from(c, 0, j))
+            _in_blocks(tools, _part(of, 0, j, m, min(columns, n - j)))
 
 
-@_jit
-def _pays(parts: Parts, m: int, k: int, n: int, a: Matrix) -> bool:
+@jit
+def _pays(tools: Tools, of: Product) -> bool:
     """Whether to do the columns that fill no vector by vectors along k."""
-    lanes = VECTOR // parts.size
-    rest = n % lanes
-    return rest > 0 and 4 * rest <= 3 * lanes and m >= FEW_ROWS and k >= 256 and a.column == parts.size
+    lanes = VECTOR // tools.size
+    rest = of.n % lanes
+    return rest > 0 and 4 * rest <= 3 * lanes and of.m >= FEW_ROWS and of.k >= 256 and of.a.column == tools.size
 
 
-@_jit
-def _in_blocks(parts: Parts, m: int, k: int, n: int, a: Matrix, b: Matrix, c: Matrix) -> None:
+@jit
+def _in_blocks(tools: Tools, of: Product) -> None:
     """C = A B, block by block along k and m."""
-    size = parts.size
+    size, m, k, n = tools.size, of.m, of.k, of.n
     lanes = VECTOR // size
-    along_k = _pays(parts, m, k, n, a)
-    rest = n % lanes if along_k else 0
-    wide = n - rest  # columns done in panels
+    rest = n % lanes if _pays(tools, of) else 0  # columns done along k
+    wide = n - rest  # and in panels
     vectors = -(-wide // lanes)
-    panels = -(-vectors // WIDEST)
-    packing = b.column != size or m >= MANY_ROWS
-    block_k = DEEP if a.column == size else BLOCK_K
-    streaming = k > block_k and not packing  # B is read once, from memory: a panel of it need not stay for long
+    panels = -(-vectors // tools.widest)
+    packing = of.b.column != size or m >= tools.pack_b_rows
+    k_block = tools.k_block if of.a.column == size else tools.k_block_strided
+    streaming = k > k_block and not packing  # B is read once, from memory: a panel of it need not stay for long
     if streaming:
-        block_k = NEAR_K
-    for p in range(0, k, block_k):
-        steps = min(block_k, k - p)
+        k_block = tools.k_block_streamed
+    for p in range(0, k, k_block):
+        steps = min(k_block, k - p)
+        block = _steps(of, p, steps)
         add = p > 0
-        if streaming:
-            _fetch(size, m, min(block_k, k - p - steps), _from(a, 0, p + steps))
-        b_columns = Matrix(parts.for_columns, size, steps * size)
-        if along_k:
-            _copy(parts, rest, steps, _turned(b_columns), _turned(_from(b, p, wide)))
-        for first in range(0, m, BLOCK_M):
-            rows = min(BLOCK_M, m - first)
+        if streaming and tools.prefetch:
+            _fetch(size, m, min(k_block, k - p - steps), _from(block.a, 0, steps))
+        rest_columns = Matrix(tools.kept + AT_COLUMNS, size, steps * size)
+        if rest:
+            _copy(tools, rest, steps, _transposed(rest_columns), _transposed(_from(block.b, 0, wide)))
+        for first in range(0, m, tools.m_block):
+            rows = min(tools.m_block, m - first)
+            a = _from(block.a, first, 0)
+            if tools.pack_a:  # rows that are a multiple of 4 KB apart would meet in a few lines of the first cache
+                a = _copy(tools, rows, steps, Matrix(tools.kept + AT_BLOCKS, steps * size + LINE, size), a)
             done = 0  # vectors
-            for panel in range(panels):
-                width = (vectors - done) // (panels - panel)
+            for number in range(panels):
+                width = (vectors - done) // (panels - number)
                 j = done * lanes
                 here = min(width * lanes, wide - j)
-                b_panel = _from(b, p, j)
+                b = _from(block.b, 0, j)
                 if packing:
-                    b_panel = Matrix(parts.for_panels + steps * j * size, width * VECTOR, size)
+                    source = b
+                    b = Matrix(tools.kept + AT_PANELS + steps * j * size, width * VECTOR, size)
                     if first == 0:
-                        _copy(parts, steps, here, b_panel, _from(b, p, j))
-                last = here - (width - 1) * lanes
+                        _copy(tools, steps, here, b, source)
                 far = 0
-                if streaming:  # to the next panel
-                    far = width * VECTOR if panel < panels - 1 else block_k * b.row - j * size
-                _panel(parts, width, rows, steps, _from(a, first, p), b_panel, _from(c, first, j), last, add, far)
+                if streaming and tools.prefetch:  # to the next panel
+                    far = width * VECTOR if number < panels - 1 else k_block * b.row - j * size
+                _panel(tools, width, _with(_part(block, first, j, rows, here), a, b), add, far)
                 done += width
-            if along_k:
-                _dots(parts, rows, steps, rest, _from(a, first, p), b_columns, _from(c, first, wide), add)
+            if rest:
+                call(tools.dots, (_with(_part(block, first, wide, rows, rest), a, rest_columns), int(add)))
 
 
-def _share(
-    thread: int, threads: int, size: int, m: int, k: int, n: int,
-    a: int, a_row: int, a_column: int, b: int, b_row: int, b_column: int, c: int,
-) -> None:  # fmt: skip
-    """Do one thread's share of C's rows or, if few, columns."""
-    parts = _parts(size, thread)
-    of_a = Matrix(a, a_row * size, a_column * size)
-    of_b = Matrix(b, b_row * size, b_column * size)
-    of_c = Matrix(c, n * size, size)
-    by_rows = m > n or n < 64 * threads
-    unit = VECTOR // size if by_rows else WIDEST * VECTOR // size
-    share = -(-(m if by_rows else n) // (unit * threads)) * unit
-    first = thread * share
-    if by_rows:
-        _multiply(parts, max(0, min(share, m - first)), k, n, _from(of_a, first, 0), of_b, _from(of_c, first, 0))
-    else:
-        _multiply(parts, m, k, max(0, min(share, n - first)), of_a, _from(of_b, 0, first), _from(of_c, 0, first))
+@jit
+def _tools(row: int, thread: int) -> Tools:
+    """Return what stands in a row of the table, with the memory of one thread."""
+    values = Tools(*words(row, _PARTS))
+    return Tools(values[0] + thread * KEPT, *values[1:])
 
 
-def _all_shares(
-    threads: int, size: int, m: int, k: int, n: int,
-    a: int, a_row: int, a_column: int, b: int, b_row: int, b_column: int, c: int,
-) -> None:  # fmt: skip
-    for thread in numba.prange(threads):
-        all_of_it = thread, threads, size, m, k, n, a, a_row, a_column, b, b_row, b_column, c
-        call(address("matmulbench_share"), all_of_it)
+@jit
+def _product_at(operands: int) -> Product:
+    """Return the product whose numbers lie at ``operands``."""
+    m, k, n, a, a_row, a_column, b, b_row, b_column, c, c_row, c_column = words(operands, 12)
+    return Product(m, k, n, Matrix(a, a_row, a_column), Matrix(b, b_row, b_column), Matrix(c, c_row, c_column))
 
 
-_together = cast("Callable[..., None]", numba.njit(parallel=True, **_OPTIONS)(_all_shares))
+def _share_of(sources: str) -> Any:
+    def share(row: int, thread: int, threads: int, operands: int) -> int:
+        """Do one thread's share of C's rows or, if few, columns."""
+        sources  # noqa: B018
+        tools, of = _tools(row, thread), _product_at(operands)
+        by_rows = of.m > of.n or of.n < tools.columns_each * threads
+        unit = (1 if by_rows else tools.widest) * VECTOR // tools.size
+        length = of.m if by_rows else of.n
+        here = -(-length // (unit * threads)) * unit
+        first = min(thread * here, length)
+        here = min(here, length - first)
+        part = _part(of, first, 0, here, of.n) if by_rows else _part(of, 0, first, of.m, here)
+        _multiply(tools, part)
+        return 0
 
+    return share
+
+
+def _together_of(sources: str) -> Any:
+    def together(share: int, row: int, threads: int, operands: int) -> None:
+        sources  # noqa: B018
+        for thread in numba.prange(threads):
+            call(share, (row, thread, threads, operands))
+
+    return together
+
+
+_together = cast("Callable[..., None]", numba.njit(parallel=True, **_KEPT_ON_DISK)(_together_of(_SOURCES)))
 
 # numba.get_num_threads() itself keeps a function that calls it out of the cache on disk.
 _get_num_threads = types.ExternalFunction("get_num_threads", types.int32())
 
 
-def _product(unused: int, arguments: int, count: int) -> Any:
-    """Return the product of two tensors, or None of those that need a closer look."""
-    kind, a, m, k, a_row, a_column = view(argument(arguments, 0))
-    b_kind, b, b_rows, n, b_row, b_column = view(argument(arguments, 1))
-    if kind != b_kind or (kind != FLOAT32 and kind != FLOAT64) or k != b_rows or k == 0:
-        return none()
-    handle, c = new_matrix(kind, m, n)
-    if handle == 0:
-        return none()
-    size = 4 if kind == FLOAT32 else 8
-    threads = _get_num_threads() if m * k * n >= THREADING else 1
-    if threads == 1:
-        all_of_it = 0, 1, size, m, k, n, a, a_row, a_column, b, b_row, b_column, c
-        call(address("matmulbench_share"), all_of_it)
-    else:
-        _together(threads, size, m, k, n, a, a_row, a_column, b, b_row, b_column, c)
-    return to_python(handle)
+@jit
+def _shape(m: int, k: int, n: int) -> int:
+    """Return the class of a product, as a place in SHAPES."""
+    if m * k * n <= SMALL_PRODUCT:
+        return 0
+    if k >= 4 * max(m, n):
+        return 1
+    return 2 if m >= 4 * n else 3
 
 
-_KEPT: list[Any] = []  # what the addresses belong to: code and memory must not go while they can be used
+def _product_of(sources: str) -> Any:
+    def product(table: int, arguments: int, count: int) -> Any:
+        """Return the product of two tensors, or None of those that need a closer look."""
+        sources  # noqa: B018
+        view_of, allocate, finish, ignore, share, first_row = words(numbers_of(table), 6)
+        left, right = words(arguments, 2)
+        kind, a, m, k, a_row, a_column = view(view_of, left)
+        b_kind, b, b_rows, n, b_row, b_column = view(view_of, right)
+        if kind != b_kind or (kind != FLOAT32 and kind != FLOAT64) or k != b_rows or k == 0:
+            return none()
+        handle, c = new_matrix(allocate, ignore, kind, m, n)
+        if handle == 0:
+            return none()
+        size, of_dtype = (4, 0) if kind == FLOAT32 else (8, 1)
+        row = first_row + (of_dtype * len(SHAPES) + _shape(m, k, n)) * 8 * _PARTS
+        of_a, of_b = (a, a_row * size, a_column * size), (b, b_row * size, b_column * size)
+        operands = on_stack((m, k, n, *of_a, *of_b, c, n * size, size))
+        threads = _get_num_threads() if m * k * n >= _tools(row, 0).threading else 1
+        if threads == 1:
+            call(share, (row, 0, 1, operands))
+        else:
+            _together(share, row, threads, operands)
+        return to_python(finish, handle)
+
+    return product
 
 
-def _compiled(function: Any, result: Any, count: int) -> Any:
-    """Compile ``function``, which takes ``count`` integers, or find it in the cache on disk."""
-    compiled = numba.cfunc(result(*[types.int64] * count), **_OPTIONS)(function)
-    _KEPT.append(compiled)
-    return compiled
+@cache
+def _compiled(signature: Any, make: Callable[..., Any], *arguments: Any) -> Any:
+    """Compile a function, or find it in the cache on disk; it stays, for its address is used."""
+    return numba.cfunc(signature, **_KEPT_ON_DISK)(make(_SOURCES, *arguments))
+
+
+@cache
+def _memory() -> Any:
+    """Return the memory of all threads; its pages are the system's until they are written to."""
+    threads = cast("Any", numba.config).NUMBA_NUM_THREADS  # as many as there can be
+    return np.empty(threads * KEPT + VECTOR, np.uint8)
+
+
+_ROWS = np.zeros((len(DTYPES), len(SHAPES), _PARTS), np.int64)  # of Tools
+_TABLE = np.zeros(len(EXCHANGE) + 2, np.int64)  # torch's functions, a share's, the address of the rows
+
+
+def fits(options: tuple[str, ...]) -> bool:
+    """Tell whether this processor has the registers for a tile, and would not leave half of them idle."""
+    rows, width = map(int, (make_plan(options).tile or TILE).split("x"))
+    return vector_registers() // 2 < rows * width + width + 1 <= vector_registers()
+
+
+def use(dtype: str, shape: str, options: tuple[str, ...]) -> None:
+    """Do products of a dtype and a class of shapes by the plan with ``options`` from now on.
+
+    ``shape`` is one of :data:`~matmulbench.ladder.tiled.plan.SHAPES`; a tile that does not fit is passed over.
+    """
+    plan = make_plan(options)
+    tile = plan.tile if plan.tile and fits(options) else TILE
+    rows, widest = map(int, tile.split("x"))
+    heights = HEIGHTS if tile == TILE else HEIGHTS | {widest: f"{rows},{rows // 2},2,1"}
+    shapes = " ".join(f"{heights[width]}x{width}" for width in range(widest, 0, -1))
+    functions = (
+        _compiled(_CODE(_WORD, _PRODUCT, _WORD, _WORD, _WORD), _panel_of, dtype, shapes, plan.unroll),
+        _compiled(_CODE(_PRODUCT, _WORD), _dots_of, dtype),
+        _compiled(_CODE(_PRODUCT), _m_vectorised_of, dtype),
+        _compiled(_CODE(_WORD, _WORD, _MATRIX, _MATRIX), _copy_of, dtype),
+    )
+    addresses = [function.address for function in functions]
+    kept = -(-_memory().ctypes.data // VECTOR) * VECTOR
+    tools = [kept, *addresses, np.dtype(dtype).itemsize, widest, *plan[2:]]
+    _ROWS[DTYPES.index(dtype), SHAPES.index(shape)] = tools
 
 
 def _compile(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor | None:
     """Compile everything for both dtypes, then multiply."""
     global _fast
-    numba.get_num_threads()  # starts the threads
-    for zero in (np.float32(0), np.float64(0)):
-        for name, make, count in (
-            ("panel", _panel_of, 13),
-            ("dots", _dots_of, 11),
-            ("upright", _upright_of, 8),
-            ("copy", _copy_of, 7),
-        ):
-            part = _compiled(make(zero), types.void, count)
-            llvm.add_symbol(f"matmulbench_{name}_{zero.itemsize}", part.address)
-    threads = cast("Any", numba.config).NUMBA_NUM_THREADS  # as many as there can be
-    kept = np.empty(threads * KEPT + VECTOR, np.uint8)  # pages are the system's until they are written to
-    llvm.add_symbol("matmulbench_kept", -(-kept.ctypes.data // VECTOR) * VECTOR)
-    _KEPT.append(kept)
-    llvm.add_symbol("matmulbench_share", _compiled(_share, types.void, 13).address)
-    _fast = product = python_function("product", _compiled(_product, types.int64, 3))
+    plans = current(numba.get_num_threads())  # starts the threads, too
+    for dtype in DTYPES:
+        for shape in SHAPES:
+            use(dtype, shape, plans.get(f"{dtype} {shape}", ()))
+    share = _compiled(_CODE(_WORD, _WORD, _WORD, _WORD), _share_of)
+    _TABLE[:] = [*EXCHANGE, share.address, _ROWS.ctypes.data]
+    compiled = _compiled(_WORD(_WORD, _WORD, _WORD), _product_of)
+    _fast = product = python_function("product", compiled, _TABLE)
     return cast("torch.Tensor | None", product(a, b))
 
 
