@@ -149,6 +149,8 @@ def keep(threads: int, plans: Plans) -> Path:
     path = _path(threads)
     beside = path.with_suffix(f".{os.getpid()}")
     content = {"version": version("matmulbench"), "machine": _machine(), "threads": threads, "plans": plans}
+    if not path.is_absolute():
+        raise OSError("there is no home")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         beside.write_text(json.dumps(content, indent=1))

@@ -173,13 +173,13 @@ def m_vectorised(typing_context: Any, groups: Any, columns: Any, zero: Any, prod
         _, _, zero, product = args
         emit = Emitter(builder, zero.type)
         m, k, last, *matrices = emit.unpack(product)
-        (a, a_row, _), (b, b_step, _), (c, c_row, _) = [emit.unpack(matrix) for matrix in matrices]
+        (a, a_row, _), (b, _, _), (c, c_row, _) = [emit.unpack(matrix) for matrix in matrices]
         lanes, piece = emit.lanes, emit.piece
         n_rows = n_groups * lanes
         number, beside = emit.constants(n_rows), emit.constants(n_columns, emit.size)
         starts = range(0, n_columns, lanes)
         masks = [emit.mask(builder.sub(last, ir.Constant(I64, start))) for start in starts]
-        size = ir.Constant(I64, emit.size)
+        size, b_step = (ir.Constant(I64, count * emit.size) for count in (1, n_columns))
         kept = [cgutils.alloca_once(builder, emit.vector, piece) for _ in range(n_groups)]  # type: ignore[no-untyped-call]
 
         def block(i: Any, _: int) -> None:
