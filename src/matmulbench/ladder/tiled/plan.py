@@ -115,21 +115,21 @@ def current(threads: int) -> Plans:
 
     Plans that cannot be used are passed over, with a warning in one line.
     """
-    text = os.environ.get(VARIABLE)
-    path = _path(threads)
+    text, path = os.environ.get(VARIABLE), _path(threads)
     try:
         if text is not None:
             return _checked(json.loads(text))
         content = json.loads(path.read_text())
-        if content["version"] != version("matmulbench"):
-            raise ValueError(f"it is of version {content['version']}, this is {version('matmulbench')}")
-        return _checked(content["plans"])
-    except FileNotFoundError:
+        if not isinstance(content, dict) or content.get("version") != version("matmulbench"):
+            raise ValueError(f"they are not of version {version('matmulbench')}: `matmulbench tune` makes new ones")
+        return _checked(content.get("plans"))
+    except (FileNotFoundError, NotADirectoryError):
         return {}
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError) as error:
         where = path if text is None else VARIABLE
-        reason = printable(f"{type(error).__name__}: {error}", 200)
-        warnings.warn(f"numba-tiled's plans in {where} are ignored: {reason}", InputWarning, stacklevel=2)
+        warnings.warn(
+            f"numba-tiled's plans in {where} are ignored: {printable(str(error), 200)}", InputWarning, stacklevel=2
+        )
         return {}
 
 
@@ -161,6 +161,8 @@ def keep(threads: int, plans: Plans) -> Path:
 
 
 def _checked(plans: Any) -> Plans:
+    if not isinstance(plans, dict):
+        raise ValueError("expected options by dtype and class of shapes")
     for key, options in plans.items():
         dtype, _, shape = key.partition(" ")
         if dtype not in DTYPES or shape not in SHAPES:
