@@ -4,14 +4,17 @@ import os
 import subprocess
 import sys
 from contextlib import nullcontext
+from dataclasses import asdict
 from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 
 from matmulbench import tuning
 from matmulbench.errors import InputWarning, UsageError
 from matmulbench.isolation import Outcome
 from matmulbench.ladder.tiled.plan import VARIABLE, current
+from matmulbench.report.tables import tuning_table
 from matmulbench.results.schema import VerificationRow
 from matmulbench.status import Status
 
@@ -71,6 +74,15 @@ def test_the_fastest_options_of_each_stage_win_together(monkeypatch):
     assert row.speedup == pytest.approx(1 / 0.55)
     assert row.second == "8x3 tiles"
     assert row.second_speedup == pytest.approx(1 / 0.8)
+
+
+def test_the_table_says_what_won_by_how_much_and_what_came_second(monkeypatch):
+    row, _ = tuned(monkeypatch, Kernel({"8x3 tiles": 0.8, "A packed": 0.75}))
+    table = tuning_table(pd.DataFrame([asdict(row)]))
+    cells = {column.title: column.cell(table.rows[0]).text for column in table.columns}
+    assert cells["plan"] == "8x3 tiles, A packed"
+    assert cells["than the heuristics"] == "1.82× faster"
+    assert (cells["next best"], cells["which is"]) == ("8x3 tiles", "1.25× faster")
 
 
 def test_the_heuristics_stay_where_nothing_is_faster(monkeypatch):

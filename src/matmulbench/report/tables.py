@@ -377,7 +377,7 @@ def tuning_table(tuned: pd.DataFrame) -> Table:
         figure("than the heuristics", factor, "speedup"),
         figure("95 % interval", factor_interval, "speedup_low", "speedup_high", optional=1),
         words("next best", "second", "prose", optional=2),
-        figure("it", compared, "second_speedup", "second_verdict", optional=2),
+        figure("which is", compared, "second_speedup", "second_verdict", optional=2),
         figure("tried", number(".0f"), "tried", optional=3),
         words("refused", "refused", "prose"),
     ]
