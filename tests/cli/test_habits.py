@@ -20,7 +20,7 @@ from matmulbench.training.tasks import TASKS
 from matmulbench.workload import PRESETS
 
 MAIN = "from matmulbench.cli import main; main()"
-VERBS = ("run", "list", "verify", "measure", "train", "trace", "guard", "compare", "audit", "report", "fetch")
+VERBS = ("run", "list", "verify", "measure", "train", "trace", "guard", "tune", "compare", "audit", "report", "fetch")
 # What each verb calls once its arguments are understood.
 WORK = {
     "list": ("matmulbench.pipeline.availability", []),
@@ -29,6 +29,7 @@ WORK = {
     "train": ("matmulbench.pipeline.train", []),
     "trace": ("matmulbench.pipeline.trace_model", ["package.models:make"]),
     "guard": ("matmulbench.revision.kernel_at", ["kernel.py:matmul", "--against", "HEAD"]),
+    "tune": ("matmulbench.tuning.tune", []),
     "compare": ("matmulbench.results.folder.load_results", ["a", "b"]),
     "audit": ("matmulbench.audit.verification.audit_verification", []),
     "report": ("matmulbench.results.folder.load_results", ["a"]),

@@ -26,6 +26,7 @@ CONFIGURED = (
     "train",
     "trace",
     "guard",
+    "tune",
 )  # the verbs that take what a project's table may set
 
 

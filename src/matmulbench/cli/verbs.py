@@ -421,6 +421,26 @@ def guard(
 
 
 @app.command()
+def tune(
+    threads: Threads = "1",
+    budget: Annotated[float, typer.Option(help="seconds in all; the more, the smaller the differences seen")] = 60.0,
+    format: Format = "table",
+    quiet: Quiet = False,
+) -> None:
+    """Find out how numba-tiled is fastest on this machine, and keep that: later runs use it.
+
+    ```console
+    $ matmulbench tune
+    $ matmulbench tune --threads 1,2 --budget 120
+    ```
+    """
+    from matmulbench import tuning
+    from matmulbench.report.tables import tuning_table
+
+    _work(partial(tuning.tune, threads, budget), quiet, format, tuning_table)
+
+
+@app.command()
 def compare(
     folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="the runs' folders, oldest first")],
     only: Annotated[

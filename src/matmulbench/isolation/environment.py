@@ -9,6 +9,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from matmulbench.ladder.tiled.plan import VARIABLE, as_text, current
+
 # torch, numpy's OpenBLAS, MKL and numba each keep a pool of their own; pinning one leaves the others.
 _POOLS = (
     "OMP_NUM_THREADS",
@@ -30,14 +32,15 @@ DROPPED = ("OMP_PLACES", "GOMP_CPU_AFFINITY", "OMP_THREAD_LIMIT", "OMP_DYNAMIC")
 
 
 def thread_environment(threads: int, spin: bool = True) -> dict[str, str]:
-    """Return the variables that fix every pool at ``threads`` threads, unpinned, and keep freed memory.
+    """Return the variables that fix every pool at ``threads`` threads, unpinned, and the plan of ``numba-tiled``.
 
-    Without ``spin``, threads that wait sleep at once: on a busy machine two that spin on one core may keep each other
-    from a product of half a second for half a minute.
+    They also make the C library keep freed memory. Without ``spin``, threads that wait sleep at once: on a busy machine
+    two that spin on one core may keep each other from a product of half a second for half a minute.
     """
     # torch.compile's worker processes would go on working while others are timed.
     pools = dict.fromkeys(_POOLS, str(threads)) | {"MKL_DYNAMIC": "FALSE", "TORCHINDUCTOR_COMPILE_THREADS": "1"}
-    return pools | (_SPIN_LIMITS if spin else _NO_SPIN) | _KEEP_FREED_MEMORY | _UNPINNED | _numba_cache()
+    plan = {VARIABLE: as_text(current(threads))}  # which no one changes while the process works
+    return pools | (_SPIN_LIMITS if spin else _NO_SPIN) | _KEEP_FREED_MEMORY | _UNPINNED | _numba_cache() | plan
 
 
 @functools.cache

@@ -47,12 +47,18 @@ class Host:
     """A process with ``threads`` threads per pool that forks children.
 
     ``import_s`` is how many seconds the import of a user's kernel or model may take in each of them; ``spin`` says
-    whether threads that wait do so busily, as befits timing.
+    whether threads that wait do so busily, as befits timing; ``variables`` are more of its environment.
     Use as a context manager, or :meth:`close` it.
     """
 
-    def __init__(self, threads: int = 1, import_s: float = IMPORT_S, spin: bool = True) -> None:
-        self.threads, self.import_s, self.spin = threads, import_s, spin
+    def __init__(
+        self,
+        threads: int = 1,
+        import_s: float = IMPORT_S,
+        spin: bool = True,
+        variables: dict[str, str] | None = None,
+    ) -> None:
+        self.threads, self.import_s, self.spin, self.variables = threads, import_s, spin, variables or {}
         self._process: subprocess.Popen[bytes] | None = None
         self._control: Connection | None = None
         self._ended: dict[int, int] = {}  # pid: wait status
@@ -89,7 +95,7 @@ class Host:
         self._process = subprocess.Popen(
             # -P: a random.py where the user stands must not be taken for Python's own.
             [sys.executable, "-P", "-c", f"from matmulbench.isolation.serve import serve; serve({theirs.fileno()})"],
-            env=environment | thread_environment(self.threads, self.spin),
+            env=environment | thread_environment(self.threads, self.spin) | self.variables,
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
             start_new_session=True,  # Ctrl-C goes to the parent alone, which then ends its children in order

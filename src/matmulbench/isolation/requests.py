@@ -214,6 +214,15 @@ class CheckBlock(Request):
     drawn: int | None
 
 
+@dataclass(frozen=True)
+class TunePlans(Request):
+    """Tune ``numba-tiled`` in about ``seconds``; returns rows of what won, and the plans."""
+
+    target = "matmulbench.tuning:tune_here"
+    threads: int
+    seconds: float
+
+
 # --- what it buys ------------------------------------------------------------------------------------
 
 

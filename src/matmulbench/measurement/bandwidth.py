@@ -12,7 +12,7 @@ import psutil
 from llvmlite import ir
 from numba.core import types
 
-from matmulbench.ladder.vectors import I64, Emitter, emitted
+from matmulbench.ladder.tiled.vectors import I64, Emitter, emitted
 from matmulbench.results.machine import caches
 from matmulbench.results.schema import Level
 

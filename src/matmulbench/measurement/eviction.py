@@ -16,7 +16,7 @@ import torch
 from llvmlite import ir
 from numba.core import cgutils, types
 
-from matmulbench.ladder.vectors import LINE, emitted
+from matmulbench.ladder.tiled.vectors import LINE, emitted
 
 _POINTER = ir.IntType(8).as_pointer()
 

@@ -9,7 +9,7 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-from matmulbench.ladder.vectors import fma, splat, vector_bits
+from matmulbench.ladder.tiled.vectors import fma, splat, vector_bits
 
 CHAINS = 12  # independent sums: more than latency (4 cycles) x two units, fewer than the registers there are
 _I64 = ir.IntType(64)

@@ -10,6 +10,7 @@ from matmulbench.errors import UsageError
 from matmulbench.ladder import BASELINE, LADDER
 from matmulbench.report.formatting import (
     NOTHING,
+    compared,
     factor,
     factor_interval,
     known,
@@ -366,6 +367,23 @@ def others_table(
         figure("threads here", number(".0f"), "threads", optional=2),
     ]
     return Table(title, columns, rows, caveat, by=("source", "workload"))
+
+
+def tuning_table(tuned: pd.DataFrame) -> Table:
+    """Return what ``matmulbench tune`` found for each class of shapes."""
+    columns = [
+        figure("threads", number(".0f"), "threads", optional=2),
+        words("dtype", "dtype"),
+        words("shapes", "shapes"),
+        words("plan", "plan", "prose"),
+        figure("than the heuristics", factor, "speedup"),
+        figure("95 % interval", factor_interval, "speedup_low", "speedup_high", optional=1),
+        words("next best", "second", "prose", optional=2),
+        figure("which is", compared, "second_speedup", "second_verdict", optional=2),
+        figure("tried", number(".0f"), "tried", optional=3),
+        words("refused", "refused", "prose"),
+    ]
+    return Table("numba-tiled on this machine", columns, tuned.to_dict("records"))
 
 
 def plain_table(frame: pd.DataFrame) -> Table:

@@ -17,6 +17,7 @@ from typing import Any
 
 from matmulbench.errors import UsageError
 from matmulbench.ladder import LADDER
+from matmulbench.ladder.tiled.plan import as_text, current
 from matmulbench.results.files import read_json
 from matmulbench.results.machine import describe_machine, library_versions
 from matmulbench.results.schema import VerificationRow, conforms
@@ -36,7 +37,7 @@ class Remembered:
         import pooch
 
         self._path = Path(pooch.os_cache("matmulbench")) / "verified.json"
-        self._state = f"{threads} {_state()}"
+        self._state = f"{threads} {_state(threads)}"
         self._entries = self._read()
 
     def recall(self, kernel: str, dtype: str, effort: str) -> VerificationRow | None:
@@ -81,12 +82,13 @@ class Remembered:
                 beside.unlink(missing_ok=True)
 
 
-def _state() -> str:
+def _state(threads: int) -> str:
     """Return a checksum of all that a verdict may depend on."""
     package = Path(__file__).parents[1]
     rooms = (package / room for room in ("isolation", "ladder", "verification"))
     chosen = sorted(item for item in os.environ.items() if item[0].startswith(_CHOOSES_KERNELS))
-    checksum = hashlib.sha256(repr((library_versions(), describe_machine(), chosen)).encode())
+    plans = as_text(current(threads))
+    checksum = hashlib.sha256(repr((library_versions(), describe_machine(), chosen, plans)).encode())
     for path in sorted([*package.glob("*.py"), *(path for room in rooms for path in room.rglob("*.py"))]):
         checksum.update(path.read_bytes())
     return checksum.hexdigest()

@@ -1,9 +1,9 @@
 """``numba-tiled`` takes another path for another shape: each is met here, with every width of vectors."""
 
 import contextlib
-import hashlib
 import os
 import resource
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,8 +12,12 @@ import numba
 import pytest
 import torch
 
-from matmulbench.ladder import exchange, numba_tiled, tiles, vectors
-from matmulbench.ladder.numba_tiled import matmul
+import matmulbench
+from matmulbench.ladder.tiled import kernel
+from matmulbench.ladder.tiled.kernel import matmul
+from matmulbench.ladder.tiled.plan import OPTIONS, SHAPES
+from matmulbench.tuning import CHECKED, TIMED
+from matmulbench.workload import Workload
 
 SIZES = [1, 2, 5, 7, 8, 13, 16, 17, 31, 33, 50, 64, 65, 100, 130, 257, 300, 513]
 VIEWS = ["plain", "transposed", "strided", "window", "expanded"]
@@ -95,7 +99,7 @@ def test_each_path(m, k, n, left, right, dtype, threads):
 @pytest.mark.parametrize("bits", [128, 256, 512])
 def test_every_width_of_vectors(bits):
     # Narrower than the machine's is what another machine would have; LLVM makes a wider one of two.
-    code = "from test_numba_tiled import *; import sys; meet_random_shapes(1, 150); print(numba_tiled.VECTOR)"
+    code = "from test_tiled import *; import sys; meet_random_shapes(1, 150); print(kernel.VECTOR)"
     environment = os.environ | {"MATMULBENCH_VECTOR_BITS": str(bits), "NUMBA_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment, cwd=os.path.dirname(__file__), capture_output=True, text=True
@@ -104,14 +108,69 @@ def test_every_width_of_vectors(bits):
     assert done.stdout.split() == [str(bits // 8)]
 
 
-def test_the_cache_on_disk_knows_what_is_emitted():
-    files = [Path(module.__file__) for module in (exchange, tiles, vectors)]
-    digest = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:12]
-    assert digest == numba_tiled.EMITTED, f'numba_tiled.py needs EMITTED = "{digest}", or old code would run'
+def workloads_of(shape):
+    return [Workload.parse(text) for text in f"{TIMED[shape]} {CHECKED[shape]}".split()]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_what_is_timed_and_checked_for_a_class_of_shapes_is_of_that_class(shape):
+    assert {SHAPES[kernel._shape(one.m, one.k, one.n)] for one in workloads_of(shape)} == {shape}
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_each_option_of_a_plan(dtype, option):
+    matmul(torch.ones(1, 1), torch.ones(1, 1))
+    try:
+        for shape in SHAPES:
+            kernel.use(dtype, shape, (option,))
+            for text in CHECKED[shape].split():
+                a, b = Workload.parse(text, dtype).operands()
+                assert_within_bound(a, b)
+                assert torch.equal(matmul(a, b), matmul(a, b)), "one plan, one answer"
+    finally:
+        for shape in SHAPES:
+            kernel.use(dtype, shape, ())
+
+
+def test_a_plan_changes_what_is_done():
+    a, b = Workload.parse("1200x1100x317").operands()  # packed, however many threads share it out
+    before = matmul(a, b)
+    try:
+        kernel.use("float32", "large", ("blocks 256x256",))
+        assert not torch.equal(matmul(a, b), before), "other blocks, another order of summation"
+        kernel.use("float32", "large", ())
+        assert torch.equal(matmul(a, b), before)
+    finally:
+        kernel.use("float32", "large", ())
+
+
+def test_the_cache_on_disk_knows_what_is_emitted(tmp_path):
+    # Intrinsics stand in other files than the functions that numba keeps: a change there must not go unseen.
+    package, cache = tmp_path / "matmulbench", tmp_path / "cache"
+    shutil.copytree(Path(matmulbench.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
+    code = (
+        "import torch; from matmulbench.ladder.tiled.kernel import matmul; print(matmul(*torch.ones(2, 64, 64))[0, 0])"
+    )
+
+    def product():
+        environment = os.environ | {"PYTHONPATH": str(tmp_path), "NUMBA_CACHE_DIR": str(cache)}
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=environment, capture_output=True, text=True, cwd=tmp_path
+        )
+        return done.stdout + done.stderr
+
+    assert product() == "tensor(64.)\n"
+    kept = len(list(cache.rglob("*.nbc")))
+    assert product() == "tensor(64.)\n"
+    assert len(list(cache.rglob("*.nbc"))) == kept > 0, "nothing is compiled twice"
+    vectors = package / "ladder" / "tiled" / "vectors.py"
+    vectors.write_text(vectors.read_text().replace("builder.call(function, (x, y, z))", "builder.fsub(z, y)"))
+    assert product() == "tensor(-64.)\n"
 
 
 def test_without_the_global_lock_it_is_unavailable():
-    code = "import sys; sys._is_gil_enabled = lambda: False; import matmulbench.ladder.numba_tiled"
+    code = "import sys; sys._is_gil_enabled = lambda: False; import matmulbench.ladder.tiled.kernel"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "ImportError: numba-tiled needs Python's global lock" in done.stderr
 
@@ -158,4 +217,4 @@ def test_no_memory_for_the_result_is_said_so():
 def test_no_rows_or_columns_give_an_empty_product():
     assert matmul(torch.ones(0, 3), torch.ones(3, 2)).shape == (0, 2)
     assert matmul(torch.ones(2, 3), torch.ones(3, 0)).shape == (2, 0)
-    assert numba_tiled.VECTOR in (16, 32, 64)
+    assert kernel.VECTOR in (16, 32, 64)

@@ -3,16 +3,17 @@
 numba compiles scalars, and leaves it to LLVM to find vectors. Here they are asked for: each function below is an
 *intrinsic*, whose body is emitted where it is called. Addresses are ``int64``, strides are in bytes.
 
-numba's cache on disk looks at the file that calls an intrinsic: a change here has to show in ``numba_tiled.EMITTED``.
+numba's cache on disk looks at the file that calls an intrinsic: a change here has to show in ``kernel.EMITTED``.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar, cast
 
 import llvmlite.binding as llvm
+import numba
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
@@ -20,6 +21,9 @@ from numba.extending import intrinsic
 LINE = 64  # bytes of a cache line
 _PIECE = 16  # bytes of a vector within which shuffling is cheapest
 _I8, _I32, I64 = ir.IntType(8), ir.IntType(32), ir.IntType(64)
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+jit = cast("Callable[[_F], _F]", numba.njit(error_model="numpy"))
 
 # numba supplies the first argument; to a type checker the call is one too short.
 emitted: Callable[[Callable[..., Any]], Any] = intrinsic(prefer_literal=True)
@@ -79,6 +83,10 @@ class Emitter:
             address = self.builder.add(address, offset)
         return address
 
+    def unpack(self, value: Any) -> list[Any]:
+        """Return what a tuple holds."""
+        return cast("list[Any]", cgutils.unpack_tuple(self.builder, value))  # type: ignore[no-untyped-call]
+
     def constants(self, count: int, factor: int = 1) -> list[Any]:
         """Return the first ``count`` multiples of ``factor``, from 0 on."""
         return [ir.Constant(I64, i * factor) for i in range(count)]
@@ -131,7 +139,7 @@ class Emitter:
         return self.builder.extract_element(vector, ir.Constant(_I32, 0))
 
     def transpose(self, vectors: list[Any]) -> list[Any]:
-        """Turn a square of as many vectors as there are lanes.
+        """Transpose a square of as many vectors as there are lanes.
 
         First within pieces of 128 bits, then piece by piece: each step is one instruction on x86, others would be two.
         """
@@ -145,14 +153,14 @@ class Emitter:
             second = [x + run // 2 for x in first]
             return across(self._in_pairs(first, rows), run // 2) + across(self._in_pairs(second, rows), run // 2)
 
-        turned = [self._within_pieces(vectors[first : first + piece], 1) for first in range(0, self.lanes, piece)]
-        by_place = [across([rows[place] for rows in turned], self.lanes) for place in range(piece)]
+        transposed = [self._within_pieces(vectors[first : first + piece], 1) for first in range(0, self.lanes, piece)]
+        by_place = [across([rows[place] for rows in transposed], self.lanes) for place in range(piece)]
         return [row for rows in zip(*by_place, strict=True) for row in rows]
 
-    def load_turned(self, rows: list[Any], mask: Any = None) -> list[Any]:
+    def load_transposed(self, rows: list[Any], mask: Any = None) -> list[Any]:
         """Load 128 bits of each of as many rows as there are lanes; return what lies in each column as a vector.
 
-        Rows that are a piece apart are loaded beside each other, so that turning within pieces is all there is to do.
+        Rows that are a piece apart are loaded beside each other: it remains to transpose within pieces.
         """
         pieces = [self.load(row, mask, self.piece) for row in rows]
         return self._within_pieces([self._joined(pieces[first :: self.piece]) for first in range(self.piece)], 1)
@@ -169,7 +177,7 @@ class Emitter:
         return [self.builder.shuffle_vector(x, y, lanes) for x, y in zip(rows[::2], rows[1::2], strict=True)]
 
     def _within_pieces(self, rows: list[Any], width: int) -> list[Any]:
-        """Turn a square of pieces: interleave neighbours, ``width`` elements at a time, lower halves, then upper."""
+        """Transpose squares of pieces: interleave neighbours, ``width`` elements at a time, low halves, then high."""
         if len(rows) == 1:
             return rows
         lanes, piece = range(self.lanes), self.piece
@@ -179,22 +187,34 @@ class Emitter:
         halves = (self._within_pieces(self._in_pairs(half, rows), 2 * width) for half in (low, high))
         return [row for half in halves for row in half]
 
-    def row_blocks(self, start: Any, stop: Any, rows: int, body: Any) -> Any:
-        """Emit ``for i in range(start, stop, rows): body(i)``; whole blocks only. Return the first row left over."""
-        builder, step = self.builder, ir.Constant(I64, rows)
-        row = cgutils.alloca_once_value(builder, start)  # type: ignore[no-untyped-call]
-        head, inside, done = (builder.append_basic_block(name) for name in ("rows", "block", "rest"))
-        builder.branch(head)
-        builder.position_at_end(head)
-        i = builder.load(row)
-        following = builder.add(i, step)
-        builder.cbranch(builder.icmp_signed("<=", following, stop), inside, done)
-        builder.position_at_end(inside)
-        body(i)
-        builder.store(following, row)
-        builder.branch(head)
-        builder.position_at_end(done)
-        return i
+    def row_blocks(self, stop: Any, heights: Sequence[int], body: Callable[[Any, int], None]) -> None:
+        """Emit ``body(i, rows)`` for blocks of rows up to ``stop``: of the first of ``heights``, then of the next.
+
+        Where the second, being nearly as high, leaves no rows over and the first does, it does all of them.
+        """
+        builder = self.builder
+        row = cgutils.alloca_once(builder, I64)  # type: ignore[no-untyped-call]
+        builder.store(ir.Constant(I64, 0), row)
+        second = heights[1] if len(heights) > 1 and 2 * heights[1] > heights[0] else None
+        for rows in heights:
+            step, end = ir.Constant(I64, rows), stop
+            if second and rows == heights[0]:
+                over, none_over = (builder.srem(stop, ir.Constant(I64, height)) for height in (rows, second))
+                zero = ir.Constant(I64, 0)
+                fits = builder.icmp_signed("==", none_over, zero)
+                better = builder.and_(builder.icmp_signed("!=", over, zero), fits)
+                end = builder.select(better, zero, stop)
+            head, inside, done = (builder.append_basic_block(name) for name in ("rows", "block", "rest"))
+            builder.branch(head)
+            builder.position_at_end(head)
+            i = builder.load(row)
+            following = builder.add(i, step)
+            builder.cbranch(builder.icmp_signed("<=", following, end), inside, done)
+            builder.position_at_end(inside)
+            body(i, rows)
+            builder.store(following, row)
+            builder.branch(head)
+            builder.position_at_end(done)
 
     def prefetch(self, address: Any, write: bool = False) -> None:
         """Ask for the cache line at ``address``, which may be anywhere, to read it or to ``write`` to it."""
@@ -231,7 +251,7 @@ class Emitter:
 
 @emitted
 def call(typing_context: Any, address: Any, arguments: Any) -> Any:
-    """Call the function at ``address``, which takes a tuple of integers and returns nothing.
+    """Call the function at ``address`` with what the tuple ``arguments`` holds; return its 32-bit code.
 
     numba would copy a function that is called by name into its caller, and compile it there once more.
     """
@@ -239,24 +259,37 @@ def call(typing_context: Any, address: Any, arguments: Any) -> Any:
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         address, packed = args
         values = cgutils.unpack_tuple(builder, packed)  # type: ignore[no-untyped-call]
-        kind = ir.FunctionType(ir.VoidType(), [I64] * len(values))
-        builder.call(builder.inttoptr(address, kind.as_pointer()), values)
-        return context.get_dummy_value()
+        kind = ir.FunctionType(_I32, [value.type for value in values])
+        return builder.call(builder.inttoptr(address, kind.as_pointer()), values)
 
-    return types.void(types.int64, arguments), codegen
+    return types.int32(types.int64, arguments), codegen
 
 
 @emitted
-def address(typing_context: Any, name: Any) -> Any:
-    """Return where the function is that was made known to LLVM by the literal ``name``."""
-    text = name.literal_value
+def words(typing_context: Any, address: Any, count: Any) -> Any:
+    """Return the literal ``count`` of integers that lie at ``address``."""
+    kind = types.UniTuple(types.int64, count.literal_value)  # type: ignore[no-untyped-call]
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        kind = ir.FunctionType(ir.VoidType(), [])
-        function = cgutils.get_or_insert_function(builder.module, kind, text)  # type: ignore[no-untyped-call]
-        return builder.ptrtoint(function, I64)
+        first = builder.inttoptr(args[0], I64.as_pointer())
+        loaded = [builder.load(builder.gep(first, [ir.Constant(I64, place)])) for place in range(len(kind))]
+        return context.make_tuple(builder, kind, loaded)
 
-    return types.int64(name), codegen
+    return kind(types.int64, count), codegen
+
+
+@emitted
+def on_stack(typing_context: Any, numbers: Any) -> Any:
+    """Return the address of integers, given as a tuple, where :func:`words` finds them until the caller returns."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        values = cgutils.unpack_tuple(builder, args[0])  # type: ignore[no-untyped-call]
+        place = cgutils.alloca_once(builder, I64, len(values))  # type: ignore[no-untyped-call]
+        for number, value in enumerate(values):
+            builder.store(value, builder.gep(place, [ir.Constant(I64, number)]))
+        return builder.ptrtoint(place, I64)
+
+    return types.int64(numbers), codegen
 
 
 @emitted
@@ -290,13 +323,13 @@ def fetch(typing_context: Any, address: Any) -> Any:
 
 
 @emitted
-def turn(
+def transpose_block(
     typing_context: Any, zero: Any, rows: Any, columns: Any,
     target: Any, target_row: Any, source: Any, source_column: Any,
 ) -> Any:  # fmt: skip
     """Copy a block whose columns are contiguous to where its rows will be.
 
-    It has at most as many ``rows`` and ``columns`` as a vector has lanes, and is turned in registers.
+    It has at most as many ``rows`` and ``columns`` as a vector has lanes, and is transposed in registers.
     """
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:

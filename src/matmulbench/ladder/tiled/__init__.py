@@ -1,0 +1,1 @@
+"""The tiled kernel; :mod:`~matmulbench.ladder.tiled.kernel` opens with the idea."""

@@ -1,0 +1,566 @@
+"""Tiles: a product written in Python that runs at the roof of the machine.
+
+**Why tiles.** The compiled triple loop reads two numbers from memory for every multiplication. A tile of, say, 6 x 64
+elements of C needs 6 numbers of A and 64 of B for its next 384 multiplications: 11 for each number read.
+
+**Why registers.** Those 384 sums are 24 vectors of 16. They stay in the processor's registers from the first to the
+last step along k, so that nothing is stored until the tile is done; 24 sums that do not wait for each other also hide
+how long each multiply-add takes. What is left of a step is one load for each vector of B and one broadcast for each
+row of A: little enough to hide behind the arithmetic. :mod:`~matmulbench.ladder.tiled.tiles` emits that step.
+
+**Why blocks.** A panel of B, a few vectors wide, is used by all rows of A in turn. Cut along k into blocks, it stays
+in the second cache, and so does the block of A that all panels meet. Tiles add to C, block after block.
+
+**Why packing.** Only B's rows need to be contiguous. Where they are not (a transposed view), and where many rows
+will use them, a panel is first copied into one piece: k x n copies for m x k x n multiplications. The memory for it is
+kept from one call to the next.
+
+**Edges.** Rows that fill no tile are done by smaller tiles. Columns that fill no vector are done with the vector's
+other lanes masked or, if there is enough to do, with vectors along k: 50 columns are 3 vectors of 16, and 2 that
+would cost as much as 16. Where A is stored by columns and they fill vectors better than B's rows, the transposed
+product is done; where there are ten columns at most, vectors lie along the rows of C, and A is transposed in registers
+for them.
+
+**Calls.** A product of a few microseconds takes less time than Python needs to look at its operands. So Python calls
+compiled code with the tensors as they are: see :mod:`~matmulbench.ladder.tiled.exchange`.
+
+Threads share out rows or columns of C, never a sum: with the same number of threads the same operands give the same
+bits, as long as the *plan* is the same: what is best on some processors only is looked up in a table, which
+:mod:`~matmulbench.ladder.tiled.plan` describes and ``matmulbench tune`` fills.
+
+After Goto & van de Geijn, *Anatomy of High-Performance Matrix Multiplication*, ACM TOMS 34, 2008, and Van Zee &
+van de Geijn, *BLIS*, ACM TOMS 41, 2015.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import numba
+import numpy as np
+import torch
+from numba import types
+
+from matmulbench.ladder.operands import sizes
+from matmulbench.ladder.tiled.exchange import (
+    EXCHANGE,
+    FLOAT32,
+    FLOAT64,
+    new_matrix,
+    none,
+    numbers_of,
+    python_function,
+    to_python,
+    view,
+)
+from matmulbench.ladder.tiled.plan import DTYPES, SHAPES, current, make_plan
+from matmulbench.ladder.tiled.tiles import dots, m_vectorised, panel
+from matmulbench.ladder.tiled.vectors import (
+    FORCED_BITS,
+    LINE,
+    call,
+    fetch,
+    jit,
+    move,
+    on_stack,
+    transpose_block,
+    vector_bits,
+    vector_registers,
+    words,
+)
+
+if not getattr(sys, "_is_gil_enabled", lambda: True)():
+    raise ImportError("numba-tiled needs Python's global lock: all calls share the memory for what they prepare")
+
+VECTOR = vector_bits() // 8  # bytes
+NARROW_VECTORS = 2 if vector_registers() == 32 else 1  # vectors of an m-vectorised tile
+NARROW = 10  # columns of C at most, for m-vectorised tiles
+DEEP = 1024  # steps along k of a block at most
+SMALL = 4096  # elements of B that stay in the first cache as they are
+SMALL_PRODUCT = 2**22  # multiplications; up to here a product is of the class "small"
+FEW_ROWS = 32  # are not worth preparing anything for
+TRANSPOSED = 2**16  # elements of C that are transposed at once
+# Bytes of memory that a thread keeps for what it prepares: C transposed, single columns of B, panels of B, blocks of A.
+# To get it anew for each product, page by page, would take up to a third of the time.
+FOR_TRANSPOSED, FOR_COLUMNS, FOR_PANELS, FOR_BLOCKS = 2**20, 2**17, 2**23, 2**22
+AT_COLUMNS, AT_PANELS = FOR_TRANSPOSED, FOR_TRANSPOSED + FOR_COLUMNS
+AT_BLOCKS = AT_PANELS + FOR_PANELS
+KEPT = AT_BLOCKS + FOR_BLOCKS
+
+# The tile of a plan that names none, and how many rows the tiles of each width have: the first of them, then the next.
+TILE = "6x4" if vector_registers() == 32 else "6x2"
+HEIGHTS = (
+    {4: "6,5,2,1", 3: "8,2,1", 2: "8,2,1", 1: "8,5,2,1"}
+    if vector_registers() == 32
+    else {3: "4,2,1", 2: "6,2,1", 1: "8,5,2,1"}
+)
+
+# A width that is forced for a test must not be found in the machine's own cache.
+_KEPT_ON_DISK: dict[str, Any] = {"cache": not FORCED_BITS, "error_model": "numpy"}
+# numba's cache on disk sees changes of one file alone, and of what a function's closure holds: here, all files.
+_FILES = sorted(Path(__file__).parent.glob("*.py"))
+_SOURCES = hashlib.sha256(b"".join(file.read_bytes() for file in _FILES)).hexdigest()
+
+
+class Matrix(NamedTuple):
+    """Where a matrix lies: the address of its first element, and the bytes to the next row and the next column."""
+
+    at: int
+    row: int
+    column: int
+
+
+class Product(NamedTuple):
+    """C = A B, or C += A B, of (m, k) and (k, n)."""
+
+    m: int
+    k: int
+    n: int
+    a: Matrix
+    b: Matrix
+    c: Matrix
+
+
+class Tools(NamedTuple):
+    """What a thread works with: memory, functions for an element type, bytes of an element, and the plan."""
+
+    kept: int
+    panel: int
+    dots: int
+    m_vectorised: int
+    copy: int
+    size: int
+    widest: int
+    k_block: int
+    k_block_strided: int
+    k_block_streamed: int
+    m_block: int
+    pack_b_rows: int
+    pack_a: int
+    transpose: int
+    prefetch: int
+    columns_each: int
+    threading: int
+
+
+_typeof = cast("Callable[[Any], Any]", numba.typeof)
+_MATRIX, _PRODUCT = _typeof(Matrix(0, 0, 0)), _typeof(Product(0, 0, 0, *[Matrix(0, 0, 0)] * 3))
+_WORD, _CODE = types.int64, types.int32
+_PARTS = len(Tools._fields)
+
+
+def _panel_of(sources: str, dtype: str, shapes: str, unroll: int) -> Any:
+    zero = np.dtype(dtype).type(0)
+
+    def all_tiles(vectors: int, product: Product, last: int, add: int, far: int) -> int:
+        sources  # noqa: B018 - in the closure, so in the key of the cache on disk
+        panel(shapes, unroll, zero, vectors, product, last, add, far)
+        return 0
+
+    return all_tiles
+
+
+def _dots_of(sources: str, dtype: str) -> Any:
+    zero = np.dtype(dtype).type(0)
+
+    def all_dots(product: Product, add: int) -> int:
+        sources  # noqa: B018
+        for j in range(0, product.n - 1, 2):
+            dots(2, zero, _part(product, 0, j, product.m, 2), add)
+        if product.n % 2:
+            dots(1, zero, _part(product, 0, product.n - 1, product.m, 1), add)
+        return 0
+
+    return all_dots
+
+
+def _m_vectorised_of(sources: str, dtype: str) -> Any:
+    zero = np.dtype(dtype).type(0)
+
+    def all_m_vectorised(product: Product) -> int:
+        sources  # noqa: B018
+        m_vectorised(NARROW_VECTORS, NARROW, zero, product)
+        return 0
+
+    return all_m_vectorised
+
+
+def _copy_of(sources: str, dtype: str) -> Any:
+    zero = np.dtype(dtype).type(0)
+    size, lanes = zero.itemsize, VECTOR // zero.itemsize
+
+    def copy(rows: int, columns: int, to: Matrix, source: Matrix) -> int:
+        sources  # noqa: B018
+        if source.column == size:
+            for i in range(rows):
+                for j in range(0, columns, lanes):
+                    move(zero, _from(to, i, j).at, _from(source, i, j).at, columns - j)
+        elif source.row == size:
+            for j in range(0, columns, lanes):
+                for i in range(0, rows, lanes):
+                    here, there = _from(to, i, j).at, _from(source, i, j).at
+                    height, width = min(lanes, rows - i), min(lanes, columns - j)
+                    transpose_block(zero, height, width, here, to.row, there, source.column)
+        else:
+            for i in range(rows):
+                for j in range(columns):
+                    move(zero, _from(to, i, j).at, _from(source, i, j).at, 1)
+        return 0
+
+    return copy
+
+
+@jit
+def _from(x: Matrix, i: int, j: int) -> Matrix:
+    """Return ``x`` from row ``i`` and column ``j`` on."""
+    return Matrix(x.at + i * x.row + j * x.column, x.row, x.column)
+
+
+@jit
+def _transposed(x: Matrix) -> Matrix:
+    """Return the transposed view."""
+    return Matrix(x.at, x.column, x.row)
+
+
+@jit
+def _part(of: Product, i: int, j: int, m: int, n: int) -> Product:
+    """Return what makes ``m`` rows of C from row ``i`` on, and ``n`` columns from column ``j`` on."""
+    return Product(m, of.k, n, _from(of.a, i, 0), _from(of.b, 0, j), _from(of.c, i, j))
+
+
+@jit
+def _steps(of: Product, first: int, k: int) -> Product:
+    """Return ``k`` steps of a product, from step ``first`` on."""
+    return Product(of.m, k, of.n, _from(of.a, 0, first), _from(of.b, first, 0), of.c)
+
+
+@jit
+def _with(of: Product, a: Matrix, b: Matrix) -> Product:
+    """Return the product with operands that were copied."""
+    return Product(of.m, of.k, of.n, a, b, of.c)
+
+
+@jit
+def _fetch(size: int, rows: int, columns: int, x: Matrix) -> None:
+    """Ask for a matrix that is stored by rows or by columns to be brought to the cache."""
+    runs, length, to_next = (columns, rows, x.column) if x.row < x.column else (rows, columns, x.row)
+    for run in range(runs):
+        for line in range(0, length * size, LINE):
+            fetch(x.at + run * to_next + line)
+
+
+@jit
+def _panel(tools: Tools, width: int, of: Product, add: bool, far: int) -> None:
+    """C = A B or C += A B, ``width`` vectors wide, ``far`` as :func:`tiles.panel` has it; B's rows are contiguous."""
+    last = of.n - (width - 1) * (VECTOR // tools.size)
+    call(tools.panel, (width, of, last, int(add), far))
+
+
+@jit
+def _copy(tools: Tools, rows: int, columns: int, to: Matrix, source: Matrix) -> Matrix:
+    """Copy a matrix to where its rows are contiguous; return the copy."""
+    call(tools.copy, (rows, columns, to, source))
+    return to
+
+
+@jit
+def _in_place(tools: Tools, of: Product) -> None:
+    """C = A B, panel by panel, nothing prepared; B's rows must be contiguous."""
+    lanes = VECTOR // tools.size
+    for j in range(0, of.n, tools.widest * lanes):
+        here = min(tools.widest * lanes, of.n - j)
+        _panel(tools, -(-here // lanes), _part(of, 0, j, of.m, here), False, 0)
+
+
+@jit
+def _is_narrow(n: int, lanes: int) -> bool:
+    """Whether so few columns leave more lanes idle, lying along C's rows, than an m-vectorised tile wastes."""
+    return NARROW // 2 < n <= NARROW and 4 * n <= 3 * lanes * -(-n // lanes)
+
+
+@jit
+def _narrow(tools: Tools, of: Product) -> None:
+    """C = A B for few columns, with vectors along the rows of C."""
+    size = tools.size
+    packed = _copy(tools, of.k, of.n, Matrix(tools.kept + AT_COLUMNS, NARROW * size, size), of.b)
+    rows = NARROW_VECTORS * VECTOR // size
+    whole = of.m // rows * rows
+    ready = _with(of, of.a, packed)
+    call(tools.m_vectorised, (_part(ready, 0, 0, whole, of.n),))
+    _in_place(tools, _part(ready, whole, 0, of.m - whole, of.n))
+
+
+@jit
+def _multiply(tools: Tools, of: Product) -> None:
+    """C = A B on one thread: direct or, if A is stored by columns and that fills vectors better, transposed."""
+    size, m, n = tools.size, of.m, of.n
+    lanes = VECTOR // size
+    other = Product(n, of.k, m, _transposed(of.b), _transposed(of.a), _transposed(of.c))
+    fills_better = n * -(-m // lanes) < m * -(-n // lanes)
+    if not tools.transpose or of.a.row != size or of.k < lanes or n > TRANSPOSED // lanes or not fills_better:
+        _direct(tools, of)
+    elif n == 1 and of.c.row == size:
+        _direct(tools, other)
+    else:
+        columns = min(m, TRANSPOSED // n // lanes * lanes + lanes)
+        made = Matrix(tools.kept, columns * size, size)
+        for first in range(0, m, columns):
+            part = _part(other, 0, first, n, min(columns, m - first))
+            _direct(tools, Product(part.m, part.k, part.n, part.a, part.b, made))
+            _copy(tools, part.n, n, _transposed(part.c), _transposed(made))
+
+
+@jit
+def _direct(tools: Tools, of: Product) -> None:
+    """C = A B with vectors along the rows of B and C, or along k: choose the path."""
+    m, k, n, a, b, _ = of
+    size = tools.size
+    lanes = VECTOR // size
+    along_k = a.column == size and b.row == size
+    if along_k and (n == 1 or (m < FEW_ROWS and b.column != size and k >= lanes)):
+        call(tools.dots, (of, 0))
+    elif a.column == size and k <= DEEP and m >= 2 * FEW_ROWS and _is_narrow(n, lanes):
+        _narrow(tools, of)
+    elif b.column == size and k <= DEEP and (m < tools.pack_b_rows or k * n <= SMALL) and not _pays(tools, of):
+        _in_place(tools, of)
+    else:
+        columns = FOR_PANELS // (DEEP * size)
+        for j in range(0, n, columns):
+            _in_blocks(tools, _part(of, 0, j, m, min(columns, n - j)))
+
+
+@jit
+def _pays(tools: Tools, of: Product) -> bool:
+    """Whether to do the columns that fill no vector by vectors along k."""
+    lanes = VECTOR // tools.size
+    rest = of.n % lanes
+    return rest > 0 and 4 * rest <= 3 * lanes and of.m >= FEW_ROWS and of.k >= 256 and of.a.column == tools.size
+
+
+@jit
+def _in_blocks(tools: Tools, of: Product) -> None:
+    """C = A B, block by block along k and m."""
+    size, m, k, n = tools.size, of.m, of.k, of.n
+    lanes = VECTOR // size
+    rest = n % lanes if _pays(tools, of) else 0  # columns done along k
+    wide = n - rest  # and in panels
+    vectors = -(-wide // lanes)
+    panels = -(-vectors // tools.widest)
+    packing = of.b.column != size or m >= tools.pack_b_rows
+    k_block = tools.k_block if of.a.column == size else tools.k_block_strided
+    streaming = k > k_block and not packing  # B is read once, from memory: a panel of it need not stay for long
+    if streaming:
+        k_block = tools.k_block_streamed
+    for p in range(0, k, k_block):
+        steps = min(k_block, k - p)
+        block = _steps(of, p, steps)
+        add = p > 0
+        if streaming and tools.prefetch:
+            _fetch(size, m, min(k_block, k - p - steps), _from(block.a, 0, steps))
+        rest_columns = Matrix(tools.kept + AT_COLUMNS, size, steps * size)
+        if rest:
+            _copy(tools, rest, steps, _transposed(rest_columns), _transposed(_from(block.b, 0, wide)))
+        for first in range(0, m, tools.m_block):
+            rows = min(tools.m_block, m - first)
+            a = _from(block.a, first, 0)
+            if tools.pack_a:  # rows that are a multiple of 4 KB apart would meet in a few lines of the first cache
+                a = _copy(tools, rows, steps, Matrix(tools.kept + AT_BLOCKS, steps * size + LINE, size), a)
+            done = 0  # vectors
+            for number in range(panels):
+                width = (vectors - done) // (panels - number)
+                j = done * lanes
+                here = min(width * lanes, wide - j)
+                b = _from(block.b, 0, j)
+                if packing:
+                    source = b
+                    b = Matrix(tools.kept + AT_PANELS + steps * j * size, width * VECTOR, size)
+                    if first == 0:
+                        _copy(tools, steps, here, b, source)
+                far = 0
+                if streaming and tools.prefetch:  # to the next panel
+                    far = width * VECTOR if number < panels - 1 else k_block * b.row - j * size
+                _panel(tools, width, _with(_part(block, first, j, rows, here), a, b), add, far)
+                done += width
+            if rest:
+                call(tools.dots, (_with(_part(block, first, wide, rows, rest), a, rest_columns), int(add)))
+
+
+@jit
+def _tools(row: int, thread: int) -> Tools:
+    """Return what stands in a row of the table, with the memory of one thread."""
+    values = Tools(*words(row, _PARTS))
+    return Tools(values[0] + thread * KEPT, *values[1:])
+
+
+@jit
+def _product_at(operands: int) -> Product:
+    """Return the product whose numbers lie at ``operands``."""
+    m, k, n, a, a_row, a_column, b, b_row, b_column, c, c_row, c_column = words(operands, 12)
+    return Product(m, k, n, Matrix(a, a_row, a_column), Matrix(b, b_row, b_column), Matrix(c, c_row, c_column))
+
+
+def _share_of(sources: str) -> Any:
+    def share(row: int, thread: int, threads: int, operands: int) -> int:
+        """Do one thread's share of C's rows or, if few, columns."""
+        sources  # noqa: B018
+        tools, of = _tools(row, thread), _product_at(operands)
+        by_rows = of.m > of.n or of.n < tools.columns_each * threads
+        unit = (1 if by_rows else tools.widest) * VECTOR // tools.size
+        length = of.m if by_rows else of.n
+        here = -(-length // (unit * threads)) * unit
+        first = min(thread * here, length)
+        here = min(here, length - first)
+        part = _part(of, first, 0, here, of.n) if by_rows else _part(of, 0, first, of.m, here)
+        _multiply(tools, part)
+        return 0
+
+    return share
+
+
+def _together_of(sources: str) -> Any:
+    def together(share: int, row: int, threads: int, operands: int) -> None:
+        sources  # noqa: B018
+        for thread in numba.prange(threads):
+            call(share, (row, thread, threads, operands))
+
+    return together
+
+
+_together = cast("Callable[..., None]", numba.njit(parallel=True, **_KEPT_ON_DISK)(_together_of(_SOURCES)))
+
+# numba.get_num_threads() itself keeps a function that calls it out of the cache on disk.
+_get_num_threads = types.ExternalFunction("get_num_threads", types.int32())
+
+
+@jit
+def _shape(m: int, k: int, n: int) -> int:
+    """Return the class of a product, as a place in SHAPES."""
+    if m * k * n <= SMALL_PRODUCT:
+        return 0
+    if k >= 4 * max(m, n):
+        return 1
+    return 2 if m >= 4 * n else 3
+
+
+def _product_of(sources: str) -> Any:
+    def product(table: int, arguments: int, count: int) -> Any:
+        """Return the product of two tensors, or None of those that need a closer look."""
+        sources  # noqa: B018
+        view_of, allocate, finish, ignore, share, first_row = words(numbers_of(table), 6)
+        left, right = words(arguments, 2)
+        kind, a, m, k, a_row, a_column = view(view_of, left)
+        b_kind, b, b_rows, n, b_row, b_column = view(view_of, right)
+        if kind != b_kind or (kind != FLOAT32 and kind != FLOAT64) or k != b_rows or k == 0:
+            return none()
+        handle, c = new_matrix(allocate, ignore, kind, m, n)
+        if handle == 0:
+            return none()
+        size, of_dtype = (4, 0) if kind == FLOAT32 else (8, 1)
+        row = first_row + (of_dtype * len(SHAPES) + _shape(m, k, n)) * 8 * _PARTS
+        of_a, of_b = (a, a_row * size, a_column * size), (b, b_row * size, b_column * size)
+        operands = on_stack((m, k, n, *of_a, *of_b, c, n * size, size))
+        threads = _get_num_threads() if m * k * n >= _tools(row, 0).threading else 1
+        if threads == 1:
+            call(share, (row, 0, 1, operands))
+        else:
+            _together(share, row, threads, operands)
+        return to_python(finish, handle)
+
+    return product
+
+
+@cache
+def _compiled(signature: Any, make: Callable[..., Any], *arguments: Any) -> Any:
+    """Compile a function, or find it in the cache on disk; it stays, for its address is used."""
+    return numba.cfunc(signature, **_KEPT_ON_DISK)(make(_SOURCES, *arguments))
+
+
+@cache
+def _memory() -> Any:
+    """Return the memory of all threads; its pages are the system's until they are written to."""
+    threads = cast("Any", numba.config).NUMBA_NUM_THREADS  # as many as there can be
+    return np.empty(threads * KEPT + VECTOR, np.uint8)
+
+
+_ROWS = np.zeros((len(DTYPES), len(SHAPES), _PARTS), np.int64)  # of Tools
+_TABLE = np.zeros(len(EXCHANGE) + 2, np.int64)  # torch's functions, a share's, the address of the rows
+
+
+def fits(options: tuple[str, ...]) -> bool:
+    """Tell whether this processor has the registers for a tile, and would not leave half of them idle."""
+    rows, width = map(int, (make_plan(options).tile or TILE).split("x"))
+    return vector_registers() // 2 < rows * width + width + 1 <= vector_registers()
+
+
+def use(dtype: str, shape: str, options: tuple[str, ...]) -> None:
+    """Do products of a dtype and a class of shapes by the plan with ``options`` from now on.
+
+    ``shape`` is one of :data:`~matmulbench.ladder.tiled.plan.SHAPES`; a tile that does not fit is passed over.
+    """
+    plan = make_plan(options)
+    tile = plan.tile if plan.tile and fits(options) else TILE
+    rows, widest = map(int, tile.split("x"))
+    heights = HEIGHTS if tile == TILE else HEIGHTS | {widest: f"{rows},{rows // 2},2,1"}
+    shapes = " ".join(f"{heights[width]}x{width}" for width in range(widest, 0, -1))
+    functions = (
+        _compiled(_CODE(_WORD, _PRODUCT, _WORD, _WORD, _WORD), _panel_of, dtype, shapes, plan.unroll),
+        _compiled(_CODE(_PRODUCT, _WORD), _dots_of, dtype),
+        _compiled(_CODE(_PRODUCT), _m_vectorised_of, dtype),
+        _compiled(_CODE(_WORD, _WORD, _MATRIX, _MATRIX), _copy_of, dtype),
+    )
+    addresses = [function.address for function in functions]
+    kept = -(-_memory().ctypes.data // VECTOR) * VECTOR
+    tools = [kept, *addresses, np.dtype(dtype).itemsize, widest, *plan[2:]]
+    _ROWS[DTYPES.index(dtype), SHAPES.index(shape)] = tools
+
+
+def _compile(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor | None:
+    """Compile everything for both dtypes, then multiply."""
+    global _fast
+    plans = current(numba.get_num_threads())  # starts the threads, too
+    for dtype in DTYPES:
+        for shape in SHAPES:
+            use(dtype, shape, plans.get(f"{dtype} {shape}", ()))
+    share = _compiled(_CODE(_WORD, _WORD, _WORD, _WORD), _share_of)
+    _TABLE[:] = [*EXCHANGE, share.address, _ROWS.ctypes.data]
+    compiled = _compiled(_WORD(_WORD, _WORD, _WORD), _product_of)
+    _fast = product = python_function("product", compiled, _TABLE)
+    return cast("torch.Tensor | None", product(a, b))
+
+
+_fast: Callable[[torch.Tensor, torch.Tensor], torch.Tensor | None] = _compile
+
+
+def matmul(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Multiply ``a`` (m, k) by ``b`` (k, n), both float32 or both float64, of any strides.
+
+    Raises
+    ------
+    ValueError
+        if the inner sizes differ.
+    TypeError
+        if the dtypes differ or are others, or an operand is no tensor in the CPU's memory.
+    """
+    c = _fast(a, b)
+    return _unusual(a, b) if c is None else c
+
+
+def _unusual(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Say what is wrong with the operands, or return the product of none."""
+    for name, x in (("a", a), ("b", b)):
+        if not isinstance(x, torch.Tensor):
+            raise TypeError(f"{name} is a {type(x).__name__}; a torch tensor is needed")
+    m, k, n = sizes(a, b)
+    if a.dtype != b.dtype:
+        raise TypeError(f"dtypes differ: a is {a.dtype}, b is {b.dtype}")
+    if a.dtype not in (torch.float32, torch.float64):
+        raise TypeError(f"dtype {a.dtype}; float32 or float64 is needed")
+    c = torch.empty(m, n, dtype=a.dtype)  # says so where there is no memory
+    if k:
+        raise TypeError(f"operands on {a.device} and {b.device}; the CPU's memory is needed")
+    return c.zero_()
