@@ -24,6 +24,7 @@ from matmulbench.arguments import (
     spec_of,
     thread_counts,
 )
+from matmulbench.dtypes import USUAL
 from matmulbench.errors import UsageError, unknown
 from matmulbench.isolation import IMPORT_S, Host, LostError
 from matmulbench.isolation.requests import Calibrate, LoadKernel, MeasureRoof, OpenReferee, OpenWorkload, TraceModel
@@ -44,7 +45,7 @@ from matmulbench.training.tasks import TASKS, check_options
 from matmulbench.verification import agreement, repeat_case, verify_kernel
 from matmulbench.verification.effort import EFFORTS
 from matmulbench.verification.remembered import Remembered
-from matmulbench.workload import DTYPES, FIRST, Workload
+from matmulbench.workload import FIRST, Workload
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -467,7 +468,7 @@ def _dtypes(given: str | Iterable[str]) -> tuple[str, ...]:
 
 def verify(
     kernel: Kernels,
-    dtypes: str | Iterable[str] = DTYPES,
+    dtypes: str | Iterable[str] = USUAL,
     effort: str = "default",
     progress: Callable[[str], None] = lambda text: None,
     *,
@@ -528,7 +529,7 @@ def _repeated(job: Job, case: str, progress: Callable[[str], None]) -> pd.DataFr
 
 
 def compare_results(
-    kernel: Kernels, dtypes: str | Iterable[str] = DTYPES, *, import_timeout_s: float = IMPORT_S
+    kernel: Kernels, dtypes: str | Iterable[str] = USUAL, *, import_timeout_s: float = IMPORT_S
 ) -> pd.DataFrame:
     """Return how far apart the results of kernels are: a row per dtype and kernel, a column per kernel.
 

@@ -37,11 +37,12 @@ from matmulbench.cli.options import (
     one_of,
 )
 from matmulbench.cli.progress import show_progress
+from matmulbench.dtypes import USUAL
 from matmulbench.errors import UsageError, unknown
 from matmulbench.ladder import BASELINE
 from matmulbench.ladder.plugins import find_function, kernels, with_operands
 from matmulbench.streams import OutputError, log, write
-from matmulbench.workload import DTYPES, FIRST, PRESETS, USES
+from matmulbench.workload import FIRST, PRESETS, USES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -245,7 +246,7 @@ def verify(
     from matmulbench import pipeline
     from matmulbench.report.tables import case_table, verification_table
 
-    specs, dtypes = _named(kernel, operands), dtype or DTYPES
+    specs, dtypes = _named(kernel, operands), dtype or USUAL
     if case is not None and (agreement or dtype):
         raise UsageError(f"--case {case}: expected alone, for a case names its own dtype, such as 2x2x1:TN,float64")
     if agreement:

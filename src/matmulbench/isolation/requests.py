@@ -99,6 +99,7 @@ class Judge(Request):
     target = "matmulbench.verification.worker:judge_results"
     cases: list[dict[str, Any]]
     allow_normwise: bool
+    accumulation: str | None
 
 
 @dataclass(frozen=True)

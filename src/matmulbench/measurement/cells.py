@@ -34,7 +34,7 @@ from matmulbench.measurement.rounds import Candidate, Comparison, run_rounds
 from matmulbench.measurement.seal import SILENCE_S, KernelFailure, Seal, ask
 from matmulbench.results.schema import Level, MeasurementRow
 from matmulbench.status import Status
-from matmulbench.workload import ITEMSIZE, Workload
+from matmulbench.workload import Workload
 
 EXTRAPOLATION_ERROR = 0.05  # more than the audit's extrapolations miss by, nine times of ten at least
 BLOCK_S = 0.004  # well above the timer's resolution, short against the machine's drift
@@ -173,7 +173,7 @@ class KernelCandidate(Candidate):
 
     @property
     def _result_bytes(self) -> int:
-        return self.workload.elements[2] * ITEMSIZE[self.workload.dtype]
+        return self.workload.result_bytes
 
     @property
     def extrapolated(self) -> bool:

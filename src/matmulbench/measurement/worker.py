@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from matmulbench import isolation
+from matmulbench.dtypes import DTYPES
 from matmulbench.ladder.plugins import load_kernel, over_batches
 from matmulbench.measurement.cost import learn_cost
 from matmulbench.measurement.eviction import evict
@@ -114,7 +115,7 @@ def run_block(problem: Workload, left: list[int], right: list[int], seen: bool, 
 def commit_block() -> str | None:
     """Write the block's results into the shared output; return what is wrong with the form of one, if anything."""
     bench = _benches[0]
-    shape, dtype = bench.operands.result_shape(bench.problem), getattr(torch, bench.problem.dtype)
+    shape, dtype = bench.operands.result_shape(bench.problem), getattr(torch, DTYPES[bench.problem.dtype].result)
     for number, result in enumerate(bench.results, 1):
         if type(result) is not torch.Tensor or tuple(result.shape) != shape or result.dtype != dtype:
             form = f"{tuple(result.shape)} of {result.dtype}" if isinstance(result, torch.Tensor) else type(result)

@@ -6,9 +6,10 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any
 
+from matmulbench.dtypes import FLOATS
 from matmulbench.errors import UsageError, unknown
 from matmulbench.ladder.plugins import find_function
-from matmulbench.workload import BATCH, BREAST_CANCER_LAYERS, DTYPES, MNIST_LAYERS
+from matmulbench.workload import BATCH, BREAST_CANCER_LAYERS, MNIST_LAYERS
 
 
 @dataclass(frozen=True)
@@ -91,8 +92,8 @@ def find_task(name: str, **options: Any) -> Task:
         if value is None:
             continue
         if option == "dtype":
-            if value not in DTYPES:
-                raise UsageError(f"dtype {value!r}: expected {' or '.join(DTYPES)}")
+            if value not in FLOATS:
+                raise UsageError(f"dtype {value!r}: expected {' or '.join(FLOATS)}")
             task = replace(task, dtype=value)
         elif option not in OPTIONS:
             raise UsageError(f"option {option!r} is unknown: known are {', '.join(OPTIONS)}")

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from matmulbench.dtypes import as_array, numpy_dtype
 from matmulbench.errors import printable
 from matmulbench.ladder.plugins import load_kernel
 from matmulbench.verification import bounds
@@ -78,7 +79,7 @@ def repeat(spec: str, case: dict[str, Any]) -> dict[str, Any]:
         advise(kernel, error)
         raise
     result: Any = kernel.kernel(*again.operands())
-    got = shown(result.detach().numpy()) if isinstance(result, torch.Tensor) else printable(repr(result))
+    got = shown(as_array(result)) if isinstance(result, torch.Tensor) else printable(repr(result))
     return asdict(kernel.report(wrong)) | {"got": got}
 
 
@@ -103,21 +104,23 @@ def multiply(spec: str, cases: list[dict[str, Any]], descriptors: list[int]) -> 
         os.close(descriptors[0])
         for fields in cases:
             case = Case(**fields)
-            result = kernel(*case.operands()).detach().contiguous().numpy()
-            if result.shape != (case.m, case.n) or result.dtype != case.dtype:
+            result = as_array(kernel(*case.operands()).contiguous())
+            if result.shape != (case.m, case.n) or result.dtype.name != case.kind.result:
                 raise ValueError(f"the result of {case} is {result.shape} of {result.dtype}")
             memory.write(result.tobytes())
 
 
-def judge_results(cases: list[dict[str, Any]], allow_normwise: bool, descriptors: list[int]) -> str | None:
+def judge_results(
+    cases: list[dict[str, Any]], allow_normwise: bool, accumulation: str | None, descriptors: list[int]
+) -> str | None:
     """Judge what :func:`multiply` wrote; return the first finding, or None."""
     with mmap.mmap(descriptors[0], 0, prot=mmap.PROT_READ) as memory:
         os.close(descriptors[0])
         for fields in cases:
             case = Case(**fields)
-            content = memory.read(case.m * case.n * np.dtype(case.dtype).itemsize)
-            result = np.frombuffer(content, case.dtype).reshape(case.m, case.n)
-            judgement = (bounds.judge_exact if case.exact else bounds.judge)(*case.arrays(), result)
+            content = memory.read(case.m * case.n * case.kind.result_itemsize)
+            result = np.frombuffer(content, numpy_dtype(case.kind.result)).reshape(case.m, case.n)
+            judgement = (bounds.judge_exact if case.exact else bounds.judge)(*case.arrays(), result, accumulation)
             if judgement.verdict == "fail" or (judgement.verdict == "normwise" and not allow_normwise):
                 return f"{case}: {judgement.detail}"
     return None
