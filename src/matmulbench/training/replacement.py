@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from matmulbench.dtypes import FLOATS
+from matmulbench.dtypes import USUAL
 from matmulbench.ladder import Kernel
 from matmulbench.ladder.plugins import load_kernel, over_batches
 from matmulbench.ladder.torch_matmul import matmul as torch_matmul
@@ -48,7 +48,7 @@ class _Recorder:
         self.record(a, b, perf_counter() - started)
 
 
-_TAKEN = frozenset(getattr(torch, name) for name in FLOATS)
+_TAKEN = frozenset(getattr(torch, name) for name in USUAL)
 
 
 @dataclass(eq=False)
