@@ -121,7 +121,7 @@ def check_taken(kernel: Any, dtype: str) -> None:
     """Raise MissingDtypeError if ``kernel`` says, with an attribute ``dtypes``, that it takes others only."""
     taken = getattr(kernel, "dtypes", DTYPES)
     if dtype not in taken:
-        raise MissingDtypeError(f"dtype {dtype}: this kernel takes {' or '.join(map(str, taken))}")
+        raise MissingDtypeError(f"dtype {dtype}: this kernel takes {', '.join(map(str, taken))}")
 
 
 def numpy_dtype(name: str) -> np.dtype[Any]:

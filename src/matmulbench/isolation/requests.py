@@ -205,7 +205,8 @@ class StartRound(Request):
 class CheckBlock(Request):
     """Compare a block's results, in the shared output that comes with it, with the products; returns a finding or None.
 
-    ``left`` and ``right`` are the windows of all calls, ``drawn`` is the one to be compared element by element, if any.
+    ``left`` and ``right`` are the windows of all calls, ``drawn`` is the one to be compared element by element, if any;
+    ``accumulation`` is the dtype in which the kernel says that it adds.
     """
 
     target = "matmulbench.measurement.referee:check"
@@ -213,6 +214,7 @@ class CheckBlock(Request):
     left: list[int]
     right: list[int]
     drawn: int | None
+    accumulation: str | None
 
 
 # --- what it buys ------------------------------------------------------------------------------------

@@ -200,7 +200,7 @@ class KernelCandidate(Candidate):
         self.close()
         self.child = self.host.fork()
         request = OpenWorkload(self.name, self.workload, self.referee.windows)
-        ask(self._child, request, descriptors=(self.referee.descriptor, self.output))
+        self.accumulation = ask(self._child, request, descriptors=(self.referee.descriptor, self.output))
         self.renewal_s = perf_counter() - began
 
     @property
@@ -283,7 +283,7 @@ class KernelCandidate(Candidate):
         if form := ask(self._child, CommitBlock()):
             raise _refused(form)
         drawn = int(_draw.integers(self.calls)) if in_full else None
-        finding = self.referee.ask(CheckBlock(problem, left, right, drawn), self.output)
+        finding = self.referee.ask(CheckBlock(problem, left, right, drawn, self.accumulation), self.output)
         if finding:
             raise _refused(finding)
         taken = perf_counter() - began

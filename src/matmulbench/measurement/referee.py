@@ -39,7 +39,12 @@ def start_round() -> list[float]:
 
 
 def check(
-    problem: Workload, left: list[int], right: list[int], drawn: int | None, descriptors: list[int]
+    problem: Workload,
+    left: list[int],
+    right: list[int],
+    drawn: int | None,
+    accumulation: str | None,
+    descriptors: list[int],
 ) -> str | None:
     """Compare results in the shared output with the products of the windows ``left`` and ``right``, call by call.
 
@@ -56,11 +61,11 @@ def check(
     for number in {*some, *(() if drawn is None else (drawn,))}:
         a, b = (_operands[0].window(i, problem, windows[number], False) for i, windows in enumerate((left, right)))
         c = results[number]
-        finding = freivalds(as_array(a), as_array(b), as_array(c), rng, _SLACK)
+        finding = freivalds(as_array(a), as_array(b), as_array(c), rng, _SLACK, accumulation)
         if number == drawn and not finding:
             one = random.randrange(problem.batch)
             a, b, c = (each.reshape(-1, *each.shape[-2:])[one] for each in (a, b, c))
-            finding = check_result(a, b, c, seed=random.getrandbits(32))
+            finding = check_result(a, b, c, random.getrandbits(32), accumulation)
         if finding:
             return finding
     return None

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from matmulbench import isolation
-from matmulbench.dtypes import DTYPES
+from matmulbench.dtypes import DTYPES, declared_accumulation
 from matmulbench.ladder.plugins import load_kernel, over_batches
 from matmulbench.measurement.cost import learn_cost
 from matmulbench.measurement.eviction import evict
@@ -46,8 +46,8 @@ class _Bench:
 _benches: list[_Bench] = []
 
 
-def open_workload(spec: str, workload: Workload, windows: int, descriptors: list[int]) -> None:
-    """Load the kernel, the first time, and map operands and output."""
+def open_workload(spec: str, workload: Workload, windows: int, descriptors: list[int]) -> str | None:
+    """Load the kernel, the first time, map operands and output, and return in which dtype the kernel says it adds."""
     if not _benches:
         kernel: Any = load_kernel(spec)
         only_between_turns()
@@ -62,6 +62,7 @@ def open_workload(spec: str, workload: Workload, windows: int, descriptors: list
     output = mmap.mmap(descriptors[1], 0)
     os.close(descriptors[1])
     _benches[:] = [_Bench(plain, setup, state, operands, output, workload)]
+    return declared_accumulation(plain, workload.dtype)
 
 
 def learn_cost_here(limit_s: float | None) -> dict[str, Any]:

@@ -82,7 +82,8 @@ def _verify(host: Host, child: Child, spec: str, dtype: str, effort: str, limit:
 
     outcome = child.call(Examine(spec, dtype, effort), silence_limit=limit, on_progress=note)
     if outcome.status != Status.OK:
-        return VerificationRow(spec, dtype, outcome.status, finding=f"{': '.join(last)}: {outcome.reason}")
+        where = "" if str(outcome.reason).startswith("dtype ") else f"{': '.join(last)}: "  # that says enough
+        return VerificationRow(spec, dtype, outcome.status, finding=f"{where}{outcome.reason}")
     report = outcome.value
     verdict, finding = report["verdict"], report["finding"]
     if report["case"]:

@@ -127,7 +127,8 @@ def _processes() -> list[tuple[int, str]]:
 def advise(kernel: KernelUnderTest, error: Exception) -> None:
     """Add to ``error`` what to do about it, where that is plain to see."""
     cases = (Case(2, 3, 4, dtype=kernel.dtype, values="small-integers"), kernel.last)
-    if ARRAYS not in str(error) and any(_takes_arrays(kernel, case) for case in cases if case and case.volume):
+    tried = [case for case in cases if case and case.volume and kernel.dtype in USUAL]
+    if ARRAYS not in str(error) and any(_takes_arrays(kernel, case) for case in tried):
         error.add_note(f"it takes numpy arrays: say so with {ARRAYS}: {kernel.spec}@numpy")
     elif isinstance(error, TypeError) and (advice := arity_advice(kernel.kernel, error)):
         error.add_note(advice)
