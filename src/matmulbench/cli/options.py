@@ -79,6 +79,10 @@ Dtypes = Annotated[
     list[str] | None,
     typer.Option("--dtype", help=f"{_NAMES}; repeatable; {' and '.join(USUAL)}, if not named", **_DTYPE),
 ]
+TimedDtypes = Annotated[
+    list[str] | None,
+    typer.Option("--dtype", help=f"{_NAMES}; repeatable, to see what precision buys here", **_DTYPE),
+]
 DataDir = Annotated[
     str | None, typer.Option(envvar="MATMULBENCH_DATA", help="MNIST's folder or file: IDX, npz, CSV or pickle")
 ]

@@ -93,6 +93,15 @@ class Multiply(Request):
 
 
 @dataclass(frozen=True)
+class ProductError(Request):
+    """Return how far the product of ``workload`` is from that of operands that are not rounded to its dtype."""
+
+    target = "matmulbench.verification.worker:product_error"
+    spec: str
+    workload: Workload
+
+
+@dataclass(frozen=True)
 class Judge(Request):
     """Judge the results that another process wrote into the shared file; returns a finding or None."""
 

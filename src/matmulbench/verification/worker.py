@@ -5,6 +5,7 @@ Most cases are judged beside the kernel, which is quick. A kernel that disarms t
 
 from __future__ import annotations
 
+import math
 import mmap
 import os
 from dataclasses import asdict
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from matmulbench.dtypes import as_array, numpy_dtype
+from matmulbench.dtypes import DTYPES, as_array, as_tensor, numpy_dtype
 from matmulbench.errors import printable
 from matmulbench.ladder.plugins import load_kernel
 from matmulbench.verification import bounds
@@ -22,7 +23,9 @@ from matmulbench.verification.examination import advise
 from matmulbench.verification.examination import examine as examine_kernel
 from matmulbench.verification.kernel import KernelUnderTest, WrongError
 from matmulbench.verification.search import randomised
+from matmulbench.workload import Workload
 
+_CORNER = 256  # rows and columns
 _QUICK = 1 << 20  # multiplications
 
 
@@ -108,6 +111,23 @@ def multiply(spec: str, cases: list[dict[str, Any]], descriptors: list[int]) -> 
             if result.shape != (case.m, case.n) or result.dtype.name != case.kind.result:
                 raise ValueError(f"the result of {case} is {result.shape} of {result.dtype}")
             memory.write(result.tobytes())
+
+
+def product_error(spec: str, workload: Workload) -> float:
+    """Return what precision costs: the norm of a product's error over that of the product.
+
+    The operands are standard normal, then rounded to the dtype: integers after a scaling that makes the largest of them
+    the largest that there is. Of large results, a corner is compared with the float64 product of what was drawn.
+    """
+    rng, kind = np.random.default_rng(3), DTYPES[workload.dtype]
+    m, n = min(workload.m, _CORNER), min(workload.n, _CORNER)
+    drawn = rng.standard_normal((m, workload.k)), rng.standard_normal((workload.k, n))
+    scales = [np.abs(each).max() / kind.exact if kind.is_integer else 1.0 for each in drawn]
+    scaled = [each / scale for each, scale in zip(drawn, scales, strict=True)]
+    a, b = ((np.rint(x) if kind.is_integer else x).astype(numpy_dtype(kind.name)) for x in scaled)
+    c = as_array(load_kernel(spec)(as_tensor(a), as_tensor(b))).astype(np.float64) * math.prod(scales)
+    expected = drawn[0] @ drawn[1]
+    return float(np.linalg.norm(c - expected) / np.linalg.norm(expected))
 
 
 def judge_results(
