@@ -30,7 +30,7 @@ def test_all_that_is_tracked_has_a_unit_and_comes_from_the_pipeline(
     def stand_in(verb: str) -> None:
         def pipeline(*arguments: object, **_: object) -> pd.DataFrame:
             asked.append(verb)
-            return pd.DataFrame(columns=["workload", "kernel", "task"])
+            return pd.DataFrame(columns=["workload", "dtype", "kernel", "task"])
 
         monkeypatch.setattr("matmulbench." + verb, pipeline, raising=False)
 
@@ -43,7 +43,7 @@ def test_all_that_is_tracked_has_a_unit_and_comes_from_the_pipeline(
         assert all(name.startswith("track_") and getattr(suite, name).unit for name in tracked), tracked
         if hasattr(suite, "setup_cache"):
             suite().setup_cache()
-    assert sorted(asked) == ["measure", "measure", "train", "verify"]
+    assert sorted(asked) == ["measure", "measure", "measure", "train", "verify"]
     assert "50x50000x784:TN" in ladder.Layers.params[0]
 
 

@@ -9,8 +9,8 @@ import matmulbench
 
 PACKAGE = Path(matmulbench.__file__).parent
 ROOMS = [  # each imports only from those after it
-    "__main__", "cli", "revision", "fleet", "run", "comparison", "audit", "report", "pipeline", "arguments",
-    "training", "measurement", "verification", "results", "isolation", "data", "workload", "ladder",
+    "__main__", "cli", "revision", "tuning", "fleet", "run", "comparison", "audit", "report", "pipeline", "arguments",
+    "training", "measurement", "verification", "results", "isolation", "data", "workload", "dtypes", "ladder",
     "status", "streams", "errors",
 ]  # fmt: skip
 MODULES = {

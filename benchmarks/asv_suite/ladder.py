@@ -10,6 +10,7 @@ import os
 from asv_runner.benchmarks.mark import SkipNotImplemented
 
 import matmulbench
+from matmulbench.dtypes import DTYPES, USUAL
 from matmulbench.ladder import LADDER
 from matmulbench.workload import MNIST_LAYERS, MNIST_ROWS, PRESETS, layer_products
 
@@ -17,6 +18,7 @@ from matmulbench.workload import MNIST_LAYERS, MNIST_ROWS, PRESETS, layer_produc
 KERNELS = [rung.name for rung in LADDER] + os.environ.get("MATMULBENCH_KERNELS", "").split()
 SMALL = [str(workload) for workload in PRESETS["quick"]]
 LAYERS = [str(workload) for _, _, workload in layer_products(MNIST_ROWS, MNIST_LAYERS)]
+NARROW = [dtype for dtype in DTYPES if dtype not in USUAL]
 BUDGET_S = 9  # for each workload: the triple loop is timed whole on the first
 TASK = "breast-cancer"
 
@@ -71,6 +73,17 @@ class Layers(_Rounds):
 
     def setup_cache(self):
         return by_cell(matmulbench.measure(KERNELS, LAYERS, budget_s=BUDGET_S), *self.param_names)
+
+    setup_cache.timeout = 300
+
+
+class Narrow(_Rounds):
+    """A product in the dtypes of 16 and 8 bits; most kernels have not all of them."""
+
+    params, param_names = (NARROW, KERNELS), ("dtype", "kernel")
+
+    def setup_cache(self):
+        return by_cell(matmulbench.measure(KERNELS, "256x256x256", dtype=NARROW, budget_s=3), *self.param_names)
 
     setup_cache.timeout = 300
 

@@ -16,9 +16,10 @@ from typing import Any
 
 import psutil
 
+from matmulbench.dtypes import DTYPES
 from matmulbench.errors import UsageError, printable, unknown
 from matmulbench.ladder.plugins import find_kernel, kernels
-from matmulbench.workload import DTYPES, Workload
+from matmulbench.workload import Workload
 
 WEEK_S = 604800
 _numbers = itertools.count()

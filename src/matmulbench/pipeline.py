@@ -25,9 +25,18 @@ from matmulbench.arguments import (
     spec_of,
     thread_counts,
 )
+from matmulbench.dtypes import DTYPES, USUAL
 from matmulbench.errors import UsageError, unknown
 from matmulbench.isolation import IMPORT_S, Host, LostError
-from matmulbench.isolation.requests import Calibrate, LoadKernel, MeasureRoof, OpenReferee, OpenWorkload, TraceModel
+from matmulbench.isolation.requests import (
+    Calibrate,
+    LoadKernel,
+    MeasureRoof,
+    OpenReferee,
+    OpenWorkload,
+    ProductError,
+    TraceModel,
+)
 from matmulbench.ladder import BASELINE, LADDER
 from matmulbench.ladder.plugins import find_kernel, kernels
 from matmulbench.measurement.cells import (
@@ -38,6 +47,7 @@ from matmulbench.measurement.cells import (
     measure_roof,
 )
 from matmulbench.measurement.roof import Roof
+from matmulbench.measurement.seal import SILENCE_S
 from matmulbench.results.schema import Row, TrainingRow, VerificationRow, frame
 from matmulbench.status import Status
 from matmulbench.training.accounting import Course, train_kernels
@@ -45,7 +55,7 @@ from matmulbench.training.tasks import TASKS, check_options, is_model
 from matmulbench.verification import agreement, repeat_case, verify_kernel
 from matmulbench.verification.effort import EFFORTS
 from matmulbench.verification.remembered import Remembered
-from matmulbench.workload import DTYPES, FIRST, Workload
+from matmulbench.workload import FIRST, Workload
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -475,7 +485,7 @@ def _dtypes(given: str | Iterable[str]) -> tuple[str, ...]:
 
 def verify(
     kernel: Kernels,
-    dtypes: str | Iterable[str] = DTYPES,
+    dtypes: str | Iterable[str] = USUAL,
     effort: str = "default",
     progress: Callable[[str], None] = lambda text: None,
     *,
@@ -536,7 +546,7 @@ def _repeated(job: Job, case: str, progress: Callable[[str], None]) -> pd.DataFr
 
 
 def compare_results(
-    kernel: Kernels, dtypes: str | Iterable[str] = DTYPES, *, import_timeout_s: float = IMPORT_S
+    kernel: Kernels, dtypes: str | Iterable[str] = USUAL, *, import_timeout_s: float = IMPORT_S
 ) -> pd.DataFrame:
     """Return how far apart the results of kernels are: a row per dtype and kernel, a column per kernel.
 
@@ -555,7 +565,7 @@ def measure(
     kernels: Kernels,
     workloads: Workload | str | tuple[int, ...] | Iterable[Workload | str | tuple[int, ...]] = str(FIRST),
     *,
-    dtype: str = "float32",
+    dtype: str | Iterable[str] = "float32",
     threads: str | int | Iterable[int] = 1,
     baseline: str | Callable[..., Any] = BASELINE,
     budget_s: float = 10.0,
@@ -573,7 +583,7 @@ def measure(
         one or several: a text such as ``5x784x10``, ``50x50000x784:TN`` or, of a batch, ``32*128x64x128``, a tuple
         (m, k, n) or (batch, m, k, n), or a ``Workload``.
     dtype
-        of the workloads that say none.
+        one or several, of the workloads that say none.
     threads
         one thread count or several.
     baseline
@@ -608,11 +618,51 @@ def measure(
         kernel_specs(kernels),
         kernel_specs(baseline)[0],
         thread_counts(threads),
-        workloads=tuple((one, budget_s) for one in read_workloads(workloads, dtype)),
+        workloads=tuple((one, budget_s) for each in _dtypes(dtype) for one in read_workloads(workloads, each)),
         cold=cold,
         import_s=import_timeout_s,
     )
     return _rows(job, "measurements", progress)
+
+
+def precision(measurements: pd.DataFrame, baseline: str = BASELINE) -> pd.DataFrame:
+    """Say what precision buys on this machine: the baseline's times in several dtypes, and its errors.
+
+    Parameters
+    ----------
+    measurements
+        what :func:`measure` returned for several dtypes.
+    baseline
+        whose times to compare.
+
+    Returns
+    -------
+    pandas.DataFrame
+        a row per workload, thread count and dtype: ``workload``, ``threads``, ``dtype``, ``median_s``; ``times``, how
+        many times as long as float32 it takes; ``error``, the norm of the product's error over the product's, operands
+        rounded to the dtype included; ``warning``, where fewer bits take longer. Empty if no workload has two dtypes.
+    """
+    import pandas as pd
+
+    from matmulbench.results.machine import narrow_instructions
+
+    found = measurements[(measurements["kernel"] == baseline) & measurements["median_s"].notna()]
+    found = found[found.groupby(["workload", "threads"])["dtype"].transform("nunique") > 1]
+    rows: list[dict[str, Any]] = []
+    with Host(1) as host:
+        for row in found.to_dict("records"):
+            workload = Workload.parse(row["workload"], row["dtype"])
+            outcome = host.call(ProductError(baseline, workload), silence_limit=SILENCE_S)
+            same = found[(found["workload"] == row["workload"]) & (found["threads"] == row["threads"])]
+            usual = same[same["dtype"] == "float32"]["median_s"]
+            times = row["median_s"] / usual.iloc[0] if len(usual) else None
+            warning = ""
+            if times and times > 1 and DTYPES[workload.dtype].itemsize < DTYPES["float32"].itemsize:
+                has = narrow_instructions()[workload.dtype]
+                warning = f"slower than float32; for it, this processor has {', '.join(has) or 'no instructions'}"
+            kept = {name: row[name] for name in ("workload", "threads", "dtype", "median_s")}
+            rows.append(kept | {"times": times, "error": outcome.value, "warning": warning})
+    return pd.DataFrame(rows)
 
 
 def train(

@@ -102,6 +102,7 @@ def plan(
     named: Iterable[str] = (),
     *,
     products: Iterable[str] = (),
+    dtypes: Iterable[str] = (),
     model: str | None = None,
     compare_compile: bool = False,
     threads: str | int | Iterable[int] = 1,
@@ -115,7 +116,8 @@ def plan(
     """Plan a run: what a preset does, with the kernels ``named`` and on ``products`` instead of its own workloads.
 
     The preset is ``quick`` where kernels are named, else ``standard``. A user's kernels are run beside the whole
-    ladder, unless rungs of it are among them. MNIST is trained on, too, where ``data_dir`` is given. ``cores`` are
+    ladder, unless rungs of it are among them. ``dtypes`` are those of the workloads, if named. MNIST is trained on,
+    too, where ``data_dir`` is given. ``cores`` are
     those of the machine that it is for, if not this one's.
 
     With a ``model``, named by its factory, that is what is trained, and the products of its training step, which is
@@ -135,6 +137,8 @@ def plan(
         named = [*rungs, *named]
     tasks = (*effort.tasks, "mnist") if data_dir and preset != "quick" else effort.tasks
     asked = read_workloads([*products] or own) if products or not model else ()
+    if dtypes := [*dtypes]:
+        asked = tuple(dict.fromkeys(replace(workload, dtype=dtype) for dtype in dtypes for workload in asked))
     trainings = tuple(Training(task, effort.task_s, data_dir, compare_compile=compare_compile) for task in tasks)
     found: list[Workload] = []
     if model:

@@ -21,12 +21,12 @@ from matmulbench.errors import InputWarning, UsageError, printable
 from matmulbench.isolation import Host, send
 from matmulbench.isolation.requests import TunePlans
 from matmulbench.ladder.tiled import plan as plans_of
-from matmulbench.ladder.tiled.plan import SHAPES, STAGES, VARIABLE, Plans
+from matmulbench.ladder.tiled.plan import DTYPES, SHAPES, STAGES, VARIABLE, Plans
 from matmulbench.measurement.rounds import Candidate, Comparison, run_rounds
 from matmulbench.measurement.stopwatch import Stopwatch
 from matmulbench.status import Status
 from matmulbench.verification import check_result, verify_kernel
-from matmulbench.workload import DTYPES, Workload
+from matmulbench.workload import Workload
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -7,14 +7,13 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from matmulbench.dtypes import DTYPES, USUAL
 from matmulbench.errors import UsageError, printable, unknown
 
 if TYPE_CHECKING:
     import torch
 
 LAYOUTS = ("NN", "TN", "NT", "TT")
-ITEMSIZE = {"float32": 4, "float64": 8}
-DTYPES = tuple(ITEMSIZE)
 
 _SIZE = "([1-9][0-9]{0,17})"
 _TEXT = re.compile(rf"(?:{_SIZE}\*)?{_SIZE}x{_SIZE}x{_SIZE}(?::(\w+))?")
@@ -62,7 +61,7 @@ class Workload:
 
     @property
     def flop(self) -> int:
-        """Floating-point operations: a multiplication and an addition for each of batch·m·k·n."""
+        """Floating-point (or integer) operations: a multiplication and an addition for each of batch·m·k·n."""
         return 2 * self.batch * self.m * self.k * self.n
 
     @property
@@ -74,7 +73,13 @@ class Workload:
     @property
     def bytes(self) -> int:
         """Bytes that must move at least: both operands read once, the result written once."""
-        return ITEMSIZE[self.dtype] * sum(self.elements)
+        kind, (left, right, _) = DTYPES[self.dtype], self.elements
+        return kind.itemsize * (left + right) + self.result_bytes
+
+    @property
+    def result_bytes(self) -> int:
+        """Bytes of the result."""
+        return DTYPES[self.dtype].result_itemsize * self.elements[2]
 
     @property
     def intensity(self) -> float:
@@ -82,15 +87,19 @@ class Workload:
         return self.flop / self.bytes
 
     def operands(self, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
-        """Draw ``a`` and ``b``, standard normal, transposed views where the layout says so."""
+        """Draw ``a`` and ``b``, standard normal, integers 32 times as large; transposed views as the layout says."""
         import torch
 
+        kind, dtype = DTYPES[self.dtype], getattr(torch, self.dtype)
         generator = torch.Generator().manual_seed(seed)
 
         def draw(rows: int, columns: int, transposed: bool) -> torch.Tensor:
             shape = (columns, rows) if transposed else (rows, columns)
             batch = (self.batch,) if self.batch > 1 else ()
-            drawn = torch.randn(*batch, *shape, generator=generator, dtype=getattr(torch, self.dtype))
+            drawn = torch.randn(
+                *batch, *shape, generator=generator, dtype=dtype if kind.itemsize > 2 else torch.float32
+            )
+            drawn = (32 * drawn).clamp(-127, 127).to(dtype) if kind.is_integer else drawn.to(dtype)
             return drawn.mT if transposed else drawn
 
         left, right = (letter == "T" for letter in self.layout)
@@ -159,7 +168,10 @@ PRESETS: dict[str, list[Workload]] = {
     ],
 }
 PRESETS["full"] = [
-    replace(workload, dtype=dtype) for dtype in DTYPES for workload in [*PRESETS["standard"], *_square(2048)]
+    replace(workload, dtype=dtype) for dtype in USUAL for workload in [*PRESETS["standard"], *_square(2048)]
+]
+PRESETS["full"] += [
+    Workload(size, size, size, dtype=dtype) for dtype in DTYPES if dtype not in USUAL for size in (256, 1024)
 ]
 
 

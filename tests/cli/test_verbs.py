@@ -44,7 +44,7 @@ def matmulbench(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[s
         (["run", "--kernel", "tripleloop"], "kernel 'tripleloop' is unknown: did you mean triple-loop?"),
         (["measure", "--baseline", "torhc"], "kernel 'torhc' is unknown: did you mean torch?"),
         (["measure", "--workload", "5x784"], "workload '5x784': expected MxKxN"),
-        (["measure", "--dtype", "float16"], "dtype 'float16' is unknown: did you mean"),
+        (["measure", "--dtype", "float61"], "dtype 'float61' is unknown: did you mean"),
         (["measure", "--threads", "1,999"], "threads '1,999': expected counts from 1 to"),
         (["measure", "--threads", "²"], "threads '²': expected counts from 1 to"),
         (["measure", "--threads", "1_0"], "threads '1_0': expected counts from 1 to"),

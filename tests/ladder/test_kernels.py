@@ -3,9 +3,10 @@
 import pytest
 import torch
 
+from matmulbench.dtypes import USUAL as DTYPES
 from matmulbench.ladder import LADDER
 from matmulbench.ladder.plugins import load_kernel
-from matmulbench.workload import DTYPES, LAYOUTS, Workload
+from matmulbench.workload import LAYOUTS, Workload
 
 NAMES = [rung.name for rung in LADDER]
 

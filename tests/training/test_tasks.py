@@ -108,7 +108,7 @@ def test_options_change_the_task():
     [
         ("mnits", {}, "task 'mnits' is unknown: did you mean mnist"),
         ("zzz", {}, "known are breast-cancer, digits, mnist, mnist-regression"),
-        ("digits", {"dtype": "float16"}, "dtype 'float16': expected float32 or float64"),
+        ("digits", {"dtype": "int8"}, "dtype 'int8': expected float32 or float64 or bfloat16 or float16"),
         ("digits", {"epochs": 0}, "epochs 0: expected"),
         ("digits", {"epochs": 1.5}, "epochs 1.5: expected a whole number above 0"),
         ("digits", {"lr": float("nan")}, "lr nan: expected"),

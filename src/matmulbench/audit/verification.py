@@ -7,12 +7,12 @@ from typing import Any
 
 from matmulbench.audit.check import Check
 from matmulbench.audit.mutants import Mutant, mutants
+from matmulbench.dtypes import USUAL
 from matmulbench.isolation import Host
 from matmulbench.isolation.requests import JudgeRandomised
 from matmulbench.ladder import LADDER
 from matmulbench.results.schema import Status, VerificationRow
 from matmulbench.verification import verify_kernel
-from matmulbench.workload import DTYPES
 
 
 def audit_verification(
@@ -44,7 +44,7 @@ def audit_right_kernels(
     rows = []
     with Host(threads=2, spin=False) as host:
         for name, spec in [*((rung.name, rung.name) for rung in LADDER), *right]:
-            for dtype in DTYPES:
+            for dtype in USUAL:
                 progress(f"{name} {dtype}")
                 outcome = host.call(JudgeRandomised(spec, dtype, count, seconds), silence_limit=60.0)
                 report = outcome.value

@@ -8,10 +8,11 @@ from typing import Annotated, Any
 import typer
 
 from matmulbench.arguments import kernel_specs
+from matmulbench.dtypes import DTYPES, USUAL
 from matmulbench.errors import unknown
 from matmulbench.ladder.plugins import OPERANDS, kernels
 from matmulbench.training.tasks import TASKS
-from matmulbench.workload import DTYPES, PRESETS
+from matmulbench.workload import PRESETS
 
 
 def _among(names: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
@@ -42,6 +43,7 @@ _SPEC = "a name from `matmulbench list`, package.module:function or path/to/file
 MODEL = "your model's factory, path/to/file.py:factory or package.module:factory"
 _BESIDE = "Your own are run beside the whole ladder, unless you name some of it too"
 _PRESETS = "quick (30 s), standard (3 min) or full (20 min); standard, or quick with --kernel"
+_NAMES = ", ".join(DTYPES)
 _DTYPE = one_of("dtype", DTYPES)
 
 Kernels = Annotated[
@@ -78,9 +80,14 @@ Workers = Annotated[
 CompareCompile = Annotated[
     bool, typer.Option("--compare-compile", help="train under torch.compile, too; to compile may take minutes")
 ]
-Dtype = Annotated[str | None, typer.Option(help="float32 or float64", **_DTYPE)]
+Dtype = Annotated[str | None, typer.Option(help=_NAMES, **_DTYPE)]
 Dtypes = Annotated[
-    list[str] | None, typer.Option("--dtype", help="float32 or float64; repeatable; both, if not named", **_DTYPE)
+    list[str] | None,
+    typer.Option("--dtype", help=f"{_NAMES}; repeatable; {' and '.join(USUAL)}, if not named", **_DTYPE),
+]
+TimedDtypes = Annotated[
+    list[str] | None,
+    typer.Option("--dtype", help=f"{_NAMES}; repeatable, to see what precision buys here", **_DTYPE),
 ]
 DataDir = Annotated[
     str | None, typer.Option(envvar="MATMULBENCH_DATA", help="MNIST's folder or file: IDX, npz, CSV or pickle")

@@ -33,16 +33,18 @@ from matmulbench.cli.options import (
     Seed,
     Task,
     Threads,
+    TimedDtypes,
     Workers,
     Workloads,
     one_of,
 )
 from matmulbench.cli.progress import show_progress
+from matmulbench.dtypes import USUAL
 from matmulbench.errors import UsageError, unknown
 from matmulbench.ladder import BASELINE
 from matmulbench.ladder.plugins import find_function, kernels, with_operands
 from matmulbench.streams import OutputError, log, write
-from matmulbench.workload import DTYPES, FIRST, PRESETS, USES
+from matmulbench.workload import FIRST, PRESETS, USES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -102,6 +104,7 @@ def run(
     ] = None,
     compare_compile: CompareCompile = False,
     workload: Workloads = None,
+    dtype: TimedDtypes = None,
     threads: Threads = "1",
     baseline: Baseline = BASELINE,
     data_dir: DataDir = None,
@@ -140,6 +143,7 @@ def run(
                     preset,
                     _named(kernel, operands) if kernel else (),
                     products=workload or (),
+                    dtypes=dtype or (),
                     model=model,
                     compare_compile=compare_compile,
                     threads=threads,
@@ -246,7 +250,7 @@ def verify(
     from matmulbench import pipeline
     from matmulbench.report.tables import case_table, verification_table
 
-    specs, dtypes = _named(kernel, operands), dtype or DTYPES
+    specs, dtypes = _named(kernel, operands), dtype or USUAL
     if case is not None and (agreement or dtype):
         raise UsageError(f"--case {case}: expected alone, for a case names its own dtype, such as 2x2x1:TN,float64")
     if agreement:
@@ -265,7 +269,7 @@ def measure(
     budget: Annotated[
         float, typer.Option(help="seconds for each workload; where they are too few, slow rungs are left out")
     ] = 10.0,
-    dtype: Dtype = None,
+    dtype: TimedDtypes = None,
     cold: Annotated[bool, typer.Option("--cold", help="evict the operands from the caches before each call")] = False,
     import_timeout: ImportTimeout = 20.0,
     format: Format = "table",
@@ -276,11 +280,13 @@ def measure(
     ```console
     $ matmulbench measure my.py:matmul numpy --workload 64x784x50
     $ matmulbench measure torch --workload 512x512x512 --threads 1,2
+    $ matmulbench measure torch --workload 512x512x512 --dtype float32 --dtype bfloat16 --dtype int8
     $ matmulbench measure --budget 30 --format csv > ladder.csv
     ```
     """
     from matmulbench import pipeline
-    from matmulbench.report.tables import measurement_table
+    from matmulbench.report.output import print_tables
+    from matmulbench.report.tables import measurement_table, precision_table
 
     baseline = with_operands(baseline, operands)
     work = partial(
@@ -294,7 +300,15 @@ def measure(
         cold=cold,
         import_timeout_s=import_timeout,
     )
-    _work(work, quiet, format, partial(measurement_table, baseline=baseline))
+
+    def and_precision(rows: pd.DataFrame) -> Table:
+        table = measurement_table(rows, baseline)
+        if len(dtype or ()) < 2 or not len(found := pipeline.precision(rows, baseline)):
+            return table
+        print_tables(table)
+        return precision_table(found)
+
+    _work(work, quiet, format, and_precision)
 
 
 @app.command()

@@ -93,12 +93,22 @@ class Multiply(Request):
 
 
 @dataclass(frozen=True)
+class ProductError(Request):
+    """Return how far the product of ``workload`` is from that of operands that are not rounded to its dtype."""
+
+    target = "matmulbench.verification.worker:product_error"
+    spec: str
+    workload: Workload
+
+
+@dataclass(frozen=True)
 class Judge(Request):
     """Judge the results that another process wrote into the shared file; returns a finding or None."""
 
     target = "matmulbench.verification.worker:judge_results"
     cases: list[dict[str, Any]]
     allow_normwise: bool
+    accumulation: str | None
 
 
 @dataclass(frozen=True)
@@ -204,7 +214,8 @@ class StartRound(Request):
 class CheckBlock(Request):
     """Compare a block's results, in the shared output that comes with it, with the products; returns a finding or None.
 
-    ``left`` and ``right`` are the windows of all calls, ``drawn`` is the one to be compared element by element, if any.
+    ``left`` and ``right`` are the windows of all calls, ``drawn`` is the one to be compared element by element, if any;
+    ``accumulation`` is the dtype in which the kernel says that it adds.
     """
 
     target = "matmulbench.measurement.referee:check"
@@ -212,6 +223,7 @@ class CheckBlock(Request):
     left: list[int]
     right: list[int]
     drawn: int | None
+    accumulation: str | None
 
 
 @dataclass(frozen=True)

@@ -15,3 +15,4 @@ def matmul(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 
 matmul.batched = True  # type: ignore[attr-defined]
+matmul.dtypes = ("float32", "float64", "float16")  # type: ignore[attr-defined]

@@ -15,9 +15,13 @@ def sizes(a: torch.Tensor, b: torch.Tensor) -> tuple[int, int, int]:
     ------
     ValueError
         if the inner sizes differ; the message names both shapes.
+    TypeError
+        if the dtypes differ; the message names both.
     """
     m, k = a.shape
     k_b, n = b.shape
     if k != k_b:
         raise ValueError(f"``k`` differs: a is {tuple(a.shape)}, b is {tuple(b.shape)}")
+    if a.dtype != b.dtype:
+        raise TypeError(f"dtypes differ: a is {a.dtype}, b is {b.dtype}; convert one, as b.to(a.dtype) does")
     return m, k, n

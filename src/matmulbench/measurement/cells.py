@@ -34,7 +34,7 @@ from matmulbench.measurement.rounds import Candidate, Comparison, run_rounds
 from matmulbench.measurement.seal import SILENCE_S, KernelFailure, Seal, ask
 from matmulbench.results.schema import Level, MeasurementRow
 from matmulbench.status import Status
-from matmulbench.workload import ITEMSIZE, Workload
+from matmulbench.workload import Workload
 
 EXTRAPOLATION_ERROR = 0.05  # more than the audit's extrapolations miss by, nine times of ten at least
 BLOCK_S = 0.004  # well above the timer's resolution, short against the machine's drift
@@ -173,7 +173,7 @@ class KernelCandidate(Candidate):
 
     @property
     def _result_bytes(self) -> int:
-        return self.workload.elements[2] * ITEMSIZE[self.workload.dtype]
+        return self.workload.result_bytes
 
     @property
     def extrapolated(self) -> bool:
@@ -200,7 +200,7 @@ class KernelCandidate(Candidate):
         self.close()
         self.child = self.host.fork()
         request = OpenWorkload(self.name, self.workload, self.referee.windows)
-        ask(self._child, request, descriptors=(self.referee.descriptor, self.output))
+        self.accumulation = ask(self._child, request, descriptors=(self.referee.descriptor, self.output))
         self.renewal_s = perf_counter() - began
 
     @property
@@ -283,7 +283,7 @@ class KernelCandidate(Candidate):
         if form := ask(self._child, CommitBlock()):
             raise _refused(form)
         drawn = int(_draw.integers(self.calls)) if in_full else None
-        finding = self.referee.ask(CheckBlock(problem, left, right, drawn), self.output)
+        finding = self.referee.ask(CheckBlock(problem, left, right, drawn, self.accumulation), self.output)
         if finding:
             raise _refused(finding)
         taken = perf_counter() - began

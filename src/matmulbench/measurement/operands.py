@@ -13,11 +13,13 @@ import os
 import warnings
 from contextlib import suppress
 from fcntl import F_ADD_SEALS, fcntl
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
-from matmulbench.workload import ITEMSIZE, Workload
+from matmulbench.dtypes import DTYPES, as_array
+from matmulbench.workload import Workload
 
 if TYPE_CHECKING:
     import torch
@@ -49,10 +51,19 @@ def _lengths(workload: Workload, windows: int) -> tuple[int, int]:
     """Return the bytes of both rows, whole pages."""
 
     def whole_pages(elements: int) -> int:
-        return -(-(elements * ITEMSIZE[workload.dtype] + windows * LINE) // mmap.PAGESIZE) * mmap.PAGESIZE
+        return -(-(elements * DTYPES[workload.dtype].itemsize + windows * LINE) // mmap.PAGESIZE) * mmap.PAGESIZE
 
     left, right, _ = workload.elements
     return whole_pages(left), whole_pages(right)
+
+
+def _draw(rng: np.random.Generator, size: int, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    """Draw numbers, standard normal; integers from their whole range."""
+    if DTYPES[dtype.name].is_integer:
+        return rng.integers(-128, 128, size, dtype=np.int8)
+    if dtype.itemsize > 2:
+        return rng.standard_normal(size, dtype=dtype.type)
+    return rng.standard_normal(size, dtype=np.float32).astype(dtype)
 
 
 class SharedOperands:
@@ -62,7 +73,7 @@ class SharedOperands:
         import torch  # the parent makes files, and need not load it
 
         self.workload, self.windows = workload, windows
-        self._step = LINE // ITEMSIZE[workload.dtype]
+        self._step = LINE // DTYPES[workload.dtype].itemsize
         left, right = _lengths(workload, windows)
         protection = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
         length = (left + right) * (1 + has_recurring(workload))
@@ -82,23 +93,25 @@ class SharedOperands:
         return [elements + self.windows * self._step for elements in self.workload.elements[:2]]
 
     def fill(self) -> None:
-        """Draw the numbers, standard normal; those of the second pair recur from line to line."""
+        """Draw the numbers; those of the second pair recur from line to line."""
         rng = np.random.default_rng()
         for number, row in enumerate(self.rows):
-            array = row.numpy()
-            if number < 2:
+            array = as_array(row)
+            if number > 1:
+                array[:] = np.resize(_draw(rng, self._step, array.dtype), len(array))
+            elif array.dtype.itemsize > 2:
                 rng.standard_normal(out=array, dtype=array.dtype.type)
             else:
-                array[:] = np.resize(rng.standard_normal(self._step, dtype=array.dtype.type), len(array))
+                array[:] = _draw(rng, len(array), array.dtype)
 
     def perturb(self) -> None:
         """Change a number in every window of either operand, behind torch's back."""
         rng = np.random.default_rng()
         for row, size in zip(self.rows, self.workload.elements[:2], strict=False):
-            array = row.numpy()
+            array = as_array(row)
             every = max(min(size, 1024), len(array) // 4096)
             places = array[int(rng.integers(every)) :: every]
-            places[:] = rng.standard_normal(len(places), dtype=array.dtype.type)
+            places[:] = _draw(rng, len(places), array.dtype)
 
     def window(self, operand: int, problem: Workload, number: int, recurring: bool) -> torch.Tensor:
         """Return the left (0) or right (1) operand of ``problem``, the workload or part of it, in a window."""

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from matmulbench import isolation
+from matmulbench.dtypes import DTYPES, as_array
 from matmulbench.measurement.calibration import calibrate
 from matmulbench.measurement.operands import SharedOperands
 from matmulbench.measurement.stopwatch import Stopwatch
@@ -38,14 +39,19 @@ def start_round() -> list[float]:
 
 
 def check(
-    problem: Workload, left: list[int], right: list[int], drawn: int | None, descriptors: list[int]
+    problem: Workload,
+    left: list[int],
+    right: list[int],
+    drawn: int | None,
+    accumulation: str | None,
+    descriptors: list[int],
 ) -> str | None:
     """Compare results in the shared output with the products of the windows ``left`` and ``right``, call by call.
 
     Number ``drawn`` (of a batch, one product) is compared element by element, and others, all where they are few, by
     random sums: where any call is wrong, that is seen. Returns what is wrong, in words.
     """
-    count, size, element = len(left), problem.elements[2], getattr(torch, problem.dtype)
+    count, size, element = len(left), problem.elements[2], getattr(torch, DTYPES[problem.dtype].result)
     with mmap.mmap(descriptors[0], 0, prot=mmap.PROT_READ) as memory:
         os.close(descriptors[0])
         content = bytearray(memory[: count * size * element.itemsize])  # nobody can change a copy
@@ -55,11 +61,11 @@ def check(
     for number in {*some, *(() if drawn is None else (drawn,))}:
         a, b = (_operands[0].window(i, problem, windows[number], False) for i, windows in enumerate((left, right)))
         c = results[number]
-        finding = freivalds(a.numpy(), b.numpy(), c.numpy(), rng, _SLACK)
+        finding = freivalds(as_array(a), as_array(b), as_array(c), rng, _SLACK, accumulation)
         if number == drawn and not finding:
             one = random.randrange(problem.batch)
             a, b, c = (each.reshape(-1, *each.shape[-2:])[one] for each in (a, b, c))
-            finding = check_result(a, b, c, seed=random.getrandbits(32))
+            finding = check_result(a, b, c, random.getrandbits(32), accumulation)
         if finding:
             return finding
     return None

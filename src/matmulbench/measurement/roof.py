@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from matmulbench.results.schema import Level
-from matmulbench.workload import ITEMSIZE, Workload
+from matmulbench.workload import Workload
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Roof:
         hold. ``cold`` operands come from memory.
         """
         least_s = {"compute": workload.flop / self.fma_gflops / 1e9, "call": self.call_floor_s}
-        written = ITEMSIZE[workload.dtype] * workload.elements[2]
+        written = workload.result_bytes
         nearer = 0
         for level in self.levels:
             from_here = workload.bytes - nearer

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from matmulbench import isolation
+from matmulbench.dtypes import DTYPES, declared_accumulation
 from matmulbench.ladder.plugins import load_kernel, over_batches
 from matmulbench.measurement.cost import learn_cost
 from matmulbench.measurement.eviction import evict
@@ -45,8 +46,8 @@ class _Bench:
 _benches: list[_Bench] = []
 
 
-def open_workload(spec: str, workload: Workload, windows: int, descriptors: list[int]) -> None:
-    """Load the kernel, the first time, and map operands and output."""
+def open_workload(spec: str, workload: Workload, windows: int, descriptors: list[int]) -> str | None:
+    """Load the kernel, the first time, map operands and output, and return in which dtype the kernel says it adds."""
     if not _benches:
         kernel: Any = load_kernel(spec)
         only_between_turns()
@@ -61,6 +62,7 @@ def open_workload(spec: str, workload: Workload, windows: int, descriptors: list
     output = mmap.mmap(descriptors[1], 0)
     os.close(descriptors[1])
     _benches[:] = [_Bench(plain, setup, state, operands, output, workload)]
+    return declared_accumulation(plain, workload.dtype)
 
 
 def learn_cost_here(limit_s: float | None) -> dict[str, Any]:
@@ -114,7 +116,7 @@ def run_block(problem: Workload, left: list[int], right: list[int], seen: bool, 
 def commit_block() -> str | None:
     """Write the block's results into the shared output; return what is wrong with the form of one, if anything."""
     bench = _benches[0]
-    shape, dtype = bench.operands.result_shape(bench.problem), getattr(torch, bench.problem.dtype)
+    shape, dtype = bench.operands.result_shape(bench.problem), getattr(torch, DTYPES[bench.problem.dtype].result)
     for number, result in enumerate(bench.results, 1):
         if type(result) is not torch.Tensor or tuple(result.shape) != shape or result.dtype != dtype:
             form = f"{tuple(result.shape)} of {result.dtype}" if isinstance(result, torch.Tensor) else type(result)

@@ -103,6 +103,22 @@ def measurement_table(measurements: pd.DataFrame, baseline: str = BASELINE, note
     return Table(title, columns, rows, note, ("workload", "dtype", "threads"), _commands(rows))
 
 
+def precision_table(rows: pd.DataFrame) -> Table:
+    """Return what precision buys: the same product in several dtypes, with its time and its error."""
+    several = len({*zip(rows["workload"], rows["threads"], strict=True)}) > 1
+    records = [row | {"named": row["workload"] if several else ""} for row in rows.to_dict("records")]
+    columns = [
+        words("workload", "named"),
+        words("dtype", "dtype"),
+        figure("time", seconds, "median_s", tone="strong"),
+        figure("time / float32's", number(".3g"), "times"),
+        figure("error", number(".1e"), "error"),
+        words("note", "warning", "prose"),
+    ]
+    title = "What precision buys here" + ("" if several else f", {rows['workload'].iloc[0]}")
+    return Table(title, columns, records, by=("workload", "threads"))
+
+
 def _against_baseline(row: Row, baseline: str, speedup: str) -> Row:
     """Add to a row how it compares with the baseline, in words, and what else is to be said of it."""
     reason, repeat = _parted(row["reason"])

@@ -24,6 +24,12 @@ def seconds():
     return time.perf_counter() - start
 print(min(seconds() for _ in range(100)))
 """
+# What processors have for products of narrow numbers, as Linux calls it: x86's, then ARM's.
+_NARROW = {
+    "bfloat16": ("avx512_bf16", "amx_bf16", "bf16", "svebf16"),
+    "float16": ("avx512_fp16", "amx_fp16", "fphp", "asimdhp"),
+    "int8": ("avx_vnni", "avx512_vnni", "amx_int8", "asimddp", "i8mm"),
+}
 LIBRARIES = ("matmulbench", "numpy", "torch", "numba", "scipy", "scikit-learn", "pandas")
 
 
@@ -44,6 +50,14 @@ def describe_machine() -> dict[str, Any]:
         "memory": psutil.virtual_memory().total,
         "system": f"{platform.system()} {platform.release()}",
     }
+
+
+def narrow_instructions() -> dict[str, list[str]]:
+    """Return by dtype which of the instructions that multiply narrow numbers this processor has."""
+    import cpuinfo
+
+    flags = set(cpuinfo.get_cpu_info().get("flags", []))
+    return {dtype: [name for name in names if name in flags] for dtype, names in _NARROW.items()}
 
 
 def caches(threads: int = 1, cpus: Iterable[int] | None = None, root: Path = _CPUS) -> dict[int, int]:

@@ -8,9 +8,10 @@ from dataclasses import asdict, dataclass, fields, is_dataclass
 from types import UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin, get_type_hints
 
+from matmulbench.dtypes import DTYPES
 from matmulbench.errors import UsageError
 from matmulbench.status import Status as Status
-from matmulbench.workload import DTYPES, Workload
+from matmulbench.workload import Workload
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,7 +53,7 @@ class VerificationRow:
     """Whether a kernel is right, for one dtype."""
 
     kernel: str  #: as it was named
-    dtype: DTypeName  #: ``float32`` or ``float64``
+    dtype: DTypeName  #: of :data:`~matmulbench.dtypes.DTYPES`
     status: StatusName = Status.OK  #: a :class:`Status`; ``ok`` where the kernel is right
     #: ``pass``, ``normwise`` (only the norm bound holds, as for Strassen-type algorithms) or ``fail``
     verdict: str | None = None
@@ -70,7 +71,7 @@ class MeasurementRow:
     k: Count  #: columns of a, rows of b
     n: Count  #: columns of b and of the product
     layout: str  #: ``NN``, ``TN``, ``NT`` or ``TT``: which operand is a transposed view
-    dtype: DTypeName  #: ``float32`` or ``float64``
+    dtype: DTypeName  #: of :data:`~matmulbench.dtypes.DTYPES`
     threads: Count  #: threads of every pool
     kernel: str  #: as it was named
     batch: Count = 1  #: how many such products a call does

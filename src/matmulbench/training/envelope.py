@@ -18,6 +18,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from matmulbench.dtypes import DTYPES
 from matmulbench.training.trainers import TrainingProblem
 
 PERTURBATION = 32
@@ -71,5 +72,8 @@ class _Perturbed:
 
     def __call__(self, a: Tensor, b: Tensor) -> Tensor:
         c = a @ b
-        size = PERTURBATION * self.roundoff * a.shape[1] ** 0.5 * float(c.square().mean().sqrt())
+        # Of 16 bits, each operand and the result are rounded, too, but at random: the errors do not grow with k.
+        relative = PERTURBATION * self.roundoff * a.shape[1] ** 0.5
+        relative += SAFETY * DTYPES[str(c.dtype).removeprefix("torch.")].rounding
+        size = relative * float(c.square().mean().sqrt())
         return c.add_(torch.randn(c.shape, generator=self.generator, dtype=c.dtype), alpha=size)

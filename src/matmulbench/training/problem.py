@@ -63,13 +63,14 @@ class Problem:
         return self.x_train.index_select(0, rows), self.y_train.index_select(0, rows)
 
     def to(self, dtype: torch.dtype) -> Problem:
-        """Return the same problem, data and parameters converted to ``dtype``."""
+        """Return the same problem, data and parameters converted to ``dtype``, which the products have, too."""
 
         def convert(tensor: Tensor) -> Tensor:
             return tensor.to(dtype) if tensor.is_floating_point() else tensor
 
         return replace(
             self,
+            task=replace(self.task, dtype=str(dtype).removeprefix("torch.")),
             x_train=convert(self.x_train), y_train=convert(self.y_train),
             x_test=convert(self.x_test), y_test=convert(self.y_test),
             parameters=[(convert(weight), convert(bias)) for weight, bias in self.parameters],
@@ -109,7 +110,7 @@ def load_problem(task: str | Task, data_dir: str | None = None, seed: int = 0) -
     if isinstance(task, str):
         task = find_task(task)
     generator = torch.Generator().manual_seed(seed)
-    dtype = getattr(torch, task.dtype)
+    dtype = getattr(torch, task.parameter_dtype)
     x_train, y_train, x_test, y_test = _SOURCES[task.source](data_dir, generator)
     if task.batch and task.batch > len(x_train):
         raise UsageError(f"batch_size {task.batch}: the task {task.name} has {len(x_train)} rows to train on")
@@ -127,7 +128,7 @@ def _draw(task: Task, n_in: int, n_out: int, generator: torch.Generator) -> tupl
     bias = torch.randn(n_out, generator=generator)
     if task.init == "kaiming":
         weight, bias = weight.mul_((2 / n_in) ** 0.5), torch.zeros(n_out)
-    dtype = getattr(torch, task.dtype)
+    dtype = getattr(torch, task.parameter_dtype)
     return weight.to(dtype), bias.to(dtype)
 
 

@@ -7,13 +7,13 @@ from typing import Any
 
 import torch
 
+from matmulbench.dtypes import USUAL
 from matmulbench.errors import UsageError
 from matmulbench.training.custom_model import CustomModel, load_training
 from matmulbench.training.envelope import rounding_envelope
 from matmulbench.training.trace import FAST_PATH, Tracer
 from matmulbench.training.trainers import TimedKernel, TrainingProblem
 from matmulbench.training.worker import read_parameters
-from matmulbench.workload import DTYPES
 
 _problems: list[TrainingProblem] = []
 
@@ -31,7 +31,7 @@ def describe(task: str, seed: int, data_dir: str | None, options: dict[str, Any]
         if not problem.products():
             raise UsageError(
                 f"{problem.what}: a step has no matrix product that a kernel can do, expected nn.Linear, @ or another "
-                f"in {' or '.join(DTYPES)}{f'; {left}' if left else ''}"
+                f"in {' or '.join(USUAL)}{f'; {left}' if left else ''}"
             )
         again = load_training(task, seed, data_dir, options)
         assert isinstance(again, CustomModel)

@@ -19,10 +19,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from matmulbench.dtypes import USUAL
 from matmulbench.ladder import Kernel
 from matmulbench.ladder.plugins import load_kernel, over_batches
 from matmulbench.ladder.torch_matmul import matmul as torch_matmul
-from matmulbench.workload import DTYPES
 
 Record = Callable[[Tensor, Tensor, float], None]
 
@@ -48,7 +48,7 @@ class _Recorder:
         self.record(a, b, perf_counter() - started)
 
 
-_TAKEN = frozenset(getattr(torch, name) for name in DTYPES)
+_TAKEN = frozenset(getattr(torch, name) for name in USUAL)
 
 
 @dataclass(eq=False)

@@ -6,9 +6,10 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any
 
+from matmulbench.dtypes import DTYPES, FLOATS
 from matmulbench.errors import UsageError, unknown
 from matmulbench.ladder.plugins import find_function
-from matmulbench.workload import BATCH, BREAST_CANCER_LAYERS, DTYPES, MNIST_LAYERS
+from matmulbench.workload import BATCH, BREAST_CANCER_LAYERS, MNIST_LAYERS
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Task:
         ``randn``: weights and biases standard normal; ``kaiming``: weights normal with variance 2 / n_in (He et al.,
         ICCV 2015), biases zero.
     dtype
-        ``float32`` or ``float64``.
+        of the products; the parameters of one of 16 bits are in float32, as with autocast.
     """
 
     name: str
@@ -49,6 +50,11 @@ class Task:
     summed: bool = False
     init: str = "kaiming"
     dtype: str = "float32"
+
+    @property
+    def parameter_dtype(self) -> str:
+        """The dtype of data, parameters and all but the products."""
+        return "float32" if DTYPES[self.dtype].is_narrow else self.dtype
 
 
 TASKS = {
@@ -91,8 +97,8 @@ def find_task(name: str, **options: Any) -> Task:
         if value is None:
             continue
         if option == "dtype":
-            if value not in DTYPES:
-                raise UsageError(f"dtype {value!r}: expected {' or '.join(DTYPES)}")
+            if value not in FLOATS:
+                raise UsageError(f"dtype {value!r}: expected {' or '.join(FLOATS)}")
             task = replace(task, dtype=value)
         elif option not in OPTIONS:
             raise UsageError(f"option {option!r} is unknown: known are {', '.join(OPTIONS)}")

@@ -18,11 +18,11 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from matmulbench.dtypes import USUAL
 from matmulbench.errors import UsageError
 from matmulbench.measurement.stopwatch import Stopwatch
 from matmulbench.training.custom_model import CustomModel, Loss, load_model
 from matmulbench.training.replacement import replaced
-from matmulbench.workload import DTYPES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -84,9 +84,9 @@ def _describe(
     (*batch, m, k), (*_, n) = shapes[-2:]
     dense = None not in strides[-2:]
     layout = "".join("T" if dense and each[-2] == 1 != each[-1] else "N" for each in strides[-2:])
-    if not reason and (kind not in DTYPES or device != "cpu" or not dense):
+    if not reason and (kind not in USUAL or device != "cpu" or not dense):
         where = f"on {device}" if dense else "and sparse"
-        reason = f"{kind} {where}; kernels take dense {' and '.join(DTYPES)} on the CPU"
+        reason = f"{kind} {where}; kernels take dense {' and '.join(USUAL)} on the CPU"
     elif not reason and 0 in (*batch, m, k, n):
         reason = "an operand is empty"
     shape = f"{''.join(f'{size}*' for size in batch)}{m}x{k}x{n}{f':{layout}' if layout != 'NN' else ''}"

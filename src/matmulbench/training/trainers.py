@@ -136,7 +136,7 @@ class ManualTrainer:
     def __init__(self, problem: Problem, kernel: Kernel) -> None:
         task = problem.task
         self.problem = problem
-        self.net = mlp.build(problem.parameters, task.activation, task.output, task.loss, kernel)
+        self.net = mlp.build(problem.parameters, task.activation, task.output, task.loss, self._fitted(kernel))
 
     def prepare(self, first: int, last: int) -> None:
         pass
@@ -148,7 +148,15 @@ class ManualTrainer:
     def use(self, kernel: Kernel) -> None:
         for layer in self.net.layers:
             if isinstance(layer, mlp.Linear):
-                layer.matmul = kernel
+                layer.matmul = self._fitted(kernel)
+
+    def _fitted(self, kernel: Kernel) -> Kernel:
+        """Return ``kernel``; where products have another dtype than parameters, with what converts them."""
+        task = self.problem.task
+        if task.dtype == task.parameter_dtype:
+            return kernel
+        narrow, wide = getattr(torch, task.dtype), getattr(torch, task.parameter_dtype)
+        return lambda a, b: kernel(a.to(narrow), b.to(narrow)).to(wide)
 
     def predict(self, x: Tensor) -> Tensor:
         """Return the net's output for ``x``."""
@@ -266,11 +274,15 @@ class TaskProblem:
             layers.append(linear)
         if task.output:
             layers.append(_ACTIVATIONS[task.output]())
+        narrow = task.dtype != task.parameter_dtype
+        autocast = torch.autocast("cpu", getattr(torch, task.dtype)) if narrow else nullcontext()
         model, loss = nn.Sequential(*layers), _LOSSES[task.loss]()
 
         def loss_of(model: nn.Module, step: int) -> Tensor:
             x, y = self.problem.batch(step)
-            value: Tensor = loss(model(x), y)
+            with autocast:
+                prediction = model(x)
+            value: Tensor = loss(prediction.to(x.dtype), y)
             return value
 
         return ModuleTrainer(model, torch.optim.SGD(model.parameters(), self.problem.rate), loss_of)

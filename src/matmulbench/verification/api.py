@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
+from matmulbench.dtypes import DTYPES, numpy_dtype
 from matmulbench.isolation import Host, Outcome
 from matmulbench.isolation.host import Child, LostError
 from matmulbench.isolation.requests import Confirm, Examine, Judge, Multiply, Repeat
 from matmulbench.results.schema import VerificationRow
 from matmulbench.status import Status
 from matmulbench.verification.effort import EFFORTS
-from matmulbench.workload import ITEMSIZE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -82,7 +82,8 @@ def _verify(host: Host, child: Child, spec: str, dtype: str, effort: str, limit:
 
     outcome = child.call(Examine(spec, dtype, effort), silence_limit=limit, on_progress=note)
     if outcome.status != Status.OK:
-        return VerificationRow(spec, dtype, outcome.status, finding=f"{': '.join(last)}: {outcome.reason}")
+        where = "" if str(outcome.reason).startswith("dtype ") else f"{': '.join(last)}: "  # that says enough
+        return VerificationRow(spec, dtype, outcome.status, finding=f"{where}{outcome.reason}")
     report = outcome.value
     verdict, finding = report["verdict"], report["finding"]
     if report["case"]:
@@ -94,7 +95,7 @@ def _verify(host: Host, child: Child, spec: str, dtype: str, effort: str, limit:
             line = f"matmulbench verify {shlex.quote(spec)} --dtype {dtype}"
             verdict, finding = "fail", f"{again.value}; first seen: {seen}. Repeat: `{line}`"
     if verdict != "fail":
-        sealed = _judge_elsewhere(host, child, spec, dtype, verdict == "normwise", limit)
+        sealed = _judge_elsewhere(host, child, spec, dtype, verdict == "normwise", report["accumulation"], limit)
         if sealed.status != Status.OK:
             return VerificationRow(spec, dtype, sealed.status, finding=f"judged in another process: {sealed.reason}")
         if sealed.value:
@@ -123,7 +124,9 @@ def repeat_case(host: Host, spec: str, case: Case) -> tuple[VerificationRow, dic
     return row, case.described() | {"got": report["got"]}
 
 
-def _judge_elsewhere(host: Host, child: Child, spec: str, dtype: str, normwise: bool, limit: float) -> Outcome:
+def _judge_elsewhere(
+    host: Host, child: Child, spec: str, dtype: str, normwise: bool, accumulation: str | None, limit: float
+) -> Outcome:
     """Let the child multiply cases drawn here, and another one, which the kernel never entered, judge them."""
 
     def draw(number: int) -> dict[str, Any]:
@@ -136,7 +139,7 @@ def _judge_elsewhere(host: Host, child: Child, spec: str, dtype: str, normwise: 
         multiplied = child.call(Multiply(spec, cases), silence_limit=limit, descriptors=[results])
         if multiplied.status != Status.OK:
             return multiplied
-        return host.call(Judge(cases, normwise), silence_limit=60.0, descriptors=[results])
+        return host.call(Judge(cases, normwise, accumulation), silence_limit=60.0, descriptors=[results])
 
 
 @contextmanager
@@ -144,7 +147,7 @@ def _shared_results(cases: list[dict[str, Any]]) -> Iterator[int]:
     """Yield the descriptor of a file in memory that holds the results of ``cases``, one after the other."""
     results = os.memfd_create("matmulbench", os.MFD_CLOEXEC)
     try:
-        os.ftruncate(results, sum(case["m"] * case["n"] * ITEMSIZE[case["dtype"]] for case in cases))
+        os.ftruncate(results, sum(case["m"] * case["n"] * DTYPES[case["dtype"]].result_itemsize for case in cases))
         yield results
     finally:
         os.close(results)
@@ -171,8 +174,12 @@ def agreement(host: Host, specs: Sequence[str], dtype: str) -> pd.DataFrame:
         with _shared_results(fields) as shared:
             limit = EFFORTS["default"].silence_limit
             outcome = host.call(Multiply(spec, fields), silence_limit=limit, descriptors=[shared])
-            content = os.pread(shared, units.size * ITEMSIZE[dtype], 0)
+            content = os.pread(shared, units.size * DTYPES[dtype].result_itemsize, 0)
         right = outcome.status == Status.OK
-        results.append(np.frombuffer(content, dtype).astype(np.float64) if right else np.full(units.size, np.nan))
+        results.append(
+            np.frombuffer(content, numpy_dtype(DTYPES[dtype].result)).astype(np.float64)
+            if right
+            else np.full(units.size, np.nan)
+        )
     apart = [[np.max(np.abs(left - right) / units) for right in results] for left in results]
     return pd.DataFrame(apart, index=list(specs), columns=list(specs))

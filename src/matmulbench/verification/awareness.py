@@ -15,7 +15,9 @@ from types import FunctionType
 import numpy as np
 import torch
 
+from matmulbench.dtypes import as_array
 from matmulbench.ladder import Kernel
+from matmulbench.verification.bounds import exact_product
 from matmulbench.verification.kernel import KernelUnderTest
 from matmulbench.verification.statefulness import TINY, small_integers
 
@@ -74,7 +76,8 @@ def check_awareness(kernel: KernelUnderTest, seconds: float) -> None:
         at_least, call_s = 40 if number else 250, max(call_s, 1e-7)
         calls = max(1, int(min(_MAX_CALLS, max(at_least, share_s / call_s), _LONGEST_LOOP_S / call_s)))
         call_s = _check_loop(kernel, TINY, calls, circumstance)
-    if kernel.pace.clock() + _LARGER_CALLS * kernel.pace.predict(*_LARGER) <= end:
+    # Its sums are exact unless the kernel adds in fewer bits than usual.
+    if not kernel.accumulation and kernel.pace.clock() + _LARGER_CALLS * kernel.pace.predict(*_LARGER) <= end:
         _check_loop(kernel, _LARGER, _LARGER_CALLS, _CIRCUMSTANCES[0])
 
 
@@ -84,13 +87,14 @@ def _check_loop(kernel: KernelUnderTest, sizes: tuple[int, int, int], calls: int
     where = f"{calls} calls of {'x'.join(map(str, sizes))} in a timed loop, {circumstance.words}"
     kernel.announce(where)
     results, elapsed_s = _run_loop(kernel.kernel, pairs, calls, circumstance)
-    expected = np.stack([a.numpy() @ b.numpy() for a, b in pairs])[np.arange(calls) % len(pairs)]
+    expected = np.stack([exact_product(as_array(a), as_array(b)) for a, b in pairs])[np.arange(calls) % len(pairs)]
     if any(type(result) is not torch.Tensor or result.shape != expected.shape[1:] for result in results):
         raise kernel.wrong(where, "a result has another type or shape than it had before")
-    got = torch.stack(results).numpy()
+    got = as_array(torch.stack(results))
     if not (right := got == expected).all():
         call, i, j = (int(index[0]) for index in np.nonzero(~right))
-        detail = f"in call {call + 1} c[{i}, {j}] is {got[call, i, j]:.9g}, expected {expected[call, i, j]:.9g}"
+        is_, was = float(got[call, i, j]), float(expected[call, i, j])
+        detail = f"in call {call + 1} c[{i}, {j}] is {is_:.9g}, expected {was:.9g}"
         raise kernel.wrong(where, detail)
     kernel.cases += calls
     return elapsed_s / calls

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from matmulbench.verification import bounds
+from matmulbench.dtypes import as_array, as_tensor, filler
 from matmulbench.verification.case import ALGEBRAIC, Array, Case
 from matmulbench.verification.kernel import KernelUnderTest, WrongError
 from matmulbench.workload import LAYOUTS
@@ -67,13 +67,13 @@ def _cases(dtype: str) -> Iterator[tuple[int, Case, tuple[str, str]]]:
 
 def _arrange(values: Array, letter: str, place: str) -> torch.Tensor:
     """Lay ``values`` (batch, rows, columns) out; ``letter`` is N, or T for transposed views."""
-    tensor = torch.from_numpy(np.ascontiguousarray(values.swapaxes(1, 2) if letter == "T" else values))
+    tensor = as_tensor(np.ascontiguousarray(values.swapaxes(1, 2) if letter == "T" else values))
     match place:
         case "row by row":
             tensor = tensor.transpose(0, 1).contiguous().transpose(0, 1)
         case "with gaps":
             batch, *sizes = tensor.shape
-            tensor = torch.full((2 * batch, *sizes), math.nan, dtype=tensor.dtype)[::2].copy_(tensor)
+            tensor = torch.full((2 * batch, *sizes), filler(str(tensor.dtype)), dtype=tensor.dtype)[::2].copy_(tensor)
         case "one for all":
             tensor = tensor[:1].expand(tensor.shape)
     return tensor.mT if letter == "T" else tensor
@@ -83,9 +83,8 @@ def _check(kernel: KernelUnderTest, case: Case, a: torch.Tensor, b: torch.Tensor
     kernel.announce(where)
     result = kernel.call(a, b, where)
     kernel.cases += 1
-    judge = bounds.judge_exact if case.exact else bounds.judge
-    for i, operands in enumerate(zip(a.numpy(), b.numpy(), result, strict=True)):
-        judgement = judge(*operands)
+    for i, operands in enumerate(zip(as_array(a), as_array(b), result, strict=True)):
+        judgement = kernel.judge(*operands, case.exact)
         kernel.residual = max(kernel.residual, judgement.residual)
         if judgement.verdict == "fail" or (judgement.verdict == "normwise" and case.values in ALGEBRAIC):
             raise kernel.wrong(where, f"in product {i} {judgement.detail}")

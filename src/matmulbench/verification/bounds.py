@@ -12,6 +12,10 @@ element, but satisfy a bound in a norm (Higham, ch. 23; Ballard et al., SIAM J. 
     max \|ĉ − c\| ≤ 8·γ_k · max_i ‖a_i‖₂ · max_j ‖b_j‖₂
 
 whose 8 leaves room for a few levels of recursion.
+
+Operands of 16 bits are added in float32, unless a kernel declares otherwise, and the sum is rounded to their dtype:
+then u is the unit roundoff of the sums, and to either bound comes u_out·\|c\| for that last step. Integers are exact
+or wrong.
 """
 
 from __future__ import annotations
@@ -21,6 +25,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from matmulbench.dtypes import DTYPES, DType, numpy_dtype
 from matmulbench.verification.reference import Float, product
 
 Array = npt.NDArray[np.floating]
@@ -29,22 +34,21 @@ NORMWISE_FACTOR = 8.0
 
 @dataclass(frozen=True)
 class Judgement:
-    r"""One result judged: ``verdict`` is pass, normwise or fail; ``residual`` is in units of k·u·(\|A\|\|B\|)."""
+    r"""One result judged: ``verdict`` is pass, normwise or fail; ``residual`` is in the units of :func:`unit`."""
 
     verdict: str
     residual: float
     detail: str = ""
 
 
-def gamma(k: int, dtype: np.dtype[np.floating]) -> float:
-    """Return γ_k = k·u / (1 − k·u) for sums of ``k`` products in ``dtype``."""
-    ku = k * unit_roundoff(dtype)
-    return ku / (1 - ku)
+def traits(array: npt.NDArray[np.generic]) -> DType:
+    """Return what the dtype of an operand means."""
+    return DTYPES[array.dtype.name]
 
 
-def unit_roundoff(dtype: np.dtype[np.floating]) -> float:
-    """Return u, half the distance from 1 to the next number of ``dtype``."""
-    return float(np.finfo(dtype).eps) / 2
+def gamma(k: int, u: float) -> float:
+    """Return γ_k = k·u / (1 − k·u); where that says nothing, k·u, which holds as well (Jeannerod & Rump, 2013)."""
+    return k * u / (1 - k * u) if k * u < 0.5 else k * u
 
 
 def effective_k(a: Array, b: Array) -> int:
@@ -54,56 +58,85 @@ def effective_k(a: Array, b: Array) -> int:
     return int(min(np.count_nonzero(a, axis=1).max(), np.count_nonzero(b, axis=0).max()))
 
 
-def unit(a: Array, b: Array) -> Float:
-    r"""Return k·u·(\|A\|\|B\|), in which errors are given, for each element of ``a`` (m, k) @ ``b`` (k, n)."""
-    magnitude: Float = np.abs(a.astype(np.float64)) @ np.abs(b.astype(np.float64))
-    return effective_k(a, b) * unit_roundoff(a.dtype) * magnitude
+def unit(a: Array, b: Array, accumulation: str | None = None) -> Float:
+    r"""Return k·u·(\|A\|\|B\|) + u_out·\|c\|, in which errors are given, for each element of ``a`` @ ``b``.
+
+    u is the unit roundoff of the sums, u_out that of a result with fewer bits than they have, else 0. For integers
+    it is 1.
+    """
+    kind, left, right = traits(a), a.astype(np.float64), b.astype(np.float64)
+    magnitude: Float = np.abs(left) @ np.abs(right)
+    if kind.is_integer:
+        return np.ones_like(magnitude)
+    units: Float = effective_k(a, b) * kind.unit_roundoff(accumulation) * magnitude
+    return units + kind.rounding * np.abs(left @ right) if kind.rounding else units
 
 
-def norm_bound(a: Float, b: Float, k: int, dtype: np.dtype[np.floating]) -> float:
+def norm_bound(a: Float, b: Float, k: int, u: float) -> float:
     """Return the largest error that the norm bound allows in any element of ``a`` (m, k) @ ``b`` (k, n)."""
     rows = np.sqrt(np.einsum("ij,ij->i", a, a).max(initial=0))
     columns = np.sqrt(np.einsum("ij,ij->j", b, b).max(initial=0))
-    return float(NORMWISE_FACTOR * gamma(k, dtype) * rows * columns)
+    return float(NORMWISE_FACTOR * gamma(k, u) * rows * columns)
 
 
-def judge(a: Array, b: Array, c: Array) -> Judgement:
-    """Judge ``c`` (m, n) as the product of finite ``a`` (m, k) and ``b`` (k, n), all of one dtype."""
-    dtype = a.dtype
+def judge(a: Array, b: Array, c: Array, accumulation: str | None = None) -> Judgement:
+    """Judge ``c`` (m, n) as the product of finite ``a`` (m, k) and ``b`` (k, n).
+
+    The sums may be of the dtype ``accumulation``; by default they are as :data:`~matmulbench.dtypes.DTYPES` has them.
+    """
+    kind = traits(a)
+    u = kind.unit_roundoff(accumulation)
     expected, rest = product(a, b)
     k = effective_k(a, b)
     error = np.abs((c.astype(np.float64) - expected) - rest)  # exact where the two are near
-    underflow = k * float(np.finfo(dtype).smallest_subnormal)
-    excess = np.maximum(error - underflow, 0)  # NaN stays NaN
-    units = unit(a, b)
+    with np.errstate(over="ignore"):
+        error[(c == expected.astype(c.dtype)) & ~np.isfinite(c)] = 0  # it overflows, as it must
+    excess = np.maximum(error - k * kind.underflow, 0)  # NaN stays NaN
+    units = unit(a, b, accumulation)
     ratio = np.divide(excess, units, out=np.where(excess == 0, 0.0, np.inf), where=units > 0)
     ratio[np.isnan(excess)] = np.inf
     residual = float(ratio.max(initial=0))
-    if residual <= gamma(k, dtype) / (k * unit_roundoff(dtype)) if k else residual == 0:
+    if residual <= gamma(k, u) * (1 + kind.rounding) / (k * u) if k else residual == 0:
         return Judgement("pass", residual)
     worst = np.unravel_index(int(ratio.argmax()), ratio.shape)
     i, j = int(worst[0]), int(worst[1])
+    formula = "k·u·(|A||B|) + u_out·|c|" if kind.rounding else "k·u·(|A||B|)"
     detail = (
-        f"c[{i}, {j}] is {c[i, j]:.9g}, expected {expected[i, j]:.9g}: "
-        f"{residual:.3g} times k·u·(|A||B|), where 1 is allowed"
+        f"c[{i}, {j}] is {float(c[i, j]):.9g}, expected {expected[i, j]:.9g}: "
+        f"{residual:.3g} times {formula}, where 1 is allowed"
     )
-    allowed = norm_bound(a.astype(np.float64), b.astype(np.float64), k, dtype)
+    allowed = norm_bound(a.astype(np.float64), b.astype(np.float64), k, u) + kind.rounding * np.abs(expected)
     verdict = "normwise" if bool((error <= allowed).all()) else "fail"
     return Judgement(verdict, residual, detail)
 
 
-def judge_exact(a: Array, b: Array, c: Array) -> Judgement:
-    """Judge ``c`` as the product of integer-valued ``a`` and ``b``, whose sums are all representable."""
-    expected = a.astype(np.int64) @ b.astype(np.int64)
+def exact_product(a: Array, b: Array) -> npt.NDArray[np.generic]:
+    """Return the product of integer-valued ``a`` and ``b``, rounded once to the dtype of the result."""
+    exact = a.astype(np.float64) @ b.astype(np.float64)  # whose sums are representable
+    with np.errstate(over="ignore"):
+        rounded: npt.NDArray[np.generic] = exact.astype(numpy_dtype(traits(a).result))
+    return rounded
+
+
+def judge_exact(a: Array, b: Array, c: Array, accumulation: str | None = None) -> Judgement:
+    """Judge ``c`` as the product of integer-valued ``a`` and ``b``, whose sums are all representable.
+
+    Where sums of the dtype ``accumulation`` are not, the bound of :func:`judge` holds instead.
+    """
+    kind, expected = traits(a), exact_product(a, b)
     wrong = ~(c == expected)
+    if accumulation:
+        wrong &= np.abs(a.astype(np.float64)) @ np.abs(b.astype(np.float64)) <= 1 / kind.unit_roundoff(accumulation)
     if not wrong.any():
-        return Judgement("pass", 0.0)
+        return judge(a, b, c, accumulation) if accumulation else Judgement("pass", 0.0)
     i, j = (int(index[0]) for index in np.nonzero(wrong))
     detail = (
-        f"c[{i}, {j}] is {c[i, j]:.17g}, expected exactly {expected[i, j]} "
+        f"c[{i}, {j}] is {float(c[i, j]):.17g}, expected exactly {float(expected[i, j]):.17g} "
         f"({np.count_nonzero(wrong)} of {wrong.size} elements differ)"
     )
     if np.isnan(c[i, j]):
         detail += "; memory that was never set looks like this: begin with zeros"
-    judgement = judge(a, b, c)
+    if kind.is_integer:
+        return Judgement("fail", np.inf, detail)
+    judgement = judge(a, b, c, accumulation)
     return Judgement("fail" if judgement.verdict == "fail" else "normwise", judgement.residual, detail)

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from matmulbench.dtypes import DTYPES, DType, as_array, as_tensor, filler, numpy_dtype
 from matmulbench.errors import UsageError, printable
-from matmulbench.workload import DTYPES
 
 Array = npt.NDArray[np.floating]
 
@@ -26,7 +26,6 @@ LAYOUT_LETTERS = {
     "X": "one row expanded to all (stride 0)",
     "Y": "one column expanded to all (stride 0)",
 }
-EXACT_LIMIT = {"float32": 2**24, "float64": 2**53}  # integers up to here are representable
 SPARSE = 4  # nonzero elements per row of a sparse left operand
 _USUAL: dict[str, Any] = {"layout": "NN", "dtype": "float32", "values": "integers", "seed": 0}  # left out of a text
 _TEXT = re.compile(rf"(\d{{1,9}})x(\d{{1,9}})x(\d{{1,9}})(?::([{''.join(LAYOUT_LETTERS)}]{{2}}))?")
@@ -92,18 +91,25 @@ class Case:
         return self.m * self.k * self.n
 
     @property
+    def kind(self) -> DType:
+        """What the dtype means."""
+        return DTYPES[self.dtype]
+
+    @property
     def exact(self) -> bool:
         """Whether every summation order must give the same answer, bit for bit."""
-        return self.values in EXACT
+        return self.values in EXACT or self.kind.is_integer
 
     def arrays(self) -> tuple[Array, Array]:
         """Draw the values of ``a`` (m, k) and ``b`` (k, n)."""
         rng = np.random.default_rng((self.seed, self.m, self.k, self.n))
-        a, b = VALUES[self.values](rng, self)
-        return a.astype(self.dtype, copy=False), b.astype(self.dtype, copy=False)
+        draw = INTEGERS.get(self.values, VALUES[self.values]) if self.kind.is_integer else VALUES[self.values]
+        a, b = draw(rng, self)
+        dtype = numpy_dtype(self.dtype)
+        return a.astype(dtype, copy=False), b.astype(dtype, copy=False)
 
     def operands(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Draw ``a`` (m, k) and ``b`` (k, n) in their layouts. What lies between their elements is NaN."""
+        """Draw ``a`` (m, k) and ``b`` (k, n) in their layouts. What lies between their elements is NaN, or 77."""
         a, b = self.arrays()
         return arrange(a, self.layout[0]), arrange(b, self.layout[1])
 
@@ -111,9 +117,9 @@ class Case:
         """Return both operands, with their layouts, and the product, computed in float64, as texts."""
         a, b = self.operands()
         with np.errstate(all="ignore"):
-            expected = (a.double().numpy() @ b.double().numpy()).astype(self.dtype)
+            expected = (a.double().numpy() @ b.double().numpy()).astype(numpy_dtype(self.kind.result))
         operands = {
-            name: f"{tuple(operand.shape)}, {LAYOUT_LETTERS[letter]}\n{shown(operand.numpy())}"
+            name: f"{tuple(operand.shape)}, {LAYOUT_LETTERS[letter]}\n{shown(as_array(operand))}"
             for name, operand, letter in zip("ab", (a, b), self.layout, strict=True)
         }
         return operands | {"expected": shown(expected)}
@@ -123,6 +129,7 @@ def shown(values: Array) -> str:
     """Return a matrix as a text of a few lines: its corners, integers in full, else eight digits."""
     with np.errstate(invalid="ignore"):
         integers = values.astype(np.int64)
+    values = values.astype(np.float64) if values.dtype.itemsize < 4 else values
     whole = bool((integers == values).all())
     return np.array2string(integers if whole else values, max_line_width=72, threshold=48, edgeitems=2, precision=7)
 
@@ -132,14 +139,14 @@ def arrange(values: Array, letter: str) -> torch.Tensor:
     rows, columns = values.shape
 
     def surrounded(height: int, width: int) -> torch.Tensor:
-        return torch.full((height, width), math.nan, dtype=getattr(torch, values.dtype.name))
+        return torch.full((height, width), filler(values.dtype.name), dtype=getattr(torch, values.dtype.name))
 
-    tensor = torch.from_numpy(np.ascontiguousarray(values))
+    tensor = as_tensor(np.ascontiguousarray(values))
     match letter:
         case "N":
             return tensor
         case "T":
-            return torch.from_numpy(np.ascontiguousarray(values.T)).t()
+            return as_tensor(np.ascontiguousarray(values.T)).t()
         case "R":
             view = surrounded(2 * rows, columns)[::2]
         case "C":
@@ -171,7 +178,9 @@ def _positive(rng: np.random.Generator, case: Case) -> tuple[Array, Array]:
 def _scaled(rng: np.random.Generator, case: Case) -> tuple[Array, Array]:
     # The componentwise bound knows no scale; an absolute tolerance, or Strassen, does.
     a, b = _normal(rng, case)
-    rows, inner, columns = (2.0 ** rng.integers(-20, 21, size) for size in (case.m, case.k, case.n))
+    rows, inner, columns = (
+        2.0 ** rng.integers(-case.kind.scale, case.kind.scale + 1, size) for size in (case.m, case.k, case.n)
+    )
     return a * rows[:, None] * inner, b / inner[:, None] * columns
 
 
@@ -179,7 +188,7 @@ def _cancelling(rng: np.random.Generator, case: Case) -> tuple[Array, Array]:
     # The second half of each sum takes the first half back, all but its last bits.
     a, b = _normal(rng, case)
     half = case.k // 2
-    a[:, half : 2 * half] = a[:, :half] * (1 + 2.0**-20)
+    a[:, half : 2 * half] = a[:, :half] * (1 + max(2.0**-20, 2.0 ** (4 - case.kind.digits)))
     b[half : 2 * half] = -b[:half]
     return a, b
 
@@ -191,33 +200,52 @@ def _integers_up_to(rng: np.random.Generator, case: Case, largest: int) -> tuple
     return draw(case.m, case.k), draw(case.k, case.n)
 
 
+def _largest(case: Case, products: int) -> int:
+    """Return the largest integer of which so many products can be added exactly."""
+    return max(1, min(case.kind.exact, math.isqrt(case.kind.sum_limit // max(1, products))))
+
+
 def _integers(rng: np.random.Generator, case: Case) -> tuple[Array, Array]:
     # k products of this size just fit: fewer bits in any accumulator, and something is lost.
-    return _integers_up_to(rng, case, max(1, math.isqrt(EXACT_LIMIT[case.dtype] // max(1, case.k))))
+    return _integers_up_to(rng, case, _largest(case, case.k))
 
 
 def _small_integers(rng: np.random.Generator, case: Case) -> tuple[Array, Array]:
-    # Room for the larger intermediate sums of Strassen-type algorithms.
-    return _integers_up_to(rng, case, 3)
+    # Room for the larger intermediate sums of Strassen-type algorithms. Of narrow results, most are to be rounded.
+    more = case.kind.is_narrow and case.k > 8
+    return _integers_up_to(rng, case, max(3, min(31, math.isqrt(2**20 // case.k))) if more else 3)
 
 
 def _sparse(rng: np.random.Generator, case: Case) -> tuple[Array, Array]:
     # Few products, so that each may have many bits however large k is.
     if case.layout[0] == "Y":  # one column for all of them: a row is all zero or not at all
         return _integers(rng, case)
-    a, b = _integers_up_to(rng, case, math.isqrt(EXACT_LIMIT[case.dtype] // SPARSE))
+    a, b = _integers_up_to(rng, case, _largest(case, SPARSE))
     if case.k > SPARSE:
         position = rng.permuted(np.broadcast_to(np.arange(case.k), (case.m, case.k)), axis=1)
         a[position >= SPARSE] = 0
     return a, b
 
 
+def _extremes(rng: np.random.Generator, case: Case) -> tuple[Array, Array]:
+    # The smallest and the largest of all: pairs of products are too large for 16 bits.
+    low, high = -case.kind.exact - 1, case.kind.exact
+    return rng.choice((low, high), (case.m, case.k)), rng.choice((low, high), (case.k, case.n))
+
+
+def _one_sign(rng: np.random.Generator, case: Case) -> tuple[Array, Array]:
+    # Nothing cancels: sums leave the integers that float32 has.
+    low, high = case.kind.exact // 2, case.kind.exact
+    a, b = (rng.integers(low, high, shape).astype(np.float64) for shape in ((case.m, case.k), (case.k, case.n)))
+    return a, b
+
+
 def _odd(rng: np.random.Generator, case: Case, rows: int, columns: int) -> Array:
     """Draw integers that need every bit: the top one and the lowest are set, those between are random."""
-    largest = EXACT_LIMIT[case.dtype]
+    largest = 2**case.kind.digits
     # A large matrix repeats its first rows: to draw each element would take longer than the product.
     drawn = rng.integers(largest // 4, largest // 2, (min(rows, 64), columns)) * 2 + 1
-    return np.resize((drawn * rng.choice((-1, 1), drawn.shape)).astype(case.dtype), (rows, columns))
+    return np.resize((drawn * rng.choice((-1, 1), drawn.shape)).astype(numpy_dtype(case.dtype)), (rows, columns))
 
 
 def _expanded_inside(case: Case) -> bool:
@@ -230,7 +258,7 @@ def _all_bits(rng: np.random.Generator, case: Case) -> tuple[Array, Array]:
     if _expanded_inside(case):
         return _integers(rng, case)
     m, k, n = case.m, case.k, case.n
-    a, b = np.zeros((m, k), case.dtype), np.zeros((k, n), case.dtype)
+    a, b = (np.zeros(shape, numpy_dtype(case.dtype)) for shape in ((m, k), (k, n)))
     a[::2, ::2] = _odd(rng, case, (m + 1) // 2, (k + 1) // 2)
     b[1::2] = _odd(rng, case, k // 2, n)
     if k:
@@ -244,7 +272,7 @@ def _lone(rng: np.random.Generator, case: Case) -> tuple[Array, Array]:
     # One product of all bits and 1, all else is zero: the sums of Strassen-type algorithms lose nothing of it.
     if _expanded_inside(case):
         return _integers(rng, case)
-    a, b = np.zeros((case.m, case.k), case.dtype), np.zeros((case.k, case.n), case.dtype)
+    a, b = (np.zeros(shape, numpy_dtype(case.dtype)) for shape in ((case.m, case.k), (case.k, case.n)))
     if case.volume:
         i, p, j = (rng.integers(size) for size in (case.m, case.k, case.n))
         a[i, p], b[p, j] = (_odd(rng, case, 1, 1)[0, 0], 1)[:: -1 if case.seed % 2 else 1]
@@ -262,5 +290,7 @@ VALUES = {
     "all-bits": _all_bits,
     "lone": _lone,
 }
+# What stands for them in integers.
+INTEGERS = {"normal": _integers, "positive": _one_sign, "scaled": _extremes, "cancelling": _extremes}
 EXACT = ("integers", "small-integers", "sparse", "all-bits", "lone")
 ALGEBRAIC = ("small-integers", "lone")  # exact for any algebraic algorithm, Strassen's included

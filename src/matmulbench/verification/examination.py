@@ -9,15 +9,17 @@ from typing import Any
 
 import numpy as np
 import psutil
-import torch
 
+from matmulbench.dtypes import ACCUMULATIONS, DTYPES, USUAL, MissingDtypeError, as_tensor, check_taken
+from matmulbench.errors import printable
 from matmulbench.ladder.plugins import arity_advice, load_kernel
 from matmulbench.verification import awareness, guards, ieee, search, shapes, statefulness
+from matmulbench.verification.accumulation import find_accumulation, note_accumulation
 from matmulbench.verification.batches import check_batches
 from matmulbench.verification.case import Case
 from matmulbench.verification.effort import EFFORTS, Effort
 from matmulbench.verification.form import ARRAYS
-from matmulbench.verification.kernel import KernelUnderTest, Report, WrongError
+from matmulbench.verification.kernel import KernelUnderTest, Report, WrongError, attempt
 from matmulbench.verification.state import difference, process_state
 
 _GRID_AT_LEAST = 400  # cases of the grid
@@ -55,6 +57,7 @@ PROPERTIES: dict[str, tuple[float, Callable[[KernelUnderTest, Effort, float], No
     "large sizes": (0.2, lambda kernel, _, seconds: search.check_large(kernel, shapes.large(kernel.dtype), seconds)),
     "full precision": (0.2, _full_precision),
     "shape mismatch": (0.0, lambda kernel, *_: search.check_mismatches(kernel)),
+    "accumulation": (0.0, lambda kernel, *_: note_accumulation(kernel)),
 }
 
 
@@ -63,6 +66,7 @@ def examine(spec: str, dtype: str, effort: str = "default", only: str | None = N
     before, processes = process_state(), set(_processes())
     kernel = KernelUnderTest(spec, load_kernel(spec), dtype)
     cost = EFFORTS[effort]
+    _check_taken(kernel)
     try:
         _check_state(kernel, before, "when it is imported")
         for name, (share, check) in PROPERTIES.items():
@@ -73,6 +77,7 @@ def examine(spec: str, dtype: str, effort: str = "default", only: str | None = N
                 _check_state(kernel, before, "after its calls")
     except WrongError as error:
         advise(kernel, error)
+        _advise_on_accumulation(kernel, error)
         return kernel.report(error)
     except Exception as error:
         advise(kernel, error)
@@ -81,6 +86,29 @@ def examine(spec: str, dtype: str, effort: str = "default", only: str | None = N
         words = ", ".join(f"{count} {name}" for name, count in left.items())
         kernel.notes.add(f"leaves processes behind after its calls, which end with its own: {words}")
     return kernel.report()
+
+
+def _check_taken(kernel: KernelUnderTest) -> None:
+    """Raise MissingDtypeError if the kernel does not take its dtype: by what it says or, of unusual ones, by trying."""
+    check_taken(kernel.kernel, kernel.dtype)
+    if kernel.dtype in USUAL:
+        return
+    kernel.announce(f"a product of 2x3x4 {kernel.dtype}")
+    a, b = Case(2, 3, 4, dtype=kernel.dtype, values="small-integers").operands()
+    if error := attempt(lambda: kernel.kernel(a, b)):
+        said = printable(f"{type(error).__name__}: {error}", 200)
+        raise MissingDtypeError(f"dtype {kernel.dtype}: this kernel does not take it: {said}")
+
+
+def _advise_on_accumulation(kernel: KernelUnderTest, error: WrongError) -> None:
+    """Add to ``error`` in which dtype the kernel adds, if those are fewer bits than it says."""
+    with suppress(Exception):  # it may be wrong in other ways
+        found = find_accumulation(kernel)
+        if found and not kernel.accumulation and DTYPES[kernel.dtype].unit_roundoff() < ACCUMULATIONS[found]:
+            error.add_note(
+                f"accumulates in {found}; a kernel that is to do so says it with an attribute "
+                f'`accumulation = "{found}"`'
+            )
 
 
 def _check_state(kernel: KernelUnderTest, before: dict[str, object], when: str) -> None:
@@ -99,7 +127,8 @@ def _processes() -> list[tuple[int, str]]:
 def advise(kernel: KernelUnderTest, error: Exception) -> None:
     """Add to ``error`` what to do about it, where that is plain to see."""
     cases = (Case(2, 3, 4, dtype=kernel.dtype, values="small-integers"), kernel.last)
-    if ARRAYS not in str(error) and any(_takes_arrays(kernel, case) for case in cases if case and case.volume):
+    tried = [case for case in cases if case and case.volume and kernel.dtype in USUAL]
+    if ARRAYS not in str(error) and any(_takes_arrays(kernel, case) for case in tried):
         error.add_note(f"it takes numpy arrays: say so with {ARRAYS}: {kernel.spec}@numpy")
     elif isinstance(error, TypeError) and (advice := arity_advice(kernel.kernel, error)):
         error.add_note(advice)
@@ -115,4 +144,4 @@ def _takes_arrays(kernel: KernelUnderTest, case: Case) -> bool:
         except Exception:
             return False
 
-    return not is_right(torch.from_numpy) and is_right(np.array)
+    return not is_right(as_tensor) and is_right(np.array)

@@ -9,6 +9,8 @@ from contextlib import suppress
 import numpy as np
 import torch
 
+from matmulbench.dtypes import filler, numpy_dtype
+
 # What a kernel of arrays is told.
 ARRAYS = '`operands = "numpy"` as an attribute of the function, or with @numpy behind its name'
 _POISONED = 3  # blocks that are filled with NaN and freed before a call
@@ -26,13 +28,19 @@ def result_shape(a: torch.Tensor, b: torch.Tensor) -> tuple[int, ...]:
     return (*a.shape[:-1], b.shape[-1])
 
 
+def result_dtype(a: torch.Tensor) -> torch.dtype:
+    """Return the dtype that the product of ``a`` and another has: its own, but that int8 gives int32."""
+    return torch.int32 if a.dtype is torch.int8 else a.dtype
+
+
 def poison(shape: tuple[int, ...], dtype: torch.dtype) -> None:
     """Leave NaN in the memory that a kernel will probably be given for its result."""
+    name = str(dtype).removeprefix("torch.")
     if math.prod(shape) * dtype.itemsize > _LARGEST_POISONED:
         return
     with suppress(MemoryError, RuntimeError):
-        blocks: list[object] = [torch.full(shape, math.nan, dtype=dtype) for _ in range(_POISONED)]
-        blocks += [np.full(shape, math.nan, dtype=str(dtype).removeprefix("torch.")) for _ in range(_POISONED)]
+        blocks: list[object] = [torch.full(shape, filler(name), dtype=dtype) for _ in range(_POISONED)]
+        blocks += [np.full(shape, filler(name), dtype=numpy_dtype(name)) for _ in range(_POISONED)]
         del blocks
 
 
@@ -45,8 +53,9 @@ def wrong_form(a: torch.Tensor, b: torch.Tensor, c: object) -> str | None:
     if tuple(c.shape) != shape:
         form = "a row for each of a's, a column for each of b's"
         return f"the result has shape {tuple(c.shape)}, expected {shape}: {form}"
-    if c.dtype != a.dtype:
-        return f"the result is {c.dtype}, expected {a.dtype}: make it with dtype=a.dtype"
+    if c.dtype != (dtype := result_dtype(a)):
+        wanted = "a.dtype" if dtype == a.dtype else dtype
+        return f"the result is {c.dtype}, expected {dtype}: make it with dtype={wanted}"
     if c.device != a.device or c.layout != torch.strided:
         return f"the result is {c.layout} on {c.device}, expected torch.strided on {a.device}"
     if c.requires_grad:

@@ -12,6 +12,7 @@ import os
 import numpy as np
 import torch
 
+from matmulbench.dtypes import as_tensor, filler
 from matmulbench.verification import shapes
 from matmulbench.verification.case import Array
 from matmulbench.verification.kernel import KernelUnderTest
@@ -28,7 +29,7 @@ def guarded(values: Array, letter: str, at_end: bool) -> torch.Tensor:
     rows, columns = values.shape
     stored = np.ascontiguousarray(values.T if letter == "T" else values)
     if letter == "R":
-        stored = np.full((2 * rows - 1, columns), np.nan, values.dtype)
+        stored = np.full((2 * rows - 1, columns), filler(values.dtype.name), values.dtype)
         stored[::2] = values
     page = mmap.PAGESIZE
     inside = -(-stored.nbytes // page) * page
@@ -40,7 +41,7 @@ def guarded(values: Array, letter: str, at_end: bool) -> torch.Tensor:
     _protect(start, page, _PROT_NONE)
     _protect(start + page, inside, _PROT_READ)
     _protect(start + page + inside, page, _PROT_NONE)
-    tensor = torch.from_numpy(array)
+    tensor = as_tensor(array)
     return {"N": tensor, "T": tensor.t(), "R": tensor[::2]}[letter]
 
 

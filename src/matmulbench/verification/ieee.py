@@ -12,8 +12,10 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 
+from matmulbench.dtypes import DTYPES, numpy_dtype
 from matmulbench.verification.case import Array, Case, arrange
 from matmulbench.verification.kernel import KernelUnderTest
 
@@ -29,10 +31,10 @@ Special = tuple[str, Array, Array]
 
 def _specials(a: Array, b: Array, i: int, p: int, j: int) -> Iterator[Special]:
     """Yield the operands with special values where the product ``a[i, p] * b[p, j]`` is, and a name for each."""
-    inf, nan, numbers = np.inf, np.nan, np.finfo(a.dtype)
+    inf, nan, numbers = np.inf, np.nan, ml_dtypes.finfo(a.dtype)  # type: ignore[no-untyped-call]
     both = [p, (p + 1) % a.shape[1]]
     column, row = np.s_[:, p], np.s_[p, :]
-    half = 2.0 ** (np.log2(numbers.smallest_normal) // 2 - 3)
+    half = 2.0 ** (np.log2(float(numbers.smallest_normal)) // 2 - 3)
     yield "NaN in a", _with(a, (i, p), nan), b
     yield "NaN in b", a, _with(b, (p, j), nan)
     yield "NaN · 0", _with(a, (i, p), nan), _with(b, row, 0)
@@ -43,9 +45,14 @@ def _specials(a: Array, b: Array, i: int, p: int, j: int) -> Iterator[Special]:
     yield "0 · Inf is NaN", _with(a, column, 0), _with(b, (p, j), inf)
     yield "Inf - Inf is NaN", _with(a, (i, both), inf), _with(b, (both, j), [1, -1])
     yield "overflow to Inf", _with(a, (i, p), numbers.max), _with(b, row, np.where(b[p] < 0, -4, 4))
-    yield "large numbers that do not overflow", _with(0 * a, (i, p), numbers.max / 8), _with(b, (p, j), -4)
-    yield "subnormal numbers", a * numbers.smallest_subnormal, b
-    yield "products that underflow to subnormal numbers", a * a.dtype.type(half), b * b.dtype.type(half)
+    yield (
+        "large numbers that do not overflow",
+        _with(0 * a, (i, p), numbers.max / a.dtype.type(8)),
+        _with(b, (p, j), -4),
+    )
+    if a.dtype.name != "bfloat16":  # which processors multiply as if there were none
+        yield "subnormal numbers", a * numbers.smallest_subnormal, b
+        yield "products that underflow to subnormal numbers", a * a.dtype.type(half), b * b.dtype.type(half)
     yield "negative zero", _with(a, np.s_[i, :], -0.0), b
 
 
@@ -56,7 +63,9 @@ def _with(operand: Array, place: Any, values: Any) -> Array:
 
 
 def _small_integers(rng: np.random.Generator, rows: int, columns: int, dtype: str) -> Array:
-    drawn: Array = (rng.integers(1, 4, (rows, columns)) * rng.choice([-1, 1], (rows, columns))).astype(dtype)
+    drawn: Array = (rng.integers(1, 4, (rows, columns)) * rng.choice([-1, 1], (rows, columns))).astype(
+        numpy_dtype(dtype)
+    )
     return drawn
 
 
@@ -70,6 +79,8 @@ def check_ieee(kernel: KernelUnderTest, seconds: float) -> None:
     """
     if name := _assumes_finite(kernel.kernel):
         raise kernel.wrong(f"{name} is compiled with numba's fastmath", _FAST_MATH)
+    if DTYPES[kernel.dtype].is_integer:
+        return
     end = kernel.pace.clock() + seconds
     rng = np.random.default_rng(5)
     tried = 0
@@ -107,12 +118,13 @@ def _check(kernel: KernelUnderTest, a: Array, b: Array, layout: str, where: str)
     kernel.announce(where)
     with np.errstate(all="ignore"):  # numpy's kernels warn of what is asked of them here
         result = kernel.call(arrange(a, layout[0]), arrange(b, layout[1]), where)
-        expected = (a[:, :, None] * b[None]).sum(axis=1)
+        wide = np.promote_types(a.dtype, np.float32)  # that of the sums
+        expected = (a.astype(wide)[:, :, None] * b.astype(wide)[None]).sum(axis=1).astype(a.dtype)
     kernel.cases += 1
     right = (result == expected) | (np.isnan(result) & np.isnan(expected))
-    if kernel.normwise and not (np.abs(a).max() < _LARGE and np.abs(b).max() < _LARGE):
+    if kernel.normwise and not all(float(np.abs(each).max()) < _LARGE for each in (a, b)):
         # What is not finite, or large, may spread to other elements, but not get lost.
         right |= np.isfinite(expected) | ~np.isfinite(result)
     if not right.all():
         i, j = (int(index[0]) for index in np.nonzero(~right))
-        raise kernel.wrong(where, f"c[{i}, {j}] is {result[i, j]:.9g}, expected {expected[i, j]:.9g}")
+        raise kernel.wrong(where, f"c[{i}, {j}] is {float(result[i, j]):.9g}, expected {float(expected[i, j]):.9g}")

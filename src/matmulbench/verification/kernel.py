@@ -12,10 +12,11 @@ import numpy as np
 import torch
 
 from matmulbench import isolation
+from matmulbench.dtypes import as_array, as_tensor, declared_accumulation
 from matmulbench.ladder import Kernel
 from matmulbench.verification import bounds
 from matmulbench.verification.case import ALGEBRAIC, Array, Case
-from matmulbench.verification.form import fingerprint, poison, result_shape, share_memory, wrong_form
+from matmulbench.verification.form import fingerprint, poison, result_dtype, result_shape, share_memory, wrong_form
 from matmulbench.verification.pace import Pace
 from matmulbench.verification.result import judge_large
 
@@ -40,13 +41,17 @@ class WrongError(Exception):
 
 @dataclass
 class Report:
-    """What an examination found: ``finding`` in words where ``verdict`` is not pass, or where there is a note."""
+    """What an examination found: ``finding`` in words where ``verdict`` is not pass, or where there is a note.
+
+    ``accumulation`` is the dtype in which the kernel says that it adds.
+    """
 
     verdict: str
     residual: float
     cases: int
     finding: str | None = None
     case: Case | None = None
+    accumulation: str | None = None
 
 
 @dataclass
@@ -69,13 +74,20 @@ class KernelUnderTest:
     pace: Pace = field(default_factory=Pace)
     _kept: deque[tuple[torch.Tensor, Array]] = field(default_factory=lambda: deque(maxlen=_KEPT))
 
+    def __post_init__(self) -> None:
+        self.accumulation = declared_accumulation(self.kernel, self.dtype)
+
+    def judge(self, a: Array, b: Array, c: Array, exact: bool) -> bounds.Judgement:
+        """Judge ``c`` as a product of arrays by what the kernel says of its sums."""
+        return (bounds.judge_exact if exact else bounds.judge)(a, b, c, self.accumulation)
+
     def report(self, error: WrongError | None = None) -> Report:
         """Return what was found, up to ``error`` if there was one."""
         if error:
-            return Report("fail", self.residual, self.cases, str(error), error.case)
+            return Report("fail", self.residual, self.cases, str(error), error.case, self.accumulation)
         case, words = self.normwise or (None, None)
         finding = "; ".join([*([words] if words else []), *sorted(self.notes)]) or None
-        return Report("normwise" if case else "pass", self.residual, self.cases, finding, case)
+        return Report("normwise" if case else "pass", self.residual, self.cases, finding, case, self.accumulation)
 
     def repeat(self, case: Case | None = None) -> str:
         """Return the command that shows a finding again."""
@@ -132,9 +144,9 @@ class KernelUnderTest:
         self.pace.learn(case, self.pace.clock() - before)
         if case.volume > _LARGE:
             self.announce(str(case))
-            judgement = judge_large(a, b, torch.from_numpy(result), case.exact)
+            judgement = judge_large(a, b, as_tensor(result), case.exact, self.accumulation)
         else:
-            judgement = (bounds.judge_exact if case.exact else bounds.judge)(a.numpy(), b.numpy(), result)
+            judgement = self.judge(as_array(a), as_array(b), result, case.exact)
         self.cases += 1
         self.residual = max(self.residual, judgement.residual)
         if judgement.verdict == "fail" or (judgement.verdict == "normwise" and case.values in ALGEBRAIC):
@@ -160,7 +172,7 @@ class KernelUnderTest:
         self.announce(where)
         result = self.call(a, b, where)
         self.cases += 1
-        judgement = bounds.judge_exact(a.numpy(), b.numpy(), result)
+        judgement = self.judge(as_array(a), as_array(b), result, exact=True)
         if judgement.verdict != "pass":
             raise self.wrong(where, judgement.detail)
 
@@ -174,10 +186,10 @@ class KernelUnderTest:
             shape and dtype.
         """
         before = fingerprint(a), fingerprint(b)
-        poison(result_shape(a, b), a.dtype)
+        poison(result_shape(a, b), result_dtype(a))
         c: Any = self.kernel(a, b)
         form = wrong_form(a, b, c)
-        result: Array = np.empty(0) if form else c.detach().clone().numpy()
+        result: Array = np.empty(0) if form else as_array(c.detach().clone())
         for name, operand, was in zip("ab", (a, b), before, strict=True):
             if fingerprint(operand) != was:
                 detail = f"operand {name} is not what it was before the call: work on a copy, as {name}.clone() makes"
@@ -193,7 +205,7 @@ class KernelUnderTest:
     def check_kept_results(self, where: str) -> None:
         """Check that no earlier result has changed since it was returned."""
         for earlier, as_returned in self._kept:
-            if earlier.detach().numpy().tobytes() != as_returned.tobytes():
+            if as_array(earlier).tobytes() != as_returned.tobytes():
                 raise self.wrong(where, "a result returned earlier has changed since", None, "result")
 
 

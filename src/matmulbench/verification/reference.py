@@ -1,8 +1,9 @@
 """What the product is, in enough extra precision that the reference's own error does not matter.
 
-float32 operands are multiplied in float64. float64 operands are multiplied in double-double arithmetic: each product
-and each sum is an exact pair (value, error), by Dekker's TwoProduct and Knuth's TwoSum (Muller et al., *Handbook of
-Floating-Point Arithmetic*, ch. 4), so that no wider type is needed and every machine gives the same answer.
+float64 is enough for operands of any other dtype. float64 operands are multiplied in double-double arithmetic: each
+product and each sum is an exact pair (value, error), by Dekker's TwoProduct and Knuth's TwoSum (Muller et al.,
+*Handbook of Floating-Point Arithmetic*, ch. 4), so that no wider type is needed and all
+machines give the same answer.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ _CHUNK = 1 << 20  # products held at once, so that memory stays small
 def product(a: npt.NDArray[np.floating], b: npt.NDArray[np.floating]) -> tuple[Float, Float]:
     r"""Return the product of ``a`` (m, k) and ``b`` (k, n) as the sum of two float64 arrays, value and rest.
 
-    Its error relative to \|A\|\|B\| is about k·2⁻⁵³ for float32 operands and k·2⁻¹⁰⁴ for float64 ones.
+    Its error relative to \|A\|\|B\| is about k·2⁻¹⁰⁴ for float64 operands and k·2⁻⁵³ for others.
     """
-    if a.dtype == np.float32:
+    if a.dtype != np.float64:
         return a.astype(np.float64) @ b.astype(np.float64), np.zeros((len(a), b.shape[1]))
     return double_double(a.astype(np.float64), b.astype(np.float64))
 

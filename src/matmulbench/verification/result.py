@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from matmulbench.verification.bounds import Judgement, unit_roundoff
+from matmulbench.dtypes import DType, as_array
+from matmulbench.verification.bounds import Judgement, judge_exact, traits
 
 if TYPE_CHECKING:
     import torch
@@ -32,25 +33,30 @@ COLUMNS = 12  # of Freivalds' check
 SAMPLE = 8  # rows (and columns) compared in full in a large product: so many first, last and random ones
 
 
-def check_result(a: torch.Tensor, b: torch.Tensor, c: torch.Tensor, seed: int = 0) -> str | None:
+def check_result(
+    a: torch.Tensor, b: torch.Tensor, c: torch.Tensor, seed: int = 0, accumulation: str | None = None
+) -> str | None:
     """Return None if ``c`` (m, n) is the product of ``a`` (m, k) and ``b`` (k, n), else what is wrong, in words.
 
     Results that meet only the norm bound are right here: which kernels may do so, verification has decided.
-    Where an operand holds NaN or Inf, the result must not be finite. ``seed`` chooses what is sampled.
+    Where an operand holds NaN or Inf, the result must not be finite. ``seed`` chooses what is
+    sampled, and ``accumulation`` is the dtype of the sums, where it is not the usual one.
     """
     shape = (a.shape[0], b.shape[1])
     if tuple(c.shape) != shape:
         return f"the result has shape {tuple(c.shape)}, expected {shape}"
-    if c.dtype != a.dtype:
-        return f"the result is {c.dtype}, expected {a.dtype}"
-    left, right, result = (tensor.detach().numpy() for tensor in (a, b, c))
+    left, right, result = map(as_array, (a, b, c))
+    if result.dtype.name != (expected := traits(left).result):
+        return f"the result is {c.dtype}, expected torch.{expected}"
     (m, k), n = left.shape, right.shape[1]
     with np.errstate(all="ignore"):
         if m * k * n <= FULL:
-            return _compare(left, right, result, np.arange(m), np.arange(n))
+            return _compare(left, right, result, np.arange(m), np.arange(n), accumulation)
         rng = np.random.default_rng(seed)
         columns = np.arange(n) if k * n <= FULL else _sample(n, rng)
-        return _compare(left, right, result, _sample(m, rng), columns) or freivalds(left, right, result, rng)
+        rows = _sample(m, rng)
+        finding = _compare(left, right, result, rows, columns, accumulation)
+        return finding or freivalds(left, right, result, rng, accumulation=accumulation)
 
 
 def _sample(size: int, rng: np.random.Generator) -> Index:
@@ -58,9 +64,9 @@ def _sample(size: int, rng: np.random.Generator) -> Index:
     return np.unique(np.concatenate([ends, size - 1 - ends, rng.integers(0, size, SAMPLE)]))
 
 
-def tolerance(k: int, dtype: np.dtype[np.floating]) -> float:
+def tolerance(k: int, kind: DType, accumulation: str | None = None) -> float:
     """Return the error allowed in an element, in units of the product of the largest row and column norms."""
-    return float(min(8 * k, 64 * np.sqrt(k)) * unit_roundoff(dtype))
+    return float(min(8 * k, 64 * np.sqrt(k)) * kind.unit_roundoff(accumulation))
 
 
 def _largest_norm(rows: Array) -> float:
@@ -68,14 +74,18 @@ def _largest_norm(rows: Array) -> float:
     return float(norms[np.isfinite(norms)].max(initial=0))
 
 
-def _compare(left: Array, right: Array, result: Array, rows: Index, columns: Index) -> str | None:
+def _compare(
+    left: Array, right: Array, result: Array, rows: Index, columns: Index, accumulation: str | None = None
+) -> str | None:
     """Compare the elements at ``rows`` and ``columns`` with a float64 product."""
     a, b = left[rows].astype(np.float64), right[:, columns].astype(np.float64)
     c = result[np.ix_(rows, columns)].astype(np.float64)
     expected = a @ b
-    allowed = tolerance(a.shape[1], left.dtype) * _largest_norm(a) * _largest_norm(b.T)
+    kind = traits(left)
+    allowed = tolerance(a.shape[1], kind, accumulation) * _largest_norm(a) * _largest_norm(b.T)
+    allowed = allowed + kind.rounding * np.abs(expected) + kind.underflow * a.shape[1]
     right_here = np.abs(c - expected) <= allowed
-    right_here |= ~np.isfinite(expected.astype(left.dtype)) & ~np.isfinite(c)  # overflows where the dtype does
+    right_here |= ~np.isfinite(expected.astype(result.dtype)) & ~np.isfinite(c)  # overflows where the dtype does
     if right_here.all():
         return None
     i, j = (int(index[0]) for index in np.nonzero(~right_here))
@@ -84,16 +94,27 @@ def _compare(left: Array, right: Array, result: Array, rows: Index, columns: Ind
     return f"{numbers} ({wrong} of {c.size} elements looked at are wrong)"
 
 
-def freivalds(left: Array, right: Array, result: Array, rng: np.random.Generator, slack: float = 1.0) -> str | None:
+def freivalds(
+    left: Array,
+    right: Array,
+    result: Array,
+    rng: np.random.Generator,
+    slack: float = 1.0,
+    accumulation: str | None = None,
+) -> str | None:
     """Compare ``result`` (m, n) times random signs with ``left`` (m, k) times (``right`` (k, n) times the same signs).
 
     Batches have a size in front of these. Returns what is wrong, in words. A row that is far off escapes with
     probability 2^-COLUMNS (Freivalds, *Probabilistic machines can use less running time*, 1977). ``slack`` multiplies
     the error that is allowed.
     """
-    dtype = left.dtype
+    kind = traits(left)
+    if kind.is_narrow:
+        # Integers are exact in float64; of 16 bits, float32 is what a kernel adds in.
+        wide = np.float64 if kind.is_integer else np.float32
+        left, right, result = left.astype(wide), right.astype(wide), result.astype(wide)
     n = right.shape[-1]
-    signs = rng.integers(0, 2, (n, COLUMNS)).astype(dtype) * 2 - 1
+    signs = rng.integers(0, 2, (n, COLUMNS)).astype(left.dtype) * 2 - 1
     folded = right @ signs
     difference = np.abs(result @ signs - left @ folded).max(axis=-1)
     norm_b = np.sqrt(np.einsum("...ij,...ij->...j", right, right).max(initial=0))
@@ -101,30 +122,36 @@ def freivalds(left: Array, right: Array, result: Array, rng: np.random.Generator
     finite = np.isfinite(norms)
     if not np.isfinite(folded).all() or not finite.any():
         return None  # what is not finite spreads to every row: the sampled rows must do
-    allowed = slack * tolerance(left.shape[-1], dtype) * np.sqrt(n) * norms[finite].max() * norm_b
+    allowed = slack * tolerance(left.shape[-1], kind, accumulation) * np.sqrt(n) * norms[finite].max() * norm_b
+    if kind.rounding:
+        allowed = allowed + 4 * slack * kind.rounding * np.sqrt(n) * np.nanmax(np.abs(result), initial=0)
     wrong = ~(difference <= allowed) & finite
     if not wrong.any():
         return None
     i = int(np.argmax(wrong))
     return (
-        f"row {i}, summed with random signs, is off by {difference.flat[i]:.3g}, expected at most {allowed:.3g} "
+        f"row {i}, summed with random signs, is off by {difference.flat[i]:.3g}, expected at most {float(allowed):.3g} "
         f"({np.count_nonzero(wrong)} of {wrong.size} rows are wrong)"
     )
 
 
-def judge_large(a: torch.Tensor, b: torch.Tensor, c: torch.Tensor, exact: bool) -> Judgement:
+def judge_large(
+    a: torch.Tensor, b: torch.Tensor, c: torch.Tensor, exact: bool, accumulation: str | None = None
+) -> Judgement:
     """Judge a product that is too large to be compared in full; ``exact`` if all its sums are representable integers.
 
     Then C·x = A·(B·x) holds in integers modulo 2⁶⁴, for which no sum is too large. An element that is off by an odd
     multiple of 2^q escapes a random column x with probability 2^(q - 64), and q is at most 54 for numbers of 53 bits:
     of both columns, less than one in a million.
     """
+    if exact and traits(as_array(a)).is_narrow:  # it may be rounded, or have no norm bound
+        return judge_exact(as_array(a), as_array(b), as_array(c), accumulation)
     if exact:
         wrong = _inexact(*(operand.numpy() for operand in (a, b, c)))
         return Judgement(
             "fail" if wrong and check_result(a, b, c) else "normwise" if wrong else "pass", 0.0, wrong or ""
         )
-    wrong = check_result(a, b, c)
+    wrong = check_result(a, b, c, accumulation=accumulation)
     return Judgement("fail" if wrong else "pass", 0.0, wrong or "")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from matmulbench.dtypes import as_array, filler
 from matmulbench.verification.case import Case
 from matmulbench.verification.kernel import KernelUnderTest
 
@@ -23,7 +24,7 @@ def check_earlier_calls(kernel: KernelUnderTest, seconds: float) -> None:
     kernel.check_exact(a, b, "first call")
     kernel.check_exact(a, b, "the same operands again")
     for name, operand in (("a", a), ("b", b)):
-        array = operand.numpy()  # writes through it leave no trace in the tensor's version counter
+        array = as_array(operand)  # writes through it leave no trace in the tensor's version counter
         for index in np.ndindex(*array.shape):
             array[index] += 1
             kernel.check_exact(a, b, f"the same objects, after {name}[{index[0]}, {index[1]}] += 1")
@@ -41,7 +42,7 @@ def check_earlier_calls(kernel: KernelUnderTest, seconds: float) -> None:
             return
         c, d = small_integers(kernel, size, size, size, seed=9)
         kernel.check_exact(c, d, f"{size}x{size}x{size}")
-        d.numpy()[size // 2, size // 3] += 1
+        as_array(d)[size // 2, size // 3] += 1
         kernel.check_exact(c, d, f"{size}x{size}x{size}, the same objects, after one element of b += 1")
 
 
@@ -53,7 +54,7 @@ def check_addresses(kernel: KernelUnderTest) -> None:
 
 
 def _moved(operand: torch.Tensor, offset: int) -> torch.Tensor:
-    memory = torch.full((operand.numel() + offset,), torch.nan, dtype=operand.dtype)
+    memory = torch.full((operand.numel() + offset,), filler(str(operand.dtype)), dtype=operand.dtype)
     return memory[offset:].view(operand.shape).copy_(operand)
 
 

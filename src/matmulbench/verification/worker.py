@@ -5,6 +5,7 @@ Most cases are judged beside the kernel, which is quick. A kernel that disarms t
 
 from __future__ import annotations
 
+import math
 import mmap
 import os
 from dataclasses import asdict
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from matmulbench.dtypes import DTYPES, as_array, as_tensor, numpy_dtype
 from matmulbench.errors import printable
 from matmulbench.ladder.plugins import load_kernel
 from matmulbench.verification import bounds
@@ -21,7 +23,9 @@ from matmulbench.verification.examination import advise
 from matmulbench.verification.examination import examine as examine_kernel
 from matmulbench.verification.kernel import KernelUnderTest, WrongError
 from matmulbench.verification.search import randomised
+from matmulbench.workload import Workload
 
+_CORNER = 256  # rows and columns
 _QUICK = 1 << 20  # multiplications
 
 
@@ -78,7 +82,7 @@ def repeat(spec: str, case: dict[str, Any]) -> dict[str, Any]:
         advise(kernel, error)
         raise
     result: Any = kernel.kernel(*again.operands())
-    got = shown(result.detach().numpy()) if isinstance(result, torch.Tensor) else printable(repr(result))
+    got = shown(as_array(result)) if isinstance(result, torch.Tensor) else printable(repr(result))
     return asdict(kernel.report(wrong)) | {"got": got}
 
 
@@ -103,21 +107,40 @@ def multiply(spec: str, cases: list[dict[str, Any]], descriptors: list[int]) -> 
         os.close(descriptors[0])
         for fields in cases:
             case = Case(**fields)
-            result = kernel(*case.operands()).detach().contiguous().numpy()
-            if result.shape != (case.m, case.n) or result.dtype != case.dtype:
+            result = as_array(kernel(*case.operands()).contiguous())
+            if result.shape != (case.m, case.n) or result.dtype.name != case.kind.result:
                 raise ValueError(f"the result of {case} is {result.shape} of {result.dtype}")
             memory.write(result.tobytes())
 
 
-def judge_results(cases: list[dict[str, Any]], allow_normwise: bool, descriptors: list[int]) -> str | None:
+def product_error(spec: str, workload: Workload) -> float:
+    """Return what precision costs: the norm of a product's error over that of the product.
+
+    The operands are standard normal, then rounded to the dtype: integers after a scaling that makes the largest of them
+    the largest that there is. Of large results, a corner is compared with the float64 product of what was drawn.
+    """
+    rng, kind = np.random.default_rng(3), DTYPES[workload.dtype]
+    m, n = min(workload.m, _CORNER), min(workload.n, _CORNER)
+    drawn = rng.standard_normal((m, workload.k)), rng.standard_normal((workload.k, n))
+    scales = [np.abs(each).max() / kind.exact if kind.is_integer else 1.0 for each in drawn]
+    scaled = [each / scale for each, scale in zip(drawn, scales, strict=True)]
+    a, b = ((np.rint(x) if kind.is_integer else x).astype(numpy_dtype(kind.name)) for x in scaled)
+    c = as_array(load_kernel(spec)(as_tensor(a), as_tensor(b))).astype(np.float64) * math.prod(scales)
+    expected = drawn[0] @ drawn[1]
+    return float(np.linalg.norm(c - expected) / np.linalg.norm(expected))
+
+
+def judge_results(
+    cases: list[dict[str, Any]], allow_normwise: bool, accumulation: str | None, descriptors: list[int]
+) -> str | None:
     """Judge what :func:`multiply` wrote; return the first finding, or None."""
     with mmap.mmap(descriptors[0], 0, prot=mmap.PROT_READ) as memory:
         os.close(descriptors[0])
         for fields in cases:
             case = Case(**fields)
-            content = memory.read(case.m * case.n * np.dtype(case.dtype).itemsize)
-            result = np.frombuffer(content, case.dtype).reshape(case.m, case.n)
-            judgement = (bounds.judge_exact if case.exact else bounds.judge)(*case.arrays(), result)
+            content = memory.read(case.m * case.n * case.kind.result_itemsize)
+            result = np.frombuffer(content, numpy_dtype(case.kind.result)).reshape(case.m, case.n)
+            judgement = (bounds.judge_exact if case.exact else bounds.judge)(*case.arrays(), result, accumulation)
             if judgement.verdict == "fail" or (judgement.verdict == "normwise" and not allow_normwise):
                 return f"{case}: {judgement.detail}"
     return None

@@ -1,0 +1,48 @@
+import pandas as pd
+
+from matmulbench.isolation import Host
+from matmulbench.isolation.requests import ProductError
+from matmulbench.pipeline import precision
+from matmulbench.report.tables import precision_table
+from matmulbench.run import plan
+from matmulbench.workload import Workload
+
+
+def _rows(**seconds):
+    first = {"workload": "64x64x64", "threads": 1, "kernel": "torch"}
+    return pd.DataFrame([first | {"dtype": dtype, "median_s": s} for dtype, s in seconds.items()])
+
+
+def test_fewer_bits_cost_precision():
+    with Host() as host:
+        errors = {
+            dtype: host.call(ProductError("torch", Workload(64, 300, 32, dtype=dtype)), silence_limit=60).value
+            for dtype in ("float64", "float32", "float16", "bfloat16", "int8")
+        }
+    assert list(errors) == sorted(errors, key=errors.__getitem__)
+    assert errors["float64"] < 1e-14 < errors["float32"] < 1e-6 < errors["float16"] < 1e-3 < errors["bfloat16"] < 0.01
+    assert errors["int8"] < 0.03
+
+
+def test_a_cliff_is_named_with_what_the_processor_has(monkeypatch):
+    monkeypatch.setattr("matmulbench.results.machine.narrow_instructions", lambda: {"bfloat16": [], "int8": ["i8mm"]})
+    found = precision(_rows(float32=1e-3, bfloat16=4e-3, int8=5e-4)).set_index("dtype")
+    assert found["times"].to_dict() == {"float32": 1, "bfloat16": 4, "int8": 0.5}
+    assert found["warning"].to_dict() == {
+        "float32": "",
+        "bfloat16": "slower than float32; for it, this processor has no instructions",
+        "int8": "",
+    }
+    shown = precision_table(found.reset_index())
+    assert shown.title == "What precision buys here, 64x64x64"
+
+
+def test_one_dtype_has_nothing_to_compare():
+    assert not len(precision(_rows(float32=1e-3)))
+
+
+def test_a_run_is_planned_for_each_dtype_and_the_standard_one_has_no_narrow_ones():
+    planned = plan("quick", products=["5x784x10"], dtypes=["bfloat16", "int8"])
+    assert [(str(one), one.dtype) for one in planned.asked] == [("5x784x10", "bfloat16"), ("5x784x10", "int8")]
+    assert {one.dtype for one in plan("standard").asked} == {"float32"}
+    assert {one.dtype for one in plan("full").asked} == {"float32", "float64", "bfloat16", "float16", "int8"}
