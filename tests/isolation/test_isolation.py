@@ -12,15 +12,14 @@ import psutil
 import pytest
 
 from matmulbench.isolation import Host, Outcome
-from matmulbench.isolation.census import processor_s
 from matmulbench.isolation.requests import Request
+from matmulbench.isolation.system import processor_s
 from matmulbench.status import Status
 
 LIMIT = 20.0
 
 MISDEEDS = """
 import ctypes, os, signal, subprocess, sys, time
-from dataclasses import dataclass
 from matmulbench.isolation import send
 from matmulbench.isolation.requests import Request
 
@@ -76,13 +75,13 @@ def misdeeds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModuleType]:
     """A module of requests, each to carry out a function of its own, where children find it, too."""
     folder = tmp_path_factory.mktemp("misdeeds")
     requests = "".join(
-        f"@dataclass(frozen=True)\nclass Do_{name}(Request):\n    target = 'misdeeds:{name}'\n"
+        f"class Do_{name}(Request):\n    target = 'misdeeds:{name}'\n"
         + ("    x: float = 9.0\n" if name == "root" else "")
         for name in NAMES
     )
     (folder / "misdeeds.py").write_text(MISDEEDS + requests)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(folder))
+        patch.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
         patch.syspath_prepend(str(folder))
         yield importlib.import_module("misdeeds")
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
+import math
 import os
 import signal
 import subprocess
-import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing import Pipe
@@ -15,7 +15,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.reduction import send_handle
 from typing import Any, Self
 
-from matmulbench.isolation.census import end_children, end_descendants
+from matmulbench.isolation import system
 from matmulbench.isolation.environment import DROPPED, thread_environment
 from matmulbench.isolation.requests import Request
 from matmulbench.status import Status
@@ -43,19 +43,27 @@ class LostError(Exception):
 
 
 class Host:
-    """A process with ``threads`` threads per pool that forks children.
+    """What starts children with ``threads`` threads per pool: a process that forks them, where forking is safe.
 
+    Elsewhere there is no such process, and each child is a fresh interpreter.
     ``import_s`` is how many seconds the import of a user's kernel or model may take in each of them; ``spin`` says
     whether threads that wait do so busily, as befits timing.
     Use as a context manager, or :meth:`close` it.
+
+    Raises
+    ------
+    UsageError
+        if ``MATMULBENCH_START_METHOD`` names no way to start processes here.
     """
 
     def __init__(self, threads: int = 1, import_s: float = IMPORT_S, spin: bool = True) -> None:
         self.threads, self.import_s, self.spin = threads, import_s, spin
+        self._forks = system.start_method() == "fork"
         self._process: subprocess.Popen[bytes] | None = None
         self._control: Connection | None = None
-        self._ended: dict[int, int] = {}  # pid: wait status
+        self._ended: dict[int, int] = {}  # pid: exit code, negative for a signal
         self._forked: set[int] = set()
+        self._spawned: dict[int, subprocess.Popen[bytes]] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -65,53 +73,73 @@ class Host:
 
     def close(self) -> None:
         """End the host; children still running are killed with it."""
+        self.end_children()
         if self._process:
-            end_descendants(self._process.pid)
-            self._process.kill()
+            system.kill(self._process.pid)
             self._process.wait()
         if self._control:
             self._control.close()
         self._process = self._control = None
+        self._spawned.clear()
 
     @property
     def pid(self) -> int | None:
-        """The host's process, where it runs."""
+        """The process that forks, where one runs."""
         return self._process.pid if self._process else None
+
+    @property
+    def used_s(self) -> float:
+        """Seconds of processor time that host and children have used; NaN where nobody counts those that ended."""
+        if not self._forks:
+            return math.nan
+        return system.processor_s(self.pid) + system.descendants_s(self.pid) if self.pid else 0.0
+
+    def end_children(self) -> None:
+        """Kill all children, and what they started; the host stays."""
+        if self.pid:
+            system.kill_children(self.pid, spare=set())
+        for process in self._spawned.values():
+            if process.poll() is None:
+                system.kill(process.pid)
+                process.wait()
+
+    def _start_python(self, call: str, end: Connection) -> subprocess.Popen[bytes]:
+        environment = {name: value for name, value in os.environ.items() if name not in DROPPED}
+        with end:
+            return system.start_python(call, end, environment | thread_environment(self.threads, self.spin))
 
     def _start(self) -> Connection:
         if self._control and self._process and self._process.poll() is None:
             return self._control
         self.close()
-        ours, theirs = Pipe()
-        environment = {name: value for name, value in os.environ.items() if name not in DROPPED}
-        self._process = subprocess.Popen(
-            # -P: a random.py where the user stands must not be taken for Python's own.
-            [sys.executable, "-P", "-c", f"from matmulbench.isolation.serve import serve; serve({theirs.fileno()})"],
-            env=environment | thread_environment(self.threads, self.spin),
-            pass_fds=[theirs.fileno()],
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,  # Ctrl-C goes to the parent alone, which then ends its children in order
-        )
-        theirs.close()
-        self._control, self._ended, self._forked = ours, {}, set()
-        return ours
+        self._control, theirs = Pipe()
+        self._process = self._start_python("serve({})", theirs)
+        self._ended, self._forked = {}, set()
+        return self._control
 
     def warm(self, *requests: type[Request], first: Request | None = None) -> None:
         """Start the host and let it import what ``requests`` need, without waiting for it.
 
         ``first`` is carried out in the host itself, so that all its children find it done: no kernel may be in it.
+        Where children are not forked, they do both themselves when they need it.
         """
-        modules = [request.module() for request in (*requests, *([type(first)] if first else []))]
-        self._start().send((modules, first, None))
+        if self._forks:
+            modules = [request.module() for request in (*requests, *([type(first)] if first else []))]
+            self._start().send((modules, first, None))
 
     def fork(self, *requests: type[Request], memory_limit: int = DEFAULT_MEMORY_LIMIT) -> Child:
-        """Fork a child that finds imported what ``requests`` need, and may take ``memory_limit`` bytes more.
+        """Start a child that may take ``memory_limit`` bytes; if forked, it finds imported what ``requests`` need.
 
         Raises
         ------
         LostError
             if the host ended instead, twice.
         """
+        if not self._forks:
+            ours, theirs = Pipe()
+            process = self._start_python(f"live({{}}, {memory_limit})", theirs)
+            self._spawned[process.pid] = process
+            return Child(self, process.pid, ours)
         for _ in range(2):
             ours, theirs = Pipe()
             try:
@@ -121,11 +149,11 @@ class Host:
                 while True:
                     if not hears([control], _IMPORT_LIMIT):
                         break
-                    pid, status = control.recv()
-                    if status is None:
+                    pid, code = control.recv()
+                    if code is None:
                         self._forked.add(pid)
                         return Child(self, pid, ours)
-                    self._ended[pid] = status
+                    self._ended[pid] = code
             except (EOFError, ConnectionError):
                 pass
             finally:
@@ -162,26 +190,27 @@ class Host:
     def end_strangers(self) -> None:
         """Kill what a kernel started and handed to the host, as if it were none of its own."""
         if self.pid:
-            end_children(self.pid, spare=self._forked)
+            system.kill_children(self.pid, spare=self._forked)
 
     def resume_children(self) -> None:
         """Let all children go on that a kernel may have stopped."""
-        for pid in self._forked - self._ended.keys():
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(pid, signal.SIGCONT)
+        for pid in (self._forked - self._ended.keys()) | self._spawned.keys():
+            system.resume(pid)
 
     def take_notice(self, pid: int) -> int | None:
-        """Read what the host reports; return the wait status of ``pid`` if it has ended.
+        """Return the exit code of the child ``pid`` if it has ended; for a signal, minus its number.
 
         Raises
         ------
         LostError
             if the host has.
         """
+        if pid in self._spawned:
+            return self._spawned[pid].poll()
         try:
             while self._control and self._control.poll():
-                ended, status = self._control.recv()
-                self._ended[ended] = status
+                ended, code = self._control.recv()
+                self._ended[ended] = code
         except (EOFError, ConnectionError):
             raise LostError("the process that forks the children ended") from None
         if not self._control:
@@ -236,7 +265,7 @@ class Child:
         try:
             self._pipe.send((request, len(descriptors)))
             for descriptor in descriptors:
-                send_handle(self._pipe, descriptor, self.pid)
+                system.send_descriptor(self._pipe, descriptor, self.pid)
         except OSError:  # closed here already, or by the child's end
             return self._wait_for_end()
         except BaseException:
@@ -284,11 +313,7 @@ class Child:
 
     def close(self) -> None:
         """End the process and all that it started."""
-        end_descendants(self.pid)
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.pid, signal.SIGKILL)
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.kill(self.pid, signal.SIGKILL)
+        system.kill(self.pid)
         self._pipe.close()
         self.host.resume_children()
 
@@ -298,18 +323,21 @@ class Child:
             for _ in range(20):
                 if (ended := self._notice()) is not None:
                     return self._end(ended)
-                hears([control] if (control := self.host.control) else [], 0.5)
+                if control := self.host.control:
+                    hears([control], 0.5)
+                else:
+                    time.sleep(0.05)
         except LostError as error:
             return Outcome(Status.LOST, reason=str(error))
         self.close()
         return Outcome(Status.CRASHED, reason="the process closed its pipe to the suite")
 
-    def _end(self, wait_status: int) -> Outcome:
-        code = os.waitstatus_to_exitcode(wait_status)
+    def _end(self, code: int) -> Outcome:
         self._pipe.close()
         if code >= 0:
-            return Outcome(Status.CRASHED, reason=f"the process ended itself with exit code {code}")
-        self.killed = -code == signal.SIGKILL
+            hint = system.EXIT_HINTS.get(code, "")
+            return Outcome(Status.CRASHED, reason=f"the process ended itself with exit code {code}{hint}")
+        self.killed = -code == 9
         name = signal.Signals(-code).name
         hints = {"SIGKILL": " (killed, probably for lack of memory)", "SIGSEGV": " (memory it does not own)"}
         return Outcome(Status.CRASHED, reason=f"{name}{hints.get(name, '')}")

@@ -12,6 +12,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from matmulbench.isolation.system import cores
+
 _CPUS = Path("/sys/devices/system/cpu")
 # The processor whose kernels OpenBLAS should use, by what the one at hand can do, and others whose kernels are as wide.
 _WIDEST = {"avx512f": ("SkylakeX", "Cooperlake", "SapphireRapids"), "avx2": ("Haswell", "Zen", "SkylakeX")}
@@ -36,7 +38,7 @@ def describe_machine() -> dict[str, Any]:
     return {
         "cpu": cpu.get("brand_raw", platform.processor()),
         "architecture": platform.machine(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": len(cores()),
         "vector_extensions": [
             flag for flag in ("sse4_2", "avx2", "fma", "avx512f", "asimd", "sve") if flag in cpu.get("flags", [])
         ],
@@ -53,7 +55,7 @@ def caches(threads: int = 1, cpus: Iterable[int] | None = None, root: Path = _CP
     given. (py-cpuinfo takes one cache for another on AMD's processors.)
     """
     found: dict[int, dict[str, int]] = {}  # a level: the bytes of each cache by who shares it
-    for cpu in os.sched_getaffinity(0) if cpus is None else cpus:
+    for cpu in cores() if cpus is None else cpus:
         for cache in (root / f"cpu{cpu}" / "cache").glob("index*"):
             with suppress(OSError, ValueError):
                 level, kind, size, shared = (

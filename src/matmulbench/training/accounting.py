@@ -27,6 +27,7 @@ from matmulbench.isolation.requests import (
     TrainFewRows,
     TrainSteps,
 )
+from matmulbench.isolation.system import shared_file
 from matmulbench.measurement.rounds import MIN_ROUNDS, Candidate, Comparison, run_rounds
 from matmulbench.measurement.seal import KernelFailure, Seal, ask
 from matmulbench.results.schema import TrainingRow
@@ -141,7 +142,7 @@ class TrainingCandidate(Candidate):
         super().__init__(spec or TORCH_NN)
         self.course, self.spec = course, spec
         self.seal = Seal(course.host.threads, course.seals)
-        self.parameters = os.memfd_create("matmulbench", os.MFD_CLOEXEC)
+        self.parameters = shared_file(0)
         self.child: Child | None = None
         self.predicted_s: list[float] = []  # seconds of each product of a step
         self.turn_steps = 1
