@@ -107,7 +107,9 @@ def die_with_parent() -> None:
 
     def follow(parent: int) -> None:
         with suppress(psutil.Error):
-            psutil.Process(parent).wait()
+            process = psutil.Process(parent)
+            while os.getppid() == parent and process.is_running():  # Windows gives a child no other parent
+                time.sleep(0.2)
         os._exit(1)
 
     threading.Thread(target=follow, args=(os.getppid(),), daemon=True).start()
@@ -251,7 +253,7 @@ def waits() -> int | None:
 
 def shared_file(size: int, sealable: bool = False) -> int:
     """Return the descriptor of a fresh file of ``size`` bytes that has no name: in memory, where Linux runs."""
-    if hasattr(os, "memfd_create"):
+    if sys.platform == "linux" and hasattr(os, "memfd_create"):
         descriptor = os.memfd_create("matmulbench", os.MFD_CLOEXEC | (os.MFD_ALLOW_SEALING if sealable else 0))
     else:
         with tempfile.TemporaryFile() as file:
@@ -294,8 +296,9 @@ def receive_descriptor(pipe: Connection) -> int:
 def missing() -> list[str]:
     """Return what this system does without, and what follows from it; nothing on Linux where it forks."""
     linux, windows = sys.platform == "linux" and resource is not None, sys.platform == "win32"
+    spawns = start_method() == "spawn"
     lacking = {
-        "fork: every process starts afresh, which takes seconds": start_method() == "spawn",
+        "fork: every process starts afresh, which takes seconds": spawns,
         "a limit of memory: a kernel that takes too much may take the machine with it": not linux,
         "pinning: turns of a round may take place on different cores": not (
             hasattr(os, "sched_setaffinity") or windows
@@ -306,7 +309,8 @@ def missing() -> list[str]:
         "a count of waits for a core: what other programs took of a block is not told from the kernel's own": waits()
         is None,
         "a seal on shared operands: a kernel that means to could write to them": not hasattr(os, "memfd_create"),
-        "orphans' return: processes that a kernel starts and disowns go unseen": not linux,
+        "orphans' return: processes that a kernel starts and disowns go unseen": spawns or not linux,
         "the peak of memory: how much a kernel takes beside its operands is not predicted": not linux,
+        "the sizes of caches: the roof knows the memory's bandwidth alone": not linux and sys.platform != "darwin",
     }
     return [f"this system lacks {text}" for text, lacks in lacking.items() if lacks]

@@ -49,7 +49,7 @@ def describe_machine() -> dict[str, Any]:
 
 
 def caches(threads: int = 1, cpus: Iterable[int] | None = None, root: Path = _CPUS) -> dict[int, int]:
-    """Return how many bytes of data each level of cache holds for so many threads, by level, where Linux says so.
+    """Return how many bytes of data each level of cache holds for so many threads, by level, where the system says so.
 
     A cache that several cores share counts once. ``cpus`` are the cores to look at; those of this process, if not
     given. (py-cpuinfo takes one cache for another on AMD's processors.)
@@ -63,6 +63,13 @@ def caches(threads: int = 1, cpus: Iterable[int] | None = None, root: Path = _CP
                 )
                 if kind != "Instruction":
                     found.setdefault(int(level), {})[shared] = int(size.removesuffix("K")) * 1024
+    if sys.platform == "darwin":
+        # Of the fast cores, where there are two kinds.
+        for number, name in enumerate(("l1d", "l2", "l3"), 1):
+            for key in (f"hw.perflevel0.{name}cachesize", f"hw.{name}cachesize"):
+                said = subprocess.run(["sysctl", "-n", key], capture_output=True, text=True, check=False).stdout
+                if said.strip().isdigit() and int(said):
+                    found.setdefault(number, {"": int(said)})
     return {level: sum(sorted(sizes.values())[-threads:]) for level, sizes in sorted(found.items())}
 
 
