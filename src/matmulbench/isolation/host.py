@@ -45,22 +45,17 @@ class LostError(Exception):
 class Host:
     """What starts children with ``threads`` threads per pool: a process that forks them, where forking is safe.
 
-    Elsewhere there is no such process, and each child is a fresh interpreter.
+    Elsewhere each child is a fresh interpreter; :func:`~matmulbench.isolation.system.start_method` says which.
     ``import_s`` is how many seconds the import of a user's kernel or model may take in each of them; ``spin`` says
     whether threads that wait do so busily, as befits timing.
     Use as a context manager, or :meth:`close` it.
-
-    Raises
-    ------
-    UsageError
-        if ``MATMULBENCH_START_METHOD`` names no way to start processes here.
     """
 
     def __init__(self, threads: int = 1, import_s: float = IMPORT_S, spin: bool = True) -> None:
         self.threads, self.import_s, self.spin = threads, import_s, spin
         self._forks = system.start_method() == "fork"
         self._process: subprocess.Popen[bytes] | None = None
-        self._control: Connection | None = None
+        self.control: Connection | None = None  # becomes readable when a forked child ends, or the host
         self._ended: dict[int, int] = {}  # pid: exit code, negative for a signal
         self._forked: set[int] = set()
         self._spawned: dict[int, subprocess.Popen[bytes]] = {}
@@ -74,13 +69,12 @@ class Host:
     def close(self) -> None:
         """End the host; children still running are killed with it."""
         self.end_children()
-        if self._process:
+        if self._process and self._process.poll() is None:
             system.kill(self._process.pid)
             self._process.wait()
-        if self._control:
-            self._control.close()
-        self._process = self._control = None
-        self._spawned.clear()
+        if self.control:
+            self.control.close()
+        self._process, self.control, self._spawned = None, None, {}
 
     @property
     def pid(self) -> int | None:
@@ -103,19 +97,18 @@ class Host:
                 system.kill(process.pid)
                 process.wait()
 
-    def _start_python(self, call: str, end: Connection) -> subprocess.Popen[bytes]:
+    def _start_python(self, call: str) -> tuple[Connection, subprocess.Popen[bytes]]:
         environment = {name: value for name, value in os.environ.items() if name not in DROPPED}
-        with end:
-            return system.start_python(call, end, environment | thread_environment(self.threads, self.spin))
+        ours, theirs = Pipe()
+        with theirs:
+            return ours, system.start_python(call, theirs, environment | thread_environment(self.threads, self.spin))
 
     def _start(self) -> Connection:
-        if self._control and self._process and self._process.poll() is None:
-            return self._control
-        self.close()
-        self._control, theirs = Pipe()
-        self._process = self._start_python("serve({})", theirs)
-        self._ended, self._forked = {}, set()
-        return self._control
+        if not (self.control and self._process and self._process.poll() is None):
+            self.close()
+            self.control, self._process = self._start_python("serve({})")
+            self._ended, self._forked = {}, set()
+        return self.control
 
     def warm(self, *requests: type[Request], first: Request | None = None) -> None:
         """Start the host and let it import what ``requests`` need, without waiting for it.
@@ -136,8 +129,7 @@ class Host:
             if the host ended instead, twice.
         """
         if not self._forks:
-            ours, theirs = Pipe()
-            process = self._start_python(f"live({{}}, {memory_limit})", theirs)
+            ours, process = self._start_python(f"live({{}}, {memory_limit})")
             self._spawned[process.pid] = process
             return Child(self, process.pid, ours)
         for _ in range(2):
@@ -208,19 +200,14 @@ class Host:
         if pid in self._spawned:
             return self._spawned[pid].poll()
         try:
-            while self._control and self._control.poll():
-                ended, code = self._control.recv()
+            while self.control and self.control.poll():
+                ended, code = self.control.recv()
                 self._ended[ended] = code
         except (EOFError, ConnectionError):
             raise LostError("the process that forks the children ended") from None
-        if not self._control:
+        if not self.control:
             raise LostError("the process that forks the children was closed")
         return self._ended.get(pid)
-
-    @property
-    def control(self) -> Connection | None:
-        """What becomes readable when a child ends, or the host."""
-        return self._control
 
 
 class Child:
@@ -320,13 +307,10 @@ class Child:
     def _wait_for_end(self) -> Outcome:
         """Return how a child ended whose pipe is closed."""
         try:
-            for _ in range(20):
+            for _ in range(500):
                 if (ended := self._notice()) is not None:
                     return self._end(ended)
-                if control := self.host.control:
-                    hears([control], 0.5)
-                else:
-                    time.sleep(0.05)
+                time.sleep(0.02)
         except LostError as error:
             return Outcome(Status.LOST, reason=str(error))
         self.close()
