@@ -59,6 +59,8 @@ class Host:
         self._ended: dict[int, int] = {}  # pid: exit code, negative for a signal
         self._forked: set[int] = set()
         self._spawned: dict[int, subprocess.Popen[bytes]] = {}
+        self._modules: dict[str, None] = {}  # what a child that is not forked imports first
+        self.waited_s = 0.0  # for such children to start: no budget is to be charged with it
 
     def __enter__(self) -> Self:
         return self
@@ -114,14 +116,15 @@ class Host:
         """Start the host and let it import what ``requests`` need, without waiting for it.
 
         ``first`` is carried out in the host itself, so that all its children find it done: no kernel may be in it.
-        Where children are not forked, they do both themselves when they need it.
+        Where children are not forked, each imports that as it starts, and what ``first`` does when it needs it.
         """
+        modules = [request.module() for request in (*requests, *([type(first)] if first else []))]
         if self._forks:
-            modules = [request.module() for request in (*requests, *([type(first)] if first else []))]
             self._start().send((modules, first, None))
+        self._modules |= dict.fromkeys(modules)
 
     def fork(self, *requests: type[Request], memory_limit: int = DEFAULT_MEMORY_LIMIT) -> Child:
-        """Start a child that may take ``memory_limit`` bytes; if forked, it finds imported what ``requests`` need.
+        """Start a child that finds imported what ``requests`` need, and may take ``memory_limit`` bytes more.
 
         Raises
         ------
@@ -129,9 +132,8 @@ class Host:
             if the host ended instead, twice.
         """
         if not self._forks:
-            ours, process = self._start_python(f"live({{}}, {memory_limit})")
-            self._spawned[process.pid] = process
-            return Child(self, process.pid, ours)
+            self._modules |= dict.fromkeys(request.module() for request in requests)
+            return self._spawn(memory_limit)
         for _ in range(2):
             ours, theirs = Pipe()
             try:
@@ -153,6 +155,21 @@ class Host:
             ours.close()
             self.close()
         raise LostError("the process that forks the children ended, or did not start")
+
+    def _spawn(self, memory_limit: int) -> Child:
+        began = time.perf_counter()
+        ours, process = self._start_python(f"live({{}}, {memory_limit}, {list(self._modules)})")
+        self._spawned[process.pid] = process
+        try:
+            started = hears([ours], _IMPORT_LIMIT) and ours.recv_bytes()
+        except (EOFError, ConnectionError):
+            started = b""
+        child = Child(self, process.pid, ours)
+        if not started:
+            child.close()
+            raise LostError("a process of the suite's own ended as it started, or did not start")
+        self.waited_s += time.perf_counter() - began
+        return child
 
     def call(
         self,

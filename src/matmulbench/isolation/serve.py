@@ -97,11 +97,15 @@ def serve(handle: int) -> None:
         control.send((child, None))
 
 
-def live(handle: int, memory_limit: int) -> None:
-    """Be a child that was not forked."""
+def live(handle: int, memory_limit: int, modules: list[str]) -> None:
+    """Be a child that was not forked: import ``modules``, say so, and go on as one that was."""
     system.die_with_parent()
     stand_here()
-    _live(system.connect(handle), memory_limit)
+    for module in modules:
+        importlib.import_module(module)
+    pipe = system.connect(handle)
+    pipe.send_bytes(b"started")
+    _live(pipe, memory_limit)
 
 
 def _live(pipe: Connection, memory_limit: int) -> None:

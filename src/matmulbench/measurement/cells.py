@@ -345,7 +345,7 @@ def measure_cells(
     LostError
         if the suite's own processes ended.
     """
-    start = perf_counter()
+    start, waited_s = perf_counter(), host.waited_s
     everyone = list(dict.fromkeys([*([baseline] if baseline else []), *specs]))
     limit_s = settings.limit_s or budget_s / (_CALLS_WHOLE * len(everyone))
     peers: list[Seal] = []
@@ -367,6 +367,7 @@ def measure_cells(
             if not one.failure:
                 one.attempt(partial(_trial, one))
         conditions = Conditions(host)
+        start += host.waited_s - waited_s
         deadline = perf_counter() + max(budget_s - (perf_counter() - start), budget_s / 2)
         analyses = run_rounds(candidates, base, deadline, referee.start_round, seed)
         warnings = conditions.warnings(list(referee.calibration.values()))

@@ -332,10 +332,11 @@ def train_kernels(
     try:
         for each in compiled:
             each.attempt(each.enter)
-        deadline = perf_counter() + budget_s
+        deadline = perf_counter() + budget_s - host.waited_s
         for one in candidates:
             if one not in compiled:
                 one.attempt(one.enter)
+        deadline += host.waited_s
         course.envelope = course.find_envelope(_REFERENCE_SHARE * max(0.0, deadline - perf_counter()))
         base = next((one for one in candidates if one.spec == baseline and not one.failure), None)
         active = [one for one in candidates if not one.failure]
