@@ -270,45 +270,46 @@ class Child:
             self._pipe.send((request, len(descriptors)))
             for descriptor in descriptors:
                 system.send_descriptor(self._pipe, descriptor, self.pid)
-        except OSError:  # closed here already, or by the child's end
-            return self._wait_for_end()
-        except BaseException:
-            self.close()
-            raise
-        try:
             while True:
-                try:
-                    ended = self._notice()
-                except LostError as error:
-                    return Outcome(Status.LOST, reason=str(error))
+                ended = self._notice()
                 if not self._pipe.poll():
                     if ended is not None:
                         return self._end(ended)
-                    control = self.host.control
-                    if not hears([self._pipe, *([control] if control else [])], limit):
+                    if not hears([self._pipe, *([self.host.control] if self.host.control else [])], limit):
                         self.close()
                         return Outcome(Status.TIMEOUT, reason=late)
                     if not self._pipe.poll():
                         continue
-                try:
-                    kind, content = json.loads(self._pipe.recv_bytes(_LONGEST_ANSWER))
-                except (EOFError, OSError):
-                    return self._wait_for_end()
+                kind, content = self._read()
                 if kind == "answer":
-                    return Outcome(Status(content["status"]), content.get("value"), content.get("reason"))
+                    return Outcome(**content)
                 if kind == "ready":
                     self._pipe.send_bytes(on_ready())
                 else:
                     limit, late = silence_limit, f"no sign of life for {silence_limit:g} s"
                     on_progress(content)
-        except OSError:
+        except LostError as error:
+            return Outcome(Status.LOST, reason=str(error))
+        except (EOFError, OSError):  # closed here already, or by the child's end
             return self._wait_for_end()
-        except (ValueError, TypeError, KeyError):
-            self.close()
-            return Outcome(Status.ERROR, reason="the process sent something else than an answer")
         except BaseException:
             self.close()
             raise
+
+    def _read(self) -> tuple[str, Any]:
+        """Return a message's kind and content; of an answer, the fields of an outcome."""
+        try:
+            kind, content = json.loads(self._pipe.recv_bytes(_LONGEST_ANSWER))
+            if kind == "answer":
+                content = {
+                    "status": Status(content["status"]),
+                    "value": content.get("value"),
+                    "reason": content.get("reason"),
+                }
+        except (ValueError, TypeError, KeyError, AttributeError):
+            self.close()
+            return "answer", {"status": Status.ERROR, "reason": "the process sent something else than an answer"}
+        return kind, content
 
     def _notice(self) -> int | None:
         if self.host.pid != self._host_pid:
