@@ -203,7 +203,8 @@ class Host:
 
     def resume_children(self) -> None:
         """Let all children go on that a kernel may have stopped."""
-        for pid in (self._forked - self._ended.keys()) | self._spawned.keys():
+        spawned = {pid for pid, process in self._spawned.items() if process.poll() is None}
+        for pid in (self._forked - self._ended.keys()) | spawned:
             system.resume(pid)
 
     def take_notice(self, pid: int) -> int | None:
