@@ -1,5 +1,5 @@
 PYTHON ?= python3
-BIN := .venv/bin
+BIN := .venv/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 READY := .venv/.ready
 
 .PHONY: bench test lint docs asv pytest-bench clean

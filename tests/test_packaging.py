@@ -3,11 +3,13 @@
 import subprocess
 import sys
 import tarfile
+import tomllib
 import zipfile
 from email.parser import Parser
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[1]
 BUILT = ("pyproject.toml", "README.md", "LICENSE", "MANIFEST.in")
@@ -55,3 +57,19 @@ def test_the_wheel_says_what_it_needs_and_offers(built: Path) -> None:
     assert metadata["Requires-Python"] == ">=3.11"
     assert {"asv", "pytest", "notebook", "docs"} <= set(metadata.get_all("Provides-Extra") or [])
     assert "matmulbench = matmulbench.cli:main" in commands
+
+
+def test_ci_runs_the_readmes_commands_on_every_python_that_is_named() -> None:
+    workflow = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text("utf-8"))
+    job = workflow["jobs"]["readme"]
+    matrix = job["strategy"]["matrix"]
+    assert [system.partition("-")[0] for system in matrix["os"]] == ["ubuntu", "macos", "windows"]
+    named = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["classifiers"]
+    assert [f"Programming Language :: Python :: {python}" for python in matrix["python"]] == [
+        line for line in named if line.startswith("Programming Language :: Python :: 3.")
+    ]
+    readme = (ROOT / "README.md").read_text("utf-8")
+    made = [step["run"] for step in job["steps"] if step.get("run", "").startswith("make ")]
+    assert made == [
+        line.removeprefix("$ ").split("#")[0].strip() for line in readme.splitlines() if line.startswith("$ make ")
+    ]

@@ -18,6 +18,7 @@ import psutil
 
 from matmulbench.dtypes import DTYPES
 from matmulbench.errors import UsageError, printable, unknown
+from matmulbench.isolation.system import cores as usable_cores
 from matmulbench.ladder.plugins import find_kernel, kernels
 from matmulbench.workload import Workload
 
@@ -160,7 +161,7 @@ def thread_counts(given: str | int | Iterable[int], cores: int | None = None) ->
         if one is no number from 1 to ``cores``, by default those of this machine.
     """
     several = given.split(",") if isinstance(given, str) else given if isinstance(given, Iterable) else [given]
-    most, whose = (cores, "each machine") if cores else (len(os.sched_getaffinity(0)), "this machine")
+    most, whose = (cores, "each machine") if cores else (len(usable_cores()), "this machine")
     known = {str(count): count for count in range(1, most + 1)}
     counts = list(map(str, several))
     if not counts or not known.keys() >= set(counts):

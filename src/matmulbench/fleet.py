@@ -27,7 +27,6 @@ from typing import Any, Self
 
 from matmulbench.errors import UsageError, printable
 from matmulbench.isolation import Child, Host, LostError, send
-from matmulbench.isolation.census import end_descendants
 from matmulbench.isolation.requests import CarryOut
 from matmulbench.ladder.plugins import find_function, find_kernel, import_root
 from matmulbench.measurement.cells import failed_cell
@@ -266,8 +265,8 @@ def carry_out_unit(parcel: Parcel, run: str) -> None:
 
     def watch() -> None:
         while not finished.wait(0.5):
-            if not wanted() and host.pid:
-                end_descendants(host.pid)
+            if not wanted():
+                host.end_children()
 
     request, finished = parcel.unpack(Path(worker.local_directory)), threading.Event()
     lock = Lock(f"matmulbench-{host_id()}")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from matmulbench.arguments import kernel_specs, read_workloads, thread_counts
 from matmulbench.errors import UsageError
 from matmulbench.isolation import IMPORT_S
+from matmulbench.isolation.system import missing
 from matmulbench.ladder import BASELINE, LADDER
 from matmulbench.ladder.plugins import kernels
 from matmulbench.pipeline import Job, Progress, Training, carry_out, trace_model
@@ -90,8 +91,9 @@ class Run:
             if the folder cannot be used; see :class:`RunFolder`.
         """
         with RunFolder(folder, self.options(), resume) as results:
-            if note := older_kernels(results.run["machine"], results.run["versions"]):
-                results.run["notes"] = [note]
+            older = older_kernels(results.run["machine"], results.run["versions"])
+            if notes := [*missing(), *([older] if older else [])]:
+                results.run["notes"] = notes
             carry_out(self.job, results, progress)
             progress("report", _REPORT_S)
         return write_report(folder)

@@ -3,7 +3,6 @@
 import importlib
 import os
 import signal
-import sys
 import time
 from collections.abc import Iterator
 from types import ModuleType
@@ -12,15 +11,15 @@ import psutil
 import pytest
 
 from matmulbench.isolation import Host, Outcome
-from matmulbench.isolation.census import processor_s
 from matmulbench.isolation.requests import Request
+from matmulbench.isolation.system import missing, processor_s, start_method
 from matmulbench.status import Status
 
 LIMIT = 20.0
+forks = pytest.mark.skipif(start_method() != "fork", reason="there is no process that forks the others")
 
 MISDEEDS = """
 import ctypes, os, signal, subprocess, sys, time
-from dataclasses import dataclass
 from matmulbench.isolation import send
 from matmulbench.isolation.requests import Request
 
@@ -76,13 +75,13 @@ def misdeeds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModuleType]:
     """A module of requests, each to carry out a function of its own, where children find it, too."""
     folder = tmp_path_factory.mktemp("misdeeds")
     requests = "".join(
-        f"@dataclass(frozen=True)\nclass Do_{name}(Request):\n    target = 'misdeeds:{name}'\n"
+        f"class Do_{name}(Request):\n    target = 'misdeeds:{name}'\n"
         + ("    x: float = 9.0\n" if name == "root" else "")
         for name in NAMES
     )
     (folder / "misdeeds.py").write_text(MISDEEDS + requests)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(folder))
+        patch.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
         patch.syspath_prepend(str(folder))
         yield importlib.import_module("misdeeds")
 
@@ -139,6 +138,7 @@ def test_a_hang_is_ended(do) -> None:
     assert do("root").status == Status.OK
 
 
+@pytest.mark.skipif("memory: a kernel" in str(missing()), reason="this system limits no memory")
 def test_a_memory_hog_is_stopped(do) -> None:
     assert do("hoards", memory_limit=2**30).status == Status.OUT_OF_MEMORY
 
@@ -194,6 +194,7 @@ def test_an_alarm_ends_its_own_child_alone(host: Host, misdeeds: ModuleType) -> 
     other.close()
 
 
+@forks
 def test_all_descendants_end_with_their_child(do, host: Host) -> None:
     def alive() -> list[psutil.Process]:
         found = psutil.Process(host.pid).children(recursive=True)
@@ -206,6 +207,7 @@ def test_all_descendants_end_with_their_child(do, host: Host) -> None:
     assert left == []
 
 
+@forks
 def test_what_a_kernel_disowns_is_ended_while_the_kernel_lives(host: Host, misdeeds: ModuleType) -> None:
     child, other = host.fork(), host.fork()
     disowned = psutil.Process(child.call(misdeeds.Do_disowns(), silence_limit=LIMIT).value)
@@ -225,6 +227,7 @@ def test_who_was_stopped_goes_on_when_a_child_is_closed(host: Host, misdeeds: Mo
     stopped.close()
 
 
+@forks
 def test_a_host_that_is_killed_is_nobodys_fault_and_is_tried_again(misdeeds: ModuleType) -> None:
     with Host(threads=1) as host:
         child = host.fork(misdeeds.Do_root)
@@ -235,6 +238,7 @@ def test_a_host_that_is_killed_is_nobodys_fault_and_is_tried_again(misdeeds: Mod
         assert child.call(misdeeds.Do_root(), silence_limit=LIMIT).status == Status.LOST
 
 
+@pytest.mark.skipif("census" in str(missing()), reason="this system counts no processor time")
 def test_processor_time_is_seen_from_outside(host: Host, misdeeds: ModuleType) -> None:
     child = host.fork()
     before = processor_s(child.pid)
@@ -243,7 +247,7 @@ def test_processor_time_is_seen_from_outside(host: Host, misdeeds: ModuleType) -
     child.close()
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child of its parent's death")
+@forks
 def test_nothing_outlives_its_host(misdeeds: ModuleType) -> None:
     with Host(threads=1) as doomed:
         pid = doomed.call(misdeeds.Do_parent(), silence_limit=LIMIT).value

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from matmulbench.dtypes import as_array
+from matmulbench.isolation.system import shared_file
 from matmulbench.ladder.torch_matmul import matmul
 from matmulbench.measurement import operands, referee
 from matmulbench.workload import Workload
@@ -28,7 +29,7 @@ def results(request: pytest.FixtureRequest) -> Iterator[torch.Tensor]:
 
 
 def checked(results: torch.Tensor, drawn: int | None) -> str | None:
-    descriptor = os.memfd_create("results")
+    descriptor = shared_file(0)
     os.write(descriptor, as_array(results).tobytes())
     return referee.check(referee._operands[0].workload, LEFT, RIGHT, drawn, None, [descriptor])
 

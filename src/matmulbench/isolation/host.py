@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
+import math
 import os
 import signal
 import subprocess
-import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing import Pipe
@@ -16,7 +16,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.reduction import send_handle
 from typing import Any, Self
 
-from matmulbench.isolation.census import end_children, end_descendants
+from matmulbench.isolation import system
 from matmulbench.isolation.environment import DROPPED, thread_environment
 from matmulbench.isolation.requests import Request
 from matmulbench.status import Status
@@ -44,8 +44,9 @@ class LostError(Exception):
 
 
 class Host:
-    """A process with ``threads`` threads per pool that forks children.
+    """What starts children with ``threads`` threads per pool: a process that forks them, where forking is safe.
 
+    Elsewhere each child is a fresh interpreter; :func:`~matmulbench.isolation.system.start_method` says which.
     ``import_s`` is how many seconds the import of a user's kernel or model may take in each of them; ``spin`` says
     whether threads that wait do so busily, as befits timing; ``variables`` are more of its environment.
     Use as a context manager, or :meth:`close` it.
@@ -59,11 +60,15 @@ class Host:
         variables: dict[str, str] | None = None,
     ) -> None:
         self.threads, self.import_s, self.spin, self.variables = threads, import_s, spin, variables or {}
+        self._forks = system.start_method() == "fork"
         self._process: subprocess.Popen[bytes] | None = None
-        self._control: Connection | None = None
-        self._ended: dict[int, int] = {}  # pid: wait status
+        self.control: Connection | None = None  # becomes readable when a forked child ends, or the host
+        self._ended: dict[int, int] = {}  # pid: exit code, negative for a signal
         self._forked: set[int] = set()
         self._reading = threading.Lock()  # children may be waited for at the same time
+        self._spawned: dict[int, subprocess.Popen[bytes]] = {}
+        self._modules: dict[str, None] = {}  # what a child that is not forked imports first
+        self.waited_s = 0.0  # for such children to start: no budget is to be charged with it
 
     def __enter__(self) -> Self:
         return self
@@ -73,53 +78,71 @@ class Host:
 
     def close(self) -> None:
         """End the host; children still running are killed with it."""
-        if self._process:
-            end_descendants(self._process.pid)
-            self._process.kill()
+        self.end_children()
+        if self._process and self._process.poll() is None:
+            system.kill(self._process.pid)
             self._process.wait()
-        if self._control:
-            self._control.close()
-        self._process = self._control = None
+        if self.control:
+            self.control.close()
+        self._process, self.control, self._spawned = None, None, {}
 
     @property
     def pid(self) -> int | None:
-        """The host's process, where it runs."""
+        """The process that forks, where one runs."""
         return self._process.pid if self._process else None
 
-    def _start(self) -> Connection:
-        if self._control and self._process and self._process.poll() is None:
-            return self._control
-        self.close()
-        ours, theirs = Pipe()
+    @property
+    def used_s(self) -> float:
+        """Seconds of processor time that host and children have used; NaN where nobody counts those that ended."""
+        if not self._forks:
+            return math.nan
+        return system.processor_s(self.pid) + system.descendants_s(self.pid) if self.pid else 0.0
+
+    def end_children(self) -> None:
+        """Kill all children, and what they started; the host stays."""
+        if self.pid:
+            system.kill_children(self.pid, spare=set())
+        for process in self._spawned.values():
+            if process.poll() is None:
+                system.kill(process.pid)
+                process.wait()
+
+    def _start_python(self, call: str) -> tuple[Connection, subprocess.Popen[bytes]]:
         environment = {name: value for name, value in os.environ.items() if name not in DROPPED}
-        self._process = subprocess.Popen(
-            # -P: a random.py where the user stands must not be taken for Python's own.
-            [sys.executable, "-P", "-c", f"from matmulbench.isolation.serve import serve; serve({theirs.fileno()})"],
-            env=environment | thread_environment(self.threads, self.spin) | self.variables,
-            pass_fds=[theirs.fileno()],
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,  # Ctrl-C goes to the parent alone, which then ends its children in order
-        )
-        theirs.close()
-        self._control, self._ended, self._forked = ours, {}, set()
-        return ours
+        ours, theirs = Pipe()
+        with theirs:
+            variables = environment | thread_environment(self.threads, self.spin) | self.variables
+            return ours, system.start_python(call, theirs, variables)
+
+    def _start(self) -> Connection:
+        if not (self.control and self._process and self._process.poll() is None):
+            self.close()
+            self.control, self._process = self._start_python("serve({})")
+            self._ended, self._forked = {}, set()
+        return self.control
 
     def warm(self, *requests: type[Request], first: Request | None = None) -> None:
         """Start the host and let it import what ``requests`` need, without waiting for it.
 
         ``first`` is carried out in the host itself, so that all its children find it done: no kernel may be in it.
+        Where children are not forked, each imports that as it starts, and what ``first`` does when it needs it.
         """
         modules = [request.module() for request in (*requests, *([type(first)] if first else []))]
-        self._start().send((modules, first, None))
+        if self._forks:
+            self._start().send((modules, first, None))
+        self._modules |= dict.fromkeys(modules)
 
     def fork(self, *requests: type[Request], memory_limit: int = DEFAULT_MEMORY_LIMIT) -> Child:
-        """Fork a child that finds imported what ``requests`` need, and may take ``memory_limit`` bytes more.
+        """Start a child that finds imported what ``requests`` need, and may take ``memory_limit`` bytes more.
 
         Raises
         ------
         LostError
             if the host ended instead, twice.
         """
+        if not self._forks:
+            self._modules |= dict.fromkeys(request.module() for request in requests)
+            return self._spawn(memory_limit)
         for _ in range(2):
             ours, theirs = Pipe()
             try:
@@ -129,11 +152,11 @@ class Host:
                 while True:
                     if not hears([control], _IMPORT_LIMIT):
                         break
-                    pid, status = control.recv()
-                    if status is None:
+                    pid, code = control.recv()
+                    if code is None:
                         self._forked.add(pid)
                         return Child(self, pid, ours)
-                    self._ended[pid] = status
+                    self._ended[pid] = code
             except (EOFError, ConnectionError):
                 pass
             finally:
@@ -141,6 +164,21 @@ class Host:
             ours.close()
             self.close()
         raise LostError("the process that forks the children ended, or did not start")
+
+    def _spawn(self, memory_limit: int) -> Child:
+        began = time.perf_counter()
+        ours, process = self._start_python(f"live({{}}, {memory_limit}, {list(self._modules)})")
+        self._spawned[process.pid] = process
+        try:
+            started = hears([ours], _IMPORT_LIMIT) and ours.recv_bytes()
+        except (EOFError, ConnectionError):
+            started = b""
+        child = Child(self, process.pid, ours)
+        if not started:
+            child.close()
+            raise LostError("a process of the suite's own ended as it started, or did not start")
+        self.waited_s += time.perf_counter() - began
+        return child
 
     def call(
         self,
@@ -170,37 +208,34 @@ class Host:
     def end_strangers(self) -> None:
         """Kill what a kernel started and handed to the host, as if it were none of its own."""
         if self.pid:
-            end_children(self.pid, spare=self._forked)
+            system.kill_children(self.pid, spare=self._forked)
 
     def resume_children(self) -> None:
         """Let all children go on that a kernel may have stopped."""
-        for pid in self._forked - self._ended.keys():
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(pid, signal.SIGCONT)
+        spawned = {pid for pid, process in self._spawned.items() if process.poll() is None}
+        for pid in (self._forked - self._ended.keys()) | spawned:
+            system.resume(pid)
 
     def take_notice(self, pid: int) -> int | None:
-        """Read what the host reports; return the wait status of ``pid`` if it has ended.
+        """Return the exit code of the child ``pid`` if it has ended; for a signal, minus its number.
 
         Raises
         ------
         LostError
             if the host has.
         """
+        if pid in self._spawned:
+            return self._spawned[pid].poll()
         try:
             with self._reading:
-                while self._control and self._control.poll():
-                    ended, status = self._control.recv()
-                    self._ended[ended] = status
+                while self.control and self.control.poll():
+                    ended, code = self.control.recv()
+                    self._ended[ended] = code
         except (EOFError, ConnectionError):
             raise LostError("the process that forks the children ended") from None
-        if not self._control:
+        if not self.control:
             raise LostError("the process that forks the children was closed")
         return self._ended.get(pid)
-
-    @property
-    def control(self) -> Connection | None:
-        """What becomes readable when a child ends, or the host."""
-        return self._control
 
 
 class Child:
@@ -250,46 +285,47 @@ class Child:
         try:
             self._pipe.send((request, len(descriptors)))
             for descriptor in descriptors:
-                send_handle(self._pipe, descriptor, self.pid)
-        except OSError:  # closed here already, or by the child's end
-            return self._wait_for_end()
-        except BaseException:
-            self.close()
-            raise
-        try:
+                system.send_descriptor(self._pipe, descriptor, self.pid)
             while True:
-                try:
-                    ended = self._notice()
-                except LostError as error:
-                    return Outcome(Status.LOST, reason=str(error))
+                ended = self._notice()
                 if not self._pipe.poll():
                     if ended is not None:
                         return self._end(ended)
-                    control = self.host.control
-                    if not hears([self._pipe, *([control] if control else [])], limit):
+                    if not hears([self._pipe, *([self.host.control] if self.host.control else [])], limit):
                         self.close()
                         return Outcome(Status.TIMEOUT, reason=late)
                     if not self._pipe.poll():
                         continue
-                try:
-                    kind, content = json.loads(self._pipe.recv_bytes(_LONGEST_ANSWER))
-                except (EOFError, OSError):
-                    return self._wait_for_end()
+                kind, content = self._read()
                 if kind == "answer":
-                    return Outcome(Status(content["status"]), content.get("value"), content.get("reason"))
+                    return Outcome(**content)
                 if kind == "ready":
                     self._pipe.send_bytes(on_ready())
                 else:
                     limit, late = silence_limit, f"no sign of life for {silence_limit:g} s"
                     on_progress(content)
-        except OSError:
+        except LostError as error:
+            return Outcome(Status.LOST, reason=str(error))
+        except (EOFError, OSError):  # closed here already, or by the child's end
             return self._wait_for_end()
-        except (ValueError, TypeError, KeyError):
-            self.close()
-            return Outcome(Status.ERROR, reason="the process sent something else than an answer")
         except BaseException:
             self.close()
             raise
+
+    def _read(self) -> tuple[str, Any]:
+        """Return a message's kind and content; of an answer, the fields of an outcome."""
+        try:
+            kind, content = json.loads(self._pipe.recv_bytes(_LONGEST_ANSWER))
+            if kind == "answer":
+                content = {
+                    "status": Status(content["status"]),
+                    "value": content.get("value"),
+                    "reason": content.get("reason"),
+                }
+        except (ValueError, TypeError, KeyError, AttributeError):
+            self.close()
+            return "answer", {"status": Status.ERROR, "reason": "the process sent something else than an answer"}
+        return kind, content
 
     def _notice(self) -> int | None:
         if self.host.pid != self._host_pid:
@@ -298,32 +334,28 @@ class Child:
 
     def close(self) -> None:
         """End the process and all that it started."""
-        end_descendants(self.pid)
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.pid, signal.SIGKILL)
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.kill(self.pid, signal.SIGKILL)
+        system.kill(self.pid)
         self._pipe.close()
         self.host.resume_children()
 
     def _wait_for_end(self) -> Outcome:
         """Return how a child ended whose pipe is closed."""
         try:
-            for _ in range(20):
+            for _ in range(500):
                 if (ended := self._notice()) is not None:
                     return self._end(ended)
-                hears([control] if (control := self.host.control) else [], 0.5)
+                time.sleep(0.02)
         except LostError as error:
             return Outcome(Status.LOST, reason=str(error))
         self.close()
         return Outcome(Status.CRASHED, reason="the process closed its pipe to the suite")
 
-    def _end(self, wait_status: int) -> Outcome:
-        code = os.waitstatus_to_exitcode(wait_status)
+    def _end(self, code: int) -> Outcome:
         self._pipe.close()
         if code >= 0:
-            return Outcome(Status.CRASHED, reason=f"the process ended itself with exit code {code}")
-        self.killed = -code == signal.SIGKILL
+            hint = system.EXIT_HINTS.get(code, "")
+            return Outcome(Status.CRASHED, reason=f"the process ended itself with exit code {code}{hint}")
+        self.killed = -code == 9
         name = signal.Signals(-code).name
         hints = {"SIGKILL": " (killed, probably for lack of memory)", "SIGSEGV": " (memory it does not own)"}
         return Outcome(Status.CRASHED, reason=f"{name}{hints.get(name, '')}")

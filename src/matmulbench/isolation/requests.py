@@ -8,20 +8,23 @@ from __future__ import annotations
 
 import importlib
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar
+from typing import Any, ClassVar, dataclass_transform
 
 from matmulbench.workload import Workload
 
 
-@dataclass(frozen=True)
+@dataclass_transform(frozen_default=True)
 class Request:
-    """One thing to do in a child. ``target`` says where the function is that does it.
+    """One thing to do in a child; each is a frozen dataclass. ``target`` says where the function is that does it.
 
     ``reports_import`` says that a sign of life follows as soon as what the user wrote is imported.
     """
 
     target: ClassVar[str]
     reports_import: ClassVar[bool] = False
+
+    def __init_subclass__(cls) -> None:
+        dataclass(frozen=True)(cls)
 
     @property
     def imports(self) -> bool:
@@ -31,7 +34,7 @@ class Request:
     def carry_out(self, descriptors: list[int]) -> Any:
         """Do it, here; ``descriptors`` are of files that came with it."""
         module, _, name = self.target.partition(":")
-        arguments = {field.name: getattr(self, field.name) for field in fields(self)}
+        arguments = {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
         if descriptors:
             arguments["descriptors"] = descriptors
         return getattr(importlib.import_module(module), name)(**arguments)
@@ -42,7 +45,6 @@ class Request:
         return cls.target.partition(":")[0]
 
 
-@dataclass(frozen=True)
 class LoadKernel(Request):
     """Import a kernel."""
 
@@ -54,7 +56,6 @@ class LoadKernel(Request):
 # --- is it right -------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
 class Examine(Request):
     """Examine the kernel ``spec`` for ``dtype``; returns the fields of an examination's report."""
 
@@ -65,7 +66,6 @@ class Examine(Request):
     effort: str
 
 
-@dataclass(frozen=True)
 class Confirm(Request):
     """Judge one case, given by its fields, alone, in a process without a past."""
 
@@ -74,7 +74,6 @@ class Confirm(Request):
     case: dict[str, Any]
 
 
-@dataclass(frozen=True)
 class Repeat(Request):
     """Judge one case, given by its fields, and show its result."""
 
@@ -83,7 +82,6 @@ class Repeat(Request):
     case: dict[str, Any]
 
 
-@dataclass(frozen=True)
 class Multiply(Request):
     """Multiply cases, given by their fields, and write the results into the shared file that comes with it."""
 
@@ -92,7 +90,6 @@ class Multiply(Request):
     cases: list[dict[str, Any]]
 
 
-@dataclass(frozen=True)
 class ProductError(Request):
     """Return how far the product of ``workload`` is from that of operands that are not rounded to its dtype."""
 
@@ -101,7 +98,6 @@ class ProductError(Request):
     workload: Workload
 
 
-@dataclass(frozen=True)
 class Judge(Request):
     """Judge the results that another process wrote into the shared file; returns a finding or None."""
 
@@ -111,7 +107,6 @@ class Judge(Request):
     accumulation: str | None
 
 
-@dataclass(frozen=True)
 class JudgeRandomised(Request):
     """Judge ``count`` random cases; returns the fields of an examination's report."""
 
@@ -125,7 +120,6 @@ class JudgeRandomised(Request):
 # --- how fast ----------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
 class MeasureRoof(Request):
     """Measure the roof; returns the fields of a :class:`~matmulbench.measurement.roof.Roof`."""
 
@@ -134,14 +128,12 @@ class MeasureRoof(Request):
     threads: int
 
 
-@dataclass(frozen=True)
 class Calibrate(Request):
     """Time a fixed amount of work; returns the seconds of its two kinds."""
 
     target = "matmulbench.measurement.calibration:calibrate"
 
 
-@dataclass(frozen=True)
 class CompileSeconds(Request):
     """Time the first call of a kernel with an empty cache."""
 
@@ -150,7 +142,6 @@ class CompileSeconds(Request):
     dtype: str
 
 
-@dataclass(frozen=True)
 class OpenWorkload(Request):
     """Load a kernel and map the operands and the output that come with it."""
 
@@ -160,7 +151,6 @@ class OpenWorkload(Request):
     windows: int
 
 
-@dataclass(frozen=True)
 class LearnCost(Request):
     """Learn what a call costs, on ever larger sub-problems; returns the fields of a cost."""
 
@@ -168,7 +158,6 @@ class LearnCost(Request):
     limit_s: float | None
 
 
-@dataclass(frozen=True)
 class RunBlock(Request):
     """Warm up, wait for the windows of a block and for the word, and run it; returns the clock, and more."""
 
@@ -180,21 +169,18 @@ class RunBlock(Request):
     cold: bool
 
 
-@dataclass(frozen=True)
 class CommitBlock(Request):
     """Write all results of the block into this child's shared output; returns what is wrong with their form."""
 
     target = "matmulbench.measurement.worker:commit_block"
 
 
-@dataclass(frozen=True)
 class CheckSettings(Request):
     """Say what has changed in the child's arithmetic, clocks and threads since its kernel was loaded."""
 
     target = "matmulbench.measurement.worker:check_settings"
 
 
-@dataclass(frozen=True)
 class OpenReferee(Request):
     """Map a workload's operands, to be written, in the child that no kernel enters; fill them."""
 
@@ -203,14 +189,12 @@ class OpenReferee(Request):
     windows: int
 
 
-@dataclass(frozen=True)
 class StartRound(Request):
     """Change the operands' contents and time a fixed amount of work."""
 
     target = "matmulbench.measurement.referee:start_round"
 
 
-@dataclass(frozen=True)
 class CheckBlock(Request):
     """Compare a block's results, in the shared output that comes with it, with the products; returns a finding or None.
 
@@ -226,7 +210,6 @@ class CheckBlock(Request):
     accumulation: str | None
 
 
-@dataclass(frozen=True)
 class TunePlans(Request):
     """Tune ``numba-tiled`` in about ``seconds``; returns rows of what won, and the plans."""
 
@@ -238,7 +221,6 @@ class TunePlans(Request):
 # --- what it buys ------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
 class OpenTraining(Request):
     """Load a training and what does its products: a kernel, or torch.nn itself; returns costs of its products.
 
@@ -254,14 +236,12 @@ class OpenTraining(Request):
     place: tuple[int, int, str] | None = None
 
 
-@dataclass(frozen=True)
 class CompileModel(Request):
     """Have ``torch.compile`` compile the model of a training that has no kernel; returns how many seconds it takes."""
 
     target = "matmulbench.training.worker:compile_model"
 
 
-@dataclass(frozen=True)
 class TrainSteps(Request):
     """Train from one step to another; returns clock before and after, losses, and seconds of its parts."""
 
@@ -271,7 +251,6 @@ class TrainSteps(Request):
     stopwatch: bool
 
 
-@dataclass(frozen=True)
 class PreloadTask(Request):
     """Load a built-in task's data, in the host, so that all its children have it."""
 
@@ -282,28 +261,24 @@ class PreloadTask(Request):
     options: dict[str, Any]
 
 
-@dataclass(frozen=True)
 class CheckTrainingSettings(Request):
     """Say what has changed in the child's arithmetic, clocks and threads since its kernel was loaded."""
 
     target = "matmulbench.training.worker:check_settings"
 
 
-@dataclass(frozen=True)
 class RestartTraining(Request):
     """Begin the training again, as it was before the first step."""
 
     target = "matmulbench.training.worker:restart"
 
 
-@dataclass(frozen=True)
 class CommitParameters(Request):
     """Write the parameters into the shared file that comes with it; returns how many bytes."""
 
     target = "matmulbench.training.worker:commit_parameters"
 
 
-@dataclass(frozen=True)
 class TrainFewRows(Request):
     """Learn for ``steps`` steps from the first rows of the first batch alone; returns the losses."""
 
@@ -312,7 +287,6 @@ class TrainFewRows(Request):
     steps: int
 
 
-@dataclass(frozen=True)
 class DescribeTraining(Request):
     """Describe a training in the child that no kernel enters: its name, rows, steps, products and what a step costs."""
 
@@ -323,7 +297,6 @@ class DescribeTraining(Request):
     options: dict[str, Any]
 
 
-@dataclass(frozen=True)
 class LossEnvelope(Request):
     """Train the float64 reference and the perturbed runs; returns the reference's losses and the envelope's width."""
 
@@ -333,7 +306,6 @@ class LossEnvelope(Request):
     rows: int | None
 
 
-@dataclass(frozen=True)
 class JudgeParameters(Request):
     """Evaluate parameters from the shared file that comes with it; returns the loss at ``step``, and accuracies."""
 
@@ -343,7 +315,6 @@ class JudgeParameters(Request):
     accuracies: bool
 
 
-@dataclass(frozen=True)
 class TraceModel(Request):
     """List the matrix products of one training step of the model that a factory makes; returns rows."""
 
@@ -354,7 +325,6 @@ class TraceModel(Request):
 # --- on another machine ------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
 class CarryOut(Request):
     """Carry out a :class:`~matmulbench.pipeline.Job`, and send each finished cell; returns what cannot be used of it.
 

@@ -8,17 +8,15 @@ import gc
 import importlib
 import json
 import os
-import resource
 import signal
 import socket
 import traceback
 import warnings
 from multiprocessing.connection import Connection, wait
-from multiprocessing.reduction import recv_handle
 from typing import Any
 
 from matmulbench.errors import UsageError, printable
-from matmulbench.isolation.census import die_with_parent, end_children
+from matmulbench.isolation import system
 from matmulbench.isolation.requests import Request
 from matmulbench.ladder.plugins import stand_here
 from matmulbench.status import Status
@@ -43,11 +41,11 @@ def wait_for_go() -> bytes:
     return _to_parent.recv_bytes()
 
 
-def serve(descriptor: int) -> None:
+def serve(handle: int) -> None:
     """Be the host: import modules, fork children, and report how they end, until the parent closes the pipe."""
-    die_with_parent()
+    system.die_with_parent()
     stand_here()
-    control = Connection(descriptor)
+    control = system.connect(handle)
     ended, wakeup = socket.socketpair()
     ended.setblocking(False)
     wakeup.setblocking(False)
@@ -61,15 +59,15 @@ def serve(descriptor: int) -> None:
             dead = [(pid, status) for pid, status in (os.waitpid(one, os.WNOHANG) for one in children) if pid]
             children -= {pid for pid, _ in dead}
             # Whoever ended: what was being forked meanwhile has no parent but this process.
-            for orphan in end_children(os.getpid(), spare=children):
+            for orphan in system.kill_children(os.getpid(), spare=children):
                 with contextlib.suppress(ChildProcessError):
                     os.waitpid(orphan, 0)
-            for message in dead:
-                control.send(message)
+            for pid, status in dead:
+                control.send((pid, os.waitstatus_to_exitcode(status)))
             continue
         try:
             modules, request, memory_limit = control.recv()
-            pipe = Connection(recv_handle(control)) if memory_limit is not None else None
+            pipe = Connection(system.receive_descriptor(control)) if memory_limit is not None else None
         except (EOFError, ConnectionError):
             return
         # Imported here, once, so that every child forked hereafter has it already.
@@ -92,10 +90,22 @@ def serve(descriptor: int) -> None:
             control.close()
             ended.close()
             wakeup.close()
+            system.die_with_parent()
             _live(pipe, memory_limit)
         pipe.close()
         children.add(child)
         control.send((child, None))
+
+
+def live(handle: int, memory_limit: int, modules: list[str]) -> None:
+    """Be a child that was not forked: import ``modules``, say so, and go on as one that was."""
+    system.die_with_parent()
+    stand_here()
+    for module in modules:
+        importlib.import_module(module)
+    pipe = system.connect(handle)
+    pipe.send_bytes(b"started")
+    _live(pipe, memory_limit)
 
 
 def _live(pipe: Connection, memory_limit: int) -> None:
@@ -106,7 +116,7 @@ def _live(pipe: Connection, memory_limit: int) -> None:
     while True:
         try:
             request, descriptors = pipe.recv()
-            handles = [recv_handle(pipe) for _ in range(descriptors)]
+            handles = [system.receive_descriptor(pipe) for _ in range(descriptors)]
         except (EOFError, OSError):
             os._exit(0)
         pipe.send_bytes(json.dumps(["answer", _carry_out(request, handles)]).encode())
@@ -124,8 +134,7 @@ def _carry_out(request: Request, descriptors: list[int]) -> dict[str, Any]:
 
 def _set_up(memory_limit: int) -> None:
     """Make this process the child that it should be; what cannot be had is done without."""
-    die_with_parent()
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, AttributeError):  # AttributeError: Windows
         os.setsid()  # so that a kernel's own children die with it
     try:
         os.dup2(2, 1)  # what a kernel prints must not mix with data on stdout
@@ -134,19 +143,7 @@ def _set_up(memory_limit: int) -> None:
         os.dup2(nowhere, 1)
         os.dup2(nowhere, 2)
     faulthandler.disable()
-    with contextlib.suppress(OSError, ValueError):
-        resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
-    limit_memory(memory_limit)
-
-
-def limit_memory(limit: int) -> None:
-    """Let this process take at most ``limit`` bytes of address space beyond what it has, or what it may already."""
-    with contextlib.suppress(OSError, ValueError):
-        with open("/proc/self/statm") as statm:
-            taken = int(statm.read().split()[0]) * resource.getpagesize()
-        soft, hard = resource.getrlimit(resource.RLIMIT_AS)
-        wanted = [value for value in (taken + limit, soft, hard) if value != resource.RLIM_INFINITY]
-        resource.setrlimit(resource.RLIMIT_AS, (min(wanted), hard))
+    system.limit(memory_limit)
 
 
 def describe(error: BaseException) -> tuple[Status, str]:

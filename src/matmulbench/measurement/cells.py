@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from matmulbench.isolation import Child, Host, LostError
+from matmulbench.isolation import Child, Host, LostError, system
 from matmulbench.isolation.requests import (
     Calibrate,
     CheckBlock,
@@ -126,7 +126,7 @@ class Referee:
         self.round = 0
         self.calibration: dict[int, tuple[float, float]] = {}  # a round: seconds of fixed work
         self.ask(OpenReferee(workload, self.windows), self.descriptor)
-        operands.seal(self.descriptor)
+        system.seal(self.descriptor)
 
     def ask(self, request: Any, *descriptors: int) -> Any:
         """Carry out a request; it is nobody's fault if that fails."""
@@ -159,8 +159,7 @@ class KernelCandidate(Candidate):
         super().__init__(spec)
         self.host, self.referee, self.workload, self.limit_s, self.cold = host, referee, referee.workload, limit_s, cold
         self.seal = Seal(host.threads, peers)
-        self.output = os.memfd_create("matmulbench", os.MFD_CLOEXEC)
-        os.ftruncate(self.output, max(RETAINED_BYTES, self._result_bytes))
+        self.output = system.shared_file(max(RETAINED_BYTES, self._result_bytes))
         self.child: Child | None = None
         self.cost: Cost | None = None
         self.call_s = 0.0
@@ -346,7 +345,7 @@ def measure_cells(
     LostError
         if the suite's own processes ended.
     """
-    start = perf_counter()
+    start, waited_s = perf_counter(), host.waited_s
     everyone = list(dict.fromkeys([*([baseline] if baseline else []), *specs]))
     limit_s = settings.limit_s or budget_s / (_CALLS_WHOLE * len(everyone))
     peers: list[Seal] = []
@@ -368,6 +367,7 @@ def measure_cells(
             if not one.failure:
                 one.attempt(partial(_trial, one))
         conditions = Conditions(host)
+        start += host.waited_s - waited_s
         deadline = perf_counter() + max(budget_s - (perf_counter() - start), budget_s / 2)
         analyses = run_rounds(candidates, base, deadline, referee.start_round, seed)
         warnings = conditions.warnings(list(referee.calibration.values()))

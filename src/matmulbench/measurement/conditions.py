@@ -10,7 +10,6 @@ import numpy.typing as npt
 import psutil
 
 from matmulbench.isolation import Host
-from matmulbench.isolation.census import descendants_s, processor_s
 
 _DRIFT = 0.03
 _STOLEN = 0.10
@@ -49,14 +48,13 @@ class Conditions:
             elif drift := _drift(calls):
                 found.append(f"drift (a neighbour on the same core?): fixed calls {drift}")
             low, high = np.quantile(arithmetic, [0.1, 0.9])
-            if high / low - 1 > _SPREAD and share <= _STOLEN:
+            if high / low - 1 > _SPREAD and not share > _STOLEN:
                 found.append(f"unsteady processor: fixed work varied by {high / low - 1:.0%}; a larger --budget helps")
         return found
 
     def _used_s(self) -> float:
         """Return the seconds of processor time that the suite itself has used."""
-        host = self._host.pid
-        return time.process_time() + (processor_s(host) + descendants_s(host) if host else 0.0)
+        return time.process_time() + self._host.used_s
 
 
 def _drift(seconds: npt.NDArray[np.float64]) -> str | None:

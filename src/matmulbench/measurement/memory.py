@@ -8,7 +8,7 @@ from contextlib import suppress
 
 def forget_peak() -> int:
     """Let :func:`peak_since` count from now; return the bytes held now (Linux; elsewhere 0)."""
-    with suppress(OSError, AttributeError):
+    with suppress(OSError, AttributeError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)  # what was freed must not serve again unseen
         with open("/proc/self/clear_refs", "w") as reset:
             reset.write("5")  # the peak starts again from here: proc(5)

@@ -11,21 +11,19 @@ from __future__ import annotations
 import mmap
 import os
 import warnings
-from contextlib import suppress
-from fcntl import F_ADD_SEALS, fcntl
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from matmulbench.dtypes import DTYPES, as_array
+from matmulbench.isolation import system
 from matmulbench.workload import Workload
 
 if TYPE_CHECKING:
     import torch
 
 LINE = 64  # bytes from one window to the next: all windows have the same alignment
-_SEAL_FUTURE_WRITE = 0x10  # whoever maps the file from now on can only read
 _LARGE = 2**25  # bytes of operands beyond which there is no second pair
 
 
@@ -36,15 +34,7 @@ def has_recurring(workload: Workload) -> bool:
 
 def create(workload: Workload, windows: int) -> int:
     """Return the descriptor of a fresh file in memory that holds the operands of ``workload``."""
-    descriptor = os.memfd_create("matmulbench", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    os.ftruncate(descriptor, sum(_lengths(workload, windows)) * (1 + has_recurring(workload)))
-    return descriptor
-
-
-def seal(descriptor: int) -> None:
-    """Let nobody map the file to write who has not done so already."""
-    with suppress(OSError):
-        fcntl(descriptor, F_ADD_SEALS, _SEAL_FUTURE_WRITE)
+    return system.shared_file(sum(_lengths(workload, windows)) * (1 + has_recurring(workload)), sealable=True)
 
 
 def _lengths(workload: Workload, windows: int) -> tuple[int, int]:
@@ -75,9 +65,8 @@ class SharedOperands:
         self.workload, self.windows = workload, windows
         self._step = LINE // DTYPES[workload.dtype].itemsize
         left, right = _lengths(workload, windows)
-        protection = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
         length = (left + right) * (1 + has_recurring(workload))
-        self._memory = mmap.mmap(descriptor, length, prot=protection)
+        self._memory = mmap.mmap(descriptor, length, access=mmap.ACCESS_WRITE if writable else mmap.ACCESS_READ)
         os.close(descriptor)
         starts = [0, left, left + right, 2 * left + right]
         with warnings.catch_warnings():

@@ -52,7 +52,7 @@ def check(
     random sums: where any call is wrong, that is seen. Returns what is wrong, in words.
     """
     count, size, element = len(left), problem.elements[2], getattr(torch, DTYPES[problem.dtype].result)
-    with mmap.mmap(descriptors[0], 0, prot=mmap.PROT_READ) as memory:
+    with mmap.mmap(descriptors[0], 0, access=mmap.ACCESS_READ) as memory:
         os.close(descriptors[0])
         content = bytearray(memory[: count * size * element.itemsize])  # nobody can change a copy
     results = torch.frombuffer(content, dtype=element).reshape(count, *_operands[0].result_shape(problem))

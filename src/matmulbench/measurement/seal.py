@@ -9,19 +9,17 @@ that no other load can lengthen.
 from __future__ import annotations
 
 import math
-import os
 import random
 import statistics
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import cycle
 from time import perf_counter
 from typing import Any
 
 from matmulbench.isolation import Child, LostError
-from matmulbench.isolation.census import delay_s, descendants_s, processor_s
 from matmulbench.isolation.requests import Request
+from matmulbench.isolation.system import cores, delay_s, descendants_s, pin, processor_s
 from matmulbench.status import Status
 
 SILENCE_S = 60.0  # a call predicted to take this long is never made
@@ -30,7 +28,7 @@ _TURNS = 5  # at least, before anything is held against a kernel
 _WAYS = 20  # so many ways there and back, at least, before the shortest tells anything
 _PROCESSOR_SHARE = 1.2  # of wall time x threads
 _IDLE_SHARE = 0.1  # of the time of the others' turns
-_CORES = sorted(os.sched_getaffinity(0))
+_CORES = cores()
 _REST_S, _SPIN_S = 2e-4, 4e-3  # a turn, that a process needs to come to rest, and each further thread to fall asleep
 
 
@@ -171,8 +169,7 @@ class Seal:
         child.host.end_strangers()
         if self.threads == len(child.pids):
             for pid, core in zip(child.pids, cycle(_cores(number)), strict=False):
-                with suppress(OSError):
-                    os.sched_setaffinity(pid, {core})
+                pin(pid, core)
         if self._rest and self._rest[0] == child.pid:
             _, used, when = self._rest
             self.idle_s += perf_counter() - when

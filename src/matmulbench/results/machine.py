@@ -12,6 +12,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from matmulbench.isolation.system import cores
+
 _CPUS = Path("/sys/devices/system/cpu")
 # The processor whose kernels OpenBLAS should use, by what the one at hand can do, and others whose kernels are as wide.
 _WIDEST = {"avx512f": ("SkylakeX", "Cooperlake", "SapphireRapids"), "avx2": ("Haswell", "Zen", "SkylakeX")}
@@ -42,7 +44,7 @@ def describe_machine() -> dict[str, Any]:
     return {
         "cpu": cpu.get("brand_raw", platform.processor()),
         "architecture": platform.machine(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": len(cores()),
         "vector_extensions": [
             flag for flag in ("sse4_2", "avx2", "fma", "avx512f", "asimd", "sve") if flag in cpu.get("flags", [])
         ],
@@ -61,13 +63,13 @@ def narrow_instructions() -> dict[str, list[str]]:
 
 
 def caches(threads: int = 1, cpus: Iterable[int] | None = None, root: Path = _CPUS) -> dict[int, int]:
-    """Return how many bytes of data each level of cache holds for so many threads, by level, where Linux says so.
+    """Return how many bytes of data each level of cache holds for so many threads, by level, where the system says so.
 
     A cache that several cores share counts once. ``cpus`` are the cores to look at; those of this process, if not
     given. (py-cpuinfo takes one cache for another on AMD's processors.)
     """
     found: dict[int, dict[str, int]] = {}  # a level: the bytes of each cache by who shares it
-    for cpu in os.sched_getaffinity(0) if cpus is None else cpus:
+    for cpu in cores() if cpus is None else cpus:
         for cache in (root / f"cpu{cpu}" / "cache").glob("index*"):
             with suppress(OSError, ValueError):
                 level, kind, size, shared = (
@@ -75,6 +77,13 @@ def caches(threads: int = 1, cpus: Iterable[int] | None = None, root: Path = _CP
                 )
                 if kind != "Instruction":
                     found.setdefault(int(level), {})[shared] = int(size.removesuffix("K")) * 1024
+    if sys.platform == "darwin":
+        # Of the fast cores, where there are two kinds.
+        for number, name in enumerate(("l1d", "l2", "l3"), 1):
+            for key in (f"hw.perflevel0.{name}cachesize", f"hw.{name}cachesize"):
+                said = subprocess.run(["sysctl", "-n", key], capture_output=True, text=True, check=False).stdout
+                if said.strip().isdigit() and int(said):
+                    found.setdefault(number, {"": int(said)})
     return {level: sum(sorted(sizes.values())[-threads:]) for level, sizes in sorted(found.items())}
 
 

@@ -27,6 +27,7 @@ from matmulbench.isolation.requests import (
     TrainFewRows,
     TrainSteps,
 )
+from matmulbench.isolation.system import shared_file
 from matmulbench.measurement.rounds import MIN_ROUNDS, Candidate, Comparison, run_rounds
 from matmulbench.measurement.seal import KernelFailure, Seal, ask
 from matmulbench.results.schema import TrainingRow
@@ -162,7 +163,7 @@ class TrainingCandidate(Candidate):
         super().__init__(spec or TORCH_NN)
         self.course, self.spec = course, spec
         self.seal = Seal(course.host.threads * course.workers, course.seals)
-        self.parameters = os.memfd_create("matmulbench", os.MFD_CLOEXEC)
+        self.parameters = shared_file(0)
         self.child: Child | None = None
         self.predicted_s: list[float] = []  # seconds of each product of a step
         self.turn_steps = 1
@@ -363,10 +364,11 @@ def train_kernels(
     try:
         for each in compiled:
             each.attempt(each.enter)
-        deadline = perf_counter() + budget_s
+        deadline = perf_counter() + budget_s - host.waited_s
         for one in candidates:
             if one not in compiled:
                 one.attempt(one.enter)
+        deadline += host.waited_s
         course.envelope = course.find_envelope(_REFERENCE_SHARE * max(0.0, deadline - perf_counter()))
         base = next((one for one in candidates if one.spec == baseline and not one.failure), None)
         active = [one for one in candidates if not one.failure]

@@ -161,10 +161,9 @@ def commit_parameters(descriptors: list[int]) -> int:
     """Write all parameters, one after the other, into the shared file; return how many bytes they take."""
     content = b"".join(_bytes(p) for p in _desks[0].trainer.parameters())
     os.ftruncate(descriptors[0], len(content))
-    written = 0
-    while written < len(content):
-        written += os.pwrite(descriptors[0], content[written:], written)
-    os.close(descriptors[0])
+    with mmap.mmap(descriptors[0], len(content)) as memory:
+        os.close(descriptors[0])
+        memory[:] = content
     return len(content)
 
 
@@ -199,7 +198,7 @@ def read_parameters(trainer: Trainer, descriptor: int) -> None:
     if size != expected:
         os.close(descriptor)
         raise ValueError(f"its parameters take {size} bytes, expected {expected}")
-    with mmap.mmap(descriptor, size, prot=mmap.PROT_READ) as memory:
+    with mmap.mmap(descriptor, size, access=mmap.ACCESS_READ) as memory:
         os.close(descriptor)
         content = bytearray(memory)
     at = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import random
 import shlex
@@ -16,6 +17,7 @@ from matmulbench.dtypes import DTYPES, numpy_dtype
 from matmulbench.isolation import Host, Outcome
 from matmulbench.isolation.host import Child, LostError
 from matmulbench.isolation.requests import Confirm, Examine, Judge, Multiply, Repeat
+from matmulbench.isolation.system import shared_file
 from matmulbench.results.schema import VerificationRow
 from matmulbench.status import Status
 from matmulbench.verification.effort import EFFORTS
@@ -145,9 +147,8 @@ def _judge_elsewhere(
 @contextmanager
 def _shared_results(cases: list[dict[str, Any]]) -> Iterator[int]:
     """Yield the descriptor of a file in memory that holds the results of ``cases``, one after the other."""
-    results = os.memfd_create("matmulbench", os.MFD_CLOEXEC)
+    results = shared_file(sum(case["m"] * case["n"] * DTYPES[case["dtype"]].result_itemsize for case in cases))
     try:
-        os.ftruncate(results, sum(case["m"] * case["n"] * DTYPES[case["dtype"]].result_itemsize for case in cases))
         yield results
     finally:
         os.close(results)
@@ -174,7 +175,8 @@ def agreement(host: Host, specs: Sequence[str], dtype: str) -> pd.DataFrame:
         with _shared_results(fields) as shared:
             limit = EFFORTS["default"].silence_limit
             outcome = host.call(Multiply(spec, fields), silence_limit=limit, descriptors=[shared])
-            content = os.pread(shared, units.size * DTYPES[dtype].result_itemsize, 0)
+            with mmap.mmap(shared, 0, access=mmap.ACCESS_READ) as memory:
+                content = memory[:]
         right = outcome.status == Status.OK
         results.append(
             np.frombuffer(content, numpy_dtype(DTYPES[dtype].result)).astype(np.float64)

@@ -7,17 +7,15 @@ from __future__ import annotations
 
 import ctypes
 import mmap
-import os
 
 import numpy as np
 import torch
 
 from matmulbench.dtypes import as_tensor, filler
+from matmulbench.isolation.system import protect
 from matmulbench.verification import shapes
 from matmulbench.verification.case import Array
 from matmulbench.verification.kernel import KernelUnderTest
-
-_PROT_NONE, _PROT_READ = 0, 1  # POSIX
 
 
 def guarded(values: Array, letter: str, at_end: bool) -> torch.Tensor:
@@ -38,18 +36,11 @@ def guarded(values: Array, letter: str, at_end: bool) -> torch.Tensor:
     array = np.frombuffer(memory, values.dtype, stored.size, offset).reshape(stored.shape)
     array[...] = stored
     start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
-    _protect(start, page, _PROT_NONE)
-    _protect(start + page, inside, _PROT_READ)
-    _protect(start + page + inside, page, _PROT_NONE)
+    protect(start, page, readable=False)
+    protect(start + page, inside, readable=True)
+    protect(start + page + inside, page, readable=False)
     tensor = as_tensor(array)
     return {"N": tensor, "T": tensor.t(), "R": tensor[::2]}[letter]
-
-
-def _protect(start: int, length: int, protection: int) -> None:
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.mprotect(ctypes.c_void_p(start), ctypes.c_size_t(length), protection):
-        error = ctypes.get_errno()
-        raise OSError(error, f"mprotect: {os.strerror(error)}")
 
 
 def check_memory_safety(kernel: KernelUnderTest, seconds: float) -> None:

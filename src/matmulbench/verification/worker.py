@@ -134,7 +134,7 @@ def judge_results(
     cases: list[dict[str, Any]], allow_normwise: bool, accumulation: str | None, descriptors: list[int]
 ) -> str | None:
     """Judge what :func:`multiply` wrote; return the first finding, or None."""
-    with mmap.mmap(descriptors[0], 0, prot=mmap.PROT_READ) as memory:
+    with mmap.mmap(descriptors[0], 0, access=mmap.ACCESS_READ) as memory:
         os.close(descriptors[0])
         for fields in cases:
             case = Case(**fields)
