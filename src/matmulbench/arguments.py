@@ -184,7 +184,7 @@ def check_seconds(name: str, value: float) -> None:
 
 def check_workers(workers: int, threads: Iterable[int]) -> None:
     """Raise UsageError unless this machine has a core for every thread of so many workers."""
-    cores = len(os.sched_getaffinity(0))
+    cores = len(usable_cores())
     if not isinstance(workers, int) or workers < 1:
         raise UsageError(f"workers {workers!r}: expected a whole number above 0")
     if workers > 1 and (wanted := workers * max(threads)) > cores:

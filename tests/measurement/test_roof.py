@@ -60,7 +60,7 @@ def test_a_roof_measured_beside_other_load_is_measured_again(
     loads: list[list[str]], kept: str | None, calls: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class FakeHost:
-        threads, pid, calls = 1, None, 0
+        threads, used_s, calls = 1, 0.0, 0
 
         def call(self, request: Any, silence_limit: float) -> Outcome:
             self.calls += 1

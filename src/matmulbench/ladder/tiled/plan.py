@@ -13,6 +13,7 @@ import os
 import platform
 import re
 import warnings
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -180,12 +181,15 @@ def _path(threads: int) -> Path:
 
 
 def _machine() -> list[str]:
-    """Return what tells this processor and its caches from others, as the system says it."""
+    """Return what tells this processor and its caches from others, as far as the system says it."""
     try:
         lines = Path("/proc/cpuinfo").read_text().partition("\n\n")[0].splitlines()
     except OSError:
         lines = [platform.machine(), platform.processor()]
     kept = re.compile(r"vendor_id|cpu family|model|stepping|CPU ")
     processor = [" ".join(line.split()) for line in lines if kept.match(line) or ":" not in line]
-    caches = sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size"))
-    return [*processor, *(path.read_text().strip() for path in caches)]
+    caches: list[str] = []
+    with suppress(OSError):
+        paths = sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size"))
+        caches = [path.read_text().strip() for path in paths]
+    return [*processor, *caches]
