@@ -16,7 +16,7 @@ import torch._dynamo  # the first optimizer would: two seconds of the time that 
 from torch import Tensor, nn
 
 from matmulbench.ladder import Kernel
-from matmulbench.training import mlp
+from matmulbench.training.net import Linear, build
 from matmulbench.training.problem import Problem
 from matmulbench.training.replacement import products_by
 from matmulbench.workload import Workload, layer_products
@@ -136,7 +136,7 @@ class ManualTrainer:
     def __init__(self, problem: Problem, kernel: Kernel) -> None:
         task = problem.task
         self.problem = problem
-        self.net = mlp.build(problem.parameters, task.activation, task.output, task.loss, kernel)
+        self.net = build(problem.parameters, task.activation, task.output, task.loss, kernel)
 
     def prepare(self, first: int, last: int) -> None:
         pass
@@ -147,7 +147,7 @@ class ManualTrainer:
 
     def use(self, kernel: Kernel) -> None:
         for layer in self.net.layers:
-            if isinstance(layer, mlp.Linear):
+            if isinstance(layer, Linear):
                 layer.matmul = kernel
 
     def predict(self, x: Tensor) -> Tensor:
@@ -155,7 +155,7 @@ class ManualTrainer:
         return self.net.forward(x)
 
     def parameters(self) -> list[Tensor]:
-        layers = [layer for layer in self.net.layers if isinstance(layer, mlp.Linear)]
+        layers = [layer for layer in self.net.layers if isinstance(layer, Linear)]
         return [parameter for layer in layers for parameter in (layer.weight, layer.bias)]
 
     def loss_at(self, step: int) -> float:
