@@ -279,7 +279,31 @@ class CompiledCandidate(TrainingCandidate):
             super().renew()
 
 
-Result = tuple[TrainingRow, dict[str, Any]]
+@dataclass
+class Account:
+    """What one kernel costs and buys: its row, more about it, and where a step's time goes (seconds)."""
+
+    row: TrainingRow
+    course: Course
+    extra: dict[str, Any] = field(default_factory=dict)
+    products_s: list[float] = field(default_factory=list)
+    non_matmul_s: float = 0.0
+
+    def note(self, *findings: str | None, first: bool = False) -> None:
+        """Add to the row's reason what a reader should know."""
+        known = [self.row.reason]
+        self.row.reason = "; ".join(filter(None, [*findings, *known] if first else [*known, *findings])) or None
+
+    def split_step(self, products_s: list[float], non_matmul_s: float) -> None:
+        """Note where a step's time goes."""
+        self.products_s, self.non_matmul_s = products_s, non_matmul_s
+        step_s = sum(products_s) + non_matmul_s
+        self.row.matmul_share = 1 - non_matmul_s / step_s
+        self.extra["products"] = [
+            {"layer": layer, "which": which, "workload": product, "dtype": dtype, "seconds": seconds}
+            for (layer, which, product, dtype), seconds in zip(self.course.products, products_s, strict=True)
+        ]
+        self.extra |= {"non_matmul_s": non_matmul_s, "amdahl_limit": step_s / non_matmul_s}
 
 
 def train_kernels(
@@ -292,7 +316,7 @@ def train_kernels(
     data_dir: str | None = None,
     options: dict[str, Any] | None = None,
     compare_compile: bool = False,
-) -> list[Result]:
+) -> list[tuple[TrainingRow, dict[str, Any]]]:
     """Train ``task`` with each kernel and with plain ``torch.nn``, taking turns, and account for it.
 
     Parameters
@@ -345,12 +369,12 @@ def train_kernels(
             base = None
         analyses = run_rounds([one for one in active if one not in slow], base, deadline, seed=seed)
         base = None if base and base.failure else base
-        rows = [
-            _predicted_row(one, shares[one.name]) if one in slow else _row(one, base, analyses, len(everyone))
+        accounts = [
+            _predicted(one, shares[one.name]) if one in slow else _measured(one, base, analyses, len(everyone))
             for one in candidates
         ]
-        _predict_speedups(rows, baseline)
-        return rows
+        _predict_speedups(accounts, baseline)
+        return [(one.row, one.extra) for one in accounts]
     finally:
         for one in candidates:
             one.close()
@@ -372,10 +396,10 @@ def fair_share(budget: float, requests: Sequence[float]) -> list[float]:
     return allocated
 
 
-def _failed(one: TrainingCandidate, failure: KernelFailure) -> Result:
+def _failed(one: TrainingCandidate, failure: KernelFailure) -> Account:
     row = TrainingRow(one.course.name, one.name, one.course.host.threads)
     row.status, row.reason = failure.status, failure.reason
-    return row, _losses(one.losses, one.course.envelope)
+    return Account(row, one.course, _losses(one.losses, one.course.envelope))
 
 
 def _losses(losses: list[float], envelope: Envelope) -> dict[str, Any]:
@@ -388,43 +412,42 @@ def _losses(losses: list[float], envelope: Envelope) -> dict[str, Any]:
     }
 
 
-def _row(one: TrainingCandidate, base: TrainingCandidate | None, analyses: int, comparisons: int) -> Result:
-    """Make the row of a candidate that took turns."""
+def _measured(one: TrainingCandidate, base: TrainingCandidate | None, analyses: int, comparisons: int) -> Account:
+    """Account for a candidate that took turns."""
     if one.failure:
         return _failed(one, one.failure)
     course = one.course
     row = TrainingRow(course.name, one.name, course.host.threads)
-    extra = _losses(one.losses, course.envelope)
+    account = Account(row, course, _losses(one.losses, course.envelope))
     row.steps, row.extrapolated = len(one.losses), not one.finished
     row.compile_s = one.compile_s if isinstance(one, CompiledCandidate) else None
-    cut = [f"{row.steps} of {course.steps} steps, as many as the time allowed"] if not one.finished else []
     if not one.samples:
         row.reason = "no time was left for a step"
-        return row, extra
-    row.reason = "; ".join([*cut, *course.notes]) or None
+        return account
+    account.note(None if one.finished else f"{row.steps} of {course.steps} steps, as many as the time allowed")
+    account.note(*course.notes)
     row.final_loss, row.loss_deviation = one.losses[-1], course.envelope.deviation(one.losses)
     row.train_accuracy, row.test_accuracy = one.accuracies
     alone = Comparison(one, None, analyses, comparisons)
     row.step_s, row.step_ci_low_s, row.step_ci_high_s = alone.time.figures
-    extra["step_samples"] = alone.samples
+    account.extra["step_samples"] = alone.samples
     if base:
         paired = Comparison(one, base, analyses, comparisons)
         if paired.samples:
             row.measured_speedup, row.measured_ci_low, row.measured_ci_high = paired.speedup.figures
     if one.product_samples:
-        seconds = np.median(one.product_samples, axis=0).tolist()
-        _describe(row, extra, course, seconds, statistics.median(one.non_matmul_samples))
-    return row, extra
+        account.split_step(np.median(one.product_samples, axis=0).tolist(), statistics.median(one.non_matmul_samples))
+    return account
 
 
-def _predicted_row(one: TrainingCandidate, share_s: float) -> Result:
-    """Make the row of a kernel too slow for two steps: it learns from fewer rows, and its step is predicted."""
+def _predicted(one: TrainingCandidate, share_s: float) -> Account:
+    """Account for a kernel too slow for two steps: it learns from fewer rows, and its step is predicted."""
     course = one.course
     row = TrainingRow(course.name, one.name, course.host.threads, extrapolated=True, steps=0)
     estimate = one.step_estimate_s
     rows = min(_FEW_ROWS, course.rows, int(course.rows * max(share_s, _FEW_ROWS_S) / (2 * estimate)))
-    row.reason = f"a step takes about {estimate:.3g} s: predicted from smaller products"
-    extra: dict[str, Any] = {}
+    account = Account(row, course)
+    account.note(f"a step takes about {estimate:.3g} s: predicted from smaller products")
     envelope = course.find_envelope(_SILENCE_S / 2, rows, 2) if rows else Envelope([], [])
     if envelope.reference:
         try:
@@ -435,53 +458,39 @@ def _predicted_row(one: TrainingCandidate, share_s: float) -> Result:
         except KernelFailure as failure:
             return _failed(one, failure)
         row.steps, row.final_loss, row.loss_deviation = 2, losses[-1], envelope.deviation(losses)
-        row.reason += f"; losses compared over {rows} of {course.rows} rows"
-        extra = _losses(losses, envelope)
+        account.note(f"losses compared over {rows} of {course.rows} rows")
+        account.extra = _losses(losses, envelope)
     else:
         why = "the model does not take so few rows" if rows else "too slow even for one row"
-        row.reason += f"; {why}: its losses were not compared"
-    row.reason = "; ".join([row.reason, *course.notes])
+        account.note(f"{why}: its losses were not compared")
+    account.note(*course.notes)
     row.step_s = estimate
-    _describe(row, extra, course, one.predicted_s, course.non_matmul_s)
-    return row, extra
+    account.split_step(one.predicted_s, course.non_matmul_s)
+    return account
 
 
-def _describe(row: TrainingRow, extra: dict[str, Any], course: Course, seconds: list[float], other_s: float) -> None:
-    """Note where a step's time goes."""
-    step_s = sum(seconds) + other_s
-    row.matmul_share = 1 - other_s / step_s
-    extra["products"] = [
-        {"layer": layer, "which": which, "workload": product, "dtype": dtype, "seconds": s}
-        for (layer, which, product, dtype), s in zip(course.products, seconds, strict=True)
-    ]
-    extra["non_matmul_s"], extra["amdahl_limit"] = other_s, step_s / other_s
-
-
-def _predict_speedups(results: list[Result], baseline: str | None) -> None:
+def _predict_speedups(accounts: list[Account], baseline: str | None) -> None:
     """Predict each speedup from the products' times (Amdahl's law) and set it beside the measured one."""
-    base_row, base = next(((row, extra) for row, extra in results if row.kernel == baseline), (None, {}))
+    base = next((one for one in accounts if one.row.kernel == baseline and one.row.status == Status.OK), None)
     unpaired = None
-    if base_row is None or base_row.status != Status.OK:
-        unpaired, base = "no speedup: the baseline failed", {}
-    elif base_row.extrapolated and not base_row.step_ci_low_s:
+    if not base:
+        unpaired = "no speedup: the baseline failed"
+    elif base.row.extrapolated and not base.row.step_ci_low_s:
         unpaired = f"no measured speedup: the step of {baseline} is predicted"
-    for row, extra in results:
+    for one in accounts:
+        row = one.row
         if row.status != Status.OK:
             continue
-        if unpaired and row is not base_row:
-            row.reason = "; ".join(filter(None, [row.reason, unpaired]))
-        if "non_matmul_s" not in base or "non_matmul_s" not in extra:
+        if one is not base:
+            one.note(unpaired)
+        if not (base and base.products_s and one.products_s):
             continue
-        row.predicted_speedup = (base["non_matmul_s"] + _sum(base)) / (base["non_matmul_s"] + _sum(extra))
-        if row.measured_speedup and not row.extrapolated:
-            moved = row.predicted_speedup / row.measured_speedup - 1
-            if abs(moved) > _AGREE:
-                differ = (
-                    f"predicted and measured speedup differ by {moved:+.0%}: the rest of a step takes "
-                    f"{extra['non_matmul_s'] * 1e6:.3g} µs, with {baseline} {base['non_matmul_s'] * 1e6:.3g} µs"
-                )
-                row.reason = "; ".join(filter(None, [differ, row.reason]))
-
-
-def _sum(extra: dict[str, Any]) -> float:
-    return float(sum(product["seconds"] for product in extra["products"]))
+        rest_s = base.non_matmul_s
+        row.predicted_speedup = (rest_s + sum(base.products_s)) / (rest_s + sum(one.products_s))
+        moved = row.predicted_speedup / row.measured_speedup - 1 if row.measured_speedup else 0.0
+        if abs(moved) > _AGREE and not row.extrapolated:
+            one.note(
+                f"predicted and measured speedup differ by {moved:+.0%}: the rest of a step takes "
+                f"{one.non_matmul_s * 1e6:.3g} µs, with {baseline} {rest_s * 1e6:.3g} µs",
+                first=True,
+            )
