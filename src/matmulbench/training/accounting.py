@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -22,13 +21,13 @@ from matmulbench.isolation.requests import (
     LossEnvelope,
     OpenTraining,
     PreloadTask,
-    Request,
     RestartTraining,
     TrainFewRows,
     TrainSteps,
 )
-from matmulbench.measurement.rounds import MIN_ROUNDS, Candidate, Comparison, run_rounds
+from matmulbench.measurement.rounds import MIN_ROUNDS, Comparison, run_rounds
 from matmulbench.measurement.seal import KernelFailure, Seal, ask
+from matmulbench.measurement.sealed import SealedCandidate, ask_referee
 from matmulbench.results.schema import TrainingRow
 from matmulbench.status import Status
 from matmulbench.training.tasks import TORCH_COMPILE, TORCH_NN, is_model
@@ -117,19 +116,13 @@ class Course:
         course.notes = found["notes"]
         return course
 
-    def ask(self, request: Request, *descriptors: int) -> Any:
-        """Ask the referee; it is nobody's fault if that fails."""
-        try:
-            return ask(self.referee, request, _SILENCE_S, descriptors)
-        except KernelFailure as failure:
-            raise LostError(f"the suite's own process failed: {failure.reason}") from None
-
     def find_envelope(self, seconds: float, rows: int | None = None, steps: int | None = None) -> Envelope:
         """Train the reference and the perturbed runs for at most ``seconds``."""
-        return Envelope(*self.ask(LossEnvelope(steps or self.steps, seconds, rows)))
+        request = LossEnvelope(steps or self.steps, seconds, rows)
+        return Envelope(*ask_referee(self.referee, request, silence_limit=_SILENCE_S))
 
 
-class TrainingCandidate(Candidate):
+class TrainingCandidate(SealedCandidate):
     """A kernel (or, with ``spec`` None, torch.nn itself) that trains turn by turn.
 
     A turn is one step, or as many as fill 2 ms. Turns alternate: in one the whole is timed, in the next each product,
@@ -138,11 +131,8 @@ class TrainingCandidate(Candidate):
     """
 
     def __init__(self, course: Course, spec: str | None) -> None:
-        super().__init__(spec or TORCH_NN)
+        super().__init__(spec or TORCH_NN, course.host.threads, course.seals)
         self.course, self.spec = course, spec
-        self.seal = Seal(course.host.threads, course.seals)
-        self.parameters = os.memfd_create("matmulbench", os.MFD_CLOEXEC)
-        self.child: Child | None = None
         self.predicted_s: list[float] = []  # seconds of each product of a step
         self.turn_steps = 1
         self.at = 0  # the next step
@@ -151,11 +141,6 @@ class TrainingCandidate(Candidate):
         self.accuracies: tuple[float | None, float | None] = (None, None)
         self.product_samples: list[list[float]] = []  # a turn: seconds of each product of a step
         self.non_matmul_samples: list[float] = []  # a turn: seconds of a step besides its products
-
-    @property
-    def _child(self) -> Child:
-        assert self.child
-        return self.child
 
     @property
     def step_estimate_s(self) -> float:
@@ -186,11 +171,6 @@ class TrainingCandidate(Candidate):
             self.enter()
             ask(self._child, TrainSteps(0, 1, False), _SILENCE_S)
             ask(self._child, RestartTraining())
-
-    def close(self) -> None:
-        """End the process."""
-        if self.child:
-            self.child.close()
 
     def take_turn(self, number: int) -> None:
         """Take the turn of round ``number``."""
@@ -228,10 +208,10 @@ class TrainingCandidate(Candidate):
 
     def _judge(self, at_end: bool) -> None:
         """Let the referee say what loss the parameters have, which the child need not be asked."""
-        ask(self._child, CommitParameters(), _SILENCE_S, (self.parameters,))
+        ask(self._child, CommitParameters(), _SILENCE_S, (self.output,))
         try:
             loss, *accuracies = ask(
-                self.course.referee, JudgeParameters(self.at, self.spec is None, at_end), _SILENCE_S, (self.parameters,)
+                self.course.referee, JudgeParameters(self.at, self.spec is None, at_end), _SILENCE_S, (self.output,)
             )
         except KernelFailure as failure:
             raise KernelFailure(
@@ -377,8 +357,7 @@ def train_kernels(
         return [(one.row, one.extra) for one in accounts]
     finally:
         for one in candidates:
-            one.close()
-            os.close(one.parameters)
+            one.release()
         course.referee.close()
 
 
