@@ -20,7 +20,8 @@ from torch.utils.flop_counter import flop_registry
 
 from matmulbench.errors import UsageError
 from matmulbench.measurement.stopwatch import Stopwatch
-from matmulbench.training.custom_model import CustomModel, Loss, load_model
+from matmulbench.training.custom_model import CustomModel, load_model
+from matmulbench.training.forms import Loss
 from matmulbench.training.replacement import replaced
 from matmulbench.workload import DTYPES
 
