@@ -39,8 +39,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "loud.py").write_text(
         "import os\nprint('imported')\n"
         "def matmul(a, b):\n    print('called')\n    os.write(1, b'by the system')\n    return a @ b\n"
-        "def make():\n    from matmulbench.training.custom_model import model_from_scratch\n"
-        "    print('called')\n    return model_from_scratch()\n"
+        "def make():\n    import torch\n    from torch import nn\n    print('called')\n"
+        "    model = nn.Sequential(nn.Linear(784, 50), nn.ReLU(), nn.Linear(50, 10))\n"
+        "    batch = torch.randn(64, 784), torch.randint(10, (64,))\n"
+        "    return model, nn.CrossEntropyLoss(), [batch] * 10\n"
     )
     return folder
 

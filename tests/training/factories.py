@@ -29,6 +29,11 @@ def good():
     return Attentive(), nn.CrossEntropyLoss(), torch.utils.data.DataLoader(data, batch_size=4)
 
 
+def articles():
+    model = nn.Sequential(nn.Linear(784, 50), nn.ReLU(), nn.Linear(50, 10))
+    return model, nn.CrossEntropyLoss(), [(torch.randn(64, 784), torch.randint(10, (64,))) for _ in range(10)]
+
+
 def net():
     return nn.Sequential(nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 3))
 

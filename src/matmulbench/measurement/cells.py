@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from matmulbench.isolation import Child, Host, LostError, system
+from matmulbench.isolation import Host, LostError, system
 from matmulbench.isolation.requests import (
     Calibrate,
     CheckBlock,
@@ -30,8 +30,9 @@ from matmulbench.measurement import operands
 from matmulbench.measurement.conditions import Conditions
 from matmulbench.measurement.cost import Cost, extrapolate
 from matmulbench.measurement.roof import Roof
-from matmulbench.measurement.rounds import Candidate, Comparison, run_rounds
+from matmulbench.measurement.rounds import Comparison, run_rounds
 from matmulbench.measurement.seal import SILENCE_S, KernelFailure, Seal, ask
+from matmulbench.measurement.sealed import SealedCandidate, ask_referee
 from matmulbench.results.schema import Level, MeasurementRow
 from matmulbench.status import Status
 from matmulbench.workload import Workload
@@ -129,11 +130,8 @@ class Referee:
         system.seal(self.descriptor)
 
     def ask(self, request: Any, *descriptors: int) -> Any:
-        """Carry out a request; it is nobody's fault if that fails."""
-        try:
-            return ask(self.child, request, descriptors=descriptors)
-        except KernelFailure as failure:
-            raise LostError(f"the suite's own process failed: {failure.reason}") from None
+        """Carry out a request."""
+        return ask_referee(self.child, request, descriptors)
 
     def start_round(self, number: int) -> None:
         """Change the operands, and note what the machine takes for fixed work."""
@@ -150,17 +148,14 @@ class Referee:
         os.close(self.descriptor)
 
 
-class KernelCandidate(Candidate):
+class KernelCandidate(SealedCandidate):
     """A kernel in the rounds of one workload."""
 
     def __init__(
         self, host: Host, referee: Referee, peers: list[Seal], spec: str, limit_s: float | None, cold: bool
     ) -> None:
-        super().__init__(spec)
         self.host, self.referee, self.workload, self.limit_s, self.cold = host, referee, referee.workload, limit_s, cold
-        self.seal = Seal(host.threads, peers)
-        self.output = system.shared_file(max(RETAINED_BYTES, self._result_bytes))
-        self.child: Child | None = None
+        super().__init__(spec, host.threads, peers, max(RETAINED_BYTES, self._result_bytes))
         self.cost: Cost | None = None
         self.call_s = 0.0
         self.calls = 1
@@ -202,11 +197,6 @@ class KernelCandidate(Candidate):
         self.accumulation = ask(self._child, request, descriptors=(self.referee.descriptor, self.output))
         self.renewal_s = perf_counter() - began
 
-    @property
-    def _child(self) -> Child:
-        assert self.child
-        return self.child
-
     def renew(self) -> None:
         """Go on in a fresh process, after an untimed turn there."""
         began = perf_counter()
@@ -214,11 +204,6 @@ class KernelCandidate(Candidate):
         if self.cost:
             self._block(self.cost.workload, check=False)
         self.renewal_s = perf_counter() - began
-
-    def close(self) -> None:
-        """End the process."""
-        if self.child:
-            self.child.close()
 
     def take_turn(self, number: int) -> None:
         """Time a block, or the two sub-problems that stand in for a slow whole."""
@@ -381,8 +366,7 @@ def measure_cells(
         return cells
     finally:
         for one in candidates:
-            one.close()
-            os.close(one.output)
+            one.release()
         referee.close()
 
 
@@ -405,8 +389,7 @@ def _make_room(candidates: list[KernelCandidate], base: KernelCandidate | None, 
                 one.attempt(one.enter)
         elif one.name in {rung.name for rung in LADDER}:
             left_out.append(one.name)
-            one.close()
-            os.close(one.output)
+            one.release()
             candidates.remove(one)
     if not left_out:
         return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -22,14 +21,13 @@ from matmulbench.isolation.requests import (
     LossEnvelope,
     OpenTraining,
     PreloadTask,
-    Request,
     RestartTraining,
     TrainFewRows,
     TrainSteps,
 )
-from matmulbench.isolation.system import shared_file
-from matmulbench.measurement.rounds import MIN_ROUNDS, Candidate, Comparison, run_rounds
+from matmulbench.measurement.rounds import MIN_ROUNDS, Comparison, run_rounds
 from matmulbench.measurement.seal import KernelFailure, Seal, ask
+from matmulbench.measurement.sealed import SealedCandidate, ask_referee
 from matmulbench.results.schema import TrainingRow
 from matmulbench.status import Status
 from matmulbench.training.ranks import Ranks
@@ -139,19 +137,13 @@ class Course:
         products = layer_products(self.rows, task.layers, task.dtype)
         self.products = [(layer, which, str(one), one.dtype) for layer, which, one in products]
 
-    def ask(self, request: Request, *descriptors: int) -> Any:
-        """Ask the referee; it is nobody's fault if that fails."""
-        try:
-            return ask(self.referee, request, _SILENCE_S, descriptors)
-        except KernelFailure as failure:
-            raise LostError(f"the suite's own process failed: {failure.reason}") from None
-
     def find_envelope(self, seconds: float, rows: int | None = None, steps: int | None = None) -> Envelope:
         """Train the reference and the perturbed runs for at most ``seconds``."""
-        return Envelope(*self.ask(LossEnvelope(steps or self.steps, seconds, rows)))
+        request = LossEnvelope(steps or self.steps, seconds, rows)
+        return Envelope(*ask_referee(self.referee, request, silence_limit=_SILENCE_S))
 
 
-class TrainingCandidate(Candidate):
+class TrainingCandidate(SealedCandidate):
     """A kernel (or, with ``spec`` None, torch.nn itself) that trains turn by turn.
 
     A turn is one step, or as many as fill 2 ms. Turns alternate: in one the whole is timed, in the next each product,
@@ -160,11 +152,8 @@ class TrainingCandidate(Candidate):
     """
 
     def __init__(self, course: Course, spec: str | None) -> None:
-        super().__init__(spec or TORCH_NN)
+        super().__init__(spec or TORCH_NN, course.host.threads * course.workers, course.seals)
         self.course, self.spec = course, spec
-        self.seal = Seal(course.host.threads * course.workers, course.seals)
-        self.parameters = shared_file(0)
-        self.child: Child | None = None
         self.predicted_s: list[float] = []  # seconds of each product of a step
         self.turn_steps = 1
         self.at = 0  # the next step
@@ -174,11 +163,6 @@ class TrainingCandidate(Candidate):
         self.product_samples: list[list[float]] = []  # a turn: seconds of each product of a step
         self.non_matmul_samples: list[float] = []  # a turn: seconds of a step besides its products
         self.communication_shares: list[float] = []  # a turn: the part of a step in which its ranks average
-
-    @property
-    def _child(self) -> Child:
-        assert self.child
-        return self.child
 
     def new_row(self) -> TrainingRow:
         """Return a row that says what is trained."""
@@ -213,11 +197,6 @@ class TrainingCandidate(Candidate):
             self.enter()
             ask(self._child, TrainSteps(0, 1, False), _SILENCE_S)
             ask(self._child, RestartTraining())
-
-    def close(self) -> None:
-        """End the process."""
-        if self.child:
-            self.child.close()
 
     def take_turn(self, number: int) -> None:
         """Take the turn of round ``number``."""
@@ -258,10 +237,10 @@ class TrainingCandidate(Candidate):
 
     def _judge(self, at_end: bool) -> None:
         """Let the referee say what loss the parameters have, which the child need not be asked."""
-        ask(self._child, CommitParameters(), _SILENCE_S, (self.parameters,))
+        ask(self._child, CommitParameters(), _SILENCE_S, (self.output,))
         try:
             loss, *accuracies = ask(
-                self.course.referee, JudgeParameters(self.at, self.spec is None, at_end), _SILENCE_S, (self.parameters,)
+                self.course.referee, JudgeParameters(self.at, self.spec is None, at_end), _SILENCE_S, (self.output,)
             )
         except KernelFailure as failure:
             raise KernelFailure(
@@ -309,7 +288,31 @@ class CompiledCandidate(TrainingCandidate):
             super().renew()
 
 
-Result = tuple[TrainingRow, dict[str, Any]]
+@dataclass
+class Account:
+    """What one kernel costs and buys: its row, more about it, and where a step's time goes (seconds)."""
+
+    row: TrainingRow
+    course: Course
+    extra: dict[str, Any] = field(default_factory=dict)
+    products_s: list[float] = field(default_factory=list)
+    non_matmul_s: float = 0.0
+
+    def note(self, *findings: str | None, first: bool = False) -> None:
+        """Add to the row's reason what a reader should know."""
+        known = [self.row.reason]
+        self.row.reason = "; ".join(filter(None, [*findings, *known] if first else [*known, *findings])) or None
+
+    def split_step(self, products_s: list[float], non_matmul_s: float) -> None:
+        """Note where a step's time goes."""
+        self.products_s, self.non_matmul_s = products_s, non_matmul_s
+        step_s = sum(products_s) + non_matmul_s
+        self.row.matmul_share = 1 - non_matmul_s / step_s
+        self.extra["products"] = [
+            {"layer": layer, "which": which, "workload": product, "dtype": dtype, "seconds": seconds}
+            for (layer, which, product, dtype), seconds in zip(self.course.products, products_s, strict=True)
+        ]
+        self.extra |= {"non_matmul_s": non_matmul_s, "amdahl_limit": step_s / non_matmul_s}
 
 
 def train_kernels(
@@ -323,7 +326,7 @@ def train_kernels(
     options: dict[str, Any] | None = None,
     compare_compile: bool = False,
     workers: int = 1,
-) -> list[Result]:
+) -> list[tuple[TrainingRow, dict[str, Any]]]:
     """Train ``task`` with each kernel and with plain ``torch.nn``, taking turns, and account for it.
 
     Parameters
@@ -379,16 +382,15 @@ def train_kernels(
             base = None
         analyses = run_rounds([one for one in active if one not in slow], base, deadline, seed=seed)
         base = None if base and base.failure else base
-        rows = [
-            _predicted_row(one, shares[one.name]) if one in slow else _row(one, base, analyses, len(everyone))
+        accounts = [
+            _predicted(one, shares[one.name]) if one in slow else _measured(one, base, analyses, len(everyone))
             for one in candidates
         ]
-        _predict_speedups(rows, baseline)
-        return rows
+        _predict_speedups(accounts, baseline)
+        return [(one.row, one.extra) for one in accounts]
     finally:
         for one in candidates:
-            one.close()
-            os.close(one.parameters)
+            one.release()
         course.referee.close()
 
 
@@ -406,10 +408,10 @@ def fair_share(budget: float, requests: Sequence[float]) -> list[float]:
     return allocated
 
 
-def _failed(one: TrainingCandidate, failure: KernelFailure) -> Result:
+def _failed(one: TrainingCandidate, failure: KernelFailure) -> Account:
     row = one.new_row()
     row.status, row.reason = failure.status, failure.reason
-    return row, _losses(one.losses, one.course.envelope)
+    return Account(row, one.course, _losses(one.losses, one.course.envelope))
 
 
 def _losses(losses: list[float], envelope: Envelope) -> dict[str, Any]:
@@ -422,46 +424,45 @@ def _losses(losses: list[float], envelope: Envelope) -> dict[str, Any]:
     }
 
 
-def _row(one: TrainingCandidate, base: TrainingCandidate | None, analyses: int, comparisons: int) -> Result:
-    """Make the row of a candidate that took turns."""
+def _measured(one: TrainingCandidate, base: TrainingCandidate | None, analyses: int, comparisons: int) -> Account:
+    """Account for a candidate that took turns."""
     if one.failure:
         return _failed(one, one.failure)
     course = one.course
     row = one.new_row()
-    extra = _losses(one.losses, course.envelope)
+    account = Account(row, course, _losses(one.losses, course.envelope))
     row.steps, row.extrapolated = len(one.losses), not one.finished
     row.compile_s = one.compile_s if isinstance(one, CompiledCandidate) else None
-    cut = [f"{row.steps} of {course.steps} steps, as many as the time allowed"] if not one.finished else []
     if not one.samples:
         row.reason = "no time was left for a step"
-        return row, extra
-    row.reason = "; ".join([*cut, *course.notes]) or None
+        return account
+    account.note(None if one.finished else f"{row.steps} of {course.steps} steps, as many as the time allowed")
+    account.note(*course.notes)
     row.final_loss, row.loss_deviation = one.losses[-1], course.envelope.deviation(one.losses)
     row.train_accuracy, row.test_accuracy = one.accuracies
     alone = Comparison(one, None, analyses, comparisons)
     row.step_s, row.step_ci_low_s, row.step_ci_high_s = alone.time.figures
-    extra["step_samples"] = alone.samples
+    account.extra["step_samples"] = alone.samples
     if base:
         paired = Comparison(one, base, analyses, comparisons)
         if paired.samples:
             row.measured_speedup, row.measured_ci_low, row.measured_ci_high = paired.speedup.figures
     if one.product_samples:
-        seconds = np.median(one.product_samples, axis=0).tolist()
-        _describe(row, extra, course, seconds, statistics.median(one.non_matmul_samples))
+        account.split_step(np.median(one.product_samples, axis=0).tolist(), statistics.median(one.non_matmul_samples))
     if one.communication_shares:
         row.communication_share = statistics.median(one.communication_shares)
-    return row, extra
+    return account
 
 
-def _predicted_row(one: TrainingCandidate, share_s: float) -> Result:
-    """Make the row of a kernel too slow for two steps: it learns from fewer rows, and its step is predicted."""
+def _predicted(one: TrainingCandidate, share_s: float) -> Account:
+    """Account for a kernel too slow for two steps: it learns from fewer rows, and its step is predicted."""
     course = one.course
     row = one.new_row()
     row.extrapolated, row.steps = True, 0
     estimate = one.step_estimate_s
     rows = min(_FEW_ROWS, course.rows, int(course.rows * max(share_s, _FEW_ROWS_S) / (2 * estimate)))
-    row.reason = f"a step takes about {estimate:.3g} s: predicted from smaller products"
-    extra: dict[str, Any] = {}
+    account = Account(row, course)
+    account.note(f"a step takes about {estimate:.3g} s: predicted from smaller products")
     envelope = course.find_envelope(_SILENCE_S / 2, rows, 2) if rows else Envelope([], [])
     if envelope.reference:
         try:
@@ -472,53 +473,39 @@ def _predicted_row(one: TrainingCandidate, share_s: float) -> Result:
         except KernelFailure as failure:
             return _failed(one, failure)
         row.steps, row.final_loss, row.loss_deviation = 2, losses[-1], envelope.deviation(losses)
-        row.reason += f"; losses compared over {rows} of {course.rows} rows"
-        extra = _losses(losses, envelope)
+        account.note(f"losses compared over {rows} of {course.rows} rows")
+        account.extra = _losses(losses, envelope)
     else:
         why = "the model does not take so few rows" if rows else "too slow even for one row"
-        row.reason += f"; {why}: its losses were not compared"
-    row.reason = "; ".join([row.reason, *course.notes])
+        account.note(f"{why}: its losses were not compared")
+    account.note(*course.notes)
     row.step_s = estimate
-    _describe(row, extra, course, one.predicted_s, course.non_matmul_s)
-    return row, extra
+    account.split_step(one.predicted_s, course.non_matmul_s)
+    return account
 
 
-def _describe(row: TrainingRow, extra: dict[str, Any], course: Course, seconds: list[float], other_s: float) -> None:
-    """Note where a step's time goes."""
-    step_s = sum(seconds) + other_s
-    row.matmul_share = 1 - other_s / step_s
-    extra["products"] = [
-        {"layer": layer, "which": which, "workload": product, "dtype": dtype, "seconds": s}
-        for (layer, which, product, dtype), s in zip(course.products, seconds, strict=True)
-    ]
-    extra["non_matmul_s"], extra["amdahl_limit"] = other_s, step_s / other_s
-
-
-def _predict_speedups(results: list[Result], baseline: str | None) -> None:
+def _predict_speedups(accounts: list[Account], baseline: str | None) -> None:
     """Predict each speedup from the products' times (Amdahl's law) and set it beside the measured one."""
-    base_row, base = next(((row, extra) for row, extra in results if row.kernel == baseline), (None, {}))
+    base = next((one for one in accounts if one.row.kernel == baseline and one.row.status == Status.OK), None)
     unpaired = None
-    if base_row is None or base_row.status != Status.OK:
-        unpaired, base = "no speedup: the baseline failed", {}
-    elif base_row.extrapolated and not base_row.step_ci_low_s:
+    if not base:
+        unpaired = "no speedup: the baseline failed"
+    elif base.row.extrapolated and not base.row.step_ci_low_s:
         unpaired = f"no measured speedup: the step of {baseline} is predicted"
-    for row, extra in results:
+    for one in accounts:
+        row = one.row
         if row.status != Status.OK:
             continue
-        if unpaired and row is not base_row:
-            row.reason = "; ".join(filter(None, [row.reason, unpaired]))
-        if "non_matmul_s" not in base or "non_matmul_s" not in extra:
+        if one is not base:
+            one.note(unpaired)
+        if not (base and base.products_s and one.products_s):
             continue
-        row.predicted_speedup = (base["non_matmul_s"] + _sum(base)) / (base["non_matmul_s"] + _sum(extra))
-        if row.measured_speedup and not row.extrapolated:
-            moved = row.predicted_speedup / row.measured_speedup - 1
-            if abs(moved) > _AGREE:
-                differ = (
-                    f"predicted and measured speedup differ by {moved:+.0%}: the rest of a step takes "
-                    f"{extra['non_matmul_s'] * 1e6:.3g} µs, with {baseline} {base['non_matmul_s'] * 1e6:.3g} µs"
-                )
-                row.reason = "; ".join(filter(None, [differ, row.reason]))
-
-
-def _sum(extra: dict[str, Any]) -> float:
-    return float(sum(product["seconds"] for product in extra["products"]))
+        rest_s = base.non_matmul_s
+        row.predicted_speedup = (rest_s + sum(base.products_s)) / (rest_s + sum(one.products_s))
+        moved = row.predicted_speedup / row.measured_speedup - 1 if row.measured_speedup else 0.0
+        if abs(moved) > _AGREE and not row.extrapolated:
+            one.note(
+                f"predicted and measured speedup differ by {moved:+.0%}: the rest of a step takes "
+                f"{one.non_matmul_s * 1e6:.3g} µs, with {baseline} {rest_s * 1e6:.3g} µs",
+                first=True,
+            )

@@ -5,11 +5,10 @@
 from __future__ import annotations
 
 import copy
-import inspect
 import math
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from itertools import islice
 from typing import Any
 
@@ -17,11 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_map
 
 from matmulbench.errors import UsageError, printable
 from matmulbench.ladder import Kernel
 from matmulbench.ladder.plugins import load_function
+from matmulbench.training.forms import Form, Loss, binds, clone_batch, tensors_of
 from matmulbench.training.plug import copied
 from matmulbench.training.problem import load_problem
 from matmulbench.training.tasks import check_options, find_task
@@ -34,24 +34,8 @@ _ALIKE = 1024  # unit roundoffs between two losses that differ by rounding alone
 _SAME_IN_DOUBLE = 0.05  # of the loss, by which that in float64 may differ, or the model does something else there
 _FORM = "(model, loss, batches) or (model, loss, batches, optimiser factory)"
 
-Loss = Callable[..., Tensor] | None
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 Made = tuple[nn.Module, Loss, list[Any], OptimizerFactory | None]
-
-
-def model_from_scratch() -> tuple[nn.Module, Loss, list[tuple[Tensor, Tensor]]]:
-    """Make the article's ``Model(n_in, nh, n_out)`` and ten random batches: an example of a factory.
-
-    Examples
-    --------
-    ``matmulbench train --model matmulbench.training.custom_model:model_from_scratch``
-    """
-    generator = torch.Generator().manual_seed(0)
-    model = nn.Sequential(nn.Linear(784, 50), nn.ReLU(), nn.Linear(50, 10))
-    batches = [
-        (torch.randn(64, 784, generator=generator), torch.randint(10, (64,), generator=generator)) for _ in range(10)
-    ]
-    return model, nn.CrossEntropyLoss(), batches
 
 
 class CustomModel:
@@ -91,7 +75,7 @@ class CustomModel:
 
     @property
     def rows(self) -> int:
-        return next((len(t) for t in _tensors(self.batches[0]) if t.dim()), 1)
+        return next((len(t) for t in tensors_of(self.batches[0]) if t.dim()), 1)
 
     @property
     def steps(self) -> int:
@@ -193,7 +177,7 @@ class CustomModel:
         if dtype:
             model.to(dtype)
             loss = loss.to(dtype) if isinstance(loss, nn.Module) else loss
-        form = _Form(model, loss, self.batches[0])
+        form = Form(model, loss, self.batches[0])
 
         def loss_of(model: nn.Module, batch: Any) -> Tensor:
             value = form.loss(model, batch)
@@ -219,7 +203,9 @@ class CustomModel:
         """Call a model with lazy layers once: their sizes come from what they are given."""
         if any(is_lazy(tensor) for tensor in (*model.parameters(), *model.buffers())):
             with torch.no_grad():
-                self._explain(lambda: _Form(model, self.loss, self.batches[0]).output(model, _clone(self.batches[0])))
+                self._explain(
+                    lambda: Form(model, self.loss, self.batches[0]).output(model, clone_batch(self.batches[0]))
+                )
 
     def _optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
         if not self.optimizer:
@@ -236,7 +222,7 @@ class CustomModel:
             ) from error
         if not all(hasattr(optimizer, name) for name in ("param_groups", "step", "zero_grad")):
             raise UsageError(f"{what} factory returned {type(optimizer).__name__}, expected a torch.optim.Optimizer")
-        if not _binds(optimizer.step):
+        if not binds(optimizer.step):
             raise UsageError(f"{what} is {type(optimizer).__name__}, expected one whose step() takes no closure")
         theirs = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
         if not any(id(parameter) in theirs for parameter in model.parameters() if parameter.requires_grad):
@@ -262,7 +248,7 @@ class CustomModel:
         except UsageError:
             raise
         except Exception as error:
-            shapes = ", ".join(str(tuple(t.shape)) for t in _tensors(self.batches[step]))
+            shapes = ", ".join(str(tuple(t.shape)) for t in tensors_of(self.batches[step]))
             raise UsageError(
                 f"{self.what}: a step on its {_ordinal(step, self.steps)} batch ends in {type(error).__name__}: "
                 f"{printable(str(error), 300)}; the batch has tensors of {shapes or 'no shape'}, expected batches "
@@ -290,95 +276,13 @@ class _Trainer(ModuleTrainer):
         self.ready = {step: self._batch(step) for step in range(first, last)}
 
     def _batch(self, step: int) -> Any:
-        return _clone(self.problem.batches[step % self.problem.steps], self.dtype)
+        return clone_batch(self.problem.batches[step % self.problem.steps], self.dtype)
 
     def _loss_of_step(self, model: nn.Module, step: int) -> Tensor:
         batch = self.ready.pop(step) if step in self.ready else self._batch(step)
         if self.problem.reseeds:
             _seed(step)
         return self.loss_of_batch(model, batch)
-
-
-class _Form:
-    """How a model and a loss are called, by their signatures and the form of the first batch.
-
-    Of a tuple, the last is the target, if the loss takes one; of a dict, what the model takes is its input, and what
-    is left the target. A loss that takes no target is given the model's output alone; without a loss, the output is
-    the loss, or has it as ``loss``.
-    """
-
-    def __init__(self, model: nn.Module, function: Loss, batch: Any) -> None:
-        self.function = function
-        self.targeted = function is not None and _binds(function, None, None)
-        self.names = [name for name in batch if _binds(model, **{str(name): None})] if _is_dict(batch) else []
-        self.left = [name for name in batch if name not in self.names] if self.names else []
-        self.inputs: slice | None = None  # of a tuple, what the model takes one by one; None: all of it at once
-        if isinstance(batch, tuple | list):
-            ways = [slice(len(batch))] * (not self.targeted or len(batch) == 1) + [slice(len(batch) - 1)]
-            self.inputs = next((way for way in ways if _binds(model, *batch[way])), ways[0])
-        only: Any = batch[0] if self.inputs and len(batch[self.inputs]) == 1 else None
-        self.splat = (_is_dict(only) and all(_binds(model, **{str(name): None}) for name in only)) or (
-            isinstance(only, tuple | list) and _binds(model, *only)
-        )
-
-    def output(self, model: nn.Module, batch: Any) -> Any:
-        """Return the model's output."""
-        if self.names:
-            return model(**{name: batch[name] for name in self.names})
-        if self.inputs is None:
-            return model(batch)
-        inputs = batch[self.inputs]
-        if self.splat:
-            return model(**inputs[0]) if _is_dict(inputs[0]) else model(*inputs[0])
-        return model(*inputs)
-
-    def loss(self, model: nn.Module, batch: Any) -> Any:
-        """Return what should be the loss."""
-        output = self.output(model, batch)
-        if self.function and self.targeted:
-            target = batch[-1] if self.inputs else batch[self.left[0]] if len(self.left) == 1 else batch
-            return self.function(output, target)
-        if self.function:
-            return self.function(output)
-        if _is_dict(output) and "loss" in output:
-            return output["loss"]
-        output = getattr(output, "loss", output)
-        return output[0] if isinstance(output, tuple | list) and output else output
-
-
-def _is_dict(value: Any) -> bool:
-    return isinstance(value, Mapping)
-
-
-def _binds(function: Any, *arguments: Any, **named: Any) -> bool:
-    """Whether ``function`` takes these arguments, and perhaps needs others that have a name; True if nobody knows."""
-    try:
-        signature = inspect.signature(function.forward if isinstance(function, nn.Module) else function)
-    except (TypeError, ValueError):  # written in C
-        return True
-    try:
-        signature.bind_partial(**named) if named else signature.bind(*arguments)
-    except TypeError:
-        return False
-    return True
-
-
-def _tensors(batch: Any) -> list[Tensor]:
-    return [leaf for leaf in tree_leaves(batch) if isinstance(leaf, Tensor)]
-
-
-def _clone(batch: Any, dtype: torch.dtype | None = None) -> Any:
-    """Copy a batch, its floating-point tensors to ``dtype``."""
-
-    def clone(leaf: Any) -> Any:
-        if not isinstance(leaf, Tensor):
-            return copy.deepcopy(leaf)
-        other = leaf.detach().clone()
-        if dtype and leaf.is_floating_point():
-            other = other.to(dtype)
-        return other.requires_grad_(leaf.requires_grad)
-
-    return tree_map(clone, batch)
 
 
 def _seed(seed: int) -> None:
@@ -491,7 +395,7 @@ def _make(spec: str) -> Made:
         raise
     except (Exception, SystemExit) as error:
         raise UsageError(f"{what}: {type(error).__name__}: {error}") from error
-    if not batches or not _tensors(batches):
+    if not batches or not tensors_of(batches):
         raise UsageError(f"{form}: batches must be at least one pair (x, y) of tensors")
     return model, loss, batches, optimizer
 

@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from matmulbench.ladder import Kernel
-from matmulbench.training import mlp
+from matmulbench.training.net import MLP, Linear
 from matmulbench.training.problem import Problem
 from matmulbench.training.trainers import ManualTrainer, ModuleTrainer, TaskProblem
 from matmulbench.workload import fair_parts
@@ -67,15 +67,15 @@ class RankProblem(TaskProblem):
         self.communication_s.append(perf_counter() - start)
 
 
-class _AveragingMLP(mlp.MLP):
+class _AveragingMLP(MLP):
     """A net whose gradients are averaged over the ranks before they are used."""
 
-    def __init__(self, net: mlp.MLP, problem: RankProblem) -> None:
+    def __init__(self, net: MLP, problem: RankProblem) -> None:
         super().__init__(net.layers, net.loss)
         self.problem = problem
 
     def update(self, rate: float) -> None:
-        layers = [layer for layer in self.layers if isinstance(layer, mlp.Linear)]
+        layers = [layer for layer in self.layers if isinstance(layer, Linear)]
         self.problem.average([each for layer in layers for each in (layer.weight_gradient, layer.bias_gradient)])
         super().update(rate)
 

@@ -11,10 +11,8 @@ terms is about sqrt(k)·u of the result (Higham & Mary, SIAM J. Sci. Comput. 41,
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -26,25 +24,14 @@ SAFETY = 4
 RUNS = 2
 _FLOOR = 64  # unit roundoffs of the largest loss: that of the loss's own sum, which no product perturbs
 
-Curve = npt.NDArray[np.float64]
 
+def rounding_envelope(
+    problem: TrainingProblem, steps: int, seconds: float = float("inf")
+) -> tuple[list[float], list[float]]:
+    """Train the float64 reference and the perturbed runs for ``steps`` steps, fewer if ``seconds`` would not do.
 
-@dataclass(frozen=True)
-class Envelope:
-    """The float64 reference's loss at each step (steps,), and how far a kernel's may be from it (steps,)."""
-
-    reference: Curve
-    width: Curve
-
-    def first_outside(self, losses: list[float]) -> int | None:
-        """Return the first step whose loss leaves the envelope (a NaN does), or None."""
-        n = min(len(losses), len(self.reference))
-        inside = np.abs(np.array(losses[:n]) - self.reference[:n]) <= self.width[:n]
-        return None if inside.all() else int(np.argmin(inside))
-
-
-def rounding_envelope(problem: TrainingProblem, steps: int, seconds: float = float("inf")) -> Envelope:
-    """Train the float64 reference and the perturbed runs for ``steps`` steps, fewer if ``seconds`` would not do."""
+    Returns the reference's loss at each step, and how far a kernel's may be from it.
+    """
     deadline = time.monotonic() + seconds
     runs = [problem.reference(), *(problem.begin(_Perturbed(problem.roundoff, seed)) for seed in range(RUNS))]
     losses: list[list[float]] = []
@@ -60,7 +47,7 @@ def rounding_envelope(problem: TrainingProblem, steps: int, seconds: float = flo
     reference, perturbed = curves[0], curves[1:]
     deviation = np.maximum.accumulate(np.abs(perturbed - reference).max(axis=0))
     floor = _FLOOR * problem.roundoff * np.abs(reference).max(initial=0)
-    return Envelope(reference, SAFETY * deviation + floor)
+    return reference.tolist(), (SAFETY * deviation + floor).tolist()
 
 
 class _Perturbed:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cache
 
@@ -53,6 +53,11 @@ class Problem:
     def steps(self) -> int:
         """How many steps the schedule has; rows that do not fill a last batch are left out of their epoch."""
         return self.task.epochs * (len(self.x_train) // self.rows)
+
+    def batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Return x and y of each batch of an epoch, counted from 0."""
+        per_epoch = len(self.x_train) // self.rows
+        return (self.batch(step) for step in range(epoch * per_epoch, (epoch + 1) * per_epoch))
 
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
         """Return x and y of a step, counted from 0; past the schedule's end it begins again."""

@@ -87,8 +87,7 @@ def envelope(steps: int, seconds: float, rows: int | None) -> list[Any]:
     problem = _problems[0] if rows is None else _problems[0].few(rows)
     if not problem.comparable:
         return [[], [], problem.reference_name]
-    found = rounding_envelope(problem, steps, seconds)
-    return [found.reference.tolist(), found.width.tolist(), problem.reference_name]
+    return [*rounding_envelope(problem, steps, seconds), problem.reference_name]
 
 
 def judge_parameters(step: int, plain: bool, accuracies: bool, descriptors: list[int]) -> list[float | None]:

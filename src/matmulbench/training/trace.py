@@ -21,7 +21,8 @@ from torch.utils.flop_counter import flop_registry
 from matmulbench.dtypes import USUAL
 from matmulbench.errors import UsageError
 from matmulbench.measurement.stopwatch import Stopwatch
-from matmulbench.training.custom_model import CustomModel, Loss, load_model
+from matmulbench.training.custom_model import CustomModel, load_model
+from matmulbench.training.forms import Loss
 from matmulbench.training.replacement import replaced
 
 if TYPE_CHECKING:

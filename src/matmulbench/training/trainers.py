@@ -4,9 +4,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import count
 from time import perf_counter, thread_time
 from typing import Any, Protocol
 
@@ -16,7 +18,8 @@ import torch._dynamo  # the first optimizer would: two seconds of the time that 
 from torch import Tensor, nn
 
 from matmulbench.ladder import Kernel
-from matmulbench.training import mlp
+from matmulbench.training.loop import train
+from matmulbench.training.net import Linear, build
 from matmulbench.training.problem import Problem
 from matmulbench.training.replacement import products_by
 from matmulbench.workload import Workload, layer_products
@@ -131,23 +134,29 @@ class TrainingProblem(Protocol):
 
 
 class ManualTrainer:
-    """The MLP with manual back-propagation, all its products done by ``kernel``."""
+    """The MLP with manual back-propagation, all its products done by ``kernel``.
+
+    Steps are taken one after the other; past the end of the schedule it begins again, for the clock alone.
+    """
 
     def __init__(self, problem: Problem, kernel: Kernel) -> None:
         task = problem.task
         self.problem = problem
-        self.net = mlp.build(problem.parameters, task.activation, task.output, task.loss, self._fitted(kernel))
+        self.net = build(problem.parameters, task.activation, task.output, task.loss, self._fitted(kernel))
 
     def prepare(self, first: int, last: int) -> None:
         pass
 
     def step(self, step: int) -> Tensor:
-        x, y = self.problem.batch(step)
-        return self.net.step(x, y, self.problem.rate)
+        return next(self._losses)
+
+    @cached_property
+    def _losses(self) -> Iterator[Tensor]:
+        return train(self.net, self.problem.batches, self.problem.rate, count())
 
     def use(self, kernel: Kernel) -> None:
         for layer in self.net.layers:
-            if isinstance(layer, mlp.Linear):
+            if isinstance(layer, Linear):
                 layer.matmul = self._fitted(kernel)
 
     def _fitted(self, kernel: Kernel) -> Kernel:
@@ -163,7 +172,7 @@ class ManualTrainer:
         return self.net.forward(x)
 
     def parameters(self) -> list[Tensor]:
-        layers = [layer for layer in self.net.layers if isinstance(layer, mlp.Linear)]
+        layers = [layer for layer in self.net.layers if isinstance(layer, Linear)]
         return [parameter for layer in layers for parameter in (layer.weight, layer.bias)]
 
     def loss_at(self, step: int) -> float:

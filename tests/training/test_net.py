@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from matmulbench.training import mlp
+from matmulbench.training import net as nets
 
 ROWS = 7
 
@@ -43,7 +43,7 @@ def data(loss, n_in, n_out):
 def test_every_gradient_is_autograds(layers, activation, output, loss):
     x, y = data(loss, layers[0], layers[-1])
     given = parameters(*layers)
-    net = mlp.build(given, activation, output, loss, torch.matmul)
+    net = nets.build(given, activation, output, loss, torch.matmul)
     got_loss = net.step(x.clone(), y, 0.0)
 
     leaves = [tensor.clone().requires_grad_() for pair in given for tensor in pair]
@@ -55,7 +55,7 @@ def test_every_gradient_is_autograds(layers, activation, output, loss):
     want_loss = torch_loss(loss, out, y)
     want = torch.autograd.grad(want_loss, leaves)
 
-    linears = [layer for layer in net.layers if isinstance(layer, mlp.Linear)]
+    linears = [layer for layer in net.layers if isinstance(layer, nets.Linear)]
     got = [gradient for layer in linears for gradient in (layer.weight_gradient, layer.bias_gradient)]
     assert abs(got_loss - want_loss) <= 1e-12 * want_loss
     for one, other in zip(got, want, strict=True):
@@ -68,19 +68,19 @@ def test_a_sure_and_wrong_prediction_costs_what_torch_says():
     leaf = p.clone().requires_grad_()
     want = nn.functional.binary_cross_entropy(leaf, y)
     want.backward()
-    loss = mlp.BCE()
+    loss = nets.BCE()
     assert loss.forward(p.clone(), y) == want
     assert torch.allclose(loss.backward(), leaf.grad, rtol=1e-6)  # torch's 1e-12 is a float32's
 
 
 def test_cross_entropy_of_huge_scores_is_finite():
-    loss = mlp.CrossEntropy()
+    loss = nets.CrossEntropy()
     assert loss.forward(torch.tensor([[1e4, -1e4]]), torch.tensor([1])) == 2e4
     assert loss.backward().tolist() == [[1.0, -1.0]]
 
 
 def test_the_step_goes_against_the_gradient():
-    net = mlp.build([(torch.tensor([[2.0]]), torch.tensor([1.0]))], "relu", None, "mse", torch.matmul)
+    net = nets.build([(torch.tensor([[2.0]]), torch.tensor([1.0]))], "relu", None, "mse", torch.matmul)
     loss = net.step(torch.tensor([[3.0]]), torch.tensor([[5.0]]), 0.1)  # predicts 7: error 2, gradient 4
     (layer,) = net.layers
     assert loss == 4
@@ -92,7 +92,7 @@ def test_neither_data_nor_given_parameters_are_touched():
     given = parameters(6, 5, 3)
     x, y = data("cross-entropy", 6, 3)
     before = [tensor.clone() for tensor in (x, y, *given[0], *given[1])]
-    net = mlp.build(given, "relu", None, "cross-entropy", torch.matmul)
+    net = nets.build(given, "relu", None, "cross-entropy", torch.matmul)
     net.step(x, y, 0.5)
     net.step(x, y, 0.5)
     assert all(torch.equal(a, b) for a, b in zip(before, (x, y, *given[0], *given[1]), strict=True))
@@ -106,5 +106,5 @@ def test_every_product_goes_through_the_kernel_and_the_first_layer_has_two():
         return a @ b
 
     x, y = data("cross-entropy", 6, 3)
-    mlp.build(parameters(6, 5, 3), "relu", None, "cross-entropy", matmul).step(x, y, 0.1)
+    nets.build(parameters(6, 5, 3), "relu", None, "cross-entropy", matmul).step(x, y, 0.1)
     assert shapes == [((7, 6), (6, 5)), ((7, 5), (5, 3)), ((3, 7), (7, 5)), ((7, 3), (3, 5)), ((5, 7), (7, 6))]

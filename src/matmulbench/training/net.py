@@ -21,6 +21,7 @@ holds, so what follows it works **in place**: at 50,000 rows each temporary save
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -29,20 +30,22 @@ from torch import Tensor
 from matmulbench.ladder import Kernel
 
 
-class Layer(Protocol):
+class Layer(ABC):
     """One stage of a net. Either direction may overwrite the tensor that it is given."""
 
+    @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
         """Return the layer's output for the input ``x``."""
 
+    @abstractmethod
     def backward(self, gradient: Tensor) -> Tensor | None:
         """Return the loss's gradient with respect to the input, given that with respect to the output."""
 
-    def update(self, rate: float) -> None:
+    def update(self, rate: float) -> None:  # noqa: B027  # most layers have no parameters
         """Move the parameters, if there are any, by ``-rate`` times their gradients."""
 
 
-class Linear:
+class Linear(Layer):
     """y = x W + b.
 
     Parameters
@@ -63,7 +66,7 @@ class Linear:
         return self.matmul(x, self.weight).add_(self.bias)
 
     def backward(self, gradient: Tensor) -> Tensor | None:
-        # The same product as xᵀ G, turned over: BLAS libraries are quicker at a wide result than at a tall one.
+        # xᵀ G, computed as its transpose: BLAS libraries are quicker at a wide result than at a tall one.
         self.weight_gradient = self.matmul(gradient.t(), self.x).t()
         self.bias_gradient = gradient.sum(0)
         return None if self.first else self.matmul(gradient, self.weight.t())
@@ -73,7 +76,7 @@ class Linear:
         self.bias.sub_(self.bias_gradient, alpha=rate)
 
 
-class ReLU:
+class ReLU(Layer):
     """y = max(x, 0); its slope is 1 where y is positive, else 0."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -84,11 +87,8 @@ class ReLU:
         # The sign of y is that slope, and the layer above is done with y.
         return gradient.mul_(self.y.sign_())
 
-    def update(self, rate: float) -> None:
-        """Do nothing: there are no parameters."""
 
-
-class Sigmoid:
+class Sigmoid(Layer):
     """y = 1 / (1 + exp(-x)); its slope is y (1 - y)."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -97,9 +97,6 @@ class Sigmoid:
 
     def backward(self, gradient: Tensor) -> Tensor:
         return gradient.mul_(self.y).mul_(1 - self.y)
-
-    def update(self, rate: float) -> None:
-        """Do nothing: there are no parameters."""
 
 
 class Loss(Protocol):
