@@ -68,6 +68,7 @@ class Host:
         self._reading = threading.Lock()  # children may be waited for at the same time
         self._spawned: dict[int, subprocess.Popen[bytes]] = {}
         self._modules: dict[str, None] = {}  # what a child that is not forked imports first
+        self._first: Request | None = None  # and carries out
         self.waited_s = 0.0  # for such children to start: no budget is to be charged with it
 
     def __enter__(self) -> Self:
@@ -125,12 +126,13 @@ class Host:
         """Start the host and let it import what ``requests`` need, without waiting for it.
 
         ``first`` is carried out in the host itself, so that all its children find it done: no kernel may be in it.
-        Where children are not forked, each imports that as it starts, and what ``first`` does when it needs it.
+        Where children are not forked, each does both as it starts.
         """
         modules = [request.module() for request in (*requests, *([type(first)] if first else []))]
         if self._forks:
             self._start().send((modules, first, None))
         self._modules |= dict.fromkeys(modules)
+        self._first = first or self._first
 
     def fork(self, *requests: type[Request], memory_limit: int = DEFAULT_MEMORY_LIMIT) -> Child:
         """Start a child that finds imported what ``requests`` need, and may take ``memory_limit`` bytes more.
@@ -167,9 +169,10 @@ class Host:
 
     def _spawn(self, memory_limit: int) -> Child:
         began = time.perf_counter()
-        ours, process = self._start_python(f"live({{}}, {memory_limit}, {list(self._modules)})")
+        ours, process = self._start_python(f"live({{}}, {memory_limit})")
         self._spawned[process.pid] = process
         try:
+            ours.send((list(self._modules), self._first))
             started = hears([ours], _IMPORT_LIMIT) and ours.recv_bytes()
         except (EOFError, ConnectionError):
             started = b""

@@ -70,12 +70,7 @@ def serve(handle: int) -> None:
             pipe = Connection(system.receive_descriptor(control)) if memory_limit is not None else None
         except (EOFError, ConnectionError):
             return
-        # Imported here, once, so that every child forked hereafter has it already.
-        for module in modules:
-            importlib.import_module(module)
-        if request:  # what all children are to find done
-            with contextlib.suppress(Exception):  # a child that needs it will say what is wrong
-                request.carry_out([])
+        _prepare(modules, request)  # here, once, so that every child forked hereafter has it already
         if pipe is None:
             continue
         gc.collect()
@@ -97,13 +92,20 @@ def serve(handle: int) -> None:
         control.send((child, None))
 
 
-def live(handle: int, memory_limit: int, modules: list[str]) -> None:
-    """Be a child that was not forked: import ``modules``, say so, and go on as one that was."""
-    system.die_with_parent()
-    stand_here()
+def _prepare(modules: list[str], request: Request | None) -> None:
     for module in modules:
         importlib.import_module(module)
+    if request:
+        with contextlib.suppress(Exception):  # a child that needs it will say what is wrong
+            request.carry_out([])
+
+
+def live(handle: int, memory_limit: int) -> None:
+    """Be a child that was not forked: prepare, say so, and go on as one that was."""
+    system.die_with_parent()
+    stand_here()
     pipe = system.connect(handle)
+    _prepare(*pipe.recv())
     pipe.send_bytes(b"started")
     _live(pipe, memory_limit)
 
