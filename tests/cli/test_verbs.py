@@ -8,9 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from matmulbench.cli import main
+from matmulbench.cli.verbs import _any_failed
 
 
 @dataclass
@@ -169,3 +171,19 @@ def test_what_is_passed_over_of_a_run_is_said_once_in_one_line(tmp_path: Path) -
         assert done.returncode == 0
         assert done.stderr.startswith(f"warning: {folder}/journal.jsonl: passed over 2 of ")
         assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("kernel", "statuses", "failed"),
+    [
+        ("numba", ["unavailable", "unavailable"], False),  # a library that is not installed costs a rung
+        ("mine.py:matmul", ["ok", "unavailable"], False),  # it does not take the second dtype
+        ("mine.py:matmul", ["unavailable", "unavailable"], True),  # it cannot be imported
+        ("numba", ["ok", "lost"], True),
+    ],
+)
+def test_what_is_not_available_failed_only_where_nothing_of_it_is(
+    kernel: str, statuses: list[str], failed: bool
+) -> None:
+    rows = pd.DataFrame({"kernel": ["torch", kernel, kernel], "status": ["ok", *statuses]})
+    assert _any_failed(pd.DataFrame({"time": [1.0]}), rows) == failed
