@@ -170,7 +170,6 @@ def _print_run(results: Results, page: Path) -> None:
     from matmulbench.report.fleet import sentences, winners_table
     from matmulbench.report.headline import headline, warnings
     from matmulbench.report.output import print_tables
-    from matmulbench.report.queries import baseline_of
     from matmulbench.report.tables import ladder_table, training_table, verification_table
     from matmulbench.results.folder import FleetResults
 
@@ -181,7 +180,7 @@ def _print_run(results: Results, page: Path) -> None:
         print_tables(
             verification_table(results.verification),
             ladder_table(results),
-            training_table(results.training, baseline_of(results)),
+            training_table(results.training, results.baseline),
         )
         said = [*headline(results), *(f"warning: {line}" for line in warnings(results))]
     write("\n".join(["", *said, f"report: {page}\n"]))

@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from matmulbench.report.charts.style import Chart
 from matmulbench.report.headline import answers, headline, summary, warnings
 from matmulbench.report.published import published_table
-from matmulbench.report.queries import baseline_of, labels_of
+from matmulbench.report.queries import labels_of
 from matmulbench.report.table import Table
 from matmulbench.report.tables import (
     audit_table,
@@ -51,7 +51,7 @@ def template(name: str) -> Template:
 
 def render(results: Results, charts: list[Chart], front_ends: Sequence[FrontEnd] = ()) -> str:
     """Return the page as HTML, with ``charts`` in it."""
-    baseline = baseline_of(results)
+    baseline = results.baseline
     sections = _sections(results, baseline, charts, front_ends)
     return template("report.html").render(
         run=results.run,
