@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import combinations
 
 from matmulbench.report.formatting import NOTHING, count, factor, known, percent, seconds, worded
-from matmulbench.report.page import template
+from matmulbench.report.page import Section, page
 from matmulbench.report.queries import Ladder, Row, in_order, labels, ladders
 from matmulbench.report.table import Column, Table
 from matmulbench.results.folder import FleetResults
@@ -20,13 +20,13 @@ def render(results: FleetResults) -> str:
         about = run.run["machine"]
         address = run.path.resolve().relative_to(results.path.resolve()).as_posix() + "/report.html"
         machines.append((name, address, f"{about['cpu']}, {about.get('cores', '?')} cores"))
-    sections = [("Who wins where", [winners_table(results)])]
-    sections += [("Kernel by machine", [_kernel_table(by, results.baseline) for by in by_workload(results).values()])]
-    if (differing := differences_table(results)).records:
-        sections += [("What differs", [differing])]
-    return template("fleet.html").render(
-        title="several machines", sentences=sentences(results), machines=machines, sections=sections
-    )
+    kernels = [_kernel_table(by, results.baseline) for by in by_workload(results).values()]
+    sections = [
+        Section("winners", "Who wins where", tables=[winners_table(results)]),
+        Section("kernels", "Kernel by machine", tables=kernels),
+        Section("differences", "What differs", tables=[differences_table(results)]),
+    ]
+    return page("fleet.html", "several machines", sections, sentences=sentences(results), machines=machines)
 
 
 def by_workload(results: FleetResults) -> dict[str, ByMachine]:
