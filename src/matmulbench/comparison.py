@@ -55,7 +55,7 @@ def differences(a: Results, b: Results) -> list[str]:
             for name in {**before, **after}
             if before.get(name) != after.get(name)
         ]
-    alone = len(set(_cells(a)) ^ set(_cells(b)))
+    alone = len(set(a.cells("measurements")) ^ set(b.cells("measurements")))
     return found + ([f"cells: {alone} stand in one of them only, and are left out"] if alone else [])
 
 
@@ -95,7 +95,7 @@ def compare(a: Results, b: Results) -> pd.DataFrame:
         compared = [compare(*pair).assign(machine=name) for name, pair in pairs.items()]
         return pd.concat(compared, ignore_index=True)
 
-    before, after = _cells(a), _cells(b)
+    before, after = a.cells("measurements"), b.cells("measurements")
     levels = _levels(before), _levels(after)
     common = _in_common([a, b])
     changes = {key: _change(levels[0][key], levels[1][key]) for key in common if all(key in each for each in levels)}
@@ -145,7 +145,7 @@ def history(runs: Sequence[Results]) -> pd.DataFrame:
     if several := [run for run in runs if isinstance(run, FleetResults)]:
         raise _several_machines(several[0])
     common = _in_common(runs)
-    cells = [_cells(run) for run in runs]
+    cells = [run.cells("measurements") for run in runs]
     levels = [_levels(each) for each in cells]
     series = {key: {i: each[key].size for i, each in enumerate(levels) if key in each} for key in common}
     followed = {}
@@ -190,7 +190,7 @@ def ranks(runs: Sequence[Results]) -> pd.DataFrame:
     """
     import pandas as pd
 
-    cells = [_cells(run) for run in runs]
+    cells = [run.cells("measurements") for run in runs]
     timed = [key for key in _in_common(runs) if all(each[key]["row"]["status"] == Status.OK for each in cells)]
     frame = pd.DataFrame([_named(key) for key in timed], columns=list(_KEY))
     for i, each in enumerate(cells, start=1):
@@ -279,14 +279,9 @@ def _named(key: Key) -> dict[str, Any]:
     return dict(zip(_KEY, key, strict=True))
 
 
-def _cells(results: Results) -> Cells:
-    entries = (entry for entry in results.journal if entry["table"] == "measurements")
-    return {tuple(entry["row"][column] for column in _KEY): entry for entry in entries}
-
-
 def _in_common(runs: Sequence[Results]) -> list[Key]:
     """Return the cells that every run has, in the newest's order."""
-    every = [_cells(run) for run in runs]
+    every = [run.cells("measurements") for run in runs]
     common = [key for key in every[-1] if all(key in each for each in every)]
     if not common:
         raise UsageError(f"the runs have no kernel and product in common: {'; '.join(map(_contents, runs))}")
@@ -295,7 +290,7 @@ def _in_common(runs: Sequence[Results]) -> list[Key]:
 
 def _contents(results: Results) -> str:
     """Say on what a run has figures."""
-    if not (cells := _cells(results)):
+    if not (cells := results.cells("measurements")):
         return f"{results.path} has none"
     columns = [dict.fromkeys(str(key[i]) for key in cells) for i in range(len(_KEY))]
     said = [f"{', '.join(list(each)[:9])}{', …' * (len(each) > 9)}" for each in columns]

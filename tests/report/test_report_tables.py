@@ -12,7 +12,7 @@ from matmulbench.errors import UsageError
 from matmulbench.ladder import LADDER
 from matmulbench.report.output import print_tables, show
 from matmulbench.report.queries import labels
-from matmulbench.report.table import Cell, Table, figure, words
+from matmulbench.report.table import Cell, Column, Table
 from matmulbench.report.tables import (
     comparison_table,
     ladder_table,
@@ -157,9 +157,9 @@ def test_where_nothing_more_can_be_left_out_names_are_folded_and_not_cut(width: 
         "note": "failed-verification: at the end",
     }
     columns = [
-        words("kernel", "name"),
-        figure("time", lambda _: "1,234,567 µs", "time"),
-        words("note", "note", "prose"),
+        Column("kernel", "name"),
+        Column("time", "time", lambda _: "1,234,567 µs"),
+        Column("note", "note", prose=True),
     ]
     shown = text(Table("", columns, [row | {"note": f"{row['note']} {'x' * 40}."}]), width)
     assert max(map(len, shown.splitlines())) <= width
@@ -174,7 +174,7 @@ def test_a_wide_terminal_shows_every_column(quick: Results) -> None:
 
 
 def test_markdown_escapes_what_would_end_a_cell() -> None:
-    table = Table("", [words("a|b", "name")], [{"name": "c|d"}])
+    table = Table("", [Column("a|b", "name")], [{"name": "c|d"}])
     assert table.markdown().splitlines() == ["| a\\|b |", "| :-- |", "| c\\|d |"]
 
 

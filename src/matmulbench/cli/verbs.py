@@ -181,7 +181,6 @@ def _print_run(results: Results, page: Path) -> None:
     from matmulbench.report.fleet import sentences, winners_table
     from matmulbench.report.headline import headline, warnings
     from matmulbench.report.output import print_tables
-    from matmulbench.report.queries import baseline_of
     from matmulbench.report.tables import ladder_table, training_table, verification_table
     from matmulbench.results.folder import FleetResults
 
@@ -192,7 +191,7 @@ def _print_run(results: Results, page: Path) -> None:
         print_tables(
             verification_table(results.verification),
             ladder_table(results),
-            training_table(results.training, baseline_of(results)),
+            training_table(results.training, results.baseline),
         )
         said = [*headline(results), *(f"warning: {line}" for line in warnings(results))]
     write("\n".join(["", *said, f"report: {page}\n"]))
@@ -579,7 +578,7 @@ def report(
     $ matmulbench report runs/laptop runs/server
     ```
     """
-    from matmulbench.report import write_fleet_report, write_report
+    from matmulbench.report import write_report
     from matmulbench.report.output import print_tables
     from matmulbench.report.splice import splice as splice_into
     from matmulbench.report.tables import front_end_table
@@ -590,10 +589,10 @@ def report(
         if splice or beside:
             raise UsageError("--splice and --with go with one folder, not several")
         several = FleetResults.of(folders)
-        _print_run(several, write_fleet_report(several))
+        _print_run(several, write_report(several))
         return
     results, front_ends = load_results(folders[0]), [read_front_end(path) for path in beside or []]
-    page = write_report(folders[0], front_ends)
+    page = write_report(results, front_ends)
     if front_ends:
         print_tables(front_end_table(results, front_ends))
     write(f"report: {page}\n")

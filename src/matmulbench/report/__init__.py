@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     from matmulbench.report.table import Table
 
 
-def write_report(path: Path | str, front_ends: Sequence[FrontEnd] = ()) -> Path:
-    """Write ``charts/`` and ``report.html`` into the folder of a run; ``front_ends`` are shown beside it.
+def write_report(run: Results | Path | str, front_ends: Sequence[FrontEnd] = ()) -> Path:
+    """Write ``charts/`` and ``report.html`` into the folder of a run, or ``report.html`` above those of several.
+
+    ``front_ends`` are shown beside a run's own figures.
 
     Returns
     -------
@@ -29,24 +31,18 @@ def write_report(path: Path | str, front_ends: Sequence[FrontEnd] = ()) -> Path:
     FolderError
         if the folder holds no run.
     """
-    results = load_results(path)
+    results = run if isinstance(run, Results) else load_results(run)
     if isinstance(results, FleetResults):
-        return write_fleet_report(results)
-    from matmulbench.report.charts import save_charts  # matplotlib takes long to import
-    from matmulbench.report.page import render
+        from matmulbench.report.fleet import render as render_fleet
 
-    charts = save_charts(results, results.path / "charts")
+        html = render_fleet(results)
+    else:
+        from matmulbench.report.charts import save_charts  # matplotlib takes long to import
+        from matmulbench.report.page import render
+
+        html = render(results, save_charts(results, results.path / "charts"), front_ends)
     page = results.path / "report.html"
-    page.write_text(render(results, charts, front_ends), encoding="utf-8")
-    return page
-
-
-def write_fleet_report(results: FleetResults) -> Path:
-    """Write ``report.html`` above the runs of several machines, in their common folder; return its path."""
-    from matmulbench.report.fleet import render
-
-    page = results.path / "report.html"
-    page.write_text(render(results), encoding="utf-8")
+    page.write_text(html, encoding="utf-8")
     return page
 
 

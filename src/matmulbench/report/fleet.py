@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from itertools import combinations
 
-from matmulbench.report.formatting import NOTHING, count, factor, known, percent, seconds
-from matmulbench.report.page import template
-from matmulbench.report.queries import Ladder, Row, baseline_of, in_order, labels, ladders
-from matmulbench.report.table import Table, figure, words
+from matmulbench.report.formatting import NOTHING, count, factor, known, percent, seconds, worded
+from matmulbench.report.page import Section, page
+from matmulbench.report.queries import Ladder, Row, in_order, labels, ladders
+from matmulbench.report.table import Column, Table
 from matmulbench.results.folder import FleetResults
 
 ByMachine = dict[str, Ladder]
@@ -20,15 +20,13 @@ def render(results: FleetResults) -> str:
         about = run.run["machine"]
         address = run.path.resolve().relative_to(results.path.resolve()).as_posix() + "/report.html"
         machines.append((name, address, f"{about['cpu']}, {about.get('cores', '?')} cores"))
-    sections = [("Who wins where", [winners_table(results)])]
-    sections += [
-        ("Kernel by machine", [_kernel_table(by, baseline_of(results)) for by in by_workload(results).values()])
+    kernels = [_kernel_table(by, results.baseline) for by in by_workload(results).values()]
+    sections = [
+        Section("winners", "Who wins where", tables=[winners_table(results)]),
+        Section("kernels", "Kernel by machine", tables=kernels),
+        Section("differences", "What differs", tables=[differences_table(results)]),
     ]
-    if (differing := differences_table(results)).records:
-        sections += [("What differs", [differing])]
-    return template("fleet.html").render(
-        title="several machines", sentences=sentences(results), machines=machines, sections=sections
-    )
+    return page("fleet.html", "several machines", sections, sentences=sentences(results), machines=machines)
 
 
 def by_workload(results: FleetResults) -> dict[str, ByMachine]:
@@ -44,7 +42,7 @@ def by_workload(results: FleetResults) -> dict[str, ByMachine]:
 def sentences(results: FleetResults) -> list[str]:
     """Say on how many products the order of kernels changes from machine to machine, and how."""
     workloads, label = by_workload(results), labels(results.measurements["kernel"])
-    moved = {title: changes for title, by in workloads.items() if (changes := order_changes(by, baseline_of(results)))}
+    moved = {title: changes for title, by in workloads.items() if (changes := order_changes(by, results.baseline))}
     machines = count(len(results.machines), "machine")
     if len(results.machines) == 1:
         return [f"{machines}: {', '.join(results.machines)}."]
@@ -78,7 +76,7 @@ def order_changes(by: ByMachine, baseline: str) -> list[tuple[str, str, str, str
 
 def winners_table(results: FleetResults) -> Table:
     """Return the fastest kernel of each product on each machine, with those that are not clearly slower."""
-    label, baseline, rows = labels(results.measurements["kernel"]), baseline_of(results), []
+    label, baseline, rows = labels(results.measurements["kernel"]), results.baseline, []
     for title, by in by_workload(results).items():
         row: Row = {"product": title}
         for name, ladder in by.items():
@@ -91,7 +89,11 @@ def winners_table(results: FleetResults) -> Table:
         if len(results.machines) > 1:
             row["order"] = f"changes ({len(changes)})" if changes else "the same"
         rows.append(row)
-    columns = [words("product", "product"), *(words(name, name) for name in results.machines), words("order", "order")]
+    columns = [
+        Column("product", "product"),
+        *(Column(name, name) for name in results.machines),
+        Column("order", "order"),
+    ]
     note = "or: their 95 % intervals overlap; order: the pairs of kernels that clearly change places"
     return Table("The fastest kernel", columns, rows, note)
 
@@ -105,7 +107,7 @@ def differences_table(results: FleetResults) -> Table:
                 facts.setdefault(fact.replace("_", " "), {})[name] = str(value)
     names = list(results.machines)
     rows = [{"fact": fact, **of} for fact, of in facts.items() if len({of.get(name) for name in names}) > 1]
-    return Table("Machines and versions", [words("", "fact"), *(words(name, name) for name in names)], rows)
+    return Table("Machines and versions", [Column("", "fact"), *(Column(name, name) for name in names)], rows)
 
 
 def _kernel_table(by: ByMachine, baseline: str) -> Table:
@@ -115,9 +117,9 @@ def _kernel_table(by: ByMachine, baseline: str) -> Table:
     for name, ladder in by.items():
         for row in ladder.rows:
             rows[row["kernel"]] |= {name: row["median_s"], f"{name}, said": _figures(row)}
-    columns = [figure(name, lambda _, said: said or NOTHING, name, f"{name}, said") for name in by]
+    columns = [Column(name, name, worded, f"{name}, said") for name in by]
     note = f"time, % of that machine's roof, against {label[baseline]}"
-    return Table(next(iter(by.values())).title, [words("kernel", "label"), *columns], list(rows.values()), note)
+    return Table(next(iter(by.values())).title, [Column("kernel", "label"), *columns], list(rows.values()), note)
 
 
 def _figures(row: Row) -> str:

@@ -134,6 +134,11 @@ def text(value: Any) -> str:
     return value if isinstance(value, str) else ""
 
 
+def worded(value: Any, words: Any) -> str:
+    """Return the words that are shown in place of a figure."""
+    return text(words) or NOTHING
+
+
 def number(form: str) -> Callable[[Any], str]:
     """Return what writes a number in a form such as ``.2g``."""
     return lambda value: NOTHING if (figure := known(value)) is None else format(figure, form)

@@ -11,12 +11,10 @@ from matmulbench.report.queries import (
     NO_KERNELS,
     Row,
     amdahl_limit,
-    baseline_of,
     kernels_of,
     labels_of,
     ladders,
     limited_by,
-    model_of,
     reference_of,
     shapes_of,
     task_title,
@@ -49,7 +47,7 @@ def headline(results: Results) -> list[str]:
 
 def answers(results: Results) -> list[Answer]:
     """Return for each kernel that the user brought: is it right, how fast, how near the roof, what does it buy."""
-    baseline, label = baseline_of(results), labels_of(results)
+    baseline, label = results.baseline, labels_of(results)
     found = []
     for kernel in users(results.verification["kernel"]):
         right, said = _right(results, kernel)
@@ -62,7 +60,7 @@ def answers(results: Results) -> list[Answer]:
 
 def summary(results: Results) -> list[str]:
     """Return what the run found about the ladder, and whether there is anything to compare with."""
-    baseline, label = baseline_of(results), labels_of(results)
+    baseline, label = results.baseline, labels_of(results)
     return [*_climb(results, baseline), *_best_step(results, baseline, label), *_no_speedups(results, label[baseline])]
 
 
@@ -121,12 +119,12 @@ def _time(results: Results, kernel: str, against: str) -> Iterator[tuple[str, st
 
 def _buys(results: Results, kernel: str, against: str) -> Iterator[tuple[str, str]]:
     for (task, threads), rows in tasks(results.training).items():
-        reference = reference_of(rows, baseline_of(results))
+        reference = reference_of(rows, results.baseline)
         for row in (row for row in rows if row["kernel"] == kernel):
             step = f"a training step of {task_title(task, threads)}"
             if failure := _failure(row):
                 yield "Buys", f"{step} failed: {failure}"
-            elif reference and task == model_of(results):
+            elif reference and task == results.run["options"].get("model"):
                 yield "Buys", f"{step}, {_gains(row, reference)}"
             elif known(row["predicted_speedup"]):
                 yield "Buys", f"{step} {_step_gain(row, against)}"
@@ -190,7 +188,7 @@ def _best_step(results: Results, baseline: str, label: dict[str, str]) -> Iterat
         if not reference or not others:
             continue
         best, limit = max(others, key=lambda row: row["measured_speedup"]), amdahl_limit(reference)
-        if task == model_of(results):
+        if task == results.run["options"].get("model"):
             shapes = shapes_of(results, reference)
             timed = len(shapes & set(zip(results.measurements["workload"], results.measurements["dtype"], strict=True)))
             some = f", of which the {timed} that take longest were timed" if timed < len(shapes) else ""

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from matmulbench.report.charts.style import Chart
 from matmulbench.report.headline import answers, headline, summary, warnings
 from matmulbench.report.published import published_table
-from matmulbench.report.queries import baseline_of, labels_of
+from matmulbench.report.queries import labels_of
 from matmulbench.report.table import Table
 from matmulbench.report.tables import (
     audit_table,
@@ -24,6 +24,8 @@ from matmulbench.report.tables import (
 from matmulbench.results.folder import Results
 from matmulbench.results.front_ends import FrontEnd
 
+Folded = tuple[str, Sequence[Chart], Sequence[Table]]
+
 
 @dataclass(frozen=True)
 class Section:
@@ -34,11 +36,11 @@ class Section:
     intro: str = ""
     charts: Sequence[Chart] = ()
     tables: Sequence[Table] = ()
-    folded: Sequence[tuple[str, Sequence[Chart], Sequence[Table]]] = ()
+    folded: Sequence[Folded] = ()
 
 
-def template(name: str) -> Template:
-    """Return one of the report's templates."""
+def page(name: str, title: str, sections: Iterable[Section], **more: Any) -> str:
+    """Return the page that one of the report's templates makes of ``sections``, without those that are empty."""
     environment = Environment(
         loader=PackageLoader("matmulbench.report", "."),
         autoescape=True,
@@ -46,75 +48,54 @@ def template(name: str) -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template(name)
+    shown = [each for each in sections if each.charts or any(table.records for table in each.tables)]
+    return environment.get_template(name).render(title=title, sections=shown, **more)
 
 
 def render(results: Results, charts: list[Chart], front_ends: Sequence[FrontEnd] = ()) -> str:
-    """Return the page as HTML, with ``charts`` in it."""
-    baseline = baseline_of(results)
-    sections = _sections(results, baseline, charts, front_ends)
-    return template("report.html").render(
+    """Return the page of a run as HTML, with ``charts`` in it."""
+    return page(
+        "report.html",
+        next(iter(headline(results)), "report"),
+        _sections(results, charts, front_ends),
         run=results.run,
         facts=_facts(results.run),
-        title=next(iter(headline(results)), "report"),
         answers=answers(results),
         summary=summary(results),
         warnings=warnings(results),
-        sections=[each for each in sections if each.charts or each.tables],
-        baseline=labels_of(results)[baseline],
+        baseline=labels_of(results)[results.baseline],
     )
 
 
 def render_comparison(runs: Sequence[Results], charts: Sequence[Chart], table: Table, warnings: Sequence[str]) -> str:
     """Return the page of several runs as HTML; the table's title is its headline."""
-    return template("comparison.html").render(
-        title=table.title,
-        runs=runs,
-        warnings=warnings,
-        sections=[
-            Section(
-                "changes",
-                "What changed",
-                "",
-                charts[:1],
-                [table],
-                [("Every product", charts[1:], [])] if charts[1:] else [],
-            )
-        ],
-    )
+    folded = [("Every product", charts[1:], ())]
+    changes = Section("changes", "What changed", charts=charts[:1], tables=[table], folded=folded)
+    return page("comparison.html", table.title, [changes], runs=runs, warnings=warnings)
 
 
-def _sections(results: Results, baseline: str, drawn: list[Chart], front_ends: Sequence[FrontEnd]) -> Iterator[Section]:
+def _sections(results: Results, drawn: list[Chart], front_ends: Sequence[FrontEnd]) -> Iterator[Section]:
     def group(*prefixes: str) -> list[Chart]:
         return [chart for chart in drawn if chart.name.startswith(prefixes)]
 
     yield Section("buys", "What a faster product buys a training step", charts=group("end-to-end-"))
-    if len(results.verification):
-        intro = "A kernel that fails here is not timed: a wrong answer has no speed."
-        yield Section("verification", "Is it right?", intro, tables=[verification_table(results.verification)])
+    intro = "A kernel that fails here is not timed: a wrong answer has no speed."
+    yield Section("verification", "Is it right?", intro, tables=[verification_table(results.verification)])
     if len(results.measurements):
         times = group("ladder-")
-        every: list[tuple[str, list[Chart], list[Table]]] = [
-            (
-                "Every measurement",
-                [],
-                [measurement_table(results.measurements, baseline, results.run.get("notes") or ())],
-            )
-        ]
-        every += [("Every other product", times[1:], [])] if times[1:] else []
+        every = measurement_table(results.measurements, results.baseline, results.run.get("notes") or ())
+        folded: list[Folded] = [("Every measurement", [], [every]), ("Every other product", times[1:], [])]
         charts = [*times[:1], *group("samples"), *group("speedups")]
-        yield Section("ladder", "How fast?", "", charts, [ladder_table(results).brief()], every)
+        yield Section("ladder", "How fast?", "", charts, [ladder_table(results).brief()], folded)
     yield Section("rates", "Rates and roof", charts=group("gflops-", "roofline", "threads"))
-    if len(results.training):
-        intro = (
-            "Predicted from the products' times alone, measured in paired steps; the limit (Amdahl) is a step whose "
-            "products cost nothing. Every kernel is to learn the same: losses that leave what rounding explains are a "
-            "failed verification."
-        )
-        charts = group("step-", "loss-")
-        yield Section("training", "Training", intro, charts, [training_table(results.training, baseline)])
-    if front_ends:
-        yield Section("front-ends", "Front ends", tables=[front_end_table(results, front_ends)])
+    intro = (
+        "Predicted from the products' times alone, measured in paired steps; the limit (Amdahl) is a step whose "
+        "products cost nothing. Every kernel is to learn the same: losses that leave what rounding explains are a "
+        "failed verification."
+    )
+    trained = training_table(results.training, results.baseline)
+    yield Section("training", "Training", intro, group("step-", "loss-"), [trained])
+    yield Section("front-ends", "Front ends", tables=[front_end_table(results, front_ends)])
     if results.audit is not None:
         intro = (
             "What `matmulbench audit` found on this machine: the same kernel twice must not differ, planted delays and "

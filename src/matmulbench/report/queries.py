@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
-from matmulbench.ladder import BASELINE, LADDER
+from matmulbench.ladder import LADDER
 from matmulbench.report.formatting import compared, count, known, text
 from matmulbench.results.folder import Results
 from matmulbench.results.schema import KEYS, Status
@@ -22,11 +22,6 @@ Row = dict[Any, Any]  # a line of a table by column, and what is derived from it
 
 NO_KERNELS = (TORCH_NN, TORCH_COMPILE)  # what stands beside the kernels in a training
 _RANK = {name: rank for rank, name in enumerate([*(rung.name for rung in LADDER), *NO_KERNELS])}
-
-
-def baseline_of(results: Results) -> str:
-    """Return the kernel that the run's speedups are quoted against."""
-    return str(results.run["options"].get("baseline") or BASELINE)
 
 
 def in_order(kernels: Iterable[str]) -> list[str]:
@@ -63,7 +58,7 @@ def labels(kernels: Iterable[str]) -> dict[str, str]:
 
 def labels_of(results: Results) -> dict[str, str]:
     """Return the label of every kernel of a run."""
-    return labels([*kernels_of(results), baseline_of(results)])
+    return labels([*kernels_of(results), results.baseline])
 
 
 def records(frame: pd.DataFrame) -> list[Row]:
@@ -178,21 +173,10 @@ def matmul_speedup(row: Row, reference: Row | None) -> float | None:
     return products[0] / products[1] if len(products) == 2 else None
 
 
-def model_of(results: Results) -> str | None:
-    """Return the factory of the model that the run was about, if it was about one."""
-    model: str | None = results.run["options"].get("model")
-    return model
-
-
 def shapes_of(results: Results, reference: Row) -> set[tuple[str, str]]:
     """Return what the steps of a training multiplied, workload and dtype, by the journal of its ``reference`` row."""
-    cell = [reference[name] for name in KEYS["training"]]
-    return {
-        (product["workload"], product["dtype"])
-        for entry in results.journal
-        if entry["table"] == "training" and [entry["row"][name] for name in KEYS["training"]] == cell
-        for product in entry.get("products") or []
-    }
+    entry = results.cells("training")[tuple(reference[name] for name in KEYS["training"])]
+    return {(product["workload"], product["dtype"]) for product in entry.get("products") or []}
 
 
 def reference_of(rows: list[Row], baseline: str) -> Row | None:
@@ -206,13 +190,13 @@ def amdahl_limit(reference: Row | None) -> float | None:
     return 1 / (1 - share) if share is not None and share < 1 else None
 
 
-def roofs(results: Results) -> dict[tuple[str, int], Row]:
+def roofs(results: Results) -> dict[tuple[Any, ...], Row]:
     """Return the measured roofs by dtype and thread count; those of old have one level, memory."""
-    found = {}
-    for row in (entry["row"] for entry in results.journal if entry["table"] == "roof"):
-        gbs = row.get("bandwidth_gbs")
+    found: dict[tuple[Any, ...], Row] = {}
+    for cell, entry in results.cells("roof").items():
+        row, gbs = entry["row"], entry["row"].get("bandwidth_gbs")
         if levels := row.get("levels") or (gbs and [{"name": "DRAM", "read_gbs": gbs, "gbs": gbs}]):
-            found[row["dtype"], int(row["threads"])] = row | {"levels": levels}
+            found[cell] = row | {"levels": levels}
     return found
 
 

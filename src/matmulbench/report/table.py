@@ -34,66 +34,59 @@ class Cell:
 class Column:
     """One column: its title, what of a row it shows, and in which form.
 
-    ``format`` takes what a row holds under ``keys``; the first is what the column sorts by, and its tone stands under
-    that key with ``_tone``. Where a terminal is too narrow, the columns with the highest ``optional`` are left out
-    first; 0 always stays. Where a column says nothing in any row it is left out, unless it is ``expected``.
+    ``format`` takes what a row holds under ``key`` (and ``also``); the first is what a column of figures sorts by, and
+    its tone stands under that key with ``_tone``. Where a terminal is too narrow, the columns with the highest
+    ``optional`` are left out first; 0 always stays. Where a column says nothing in any row it is left out, unless the
+    rows have figures under the key ``expected_with``.
     """
 
     title: str
-    keys: tuple[str, ...]
+    key: str
     format: Callable[..., str] = text
-    kind: Literal["figure", "name", "prose"] = "name"
+    also: str = ""
     optional: int = 0
     tone: str = ""
-    expected: bool = False
+    prose: bool = False
+    expected_with: str = ""
+
+    @property
+    def kind(self) -> Literal["figure", "name", "prose"]:
+        """What the cells are; the page has a class of the same name for each."""
+        return "prose" if self.prose else "name" if self.format is text else "figure"
 
     def cell(self, row: Row) -> Cell:
         """Return the column's cell in ``row``."""
-        values = [row.get(key) for key in self.keys]
-        value = known(values[0]) if self.kind == "figure" else None
+        value = known(row.get(self.key)) if self.kind == "figure" else None
         tone = "faint" if self.kind == "figure" and value is None else self.tone
-        return Cell(self.format(*values), value, row.get(f"{self.keys[0]}_tone", tone))
+        said = self.format(*(row.get(key) for key in (self.key, self.also) if key))
+        return Cell(said, value, row.get(f"{self.key}_tone", tone))
 
-
-def words(title: str, key: str, kind: Literal["name", "prose"] = "name", optional: int = 0) -> Column:
-    """Return a column of texts."""
-    return Column(title, (key,), text, kind, optional)
-
-
-def figure(
-    title: str,
-    format: Callable[..., str],
-    *keys: str,
-    optional: int = 0,
-    tone: str = "",
-    expected: bool = False,
-) -> Column:
-    """Return a column of figures."""
-    return Column(title, keys, format, "figure", optional, tone, expected)
+    def says_something(self, rows: Sequence[Row]) -> bool:
+        """Tell whether the column is worth its place."""
+        if self.expected_with and any(known(row.get(self.expected_with)) for row in rows):
+            return True
+        return any(self.cell(row).text not in ("", NOTHING) for row in rows)
 
 
 @dataclass
 class Table:
-    """A titled table; a line is drawn where one of the keys ``by`` changes from one row to the next.
-
-    ``commands``, which repeat what failed, stand below it, one a line, to be copied: never cut or wrapped.
-    """
+    """A titled table; a line is drawn where one of the keys ``by`` changes from one row to the next."""
 
     title: str
     columns: Sequence[Column]
     records: Sequence[Row]
     note: str = ""
     by: tuple[str, ...] = ()
-    commands: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         """Leave out the columns that say nothing in any row."""
-        telling = [
-            column
-            for column in self.columns
-            if column.expected or any(column.cell(row).text not in ("", NOTHING) for row in self.records)
-        ]
+        telling = [column for column in self.columns if column.says_something(self.records)]
         self.columns = telling if self.records else self.columns
+
+    @property
+    def commands(self) -> list[str]:
+        """What repeats the rows that failed: it stands below them, one a line, to be copied, never cut or wrapped."""
+        return list(dict.fromkeys(row["repeat"] for row in self.records if row.get("repeat")))
 
     @cached_property
     def rows(self) -> list[list[Cell]]:
@@ -108,7 +101,8 @@ class Table:
 
     def brief(self) -> Table:
         """Return the table without its optional columns, and without commands."""
-        return replace(self, columns=[column for column in self.columns if not column.optional], commands=())
+        columns = [column for column in self.columns if not column.optional]
+        return replace(self, columns=columns, records=[row | {"repeat": ""} for row in self.records])
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
         """Draw for a terminal, without those optional columns for which it is too narrow; at last, names are folded."""

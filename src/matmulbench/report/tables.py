@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from matmulbench.errors import UsageError
 from matmulbench.ladder import BASELINE, LADDER
 from matmulbench.report.formatting import (
-    NOTHING,
     compared,
     factor,
     factor_interval,
@@ -20,11 +21,11 @@ from matmulbench.report.formatting import (
     seconds,
     seconds_interval,
     text,
+    worded,
 )
 from matmulbench.report.queries import (
     Row,
     amdahl_limit,
-    baseline_of,
     in_order,
     labels,
     ladders,
@@ -35,7 +36,7 @@ from matmulbench.report.queries import (
     tasks,
     verdict_of,
 )
-from matmulbench.report.table import Column, Table, figure, words
+from matmulbench.report.table import Column, Table
 from matmulbench.results.folder import Results
 from matmulbench.results.front_ends import FrontEnd
 from matmulbench.results.schema import Status
@@ -44,9 +45,112 @@ if TYPE_CHECKING:
     import pandas as pd
 
 EXTRAPOLATED = "≈ extrapolated from fewer rows"
-_TONE = {"faster": "good", "unclear": "faint"}
-_CHANGE_TONE = _TONE | {"slower": "bad", "broken": "bad"}
-_REPEAT = "Repeat: "  # what stands before the command in a finding
+_TONES = {"faster": "good", "unclear": "faint"}
+_CHANGE_TONES = _TONES | {"slower": "bad", "broken": "bad"}
+
+_MEASUREMENTS = (
+    Column("workload", "named"),
+    Column("dtype, threads", "setting"),
+    Column("kernel", "label"),
+    Column("time", "median_s", seconds, "extrapolated", tone="strong"),
+    Column("95 % interval", "ci_low_s", seconds_interval, "ci_high_s", optional=2),
+    Column("vs {baseline}", "speedup", worded, "said"),
+    Column("95 % interval", "speedup_ci_low", factor_interval, "speedup_ci_high", optional=3),
+    Column("vs {lowest}", "climbed", factor, optional=4),
+    Column("GFLOP/s", "gflops", rate, optional=1),
+    # On a busy machine there is no roof.
+    Column("% of roof", "roof_percent", partial(percent, of=100), expected_with="gflops"),
+    Column("limit", "roof_limit", optional=6),
+    Column("setup", "setup_s", seconds, optional=5),
+    Column("note", "note", prose=True),
+)
+_TRAINING = (
+    Column("task", "title"),
+    Column("kernel", "label"),
+    Column("step", "step_s", seconds, "extrapolated", tone="strong"),
+    Column("95 % interval", "step_ci_low_s", seconds_interval, "step_ci_high_s", optional=5),
+    Column("in matmul", "matmul_share", percent, optional=1),
+    Column("averaging", "communication_share", percent, optional=1),
+    Column("matmul", "matmul_speedup", factor, optional=3),
+    Column("predicted", "predicted_speedup", factor, optional=4),
+    Column("step vs {baseline}", "measured_speedup", worded, "said"),
+    Column("95 % interval", "measured_ci_low", factor_interval, "measured_ci_high", optional=6),
+    Column("compile", "compile_s", seconds, optional=3),
+    Column("final loss", "final_loss", number(".4f"), optional=2),
+    Column("loss off by", "loss_deviation", number(".1e"), optional=7),
+    Column("train", "train_accuracy", percent, optional=8),
+    Column("test", "test_accuracy", percent, optional=2),
+    Column("note", "note", prose=True),
+)
+_PRECISION = (
+    Column("workload", "named"),
+    Column("dtype", "dtype"),
+    Column("time", "median_s", seconds, tone="strong"),
+    Column("time / float32's", "times", number(".3g")),
+    Column("error", "error", number(".1e")),
+    Column("note", "warning", prose=True),
+)
+_TUNING = (
+    Column("threads", "threads", number(".0f"), optional=2),
+    Column("dtype", "dtype"),
+    Column("shapes", "shapes"),
+    Column("plan", "plan", prose=True),
+    Column("against the heuristics", "speedup", factor),
+    Column("95 % interval", "speedup_low", factor_interval, "speedup_high", optional=1),
+    Column("next best", "second", optional=2, prose=True),
+    Column("against the plan", "second_speedup", compared, "second_verdict", optional=2),
+    Column("tried", "tried", number(".0f"), optional=3),
+    Column("refused", "refused", prose=True),
+)
+_CELL = (  # what is compared in several runs
+    Column("machine", "machine"),  # shown where runs are of several
+    Column("workload", "workload"),
+    Column("dtype, threads", "setting", optional=2),
+    Column("kernel", "label"),
+)
+_COMPARISON = (
+    Column("before", "median_a_s", seconds),
+    Column("after", "median_b_s", seconds),
+    Column("after / before", "ratio", number(".3f"), optional=1),
+    Column("drift removed", "speedup", factor),
+    Column("90 % interval", "speedup_ci_low", factor_interval, "speedup_ci_high", optional=1),
+    Column("arithmetic drift", "drift_arithmetic", number(".3f"), optional=3),
+    Column("call drift", "drift_calls", number(".3f"), optional=3),
+)
+_HISTORY = (
+    Column("newest", "median_s", seconds),
+    Column("last change", "speedup", factor),
+    Column("since", "since"),
+    Column("since the first run", "total", factor, optional=1),
+)
+_AUDIT = (
+    Column("check", "check"),
+    Column("passed", "mark"),
+    Column("setting", "setting", prose=True),
+    Column("required", "required"),
+    Column("got", "got", prose=True),
+)
+_TRACE = (
+    Column("threads", "threads", number(".0f"), optional=4),
+    Column("product", "shape"),
+    Column("dtype", "dtype", optional=3),
+    Column("operator", "operator", optional=2),
+    Column("module", "module"),
+    Column("times", "count", number(".0f")),
+    Column("MFLOP", "mflop", rate, optional=1),
+    Column("time", "time_s", seconds),
+    Column("of step", "share", percent, tone="strong"),
+    Column("why no kernel can do it", "reason", prose=True),
+)
+_OTHERS = (
+    Column("source", "source"),
+    Column("workload", "workload"),
+    Column("kernel", "label"),
+    Column("theirs", "theirs", seconds),
+    Column("ours", "ours", seconds, tone="strong"),
+    Column("theirs / ours", "ratio", number(".2f"), optional=1),
+    Column("threads here", "threads", number(".0f"), optional=2),
+)
 
 
 def ladder_table(results: Results) -> Table:
@@ -61,7 +165,7 @@ def ladder_table(results: Results) -> Table:
     if not len(table):
         raise UsageError("the run measured no workload")
     first = table[table["workload"] == table["workload"].iloc[0]]
-    return measurement_table(first, baseline_of(results), results.run.get("notes") or ())
+    return measurement_table(first, results.baseline, results.run.get("notes") or ())
 
 
 def measurement_table(measurements: pd.DataFrame, baseline: str = BASELINE, notes: Iterable[str] = ()) -> Table:
@@ -80,70 +184,50 @@ def measurement_table(measurements: pd.DataFrame, baseline: str = BASELINE, note
                 "climbed": bottom["median_s"] / row["median_s"] if bottom and row["median_s"] else None,
             }
             rows.append(_against_baseline(row | derived, baseline, "speedup"))
-    columns = [
-        words("workload", "named"),
-        words("dtype, threads", "setting"),
-        words("kernel", "label"),
-        figure("time", seconds, "median_s", "extrapolated", tone="strong"),
-        figure("95 % interval", seconds_interval, "ci_low_s", "ci_high_s", optional=2),
-        _speedup(f"vs {against}", "speedup"),
-        figure("95 % interval", factor_interval, "speedup_ci_low", "speedup_ci_high", optional=3),
-        figure(f"vs {lowest}", factor, "climbed", optional=4),
-        figure("GFLOP/s", rate, "gflops", optional=1),
-        # On a busy machine there are none.
-        figure(
-            "% of roof", partial(percent, of=100), "roof_percent", expected=bool(measurements["gflops"].notna().any())
-        ),
-        words("limit", "roof_limit", optional=6),
-        figure("setup", seconds, "setup_s", optional=5),
-        words("note", "note", "prose"),
-    ]
+    columns = _titled(_MEASUREMENTS, baseline=against, lowest=lowest)
     title = found[0].title if len(found) == 1 else "Measurements"
     note = "; ".join([*([EXTRAPOLATED] if measurements["extrapolated"].any() else []), *notes])
-    return Table(title, columns, rows, note, ("workload", "dtype", "threads"), _commands(rows))
+    return Table(title, columns, rows, note, by=("workload", "dtype", "threads"))
+
+
+def _titled(columns: Iterable[Column], **names: str) -> list[Column]:
+    return [replace(column, title=column.title.format(**names)) for column in columns]
 
 
 def precision_table(rows: pd.DataFrame) -> Table:
     """Return what precision buys: the same product in several dtypes, with its time and its error."""
     several = len({*zip(rows["workload"], rows["threads"], strict=True)}) > 1
     records = [row | {"named": row["workload"] if several else ""} for row in rows.to_dict("records")]
-    columns = [
-        words("workload", "named"),
-        words("dtype", "dtype"),
-        figure("time", seconds, "median_s", tone="strong"),
-        figure("time / float32's", number(".3g"), "times"),
-        figure("error", number(".1e"), "error"),
-        words("note", "warning", "prose"),
-    ]
     title = "What precision buys here" + ("" if several else f", {rows['workload'].iloc[0]}")
-    return Table(title, columns, records, by=("workload", "threads"))
+    return Table(title, _PRECISION, records, by=("workload", "threads"))
 
 
 def _against_baseline(row: Row, baseline: str, speedup: str) -> Row:
     """Add to a row how it compares with the baseline, in words, and what else is to be said of it."""
-    reason, repeat = _parted(row["reason"])
+    reason, repeat = _finding(row["reason"])
     if row["status"] != Status.OK:
         note = ": ".join(filter(None, [str(row["status"]), reason]))
         return row | {"note": note, "note_tone": "bad", "repeat": repeat}
     own = row["kernel"] == baseline
     # The baseline's speedup over itself is 1 by definition.
     intervals = dict.fromkeys(("speedup_ci_low", "measured_ci_low")) if own else {}
-    tone = "faint" if own else _TONE.get(str(verdict_of(row)), "")
+    tone = "faint" if own else _TONES.get(str(verdict_of(row)), "")
     return row | intervals | {"said": said_of(row, baseline, speedup), f"{speedup}_tone": tone, "note": reason}
 
 
-def _parted(finding: object) -> tuple[str, str]:
+def _finding(finding: object) -> tuple[str, str]:
     """Part a finding from the command that repeats it."""
-    said, _, command = text(finding).partition(_REPEAT)
+    said, _, command = text(finding).partition("Repeat: ")
     return said.strip(), command.strip("`")
 
 
-def _commands(rows: Iterable[Row]) -> list[str]:
-    return list(dict.fromkeys(row["repeat"] for row in rows if row.get("repeat")))
+def _marked(key: str, right: bool, said: str = "") -> Row:
+    """Return a row's entry under ``key``: passed or not."""
+    return {key: f"{'✓' if right else '✗'} {said}".rstrip(), f"{key}_tone": "good" if right else "bad"}
 
 
-def _speedup(title: str, key: str) -> Column:
-    return figure(title, lambda _, said: said or NOTHING, key, "said")
+def _verdict(key: str, found: Row) -> Row:
+    return _marked(key, found["status"] == Status.OK, text(found["verdict"]) or found["status"])
 
 
 def verification_table(verification: pd.DataFrame) -> Table:
@@ -152,44 +236,36 @@ def verification_table(verification: pd.DataFrame) -> Table:
     rows: dict[str, Row] = {kernel: {"label": label[kernel], "finding": "", "repeat": ""} for kernel in in_order(label)}
     # What is wrong comes before what else may be said.
     for found in sorted(verification.to_dict("records"), key=lambda found: found["status"] == Status.OK):
-        row, dtype, right = rows[found["kernel"]], found["dtype"], found["status"] == Status.OK
-        row[dtype] = f"{'✓' if right else '✗'} {text(found['verdict']) or found['status']}"
-        row[f"{dtype}_tone"] = "good" if right else "bad"
-        row[f"{dtype} residual"], row["cases"] = found["residual"], found["cases"]
-        finding, repeat = _parted(found["finding"])
+        row, dtype = rows[found["kernel"]], found["dtype"]
+        row |= _verdict(dtype, found) | {f"{dtype} residual": found["residual"], "cases": found["cases"]}
+        finding, repeat = _finding(found["finding"])
         # Where it is wrong in several dtypes, one finding says enough.
         row["finding"], row["repeat"] = row["finding"] or finding, row["repeat"] or repeat
     by_dtype = [
-        column
-        for dtype in dtypes
-        for column in (
-            words(dtype, dtype),
-            figure("residual", number(".2g"), f"{dtype} residual", optional=1),
-        )
+        (Column(each, each), Column("residual", f"{each} residual", number(".2g"), optional=1)) for each in dtypes
     ]
     columns = [
-        words("kernel", "label"),
-        *by_dtype,
-        figure("cases", number(",.0f"), "cases", optional=2),
-        words("finding", "finding", "prose"),
+        Column("kernel", "label"),
+        *chain(*by_dtype),
+        Column("cases", "cases", number(",.0f"), optional=2),
+        Column("finding", "finding", prose=True),
     ]
     note = "residual: the largest error, in units of k·u·(|A||B|)"
-    return Table("Verification", columns, list(rows.values()), note, commands=_commands(rows.values()))
+    return Table("Verification", columns, list(rows.values()), note)
 
 
 def case_table(verification: pd.DataFrame, case: str) -> Table:
     """Return what kernels made of one case: operands, what is expected, what came, and the verdict."""
     label, rows = labels(verification["kernel"]), []
     for found in verification.to_dict("records"):
-        right = found["status"] == Status.OK
-        verdict = f"{'✓' if right else '✗'} {text(found['verdict']) or found['status']}"
-        lines = {name: found[name] for name in ("a", "b", "expected", "got") if found[name]}
-        lines["verdict"] = ": ".join(filter(None, [verdict, text(found["finding"])]))
-        for name, value in lines.items():
-            tone = ("good" if right else "bad") if name == "verdict" else ""
-            named = label[found["kernel"]] if name == "a" else ""
-            rows.append({"label": named, "kernel": found["kernel"], "name": name, "value": value, "value_tone": tone})
-    columns = [words("kernel", "label"), words("", "name"), words("", "value", "prose")]
+        operands = {name: found[name] for name in ("a", "b", "expected", "got") if found[name]}
+        own = [{"name": name, "value": value} for name, value in operands.items()]
+        verdict = _verdict("value", found)
+        verdict["value"] = ": ".join(filter(None, [verdict["value"], text(found["finding"])]))
+        own.append({"name": "verdict"} | verdict)
+        own[0]["label"] = label[found["kernel"]]
+        rows += [{"kernel": found["kernel"]} | row for row in own]
+    columns = [Column("kernel", "label"), Column("", "name"), Column("", "value", prose=True)]
     return Table(f"Case {case}", columns, rows, by=("kernel",))
 
 
@@ -210,40 +286,14 @@ def training_table(training: pd.DataFrame, baseline: str = BASELINE) -> Table:
                 "matmul_speedup": matmul_speedup(row, reference),
             }
             rows.append(_against_baseline(row | derived, baseline, "measured_speedup"))
-    columns = [
-        words("task", "title"),
-        words("kernel", "label"),
-        figure("step", seconds, "step_s", "extrapolated", tone="strong"),
-        figure("95 % interval", seconds_interval, "step_ci_low_s", "step_ci_high_s", optional=5),
-        figure("in matmul", percent, "matmul_share", optional=1),
-        figure("averaging", percent, "communication_share", optional=1),
-        figure("matmul", factor, "matmul_speedup", optional=3),
-        figure("predicted", factor, "predicted_speedup", optional=4),
-        _speedup(f"step vs {labels([*training['kernel'], baseline])[baseline]}", "measured_speedup"),
-        figure("95 % interval", factor_interval, "measured_ci_low", "measured_ci_high", optional=6),
-        figure("compile", seconds, "compile_s", optional=3),
-        figure("final loss", number(".4f"), "final_loss", optional=2),
-        figure("loss off by", number(".1e"), "loss_deviation", optional=7),
-        figure("train", percent, "train_accuracy", optional=8),
-        figure("test", percent, "test_accuracy", optional=2),
-        words("note", "note", "prose"),
-    ]
-    return Table("Training", columns, rows, "; ".join(notes), ("title",), _commands(rows))
+    against = labels([*training["kernel"], baseline])[baseline]
+    return Table("Training", _titled(_TRAINING, baseline=against), rows, "; ".join(notes), by=("title",))
 
 
 def comparison_table(comparison: pd.DataFrame, title: str = "From one run to the other") -> Table:
     """Return the changes of :func:`matmulbench.comparison.compare`; the machine's own drift is out of the speedup."""
-    columns = [
-        figure("before", seconds, "median_a_s"),
-        figure("after", seconds, "median_b_s"),
-        figure("after / before", number(".3f"), "ratio", optional=1),
-        figure("drift removed", factor, "speedup"),
-        figure("90 % interval", factor_interval, "speedup_ci_low", "speedup_ci_high", optional=1),
-        figure("arithmetic drift", number(".3f"), "drift_arithmetic", optional=3),
-        figure("call drift", number(".3f"), "drift_calls", optional=3),
-    ]
     rows = [row | _remark(row["verdict"], row["status_a"], row["status_b"]) for row in comparison.to_dict("records")]
-    return _changes(title, columns, rows, "drift: what fixed work takes, after / before")
+    return _changes(title, _COMPARISON, rows, "drift: what fixed work takes, after / before")
 
 
 def history_table(history: pd.DataFrame, title: str = "From run to run") -> Table:
@@ -257,13 +307,7 @@ def history_table(history: pd.DataFrame, title: str = "From run to run") -> Tabl
             {**newest.to_dict(), "total": 1 / newest["level"], "since": begun.iloc[0][:16] if changed else ""}
             | _remark(newest["verdict"], newest["status"])
         )
-    columns = [
-        figure("newest", seconds, "median_s"),
-        figure("last change", factor, "speedup"),
-        words("since", "since"),
-        figure("since the first run", factor, "total", optional=1),
-    ]
-    return _changes(title, columns, rows, "changes: the machine's drift is removed")
+    return _changes(title, _HISTORY, rows, "changes: the machine's drift is removed")
 
 
 def ranking_table(ranking: pd.DataFrame, title: str, names: Sequence[str]) -> Table:
@@ -274,7 +318,7 @@ def ranking_table(ranking: pd.DataFrame, title: str, names: Sequence[str]) -> Ta
     columns = [
         column
         for i, name in enumerate(names, start=1)
-        for column in (figure(f"rank on {name}", number(".0f"), f"rank_{i}"), figure("time", seconds, f"median_s_{i}"))
+        for column in (Column(f"rank on {name}", f"rank_{i}", number(".0f")), Column("time", f"median_s_{i}", seconds))
     ]
     return _changes(title, columns, ordered.to_dict("records"), "kernels within 2 % of the next faster share its rank")
 
@@ -282,7 +326,7 @@ def ranking_table(ranking: pd.DataFrame, title: str, names: Sequence[str]) -> Ta
 def _remark(verdict: object, *statuses: str) -> Row:
     said = text(verdict)
     failed = "" if set(statuses) == {Status.OK} else ", then ".join(statuses)
-    return {"remark": ": ".join(filter(None, [said, failed])), "remark_tone": _CHANGE_TONE.get(said, "")}
+    return {"remark": ": ".join(filter(None, [said, failed])), "remark_tone": _CHANGE_TONES.get(said, "")}
 
 
 def _changes(title: str, columns: Sequence[Column], rows: list[Row], note: str) -> Table:
@@ -290,29 +334,15 @@ def _changes(title: str, columns: Sequence[Column], rows: list[Row], note: str) 
     label = labels(row["kernel"] for row in rows)
     for row in rows:
         row |= {"label": label[row["kernel"]], "setting": f"{row['dtype']}, {row['threads']}"}
-    names = [
-        words("machine", "machine"),  # shown where runs are of several
-        words("workload", "workload"),
-        words("dtype, threads", "setting", optional=2),
-        words("kernel", "label"),
-    ]
-    return Table(title, [*names, *columns, words("verdict", "remark", "prose")], rows, note, by=("workload",))
+    verdict = Column("verdict", "remark", prose=True)
+    return Table(title, [*_CELL, *columns, verdict], rows, note, by=("workload",))
 
 
 def audit_table(checks: pd.DataFrame) -> Table:
     """Return the checks of ``matmulbench audit``, those that failed first."""
-    rows = [
-        row | {"mark": "✓" if row["passed"] else "✗", "mark_tone": "good" if row["passed"] else "bad"}
-        for row in checks.sort_values("passed", kind="stable").to_dict("records")
-    ]
-    columns = [
-        words("check", "check"),
-        words("passed", "mark"),
-        words("setting", "setting", "prose"),
-        words("required", "required"),
-        words("got", "got", "prose"),
-    ]
-    return Table(f"{int(checks['passed'].sum())} of {len(checks)} checks passed", columns, rows)
+    rows = checks.sort_values("passed", kind="stable").to_dict("records")
+    marked = [row | _marked("mark", bool(row["passed"])) for row in rows]
+    return Table(f"{int(checks['passed'].sum())} of {len(checks)} checks passed", _AUDIT, marked)
 
 
 def trace_table(products: pd.DataFrame) -> Table:
@@ -323,20 +353,8 @@ def trace_table(products: pd.DataFrame) -> Table:
         able, others = (group["share"][mask].sum() for mask in (group["reason"] == "", group["reason"] != ""))
         more = f", {percent(others)} in others" if others else ""
         notes.append(f"threads {threads}: {percent(able)} of a step of {step} in products that a kernel can do{more}")
-    columns = [
-        figure("threads", number(".0f"), "threads", optional=4),
-        words("product", "shape"),
-        words("dtype", "dtype", optional=3),
-        words("operator", "operator", optional=2),
-        words("module", "module"),
-        figure("times", number(".0f"), "count"),
-        figure("MFLOP", rate, "mflop", optional=1),
-        figure("time", seconds, "time_s"),
-        figure("of step", percent, "share", tone="strong"),
-        words("why no kernel can do it", "reason", "prose"),
-    ]
     rows = products.assign(mflop=products["flop"].astype(float) / 1e6).to_dict("records")
-    return Table("Matrix products of one training step", columns, rows, "; ".join(notes), by=("threads",))
+    return Table("Matrix products of one training step", _TRACE, rows, "; ".join(notes), by=("threads",))
 
 
 def front_end_table(results: Results, front_ends: Sequence[FrontEnd]) -> Table:
@@ -365,47 +383,25 @@ def others_table(
         if ladder.dtype == "float32"
         for row in ladder.timed
     }
-    rows: list[Row] = []
+    theirs, rows = list(theirs), []
+    label = labels(kernel for _, _, kernel, _ in theirs)
     for source, workload, kernel, time in theirs:
-        row: Row = {"source": source, "workload": workload, "kernel": kernel, "theirs": time}
-        row["ours"], row["threads"] = ours.get((workload, kernel), (None, None))
-        # Theirs ran on one thread.
-        row["ratio"] = time / row["ours"] if time and row["threads"] == 1 else None
-        rows.append(row)
-    label = labels(row["kernel"] for row in rows)
-    columns = [
-        words("source", "source"),
-        words("workload", "workload"),
-        Column("kernel", ("kernel",), label.__getitem__),
-        figure("theirs", seconds, "theirs"),
-        figure("ours", seconds, "ours", tone="strong"),
-        figure("theirs / ours", number(".2f"), "ratio", optional=1),
-        figure("threads here", number(".0f"), "threads", optional=2),
-    ]
-    return Table(title, columns, rows, caveat, by=("source", "workload"))
+        own, threads = ours.get((workload, kernel), (None, None))
+        ratio = time / own if time and own and threads == 1 else None  # theirs ran on one thread
+        row = {"source": source, "workload": workload, "label": label[kernel], "theirs": time}
+        rows.append(row | {"ours": own, "threads": threads, "ratio": ratio})
+    return Table(title, _OTHERS, rows, caveat, by=("source", "workload"))
 
 
 def tuning_table(tuned: pd.DataFrame) -> Table:
     """Return what ``matmulbench tune`` found for each class of shapes."""
-    columns = [
-        figure("threads", number(".0f"), "threads", optional=2),
-        words("dtype", "dtype"),
-        words("shapes", "shapes"),
-        words("plan", "plan", "prose"),
-        figure("than the heuristics", factor, "speedup"),
-        figure("95 % interval", factor_interval, "speedup_low", "speedup_high", optional=1),
-        words("next best", "second", "prose", optional=2),
-        figure("which is", compared, "second_speedup", "second_verdict", optional=2),
-        figure("tried", number(".0f"), "tried", optional=3),
-        words("refused", "refused", "prose"),
-    ]
-    return Table("numba-tiled on this machine", columns, tuned.to_dict("records"))
+    return Table("numba-tiled on this machine", _TUNING, tuned.to_dict("records"))
 
 
 def plain_table(frame: pd.DataFrame) -> Table:
     """Return all columns of ``frame`` as they are."""
     texts = frame.select_dtypes(exclude="number").astype(object).fillna("").astype(str)
     columns = [
-        words(name, name, "prose") if name in texts else figure(name, number("g"), name) for name in frame.columns
+        Column(name, name, prose=True) if name in texts else Column(name, name, number("g")) for name in frame.columns
     ]
     return Table("", columns, frame.assign(**texts).to_dict("records"))

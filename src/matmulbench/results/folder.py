@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 from filelock import FileLock, Timeout
 
 from matmulbench.errors import InputWarning, UsageError, printable
+from matmulbench.ladder import BASELINE
 from matmulbench.results.files import read_json
 from matmulbench.results.machine import describe_machine, library_versions
 from matmulbench.results.schema import ENTRIES, KEYS, RUN_FIELDS, SCHEMA_VERSION, TABLES, Status, conforms, frame
@@ -191,6 +192,16 @@ class Results:
     def training(self) -> pd.DataFrame:
         """What each kernel buys: a row per task, kernel and thread count; columns as :func:`matmulbench.train`'s."""
         return self.tables["training"]
+
+    @property
+    def baseline(self) -> str:
+        """The kernel that the speedups are quoted against."""
+        return str(self.run["options"].get("baseline") or BASELINE)
+
+    def cells(self, table: str) -> dict[tuple[Any, ...], dict[str, Any]]:
+        """Return what was journalled last of each cell of ``table``, by the columns that name it (``KEYS``)."""
+        entries = (entry for entry in self.journal if entry["table"] == table)
+        return {tuple(entry["row"][column] for column in KEYS[table]): entry for entry in entries}
 
     @property
     def audit(self) -> pd.DataFrame | None:
@@ -380,7 +391,7 @@ def _entry(line: bytes) -> dict[str, Any] | None:
 def _printable(table: str, row: dict[str, Any]) -> dict[str, Any]:
     """Return ``row`` with its texts printable; those that name the cell, such as a path, are not cut."""
     return {
-        name: printable(value, 4096 if name in KEYS.get(table, ()) else 500) if isinstance(value, str) else value
+        name: printable(value, 4096 if name in KEYS[table] else 500) if isinstance(value, str) else value
         for name, value in row.items()
     }
 
@@ -388,7 +399,7 @@ def _printable(table: str, row: dict[str, Any]) -> dict[str, Any]:
 def cell_key(entry: dict[str, Any]) -> tuple[str, ...]:
     """Name the cell that an entry of the journal is about."""
     table, row = entry["table"], entry["row"]
-    return (table, *(str(row[column]) for column in KEYS.get(table, ())))
+    return (table, *(str(row[column]) for column in KEYS[table]))
 
 
 def _now() -> str:

@@ -139,11 +139,12 @@ TABLES: dict[str, type[Row]] = {
     "training": TrainingRow,
 }
 
-# A cell is one row of one table; these columns name it.
+# A cell is one row of one table, or a roof; these columns name it.
 KEYS: dict[str, tuple[str, ...]] = {
     "verification": ("kernel", "dtype"),
     "measurements": ("workload", "dtype", "threads", "kernel"),
     "training": ("task", "kernel", "threads"),
+    "roof": ("dtype", "threads"),
 }
 EVERY = "all products"  # in place of a workload, where those of a kernel are taken together
 

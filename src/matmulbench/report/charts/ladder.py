@@ -23,7 +23,6 @@ from matmulbench.report.charts.style import (
 from matmulbench.report.formatting import count, known, seconds
 from matmulbench.report.queries import (
     Ladder,
-    baseline_of,
     by_setting,
     chart_name,
     in_order,
@@ -38,7 +37,7 @@ _FEWEST, _SHOWN = 5, 150  # samples of a kernel that are worth a strip, and that
 
 def draw(results: Results) -> Iterator[Chart]:
     """Draw a chart for every product on which some kernel has a time, the samples of the first, and all products."""
-    baseline, style = baseline_of(results), styles(results)
+    baseline, style = results.baseline, styles(results)
     found = [ladder for ladder in ladders(results.measurements) if ladder.timed]
     for ladder in found:
         yield _times(ladder, baseline, style, ladder_chart(ladder, results))
@@ -70,12 +69,11 @@ def _times(ladder: Ladder, baseline: str, style: dict[str, Style], name: str) ->
 
 def _samples(results: Results, ladder: Ladder, style: dict[str, Style]) -> Iterator[Chart]:
     """Draw how far each kernel's samples lie from their median, round by round."""
-    cell = [ladder.workload, ladder.dtype, ladder.threads]
+    product = (ladder.workload, ladder.dtype, ladder.threads)
     every = {
-        row["kernel"]: np.asarray(entry["samples"])
-        for entry in results.journal
-        if entry["table"] == "measurements"
-        and [(row := entry["row"])[name] for name in ("workload", "dtype", "threads")] == cell
+        key[-1]: np.asarray(entry["samples"])
+        for key, entry in results.cells("measurements").items()
+        if key[:-1] == product
     }
     kernels = [
         row["kernel"] for row in ladder.timed if not row["extrapolated"] and len(every[row["kernel"]]) >= _FEWEST

@@ -21,7 +21,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from matmulbench.ladder import LADDER
 from matmulbench.report.formatting import factor, known, rate, seconds
-from matmulbench.report.queries import NO_KERNELS, Row, baseline_of, in_order, kernels_of, labels, users
+from matmulbench.report.queries import NO_KERNELS, Row, in_order, kernels_of, labels, users
 from matmulbench.results.folder import Results
 
 INK, FAINT, MUTED, GRID = "#222222", "#6b6b6b", "#a0a0a0", "#dddddd"
@@ -77,7 +77,7 @@ class Style:
 def styles(results: Results) -> dict[str, Style]:
     """Return the style of each kernel of a run: the ladder's are fixed, and muted where the user brought kernels."""
     kernels = [*(rung.name for rung in LADDER), *NO_KERNELS, *users(kernels_of(results))]
-    label, fixed = labels([*kernels, baseline_of(results)]), len(LADDER) + len(NO_KERNELS)
+    label, fixed = labels([*kernels, results.baseline]), len(LADDER) + len(NO_KERNELS)
     found = {}
     for i, kernel in enumerate(kernels):
         marker, line = _MARKERS[i % len(_MARKERS)], LINES[i % len(LINES)]

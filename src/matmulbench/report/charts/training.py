@@ -28,7 +28,6 @@ from matmulbench.report.formatting import factor, known, percent, seconds
 from matmulbench.report.queries import (
     Row,
     amdahl_limit,
-    baseline_of,
     chart_name,
     matmul_speedup,
     reference_of,
@@ -37,6 +36,7 @@ from matmulbench.report.queries import (
     tasks,
 )
 from matmulbench.results.folder import Results
+from matmulbench.results.schema import KEYS
 
 # Fill and hatch of a step's parts: light enough for the hatch to show, told apart without colour too.
 _PARTS = [
@@ -49,22 +49,17 @@ _REST, _REST_FILL = "all else", ("#e6e6e6", "")
 
 def draw(results: Results) -> Iterator[Chart]:
     """Draw what the trainings bought, task by task."""
-    baseline, style = baseline_of(results), styles(results)
-    # What was journalled last of each cell: its losses and products.
-    entries = {_cell(entry["row"]): entry for entry in results.journal if entry["table"] == "training"}
+    baseline, style = results.baseline, styles(results)
+    entries = results.cells("training")  # with losses and products
     found = tasks(results.training)
     for (task, threads), every in found.items():
-        rows = [entries[_cell(row)] | row for row in every if known(row["step_s"])]
+        rows = [entries[tuple(row[name] for name in KEYS["training"])] | row for row in every if known(row["step_s"])]
         if not rows:
             continue
         name, title = chart_name(task, "float32", threads, results), task_title(task, threads)
         yield from _end_to_end(rows, baseline, style, title, name)
         yield from _parts(rows, title, name)
         yield from _losses(rows, style, title, name)
-
-
-def _cell(row: Row) -> tuple[str, str, int]:
-    return row["task"], row["kernel"], int(row["threads"])
 
 
 def _end_to_end(rows: list[Row], baseline: str, style: dict[str, Style], title: str, name: str) -> Iterator[Chart]:
