@@ -108,6 +108,15 @@ def test_on_a_phone_a_ladders_figures_and_what_repeats_a_finding_are_in_sight(op
     assert commands.evaluate("each => each.scrollWidth <= each.clientWidth")
 
 
+def test_on_a_phone_the_heat_map_is_as_large_as_on_a_desk_and_scrolls(open_page) -> None:
+    [sizes] = open_page({"width": 390, "height": 800}).evaluate(
+        """[...document.querySelectorAll('.wide .chart')]
+        .filter(each => each.alt.startsWith('Speedup of every product'))
+        .map(each => [each.getBoundingClientRect().width, each.width, each.parentElement.scrollWidth])"""
+    )
+    assert min(sizes) == max(sizes) > 900
+
+
 def test_all_text_stands_out_from_what_is_behind_it(open_page, scheme: str) -> None:
     found = open_page(DESK, scheme).evaluate(CONTRASTS)
     assert len(found) > 500
