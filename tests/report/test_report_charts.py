@@ -1,5 +1,6 @@
 import json
 import math
+import os
 import re
 import subprocess
 import sys
@@ -118,6 +119,24 @@ def test_a_run_of_one_kernel_and_one_square_has_a_ladder_alone(
 ) -> None:
     run = make_run(tmp_path / "run", [Workload(64, 64, 64)], tasks=(), kernels=("torch",), roof=False)
     assert {path.stem for path in write_charts(run, tmp_path)} == {"ladder-64x64x64", "samples"}
+
+
+def test_where_no_roof_was_measured_no_panel_is_empty(make_run: Callable[..., Results], tmp_path: Path) -> None:
+    squares = [Workload(64, 64, 64), Workload(256, 256, 256)]
+    run = make_run(tmp_path / "run", squares, tasks=(), kernels=("numpy", "torch"), roof=False)
+    run.measurements[["roof_gflops", "roof_percent"]] = None
+    panels = {chart.name: len(chart.figure.axes) for chart in save_charts(run, tmp_path)}
+    assert panels["ladder-64x64x64"] == panels["gflops-by-size"] == 1
+
+
+def test_without_a_home_charts_are_drawn_without_a_word(small: Results, tmp_path: Path) -> None:
+    script = f"from matmulbench.report import write_report; write_report({str(small.path)!r})"
+    # A folder that nobody can make, whoever runs this.
+    home = {"HOME": "/dev/null", "XDG_CACHE_HOME": "", "XDG_CONFIG_HOME": "", "MPLCONFIGDIR": ""}
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=os.environ | home, capture_output=True, text=True, check=True
+    )
+    assert done.stderr == ""
 
 
 def test_an_empty_run_has_no_charts(make_run: Callable[..., Results], tmp_path: Path) -> None:

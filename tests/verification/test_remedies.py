@@ -54,6 +54,7 @@ def damages(a, b):
     a *= 2
     return c
 def noisy(a, b): raise RuntimeError("\\x1b[31mred \\ud800" + "x" * 10**6)
+def shifted(a, b): return a @ b + 0.001
 def product(a, b): return a @ b
 product.operands = "numpy"
 fast = numba.njit(fastmath=True)(product)
@@ -162,3 +163,9 @@ def test_what_a_module_needs_is_named(host: Host, tmp_path: Path) -> None:
 def test_an_error_of_many_words_ends_with_the_way_out(host: Host, mine: str) -> None:
     finding = verify_kernel(host, f"{mine}:wordy", "float32", "quick").finding or ""
     assert finding.endswith(f"with @numpy behind its name: {mine}:wordy@numpy")
+
+
+def test_a_small_offset_is_not_blamed_on_empty_operands(host: Host, mine: str) -> None:
+    row = verify_kernel(host, f"{mine}:shifted", "float32", "quick")
+    assert row.status == "failed-verification"
+    assert "right where no size is 0" not in str(row.finding)

@@ -75,6 +75,7 @@ def test_a_crash_is_reported_with_its_shape(host):
     assert row.verdict is None
     assert row.finding.startswith("memory safety: ")
     assert "SIGSEGV" in row.finding
+    assert f". Repeat: `matmulbench verify {MUTANTS}.operands:vector_overread --" in row.finding
 
 
 def test_a_hang_is_reported_with_its_shape(host):

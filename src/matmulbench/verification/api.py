@@ -77,15 +77,18 @@ def _memory_limit() -> int:
 
 
 def _verify(host: Host, child: Child, spec: str, dtype: str, effort: str, limit: float) -> VerificationRow:
-    last: list[str] = ["import"]
+    last = ["import", ""]
 
     def note(progress: list[str]) -> None:
         last[:] = progress
 
     outcome = child.call(Examine(spec, dtype, effort), silence_limit=limit, on_progress=note)
     if outcome.status != Status.OK:
-        where = "" if str(outcome.reason).startswith("dtype ") else f"{': '.join(last)}: "  # that says enough
-        return VerificationRow(spec, dtype, outcome.status, finding=f"{where}{outcome.reason}")
+        where, repeat = last
+        finding = str(outcome.reason)
+        if not finding.startswith("dtype "):  # that says enough
+            finding = f"{where}: {finding}" + (f". Repeat: {repeat}" if repeat else "")
+        return VerificationRow(spec, dtype, outcome.status, finding=finding)
     report = outcome.value
     verdict, finding = report["verdict"], report["finding"]
     if report["case"]:

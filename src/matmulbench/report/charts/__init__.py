@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from matplotlib import rc_context
+# Nobody need know that matplotlib found no folder for its font cache: it makes one for the time being.
+logging.getLogger("matplotlib").addHandler(logging.NullHandler())
 
-from matmulbench.report.charts import changes, ladder, rates, training
-from matmulbench.report.charts.style import RC, Chart
-from matmulbench.results.folder import Results
+from matplotlib import rc_context  # noqa: E402  # which may complain at once
+
+from matmulbench.report.charts import changes, ladder, rates, training  # noqa: E402
+from matmulbench.report.charts.style import RC, Chart  # noqa: E402
+from matmulbench.results.folder import Results  # noqa: E402
 
 if TYPE_CHECKING:
     import pandas as pd

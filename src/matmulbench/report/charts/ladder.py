@@ -52,18 +52,22 @@ def _times(ladder: Ladder, baseline: str, style: dict[str, Style], name: str) ->
     names = [row["label"] for row in ladder.rows]
     times = [seconds(row["median_s"], row["extrapolated"]) for row in ladder.rows]
     said = [said_of(row, baseline) for row in ladder.rows]
-    chart, axes = kernel_chart(name, f"Time of one product, {ladder.title}", names, [2.8, 1.1], [times, said])
+    percents = [known(row["roof_percent"]) or 0.0 for row in ladder.rows]
+    panels = [2.8, 1.1] if any(percents) else [4.2]  # a busy machine has no roof
+    chart, axes = kernel_chart(name, f"Time of one product, {ladder.title}", names, panels, [times, said])
     for place, row in enumerate(ladder.rows):
         look = style[row["kernel"]]
         if known(row["median_s"]):
             interval(axes[0], place, row["ci_low_s"], row["ci_high_s"], look.colour)
             dot(axes[0], row["median_s"], place, row, look)
-        axes[1].barh(place, known(row["roof_percent"]) or 0.0, height=0.6, color=look.colour)
     time_axis(axes[0].xaxis, [row["median_s"] for row in ladder.timed])
     hint = "; hollow and ≈: extrapolated" if any(row["extrapolated"] for row in ladder.timed) else ""
     axes[0].set_xlabel(f"time per call, log{hint}")
-    axes[1].set_xlim(0, max(100, *(known(row["roof_percent"]) or 0 for row in ladder.timed)))
-    axes[1].set_xlabel("% of roof")
+    for each in axes[1:]:
+        colours = [style[row["kernel"]].colour for row in ladder.rows]
+        each.barh(range(len(percents)), percents, height=0.6, color=colours)
+        each.set_xlim(0, max(100, *percents))
+        each.set_xlabel("% of roof")
     return chart
 
 

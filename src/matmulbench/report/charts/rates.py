@@ -77,8 +77,11 @@ def _sizes(group: list[Ladder], roof: Row | None, style: Styles, setting: str, n
         return
     sizes = sorted(squares)
     curves = _by_kernel((size, row) for size in sizes for row in squares[size].timed)
-    chart, axes = _chart(name, f"Rate against size, square products, {setting}", curves, style, [3.6, 3.2])
-    for each, column in zip(axes, ("gflops", "roof_percent"), strict=True):
+    # A busy machine has no roof.
+    under_roof = any(known(row["roof_percent"]) for points in curves.values() for _, row in points)
+    panels = [3.6, 3.2] if under_roof else [5.4]
+    chart, axes = _chart(name, f"Rate against size, square products, {setting}", curves, style, panels)
+    for each, column in zip(axes, ("gflops", "roof_percent"), strict=False):
         for kernel, points in curves.items():
             _curve(each, points, column, style[kernel])
         each.set_xscale("log", base=2)
@@ -91,11 +94,13 @@ def _sizes(group: list[Ladder], roof: Row | None, style: Styles, setting: str, n
     for value in peak:
         axes[0].axhline(value, color=INK, linewidth=1.2)
         _on_line(axes[0], sizes[0], value, f"FMA peak {rate(value)} GFLOP/s")
-    axes[1].set_ylim(bottom=0)
-    axes[1].set_ylabel("% of roof, linear")
+    for each in axes[1:]:
+        each.set_ylim(bottom=0)
+        each.set_ylabel("% of roof, linear")
     best = max(squares[sizes[-1]].timed, key=lambda row: row["gflops"])
     chart.alt = (
-        f"GFLOP/s and % of roof against size for square products, {sizes[0]} to {sizes[-1]}, a line per kernel. "
+        f"GFLOP/s{' and % of roof' if under_roof else ''} against size for square products, "
+        f"{sizes[0]} to {sizes[-1]}, a line per kernel. "
         f"At {sizes[-1]} the fastest is {best['label']} with {rate(best['gflops'])} GFLOP/s."
     )
     yield chart
