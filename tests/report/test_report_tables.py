@@ -268,3 +268,14 @@ def test_a_status_that_is_new_is_shown_with_its_reason(quick: Results) -> None:
     frame = quick.measurements.copy()
     frame["status"], frame["reason"] = "lost", "the machine is gone"
     assert {row[-1].text for row in measurement_table(frame).rows} == {"lost: the machine is gone"}
+
+
+def test_a_training_that_was_cut_short_is_not_said_to_have_fewer_rows(quick):
+    note = training_table(quick.training.assign(extrapolated=True)).note
+    assert note.startswith("≈ from fewer steps than the schedule has, or predicted")
+
+
+def test_a_table_without_rows_is_its_title_alone():
+    console = Console(file=io.StringIO(), width=80)
+    console.print(Table("189 same", [words("kernel", "label")], [], "drift: what fixed work takes"))
+    assert console.file.getvalue() == "189 same\n"

@@ -140,6 +140,12 @@ def test_without_a_working_baseline_there_is_no_speedup(host):
     assert row.measured_speedup is row.predicted_speedup is None
 
 
+def test_a_refused_baseline_is_not_replaced_by_torch_nn(host):
+    row, _ = account(host, "torch", baseline=None)["torch"]
+    assert row.step_s > 0
+    assert row.measured_speedup is row.measured_ci_low is row.measured_ci_high is row.predicted_speedup is None
+
+
 def test_beside_a_baseline_that_is_too_slow_speedups_are_predicted(host):
     found = account(host, "numpy", "triple-loop", baseline="triple-loop", budget=1.0)
     row, _ = found["numpy"]

@@ -106,6 +106,9 @@ class Table:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
         """Draw for a terminal, without those optional columns for which it is too narrow; at last, names are folded."""
+        if not self.records:  # such as a comparison of which nothing is `slower`
+            yield Text(self.title, style="bold")
+            return
         columns, table = self.columns, self._rich()
         while Measurement.get(console, options.update(max_width=10_000), table).minimum > options.max_width:
             least = max(columns, key=lambda column: column.optional)

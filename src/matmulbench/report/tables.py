@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 EXTRAPOLATED = "≈ extrapolated from fewer rows"
+UNFINISHED = "≈ from fewer steps than the schedule has, or predicted"  # of a training
 _TONES = {"faster": "good", "unclear": "faint"}
 _CHANGE_TONES = _TONES | {"slower": "bad", "broken": "bad"}
 
@@ -273,7 +274,7 @@ def training_table(training: pd.DataFrame, baseline: str = BASELINE) -> Table:
     """Return what each kernel buys in each task."""
     found = tasks(training)
     several = len({threads for _, threads in found}) > 1
-    notes = [EXTRAPOLATED] if training["extrapolated"].any() else []
+    notes = [UNFINISHED] if training["extrapolated"].any() else []
     rows = []
     for (task, threads), group in found.items():
         reference = reference_of(group, baseline)

@@ -373,7 +373,7 @@ def train_kernels(
                 one.attempt(one.enter)
         deadline += host.waited_s
         course.envelope = course.find_envelope(_REFERENCE_SHARE * max(0.0, deadline - perf_counter()))
-        base = next((one for one in candidates if one.spec == baseline and not one.failure), None)
+        base = next((one for one in candidates if one.name == baseline and not one.failure), None)
         active = [one for one in candidates if not one.failure]
         requests = [_TURNS * one.turn_s for one in active]
         shares = dict(zip([one.name for one in active], fair_share(deadline - perf_counter(), requests), strict=True))
