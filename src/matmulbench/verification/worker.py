@@ -1,6 +1,7 @@
-"""What a kernel's process is asked during verification; and the judge, in a process that the kernel never entered.
+"""What children are asked during verification.
 
-Most cases are judged beside the kernel, which is quick. A kernel that disarms the judge there is wrong here.
+Most cases are judged in the kernel's own process, which is quick. Some results go to a process that the kernel never
+entered, so that a kernel that disables the judge in its own process is found out.
 """
 
 from __future__ import annotations
