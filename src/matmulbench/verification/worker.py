@@ -18,11 +18,11 @@ import torch
 from matmulbench.dtypes import DTYPES, as_array, as_tensor, numpy_dtype
 from matmulbench.errors import printable
 from matmulbench.ladder.plugins import load_kernel
-from matmulbench.verification import bounds
 from matmulbench.verification.case import Case, shown
 from matmulbench.verification.examination import advise
 from matmulbench.verification.examination import examine as examine_kernel
 from matmulbench.verification.kernel import KernelUnderTest, WrongError
+from matmulbench.verification.result import judge_product
 from matmulbench.verification.search import randomised
 from matmulbench.workload import Workload
 
@@ -141,7 +141,7 @@ def judge_results(
             case = Case(**fields)
             content = memory.read(case.m * case.n * case.kind.result_itemsize)
             result = np.frombuffer(content, numpy_dtype(case.kind.result)).reshape(case.m, case.n)
-            judgement = (bounds.judge_exact if case.exact else bounds.judge)(*case.arrays(), result, accumulation)
+            judgement = judge_product(*case.arrays(), result, case.exact, accumulation)
             if judgement.verdict == "fail" or (judgement.verdict == "normwise" and not allow_normwise):
                 return f"{case}: {judgement.detail}"
     return None
