@@ -277,5 +277,5 @@ def test_a_training_that_was_cut_short_is_not_said_to_have_fewer_rows(quick):
 
 def test_a_table_without_rows_is_its_title_alone():
     console = Console(file=io.StringIO(), width=80)
-    console.print(Table("189 same", [words("kernel", "label")], [], "drift: what fixed work takes"))
+    console.print(Table("189 same", [Column("kernel", "label")], [], "drift: what fixed work takes"))
     assert console.file.getvalue() == "189 same\n"

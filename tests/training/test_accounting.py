@@ -7,8 +7,8 @@ from matmulbench.isolation import Host
 from matmulbench.status import Status
 from matmulbench.training import trainers, worker
 from matmulbench.training.accounting import Envelope, fair_share, train_kernels
-from matmulbench.training.envelope import rounding_envelope
 from matmulbench.training.problem import load_problem
+from matmulbench.training.referee import rounding_envelope
 from matmulbench.training.tasks import find_task
 from matmulbench.training.trainers import ManualTrainer, TaskProblem, TimedKernel
 from matmulbench.training.worker import predict_seconds
@@ -93,7 +93,7 @@ def test_the_products_are_those_that_the_net_asks_for():
         return a @ b
 
     ManualTrainer(problem, matmul).step(0)
-    assert asked == [(w.m, w.k, w.n) for w in (one.workload for one in TaskProblem(problem).products())]
+    assert asked == [(w.m, w.k, w.n) for w in (one.workload for one in TaskProblem(problem).products)]
 
 
 @pytest.mark.parametrize("kernel", ["coarse", "off", "not_a_number"])

@@ -40,7 +40,7 @@ def test_a_model_is_accounted_for_in_the_same_table(host):
 
 
 def test_all_its_products_are_found_by_watching_a_step():
-    found = [(one.which, str(one.workload), one.count) for one in load_model(f"{FACTORIES}:good").products()]
+    found = [(one.which, str(one.workload), one.count) for one in load_model(f"{FACTORIES}:good").products]
     assert found == [
         ("forward", "12x8x8:NT", 2),
         ("forward", "4*3x8x3:NT", 1),
@@ -65,7 +65,7 @@ def test_every_trainer_begins_with_the_same_parameters():
 
 def test_the_articles_model_is_described():
     custom = load_model(f"{FACTORIES}:articles")
-    assert len(custom.products()) == 5
+    assert len(custom.products) == 5
     assert (custom.rows, custom.steps) == (64, 10)
 
 

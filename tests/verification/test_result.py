@@ -3,8 +3,9 @@ import math
 import pytest
 import torch
 
+from matmulbench.dtypes import as_array
 from matmulbench.verification import check_result
-from matmulbench.verification.result import judge_large
+from matmulbench.verification.result import judge_product
 
 SIZES = [(5, 7, 3), (64, 784, 50), (2000, 300, 50), (300, 5000, 40)]
 
@@ -66,11 +67,11 @@ def test_a_large_exact_product_is_checked_exactly():
     generator = torch.Generator().manual_seed(4)
     a, b = (torch.randint(-3, 4, shape, generator=generator).float() for shape in ((400, 300), (300, 200)))
     c = a @ b
-    assert judge_large(a, b, c, exact=True).verdict == "pass"
+    assert judge_product(*map(as_array, (a, b, c)), exact=True).verdict == "pass"
     c[123, 45] += 1e-3
-    assert judge_large(a, b, c, exact=True).verdict == "normwise"
+    assert judge_product(*map(as_array, (a, b, c)), exact=True).verdict == "normwise"
     c[123, 45] += 1000
-    assert judge_large(a, b, c, exact=True).verdict == "fail"
+    assert judge_product(*map(as_array, (a, b, c)), exact=True).verdict == "fail"
 
 
 @pytest.mark.parametrize(("dtype", "bits"), [(torch.float32, 23), (torch.float64, 52)])
@@ -79,8 +80,8 @@ def test_the_lowest_bit_of_any_element_counts_in_a_large_exact_product(dtype, bi
     a[:, 7] = torch.arange(1, 701) + 2**bits
     b[7] = 1
     c = a @ b
-    assert judge_large(a, b, c, exact=True).verdict == "pass"
+    assert judge_product(*map(as_array, (a, b, c)), exact=True).verdict == "pass"
     c[345, 123] -= 1
-    judgement = judge_large(a, b, c, exact=True)
+    judgement = judge_product(*map(as_array, (a, b, c)), exact=True)
     assert judgement.verdict == "normwise"
     assert judgement.detail.startswith(f"c[345, 123] is {2**bits + 345}, expected exactly {2**bits + 346}")

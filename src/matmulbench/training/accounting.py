@@ -42,7 +42,7 @@ _POINTS = 500  # of a loss curve, at most, in the results
 _FEW_ROWS = 256  # rows, at most, that a kernel too slow for the whole batch learns from
 _FEW_ROWS_S = 0.5  # seconds that may go into comparing a kernel's losses even when no time is left
 _LASTING_S = 0.1
-_TURNS = 100  # what a kernel wants of the time, about
+_TURNS = 100  # that a kernel is allocated time for, if there is enough
 _JUDGED = 0.25  # of the turns, beside the first and the last
 _AGREE = 0.1  # predicted and measured speedup should, within this
 
@@ -58,16 +58,16 @@ class Envelope:
     name: str = "the float64 reference"
 
     def deviation(self, losses: list[float]) -> float | None:
-        """Return the largest distance of ``losses`` from the reference, as a share of its largest loss."""
+        """Return the largest difference of ``losses`` from the reference's, over the largest of the reference's."""
         pairs = list(zip(losses, self.reference, strict=False))
         return max(abs(x - y) for x, y in pairs) / max(abs(y) for _, y in pairs) if pairs else None
 
     def holds(self, step: int, loss: float) -> bool:
-        """Tell whether rounding explains ``loss``; True beyond the reference's steps, False for a NaN."""
+        """Tell whether rounding explains ``loss`` at ``step``. Steps that the reference lacks hold; NaN does not."""
         return step >= len(self.reference) or abs(loss - self.reference[step]) <= self.width[step]
 
     def finding(self, step: int, loss: float) -> str:
-        """Say that a loss lies outside."""
+        """Return the words for a ``loss`` at ``step`` that lies outside the envelope."""
         return (
             f"it learns differently: at step {step + 1} the loss is {loss:.6g}, {self.name}'s "
             f"{self.reference[step]:.6g}, and rounding explains ±{self.width[step]:.2g}"
@@ -76,7 +76,7 @@ class Envelope:
 
 @dataclass
 class Course:
-    """One training as all its candidates share it: the task, and the child that no kernel enters."""
+    """What all candidates of one training share: the task, its reference, and the child that no kernel enters."""
 
     host: Host
     task: str
@@ -122,10 +122,10 @@ class Course:
         course.products, course.non_matmul_s = found["products"], found["non_matmul_s"]
         course.notes = found["notes"]
         if workers > 1:
-            course._share_out()
+            course._divide()
         return course
 
-    def _share_out(self) -> None:
+    def _divide(self) -> None:
         """Describe what the first of several ranks does."""
         if self.workers > self.batch_rows:
             self.referee.close()
@@ -236,7 +236,7 @@ class TrainingCandidate(SealedCandidate):
             self.losses.append(loss)
 
     def _judge(self, at_end: bool) -> None:
-        """Let the referee say what loss the parameters have, which the child need not be asked."""
+        """Have the referee compute the loss from the parameters: the loss that the child reports may be made up."""
         ask(self._child, CommitParameters(), _SILENCE_S, (self.output,))
         try:
             loss, *accuracies = ask(
@@ -342,7 +342,7 @@ def train_kernels(
     compare_compile
         whether ``torch.compile`` takes turns, too; what it takes to compile comes on top of ``budget_s``.
     workers
-        processes that share each batch out and average their gradients; a built-in task alone can be so trained.
+        processes that divide each batch among them and average their gradients; for built-in tasks alone.
 
     Returns
     -------
@@ -455,7 +455,7 @@ def _measured(one: TrainingCandidate, base: TrainingCandidate | None, analyses: 
 
 
 def _predicted(one: TrainingCandidate, share_s: float) -> Account:
-    """Account for a kernel too slow for two steps: it learns from fewer rows, and its step is predicted."""
+    """Account for a kernel too slow for its share of the time: it learns from a few rows, and its step is predicted."""
     course = one.course
     row = one.new_row()
     row.extrapolated, row.steps = True, 0

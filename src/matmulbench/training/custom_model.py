@@ -1,6 +1,6 @@
 """A user's own training: any ``torch.nn`` model, loss, batches and optimiser, accounted for like the built-in tasks."""
 
-# ruff: noqa: D102  # the protocol TrainingProblem says what each method does
+# ruff: noqa: D102  # TrainingProblem says what each method does
 
 from __future__ import annotations
 
@@ -30,15 +30,14 @@ from matmulbench.workload import Workload
 
 _BATCHES = 1000  # of the loader, at most; they are kept in memory, for every kernel sees the same
 _RATE = 0.01
-_ALIKE = 1024  # unit roundoffs between two losses that differ by rounding alone
-_SAME_IN_DOUBLE = 0.05  # of the loss, by which that in float64 may differ, or the model does something else there
+_OPTIMISER = "a function of the parameters, such as lambda parameters: AdamW(parameters)"
 _FORM = "(model, loss, batches) or (model, loss, batches, optimiser factory)"
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 Made = tuple[nn.Module, Loss, list[Any], OptimizerFactory | None]
 
 
-class CustomModel:
+class CustomModel(TrainingProblem):
     """A model, its loss, its batches and its optimiser.
 
     Parameters
@@ -61,11 +60,11 @@ class CustomModel:
     def __init__(self, name: str, made: Made, rate: float = _RATE, remake: Callable[[], Made] | None = None) -> None:
         self.name, self.rate, self.remake = name, rate, remake
         self.model, self.loss, self.batches, self.optimizer = made
-        self.comparable = self.judged = True
+        self.rows = next((len(t) for t in tensors_of(self.batches[0]) if t.dim()), 1)
+        self.steps = len(self.batches)
         self.in_double = True  # whether the reference is in float64
-        self.reseeds = False
+        self.reseeds = False  # whether random numbers are seeded alike at each step
         self._materialise(self.model)
-        self._kinds: dict[tuple[Any, ...], int] = {}
         self._try_steps()
 
     @property
@@ -73,39 +72,14 @@ class CustomModel:
         """How a message names it."""
         return f"model {self.name!r}"
 
-    @property
-    def rows(self) -> int:
-        return next((len(t) for t in tensors_of(self.batches[0]) if t.dim()), 1)
-
-    @property
-    def steps(self) -> int:
-        return len(self.batches)
-
-    @property
-    def roundoff(self) -> float:
-        dtypes = {getattr(torch, one.workload.dtype) for one in self._products} or {torch.float32}
-        return max(float(torch.finfo(dtype).eps) / 2 for dtype in dtypes)
-
-    @property
-    def reference_name(self) -> str:
-        return "the float64 reference" if self.in_double else "plain torch"
-
-    def products(self) -> list[StepProduct]:
-        return self._products
-
     def split(self, watch: TimedKernel, steps: int) -> list[float]:
         """Count a product of another shape (of a short last batch, of a routed model) as the one nearest in FLOP."""
-        found = [0.0] * len(self._products)
+        found = [0.0] * len(self.products)
         for kind, seconds in zip(watch.kinds, watch.seconds, strict=True):
             if kind not in self._kinds:
                 new = _product(0, kind, 1)
-                self._kinds[kind] = min(
-                    range(len(found)),
-                    key=lambda i: (
-                        self._products[i].which != new.which,
-                        abs(self._products[i].workload.flop - new.workload.flop),
-                    ),
-                )
+                unlike = [(one.which != new.which, abs(one.workload.flop - new.workload.flop)) for one in self.products]
+                self._kinds[kind] = unlike.index(min(unlike))
             found[self._kinds[kind]] += seconds / steps
         return found
 
@@ -120,57 +94,13 @@ class CustomModel:
 
     def few(self, rows: int) -> CustomModel:
         """Cut each tensor that has as many rows as the batch."""
-        fewer, whole = copy.copy(self), self.rows
-        fewer.batches = [
-            tree_map(lambda t: t[:rows] if isinstance(t, Tensor) and t.dim() and len(t) == whole else t, batch)
-            for batch in self.batches[:1]
-        ]
+
+        def cut(leaf: Any) -> Any:
+            return leaf[:rows] if isinstance(leaf, Tensor) and leaf.dim() and len(leaf) == self.rows else leaf
+
+        fewer = copy.copy(self)
+        fewer.batches, fewer.steps = [tree_map(cut, self.batches[0])], 1
         return fewer
-
-    def accuracies(self, trainer: ModuleTrainer) -> tuple[None, None]:
-        return None, None
-
-    def assess(self, again: CustomModel) -> list[str]:
-        """Find out how kernels can be judged; return what a reader of their figures should know.
-
-        Parameters
-        ----------
-        again
-            the same model, from another call of its factory: each kernel's process makes its own.
-        """
-        first, second, notes = self.begin_plain(), again.begin_plain(), []
-        tried = range(min(3, self.steps, again.steps))
-        losses, others = ([float(trainer.step(step)) for step in tried] for trainer in (first, second))
-        self.comparable = again.steps == self.steps and _alike(losses, others, _ALIKE * self.roundoff)
-        if not self.comparable:
-            return ["losses were not compared: the model does not do the same twice, even if it is seeded alike"]
-        why = (
-            "it is random (dropout?), and seeded alike at each step" if self.reseeds else self._fails_in_double(losses)
-        )
-        if why:
-            self.in_double = False
-            notes.append(f"losses compared with plain torch's in the model's own dtype: {why}")
-        judge = self.begin_plain()
-        with torch.no_grad():
-            for one, other in zip(judge.parameters(), first.parameters(), strict=True):
-                one.copy_(other)
-        at = len(tried) % self.steps
-        self.judged = _alike([judge.loss_at(at)], [float(first.step(at))], _ALIKE * self.roundoff)
-        if not self.judged:
-            notes.append("it keeps a state besides its parameters: losses are those that the kernel's process reports")
-        return notes
-
-    def _fails_in_double(self, losses: list[float]) -> str | None:
-        """Say what becomes of the model in float64, if that is something else."""
-        try:
-            reference = self.reference()
-            found = float(reference.step(0))
-            reference.step(self.steps - 1)
-        except Exception as error:
-            return f"in float64 it ends in {type(error).__name__}: {printable(str(error), 160)}"
-        if _alike(losses[:1], [found], _SAME_IN_DOUBLE):
-            return None
-        return f"in float64 its first loss is {found:.6g} instead of {losses[0]:.6g}"
 
     def _trainer(self, kernel: Kernel | None = None, dtype: torch.dtype | None = None) -> ModuleTrainer:
         model, loss = self._copy()
@@ -230,7 +160,7 @@ class CustomModel:
         return optimizer
 
     def _try_steps(self) -> None:
-        """Do a first, second and last step, to see what products there are and whether random numbers are drawn."""
+        """Take the first, second and last step; note the products, and whether random numbers are drawn."""
         before = _random_state()
         watch = TimedKernel(torch.matmul)
         trainer = self._trainer(watch)
@@ -240,7 +170,9 @@ class CustomModel:
         self.reseeds = _random_state() != before
         counts = Counter(watch.kinds)
         self._kinds = {kind: i for i, kind in enumerate(counts)}
-        self._products = [_product(i, kind, count) for i, (kind, count) in enumerate(counts.items(), 1)]
+        self.products = [_product(i, kind, count) for i, (kind, count) in enumerate(counts.items(), 1)]
+        dtypes = {getattr(torch, one.workload.dtype) for one in self.products} or {torch.float32}
+        self.roundoff = max(float(torch.finfo(dtype).eps) / 2 for dtype in dtypes)
 
     def _explain(self, action: Callable[[], Any], step: int = 0) -> None:
         try:
@@ -257,7 +189,7 @@ class CustomModel:
 
 
 class _Trainer(ModuleTrainer):
-    """A trainer with batches of its own: a model may write into what it is given."""
+    """A trainer that copies its batches, as a model may write into what it is given."""
 
     def __init__(
         self,
@@ -303,10 +235,6 @@ def _product(layer: int, kind: tuple[Any, ...], count: int) -> StepProduct:
     layout = "".join("T" if each[-2] == 1 != each[-1] else "N" for each in (a_strides, b_strides))
     workload = Workload(a[-2], a[-1], b[-1], layout, str(dtype).removeprefix("torch."), math.prod(a[:-2]))
     return StepProduct(layer, "backward" if backward else "forward", workload, count)
-
-
-def _alike(losses: list[float], others: list[float], tolerance: float) -> bool:
-    return bool(np.allclose(losses, others, rtol=tolerance, atol=0, equal_nan=True))
 
 
 def _ordinal(step: int, steps: int) -> str:
@@ -379,17 +307,14 @@ def _make(spec: str) -> Made:
         if not isinstance(made, tuple) or len(made) not in (3, 4):
             raise UsageError(f"{form}, got {_kind(made)}")
         model, loss, source, optimizer = (*made, None)[:4]
-        if not isinstance(model, nn.Module):
-            raise UsageError(f"{form}, got {type(model).__name__} as the model")
-        if not (loss is None or callable(loss)):
-            raise UsageError(f"{form}, got {type(loss).__name__} as the loss")
-        if not (optimizer is None or callable(optimizer)):
-            raise UsageError(
-                f"{form}, got {type(optimizer).__name__} as the last: expected a function of the parameters, such as "
-                f"lambda parameters: AdamW(parameters)"
-            )
-        if not isinstance(source, Iterable):
-            raise UsageError(f"{form}, got {type(source).__name__} as the batches")
+        for value, right, what_it_is in (
+            (model, isinstance(model, nn.Module), "the model"),
+            (loss, loss is None or callable(loss), "the loss"),
+            (optimizer, optimizer is None or callable(optimizer), f"the last: expected {_OPTIMISER}"),
+            (source, isinstance(source, Iterable), "the batches"),
+        ):
+            if not right:
+                raise UsageError(f"{form}, got {type(value).__name__} as {what_it_is}")
         batches = list(islice(source, _BATCHES))
     except UsageError:
         raise

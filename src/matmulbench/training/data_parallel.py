@@ -1,8 +1,8 @@
 """Data-parallel training: each rank learns from its part of a batch's rows, then the ranks average their gradients.
 
-A batch of the task is shared out among the ranks, as evenly as its rows allow. The mean loss of the batch is the mean
-of the parts', weighted by their rows, and so is its gradient: a step of all ranks together is, but for rounding, that
-of one process with the whole batch. The ranks are processes on one host that talk through ``torch.distributed``'s gloo
+The rows of a batch are divided among the ranks as evenly as possible. The mean loss of the batch, and its gradient, are
+the means of the parts' weighted by their rows: but for rounding, all ranks together take the step that one process
+takes with the whole batch. The ranks are processes on one host that talk through ``torch.distributed``'s gloo
 (Li et al., PVLDB 13(12), 2020).
 """
 

@@ -26,7 +26,7 @@ _PEER = "gloo/transport"  # in the message of a rank that has lost another: not 
 class Ranks(Child):
     """The ranks of one kernel: this child is the first, whose clock counts; ``others`` do the same beside it.
 
-    ``rows`` of a batch are shared out. Whoever fails takes the others along, and is the one whose outcome is told.
+    The ``rows`` of a batch are divided among them. If one rank fails, all are ended and its outcome is returned.
     """
 
     def __init__(self, first: Child, others: Sequence[Child], rows: int) -> None:
@@ -58,7 +58,7 @@ class Ranks(Child):
     ) -> Outcome:
         """Have every rank carry out ``request``; return the first one's answer, with the losses of all in it."""
         here: dict[str, Any] = {"silence_limit": silence_limit, "on_progress": on_progress, "on_ready": on_ready}
-        if isinstance(request, CommitParameters):  # all ranks should have the same: which one is asked, none foresees
+        if isinstance(request, CommitParameters):  # all ranks should have the same: one is asked at random
             call = secrets.choice([super().call, *(other.call for other in self.others)])
             return call(request, silence_limit=silence_limit, descriptors=descriptors)
         if isinstance(request, TrainFewRows):

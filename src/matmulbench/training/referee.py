@@ -1,19 +1,35 @@
-"""The child that no kernel enters: the float64 reference, its envelope, and what committed parameters are worth."""
+"""The child that no kernel enters: how far losses may deviate, and which loss committed parameters have.
+
+Training magnifies rounding: once an activation lands on the other side of zero, two runs part, by how much no bound
+on a single product can tell. So the envelope is found by trying, as in Monte Carlo arithmetic (Parker, Pierce &
+Eggert, Computing in Science & Engineering 2(4), 2000): the training is run in the kernels' own dtype while each
+product is perturbed at random, :data:`PERTURBATION` times as much as its rounding would. How far such runs deviate from
+the float64 reference, times :data:`SAFETY`, is what a kernel's curve may deviate. The rounding of an honest sum of k
+terms is about sqrt(k)·u of the result (Higham & Mary, SIAM J. Sci. Comput. 41, 2019; u: the unit roundoff).
+"""
 
 from __future__ import annotations
 
 import time
 from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor
 
-from matmulbench.dtypes import USUAL
-from matmulbench.errors import UsageError
+from matmulbench.dtypes import DTYPES, USUAL
+from matmulbench.errors import UsageError, printable
 from matmulbench.training.custom_model import CustomModel, load_training
-from matmulbench.training.envelope import rounding_envelope
 from matmulbench.training.trace import FAST_PATH, Tracer
 from matmulbench.training.trainers import TimedKernel, TrainingProblem
 from matmulbench.training.worker import read_parameters
+
+PERTURBATION = 32
+SAFETY = 4
+RUNS = 2
+_FLOOR = 64  # unit roundoffs of the largest loss: that of the loss's own sum, which no product perturbs
+_ALIKE = 1024  # unit roundoffs between two losses that differ by rounding alone
+_SAME_IN_DOUBLE = 0.05  # of the loss, by which that in float64 may differ, or the model does something else there
 
 _problems: list[TrainingProblem] = []
 
@@ -28,22 +44,66 @@ def describe(task: str, seed: int, data_dir: str | None, options: dict[str, Any]
     notes: list[str] = []
     if isinstance(problem, CustomModel):
         left = _left_to_torch(problem)
-        if not problem.products():
+        if not problem.products:
             raise UsageError(
                 f"{problem.what}: a step has no matrix product that a kernel can do, expected nn.Linear, @ or another "
                 f"in {' or '.join(USUAL)}{f'; {left}' if left else ''}"
             )
         again = load_training(task, seed, data_dir, options)
         assert isinstance(again, CustomModel)
-        notes = [*problem.assess(again), *([left] if left else [])]
+        notes = [*_assess(problem, again), *([left] if left else [])]
     return {
         "name": problem.name,
         "rows": problem.rows,
         "steps": problem.steps,
-        "products": [[one.layer, one.which, str(one.workload), one.workload.dtype] for one in problem.products()],
+        "products": [[one.layer, one.which, str(one.workload), one.workload.dtype] for one in problem.products],
         "non_matmul_s": _time_non_matmul(problem),
         "notes": notes,
     }
+
+
+def _assess(problem: CustomModel, again: CustomModel) -> list[str]:
+    """Find out how the losses of kernels can be compared; return what a reader of their figures should know.
+
+    ``again`` is the same model from another call of its factory: each kernel's process makes its own.
+    """
+    first, second, notes = problem.begin_plain(), again.begin_plain(), []
+    tried = range(min(3, problem.steps, again.steps))
+    losses, others = ([float(trainer.step(step)) for step in tried] for trainer in (first, second))
+    rounding = _ALIKE * problem.roundoff
+    problem.comparable = again.steps == problem.steps and _alike(losses, others, rounding)
+    if not problem.comparable:
+        return ["losses were not compared: the model does not do the same twice, even if it is seeded alike"]
+    random = "it is random (dropout?), and seeded alike at each step"
+    if why := random if problem.reseeds else _failure_in_double(problem, losses):
+        problem.in_double, problem.reference_name = False, "plain torch"
+        notes.append(f"losses compared with plain torch's in the model's own dtype: {why}")
+    judge = problem.begin_plain()
+    with torch.no_grad():
+        for one, other in zip(judge.parameters(), first.parameters(), strict=True):
+            one.copy_(other)
+    at = len(tried) % problem.steps
+    problem.judged = _alike([judge.loss_at(at)], [float(first.step(at))], rounding)
+    if not problem.judged:
+        notes.append("it keeps a state besides its parameters: losses are those that the kernel's process reports")
+    return notes
+
+
+def _failure_in_double(problem: CustomModel, losses: list[float]) -> str | None:
+    """Say what the model does in float64, if that is something else than in its own dtype."""
+    try:
+        reference = problem.reference()
+        found = float(reference.step(0))
+        reference.step(problem.steps - 1)
+    except Exception as error:
+        return f"in float64 it ends in {type(error).__name__}: {printable(str(error), 160)}"
+    if _alike(losses[:1], [found], _SAME_IN_DOUBLE):
+        return None
+    return f"in float64 its first loss is {found:.6g} instead of {losses[0]:.6g}"
+
+
+def _alike(losses: list[float], others: list[float], tolerance: float) -> bool:
+    return bool(np.allclose(losses, others, rtol=tolerance, atol=0, equal_nan=True))
 
 
 def _left_to_torch(problem: CustomModel) -> str | None:
@@ -77,6 +137,47 @@ def _time_non_matmul(problem: TrainingProblem) -> float:
         trainer.step(step)
         found.append(time.perf_counter() - start - sum(stopwatch.seconds))
     return min(found)
+
+
+def rounding_envelope(
+    problem: TrainingProblem, steps: int, seconds: float = float("inf")
+) -> tuple[list[float], list[float]]:
+    """Train the reference and the perturbed runs for ``steps`` steps, or as many as ``seconds`` allow.
+
+    Returns the reference's loss at each step, and how far a kernel's may be from it.
+    """
+    deadline = time.monotonic() + seconds
+    runs = [problem.reference(), *(problem.begin(_Perturbed(problem.roundoff, seed)) for seed in range(RUNS))]
+    losses: list[list[float]] = []
+    while len(losses) < steps and (time.monotonic() < deadline or not losses):
+        try:
+            losses.append([float(run.step(len(losses))) for run in runs])
+        except Exception:  # a model that takes no batch of fewer rows, or float64 only so far
+            break
+        if not np.isfinite(losses[-1]).all():  # a schedule that diverges: from here on nothing can be compared
+            losses.pop()
+            break
+    curves = np.array(losses).reshape(-1, len(runs)).T
+    reference, perturbed = curves[0], curves[1:]
+    deviation = np.maximum.accumulate(np.abs(perturbed - reference).max(axis=0))
+    floor = _FLOOR * problem.roundoff * np.abs(reference).max(initial=0)
+    return reference.tolist(), (SAFETY * deviation + floor).tolist()
+
+
+class _Perturbed:
+    """torch's product with a random error added to each element: normal, with the size of the module's docstring."""
+
+    def __init__(self, roundoff: float, seed: int) -> None:
+        self.generator = torch.Generator().manual_seed(seed)
+        self.roundoff = roundoff
+
+    def __call__(self, a: Tensor, b: Tensor) -> Tensor:
+        c = a @ b
+        # Of 16 bits, each operand and the result are rounded, too, but at random: the errors do not grow with k.
+        relative = PERTURBATION * self.roundoff * a.shape[1] ** 0.5
+        relative += SAFETY * DTYPES[str(c.dtype).removeprefix("torch.")].rounding
+        size = relative * float(c.square().mean().sqrt())
+        return c.add_(torch.randn(c.shape, generator=self.generator, dtype=c.dtype), alpha=size)
 
 
 def envelope(steps: int, seconds: float, rows: int | None) -> list[Any]:

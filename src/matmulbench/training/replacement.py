@@ -13,8 +13,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from time import perf_counter
-from typing import Any, Protocol
+from time import perf_counter, thread_time
 
 import torch
 from torch import Tensor
@@ -25,39 +24,18 @@ from matmulbench.ladder.plugins import load_kernel, over_batches
 from matmulbench.ladder.torch_matmul import matmul as torch_matmul
 
 Record = Callable[[Tensor, Tensor, float], None]
-
-
-class Watch(Protocol):
-    """Something that notes each product."""
-
-    def start(self) -> Any:
-        """Read the clock before a product."""
-
-    def note(self, a: Tensor, b: Tensor, started: Any) -> None:
-        """Note the product of ``a`` and ``b``, which began when :meth:`start` returned ``started``."""
-
-
-@dataclass(frozen=True)
-class _Recorder:
-    """The watch of whoever wants to know the seconds alone."""
-
-    record: Record
-    start = staticmethod(perf_counter)
-
-    def note(self, a: Tensor, b: Tensor, started: float) -> None:
-        self.record(a, b, perf_counter() - started)
-
+RecordBoth = Callable[[Tensor, Tensor, float, float], None]  # with this thread's processor time
 
 _TAKEN = frozenset(getattr(torch, name) for name in USUAL)
 
 
 @dataclass(eq=False)
 class _Block:
-    """What a block asked for: its kernel, what does batches, and what notes its products."""
+    """What a block asked for: its kernel, what does batches, and what is called after each product."""
 
     kernel: Kernel | None  # None is torch's own: called by its name, it would come back here
     on_batches: Kernel
-    watch: Watch | None
+    record: RecordBoth | None
 
 
 _lock = threading.Lock()
@@ -107,10 +85,10 @@ def _override(rank: int, product: Callable[..., Tensor]) -> Callable[..., Tensor
     def override(*operands: Tensor, **factors: float) -> Tensor:
         *addends, a, b = operands
         block = _active[-1]
-        ours = block.kernel or block.watch
+        ours = block.kernel or block.record
         if not ours or _multiplying or not _fit(rank, a, b, *addends):
             return product(*operands, **factors, out=a.new_empty(0))  # this overload is not overridden
-        started = block.watch.start() if block.watch else None
+        processor_s, started = thread_time(), perf_counter()
         if block.kernel:
             c = _multiply(block, a, b)
             if factors.get("alpha", 1) != 1:
@@ -119,8 +97,8 @@ def _override(rank: int, product: Callable[..., Tensor]) -> Callable[..., Tensor
                 c.add_(addends[0], alpha=beta)
         else:
             c = product(*operands, **factors, out=a.new_empty(0))
-        if block.watch:
-            block.watch.note(a, b, started)
+        if block.record:
+            block.record(a, b, perf_counter() - started, thread_time() - processor_s)
         return c
 
     return override
@@ -168,15 +146,15 @@ def replaced(kernel: str | Kernel, record: Record | None = None) -> AbstractCont
     tensor([[4., 4., 4.],
             [4., 4., 4.]])
     """
-    return products_by(load_kernel(kernel), record and _Recorder(record))
+    return products_by(load_kernel(kernel), record and (lambda a, b, seconds, _: record(a, b, seconds)))
 
 
 @contextmanager
-def products_by(kernel: Kernel, watch: Watch | None = None) -> Iterator[None]:
-    """Do what :func:`replaced` says with a kernel that is loaded; ``watch`` notes its products."""
+def products_by(kernel: Kernel, record: RecordBoth | None = None) -> Iterator[None]:
+    """Do what :func:`replaced` says with a kernel that is loaded."""
     global _library
     of_torch = kernel in (torch.mm, torch.matmul, torch_matmul)
-    block = _Block(None if of_torch else kernel, over_batches(kernel), watch)
+    block = _Block(None if of_torch else kernel, over_batches(kernel), record)
     with _lock:
         _active.append(block)
         if not _library:

@@ -73,7 +73,8 @@ TASKS = {
 
 TORCH_NN, TORCH_COMPILE = "torch.nn", "torch.compile"  # rows of a training that no kernel has
 
-OPTIONS = ("epochs", "batch_size", "hidden", "lr", "dtype")
+OPTIONS = {"epochs": "epochs", "batch_size": "batch", "hidden": "layers", "lr": "rate", "dtype": "dtype"}
+"""What changes a task: each option, and the field of :class:`Task` that it sets."""
 
 
 def find_task(name: str, **options: Any) -> Task:
@@ -93,25 +94,25 @@ def find_task(name: str, **options: Any) -> Task:
     if name not in TASKS:
         raise unknown("task", name, TASKS)
     task = TASKS[name]
-    for option, value in options.items():
-        if value is None:
-            continue
-        if option == "dtype":
-            if value not in FLOATS:
-                raise UsageError(f"dtype {value!r}: expected {' or '.join(FLOATS)}")
-            task = replace(task, dtype=value)
-        elif option not in OPTIONS:
-            raise UsageError(f"option {option!r} is unknown: known are {', '.join(OPTIONS)}")
-        elif option == "lr":
-            task = replace(task, rate=_known_rate(value))
-        elif not isinstance(value, int) or value < 1:
-            raise UsageError(f"{option} {value!r}: expected a whole number above 0")
-        elif option == "hidden":
-            task = replace(task, layers=(task.layers[0], value, task.layers[-1]))
-        else:
-            changed: dict[str, Any] = {"batch" if option == "batch_size" else option: value}
-            task = replace(task, **changed)
-    return task
+    changed = dict(_change(option, value) for option, value in options.items() if value is not None)
+    if "layers" in changed:
+        changed["layers"] = (task.layers[0], changed["layers"], task.layers[-1])
+    return replace(task, **changed)
+
+
+def _change(option: str, value: Any) -> tuple[str, Any]:
+    """Return the field that an option sets, and its value once it is checked."""
+    if option not in OPTIONS:
+        raise UsageError(f"option {option!r} is unknown: known are {', '.join(OPTIONS)}")
+    if option == "dtype":
+        right, expected = value in FLOATS, " or ".join(FLOATS)
+    elif option == "lr":
+        right, expected = isinstance(value, int | float) and 0 < value < math.inf, "a number above 0"
+    else:
+        right, expected = isinstance(value, int) and value > 0, "a whole number above 0"
+    if not right:
+        raise UsageError(f"{option} {value!r}: expected {expected}")
+    return OPTIONS[option], value
 
 
 def check_options(task: str, options: dict[str, Any]) -> None:
@@ -128,7 +129,7 @@ def check_options(task: str, options: dict[str, Any]) -> None:
     find_function(task, kind="model")
     for option, value in options.items():
         if option == "lr":
-            _known_rate(value)
+            _change(option, value)
         elif option in OPTIONS:
             raise UsageError(f"{option} {value!r} does not go with model {task!r}, whose factory makes net and batches")
         else:
@@ -138,9 +139,3 @@ def check_options(task: str, options: dict[str, Any]) -> None:
 def is_model(task: str) -> bool:
     """Whether ``task`` is a model's factory and no built-in task."""
     return ":" in task or task.endswith(".py")
-
-
-def _known_rate(rate: Any) -> float:
-    if not isinstance(rate, int | float) or not 0 < rate < math.inf:
-        raise UsageError(f"lr {rate!r}: expected a number above 0")
-    return rate

@@ -1,16 +1,17 @@
 """What is trained and who trains it: the tasks' net with some kernel, and what one would write with ``torch.nn``."""
 
-# ruff: noqa: D102  # the protocols say what each method does
+# ruff: noqa: D102  # the base classes say what each method does
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import count
 from time import perf_counter, thread_time
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,7 +27,7 @@ from matmulbench.workload import Workload, layer_products
 
 
 class TimedKernel:
-    """A kernel that notes how long each product takes, and, as a watch of others' products, of what kind it was."""
+    """A kernel that notes how long each product takes, and, where it notes others' products, of what kind each was."""
 
     def __init__(self, kernel: Kernel) -> None:
         self.kernel = kernel
@@ -35,23 +36,17 @@ class TimedKernel:
         self.kinds: list[tuple[Any, ...]] = []
 
     def __call__(self, a: Tensor, b: Tensor) -> Tensor:
-        """Multiply and note."""
-        started = self.start()
+        """Multiply and note both times."""
+        processor_s, started = thread_time(), perf_counter()
         c = self.kernel(a, b)
-        self._stop(started)
+        self.seconds.append(perf_counter() - started)
+        self.processor_s.append(thread_time() - processor_s)
         return c
 
-    def start(self) -> tuple[float, float]:
-        """Return both clocks."""
-        return perf_counter(), thread_time()
-
-    def _stop(self, started: tuple[float, float]) -> None:
-        self.processor_s.append(thread_time() - started[1])
-        self.seconds.append(perf_counter() - started[0])
-
-    def note(self, a: Tensor, b: Tensor, started: tuple[float, float]) -> None:
-        """Note a product and its kind."""
-        self._stop(started)
+    def note(self, a: Tensor, b: Tensor, seconds: float, processor_s: float) -> None:
+        """Note a product that something else did."""
+        self.seconds.append(seconds)
+        self.processor_s.append(processor_s)
         backward = torch._C._current_autograd_node() is not None
         self.kinds.append((backward, a.shape, a.stride(), b.shape, b.stride(), a.dtype))
 
@@ -66,74 +61,71 @@ class StepProduct:
     count: int = 1
 
 
-class Trainer(Protocol):
+class Trainer(ABC):
     """Something that learns, a step at a time."""
 
-    def prepare(self, first: int, last: int) -> None:
-        """Lay out, before the clock starts, what steps ``first`` to before ``last`` need."""
+    def prepare(self, first: int, last: int) -> None:  # noqa: B027  # most have nothing to prepare
+        """Make ready, before the clock starts, what steps ``first`` to before ``last`` need."""
 
+    @abstractmethod
     def step(self, step: int) -> Tensor:
-        """Learn from the batch of ``step``; return its loss, one number."""
+        """Learn from the batch of ``step``; return its loss before the update, one number."""
 
+    @abstractmethod
     def use(self, kernel: Kernel) -> None:
         """Have all products done by ``kernel`` from now on."""
 
+    @abstractmethod
+    def predict(self, x: Tensor) -> Tensor:
+        """Return the net's output for ``x``."""
+
+    @abstractmethod
     def parameters(self) -> list[Tensor]:
-        """Return all that it has learnt, always in the same order."""
+        """Return all that is learnt, always in the same order."""
 
+    @abstractmethod
     def loss_at(self, step: int) -> float:
-        """Return the loss on the batch of ``step``, and learn nothing."""
+        """Return the loss on the batch of ``step``; nothing is learnt."""
 
 
-class TrainingProblem(Protocol):
-    """What is to be learnt, as accounting needs it; each trainer begins from the same parameters."""
+class TrainingProblem(ABC):
+    """What is to be learnt: a built-in task or a custom model. All its trainers begin from the same parameters."""
 
-    comparable: bool  # whether two runs have the same losses
-    judged: bool  # whether the parameters alone decide what the loss is
+    comparable = True  # whether two runs have the same losses
+    judged = True  # whether the parameters alone decide what the loss is
+    reference_name = "the float64 reference"  # in messages
+    name: str  # in the tables
+    rows: int  # of a batch
+    steps: int  # of the schedule
+    roundoff: float  # the unit roundoff of the dtype in which kernels work
+    products: list[StepProduct]  # of a step
 
-    @property
-    def reference_name(self) -> str:
-        """What messages call the reference."""
-
-    @property
-    def name(self) -> str:
-        """The task's name in the tables."""
-
-    @property
-    def rows(self) -> int:
-        """Rows of a batch."""
-
-    @property
-    def steps(self) -> int:
-        """Steps of the schedule."""
-
-    @property
-    def roundoff(self) -> float:
-        """Unit roundoff of the dtype in which kernels work."""
-
-    def products(self) -> list[StepProduct]:
-        """List a step's products."""
-
+    @abstractmethod
     def split(self, watch: TimedKernel, steps: int) -> list[float]:
-        """Return the seconds of each of the products in a step, from what was noted over ``steps`` steps."""
+        """Return the seconds of each product of a step, the mean of what ``watch`` noted in ``steps`` steps."""
 
+    @abstractmethod
     def begin(self, kernel: Kernel) -> Trainer:
         """Make a trainer that has its products done by ``kernel``."""
 
+    @abstractmethod
     def begin_plain(self) -> ModuleTrainer:
         """Make a trainer as one would write it with ``torch.nn``, autograd and an optimiser."""
 
+    @abstractmethod
     def reference(self) -> Trainer:
-        """Make the trainer that the others are compared with: in float64, with torch's products, where that can be."""
+        """Make the trainer that others are compared with: torch's products, in float64 where that is possible."""
 
+    @abstractmethod
     def few(self, rows: int) -> TrainingProblem:
-        """Return the same for the first ``rows`` rows of the first batch alone."""
+        """Return the problem of the first ``rows`` rows of the first batch alone."""
 
-    def accuracies(self, trainer: Any) -> tuple[float | None, float | None]:
+    def accuracies(self, trainer: Trainer) -> tuple[float | None, float | None]:
         """Return the shares of train and test rows that ``trainer`` gets right; None where that has no meaning."""
+        return None, None
 
 
-class ManualTrainer:
+class ManualTrainer(Trainer):
     """The MLP with manual back-propagation, all its products done by ``kernel``.
 
     Steps are taken one after the other; past the end of the schedule it begins again, for the clock alone.
@@ -143,9 +135,6 @@ class ManualTrainer:
         task = problem.task
         self.problem = problem
         self.net = build(problem.parameters, task.activation, task.output, task.loss, self._fitted(kernel))
-
-    def prepare(self, first: int, last: int) -> None:
-        pass
 
     def step(self, step: int) -> Tensor:
         return next(self._losses)
@@ -168,7 +157,6 @@ class ManualTrainer:
         return lambda a, b: kernel(a.to(narrow), b.to(narrow)).to(wide)
 
     def predict(self, x: Tensor) -> Tensor:
-        """Return the net's output for ``x``."""
         return self.net.forward(x)
 
     def parameters(self) -> list[Tensor]:
@@ -180,7 +168,7 @@ class ManualTrainer:
         return float(self.net.loss.forward(self.net.forward(x), y))
 
 
-class ModuleTrainer:
+class ModuleTrainer(Trainer):
     """A ``torch.nn`` model with autograd and an optimiser, as it is or with its products done by ``kernel``.
 
     ``loss_of`` gives the loss on the batch of a step.
@@ -195,9 +183,6 @@ class ModuleTrainer:
     ) -> None:
         self.model, self.optimizer, self.loss_of, self.kernel = model, optimizer, loss_of, kernel
 
-    def prepare(self, first: int, last: int) -> None:
-        pass
-
     def step(self, step: int) -> Tensor:
         with self._products():
             self.optimizer.zero_grad()
@@ -208,14 +193,13 @@ class ModuleTrainer:
 
     def _products(self) -> AbstractContextManager[None]:
         if isinstance(self.kernel, TimedKernel):
-            return products_by(self.kernel.kernel, self.kernel)
+            return products_by(self.kernel.kernel, self.kernel.note)
         return products_by(self.kernel) if self.kernel else nullcontext()
 
     def use(self, kernel: Kernel) -> None:
         self.kernel = kernel
 
     def predict(self, x: Tensor) -> Tensor:
-        """Return the net's output for ``x``."""
         with torch.no_grad():
             out: Tensor = self.model(x)
             return out
@@ -232,37 +216,14 @@ _ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "sigmoid": nn.Sigmo
 _LOSSES: dict[str, type[nn.Module]] = {"mse": nn.MSELoss, "bce": nn.BCELoss, "cross-entropy": nn.CrossEntropyLoss}
 
 
-class TaskProblem:
+class TaskProblem(TrainingProblem):
     """One of the built-in tasks."""
 
-    comparable = judged = True
-
     def __init__(self, problem: Problem) -> None:
-        self.problem = problem
-
-    @property
-    def reference_name(self) -> str:
-        return "the float64 reference"
-
-    @property
-    def name(self) -> str:
-        return self.problem.task.name
-
-    @property
-    def rows(self) -> int:
-        return self.problem.rows
-
-    @property
-    def steps(self) -> int:
-        return self.problem.steps
-
-    @property
-    def roundoff(self) -> float:
-        return float(torch.finfo(self.problem.x_train.dtype).eps) / 2
-
-    def products(self) -> list[StepProduct]:
-        task = self.problem.task
-        return [StepProduct(*product) for product in layer_products(self.problem.own_rows, task.layers, task.dtype)]
+        task = problem.task
+        self.problem, self.name, self.rows, self.steps = problem, task.name, problem.rows, problem.steps
+        self.roundoff = float(torch.finfo(problem.x_train.dtype).eps) / 2
+        self.products = [StepProduct(*one) for one in layer_products(problem.own_rows, task.layers, task.dtype)]
 
     def split(self, watch: TimedKernel, steps: int) -> list[float]:
         return list(np.reshape(watch.seconds, (steps, -1)).mean(axis=0))
@@ -302,5 +263,5 @@ class TaskProblem:
     def few(self, rows: int) -> TaskProblem:
         return TaskProblem(self.problem.first_rows(rows))
 
-    def accuracies(self, trainer: ManualTrainer | ModuleTrainer) -> tuple[float | None, float | None]:
+    def accuracies(self, trainer: Trainer) -> tuple[float | None, float | None]:
         return self.problem.accuracies(trainer.predict)

@@ -30,7 +30,7 @@ _LARGE = 2**25  # bytes; beyond, making the operands would take longer than the 
 
 @dataclass
 class _Desk:
-    """What this process holds: a training, a kernel or none, and the trainer as it is now."""
+    """What this process holds: a training, a kernel (None: torch.nn), and the trainer as it is now."""
 
     problem: TrainingProblem
     kernel: Kernel | None
@@ -75,7 +75,7 @@ def open_training(
     desk.restart()
     _desks[:] = [desk]
     kernel = kernel or torch.matmul
-    return [one.count * predict_seconds(kernel, one.workload) for one in problem.products()]
+    return [one.count * predict_seconds(kernel, one.workload) for one in problem.products]
 
 
 def predict_seconds(kernel: Kernel, product: Workload) -> float:
@@ -123,8 +123,8 @@ def compile_model() -> float:
 def train_steps(first: int, last: int, stopwatch: bool) -> list[Any]:
     """Train from step ``first`` to before ``last``.
 
-    Returns what the stopwatch does, the losses, and with ``stopwatch`` the seconds of each product of a step, and those
-    that its rank spends with the others.
+    Returns what :meth:`Stopwatch.stop` does, the losses, and with ``stopwatch`` the seconds of each product of a step
+    and, of a rank, the seconds of a step in which gradients are averaged (else None).
     """
     desk = _desks[0]
     rank = desk.problem if isinstance(desk.problem, RankProblem) else None

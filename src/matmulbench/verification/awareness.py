@@ -103,7 +103,7 @@ def _check_loop(kernel: KernelUnderTest, sizes: tuple[int, int, int], calls: int
 def _run_loop(
     kernel: Kernel, pairs: list[Operands], calls: int, circumstance: Circumstance
 ) -> tuple[list[torch.Tensor], float]:
-    """Return the results of ``calls`` calls and the seconds taken, in a loop that a kernel takes for another's."""
+    """Run a loop that seems to stand in the circumstance's file; return the results of its calls and the seconds."""
     file, function = circumstance.file, circumstance.function
     code = _timed_loop.__code__.replace(co_filename=file, co_name=function, co_qualname=function)
     loop = FunctionType(code, {"__name__": file.removesuffix(".py").replace("/", "."), "__builtins__": builtins})
@@ -129,7 +129,7 @@ def _timed_loop(
     results: list[torch.Tensor],
     ended: Ended,
 ) -> None:
-    """Time calls as a benchmark does. All that it needs is in its arguments, as it runs in another module's name."""
+    """Time calls as a benchmark does; all comes by the arguments, as the function seems to be in another module."""
     error = None
     start = perf_counter()
     try:

@@ -11,7 +11,7 @@ import torch
 
 from matmulbench.dtypes import filler, numpy_dtype
 
-# What a kernel of arrays is told.
+# How a kernel says that it takes numpy arrays.
 ARRAYS = '`operands = "numpy"` as an attribute of the function, or with @numpy behind its name'
 _POISONED = 3  # blocks that are filled with NaN and freed before a call
 _LARGEST_POISONED = 1 << 25  # bytes; a larger block is given back to the system at once, and serves nobody again

@@ -12,16 +12,15 @@ import numpy as np
 import torch
 
 from matmulbench import isolation
-from matmulbench.dtypes import as_array, as_tensor, declared_accumulation
+from matmulbench.dtypes import as_array, declared_accumulation
 from matmulbench.ladder import Kernel
-from matmulbench.verification import bounds
+from matmulbench.verification.bounds import Judgement, judge_exact
 from matmulbench.verification.case import ALGEBRAIC, Array, Case
 from matmulbench.verification.form import fingerprint, poison, result_dtype, result_shape, share_memory, wrong_form
 from matmulbench.verification.pace import Pace
-from matmulbench.verification.result import judge_large
+from matmulbench.verification.result import LARGE, judge_product
 
 _KEPT = 4  # results kept alive, to see whether a later call changes them
-_LARGE = 1 << 22  # multiplications above which a result is not compared in full
 _CONTIGUOUS = (
     "it is right where both operands are contiguous; training makes transposed views, which a.contiguous() would copy"
 )
@@ -77,9 +76,9 @@ class KernelUnderTest:
     def __post_init__(self) -> None:
         self.accumulation = declared_accumulation(self.kernel, self.dtype)
 
-    def judge(self, a: Array, b: Array, c: Array, exact: bool) -> bounds.Judgement:
+    def judge(self, a: Array, b: Array, c: Array, exact: bool) -> Judgement:
         """Judge ``c`` as a product of arrays by what the kernel says of its sums."""
-        return (bounds.judge_exact if exact else bounds.judge)(a, b, c, self.accumulation)
+        return judge_product(a, b, c, exact, self.accumulation)
 
     def report(self, error: WrongError | None = None) -> Report:
         """Return what was found, up to ``error`` if there was one."""
@@ -102,7 +101,7 @@ class KernelUnderTest:
         """Send the parent what comes next, in case it is the last, and the command that repeats it."""
         isolation.send((f"{self.prop}: {where}", self.repeat(case)))
 
-    def check(self, case: Case) -> bounds.Judgement:
+    def check(self, case: Case) -> Judgement:
         """Multiply ``case`` and judge the result.
 
         Raises
@@ -112,7 +111,7 @@ class KernelUnderTest:
         """
         if not case.volume and not getattr(self.kernel, "empty", True):
             self.notes.add("empty operands were not tried: its attribute `empty` is False")
-            return bounds.Judgement("pass", 0.0)
+            return Judgement("pass", 0.0)
         try:
             return self._check(case)
         except Exception as error:
@@ -136,18 +135,16 @@ class KernelUnderTest:
             f"tensor{zeros}; a kernel that does without empty operands says so with `{name}.empty = False`"
         )
 
-    def _check(self, case: Case) -> bounds.Judgement:
+    def _check(self, case: Case) -> Judgement:
         self.last = case
         self.announce(str(case), case)
         a, b = case.operands()
         before = self.pace.clock()
         result = self.call(a, b, str(case), case)
         self.pace.learn(case, self.pace.clock() - before)
-        if case.volume > _LARGE:
-            self.announce(str(case), case)
-            judgement = judge_large(a, b, as_tensor(result), case.exact, self.accumulation)
-        else:
-            judgement = self.judge(as_array(a), as_array(b), result, case.exact)
+        if case.volume > LARGE:
+            self.announce(str(case), case)  # to judge it may take as long again
+        judgement = self.judge(as_array(a), as_array(b), result, case.exact)
         self.cases += 1
         self.residual = max(self.residual, judgement.residual)
         if judgement.verdict == "fail" or (judgement.verdict == "normwise" and case.values in ALGEBRAIC):
@@ -173,7 +170,7 @@ class KernelUnderTest:
         self.announce(where)
         result = self.call(a, b, where)
         self.cases += 1
-        judgement = self.judge(as_array(a), as_array(b), result, exact=True)
+        judgement = judge_exact(as_array(a), as_array(b), result, self.accumulation)  # in full, whatever the size
         if judgement.verdict != "pass":
             raise self.wrong(where, judgement.detail)
 

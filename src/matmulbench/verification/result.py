@@ -1,4 +1,4 @@
-r"""A cheap judge of one product of any size, for results that a timed loop or a training has made.
+r"""The judge of one product of any size; and a cheaper one, for results that a timed loop or a training has made.
 
 Small products are compared with a float64 reference in full. Large ones are judged in full at some rows and columns
 (first, last, random) and by Freivalds' check (*Probabilistic machines can use less running time*, IFIP 1977):
@@ -9,7 +9,8 @@ escapes all 12 with probability at most 1/4096.
 The tolerance of an element is min(8·k, 64·√k)·u·max‖a_i‖₂·max‖b_j‖₂. The first is the norm bound of
 :mod:`~matmulbench.verification.bounds`, which a Strassen-type kernel meets too; beyond k = 64 it says so little that
 the probabilistic bound takes over (Higham & Mary, SIAM J. Sci. Comput. 41, 2019, with λ = 64: still no tighter than
-the theory for every order of summation, up to k = 4096). A sum of n errors with random signs has √n of it.
+the theory for every order of summation, up to k = 4096). A sum of n elements with random signs may be off by √n times
+as much.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from matmulbench.dtypes import DType, as_array
-from matmulbench.verification.bounds import Judgement, judge_exact, traits
+from matmulbench.dtypes import DType, as_array, as_tensor
+from matmulbench.verification.bounds import Judgement, judge, judge_exact, traits
 
 if TYPE_CHECKING:
     import torch
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
 Array = npt.NDArray[np.floating]
 Index = npt.NDArray[np.int64]
 
-FULL = 1 << 24  # multiplications up to which every element is compared
+FULL = 1 << 24  # multiplications up to which check_result compares every element
+LARGE = 1 << 22  # multiplications up to which judge_product does
 COLUMNS = 12  # of Freivalds' check
 SAMPLE = 8  # rows (and columns) compared in full in a large product: so many first, last and random ones
 
@@ -135,24 +137,22 @@ def freivalds(
     )
 
 
-def judge_large(
-    a: torch.Tensor, b: torch.Tensor, c: torch.Tensor, exact: bool, accumulation: str | None = None
-) -> Judgement:
-    """Judge a product that is too large to be compared in full; ``exact`` if all its sums are representable integers.
+def judge_product(a: Array, b: Array, c: Array, exact: bool, accumulation: str | None = None) -> Judgement:
+    """Judge ``c`` (m, n) as the product of finite ``a`` (m, k) and ``b`` (k, n), with sums of dtype ``accumulation``.
 
-    Then C·x = A·(B·x) holds in integers modulo 2⁶⁴, for which no sum is too large. An element that is off by an odd
-    multiple of 2^q escapes a random column x with probability 2^(q - 64), and q is at most 54 for numbers of 53 bits:
-    of both columns, less than one in a million.
+    ``exact`` says that all sums are representable integers. Up to :data:`LARGE` multiplications every element is
+    compared. Beyond, C·x = A·(B·x) must hold for exact products in integers modulo 2⁶⁴, for which no sum is too large.
+    An element that is off by an odd multiple of 2^q escapes a random column x with probability 2^(q - 64), and q is at
+    most 54 for numbers of 53 bits: of both columns, less than one in a million. Other large products are sampled.
     """
-    if exact and traits(as_array(a)).is_narrow:  # it may be rounded, or have no norm bound
-        return judge_exact(as_array(a), as_array(b), as_array(c), accumulation)
-    if exact:
-        wrong = _inexact(*(operand.numpy() for operand in (a, b, c)))
-        return Judgement(
-            "fail" if wrong and check_result(a, b, c) else "normwise" if wrong else "pass", 0.0, wrong or ""
-        )
-    wrong = check_result(a, b, c, accumulation=accumulation)
-    return Judgement("fail" if wrong else "pass", 0.0, wrong or "")
+    if len(a) * b.size <= LARGE or (exact and traits(a).is_narrow):  # which may be rounded, or have no norm bound
+        return (judge_exact if exact else judge)(a, b, c, accumulation)
+    wrong = _inexact(a, b, c) if exact else None
+    if exact and not wrong:
+        return Judgement("pass", 0.0)
+    usual = None if exact else accumulation
+    finding = check_result(as_tensor(a), as_tensor(b), as_tensor(c), accumulation=usual)
+    return Judgement("fail" if finding else "normwise" if wrong else "pass", 0.0, wrong or finding or "")
 
 
 def _inexact(a: Array, b: Array, c: Array) -> str | None:

@@ -1,6 +1,7 @@
-"""What a kernel's process is asked during verification; and the judge, in a process that the kernel never entered.
+"""What children are asked during verification.
 
-Most cases are judged beside the kernel, which is quick. A kernel that disarms the judge there is wrong here.
+Most cases are judged in the kernel's own process, which is quick. Some results go to a process that the kernel never
+entered, so that a kernel that disables the judge in its own process is found out.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ import torch
 from matmulbench.dtypes import DTYPES, as_array, as_tensor, numpy_dtype
 from matmulbench.errors import printable
 from matmulbench.ladder.plugins import load_kernel
-from matmulbench.verification import bounds
 from matmulbench.verification.case import Case, shown
 from matmulbench.verification.examination import advise
 from matmulbench.verification.examination import examine as examine_kernel
 from matmulbench.verification.kernel import KernelUnderTest, WrongError
+from matmulbench.verification.result import judge_product
 from matmulbench.verification.search import randomised
 from matmulbench.workload import Workload
 
@@ -140,7 +141,7 @@ def judge_results(
             case = Case(**fields)
             content = memory.read(case.m * case.n * case.kind.result_itemsize)
             result = np.frombuffer(content, numpy_dtype(case.kind.result)).reshape(case.m, case.n)
-            judgement = (bounds.judge_exact if case.exact else bounds.judge)(*case.arrays(), result, accumulation)
+            judgement = judge_product(*case.arrays(), result, case.exact, accumulation)
             if judgement.verdict == "fail" or (judgement.verdict == "normwise" and not allow_normwise):
                 return f"{case}: {judgement.detail}"
     return None
