@@ -9,16 +9,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from itertools import chain, product
-from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from matmulbench.arguments import (
     check_dtype,
     check_seconds,
-    check_seed,
-    check_workers,
     kernel_specs,
     read_workloads,
     renaming,
@@ -37,6 +35,7 @@ from matmulbench.isolation.requests import (
     ProductError,
     TraceModel,
 )
+from matmulbench.isolation.system import cores
 from matmulbench.ladder import BASELINE, LADDER
 from matmulbench.ladder.plugins import find_kernel, kernels
 from matmulbench.measurement.cells import (
@@ -77,27 +76,6 @@ class Sink(Protocol):
         """Take a finished cell, or the roof."""
 
 
-@dataclass
-class Rows:
-    """Rows in memory."""
-
-    tables: dict[str, list[Row]] = field(default_factory=dict)
-    warnings: list[str] = field(default_factory=list)
-
-    def done(self, table: str, **key: Any) -> dict[str, Any] | None:
-        """Nothing is finished already."""
-        return None
-
-    def add(self, table: str, row: Any, samples: list[float] | None = None, **extra: Any) -> None:
-        """Keep the row."""
-        self.tables.setdefault(table, []).append(row)
-        self.warnings += [text for text in extra.get("warnings", []) if text not in self.warnings]
-
-    def frame(self, table: str) -> pd.DataFrame:
-        """Return a table."""
-        return frame(table, self.tables.get(table, []))
-
-
 @dataclass(frozen=True)
 class Training:
     """One training: ``task`` names it or a model's factory; ``budget_s`` is for all kernels together.
@@ -118,8 +96,11 @@ class Training:
         task = TASKS.get(self.task)
         return self.options.get("dtype") or (task.dtype if task else None)
 
-    def check(self) -> None:
-        """Raise UsageError if task, model or an option cannot be used, as far as that shows without importing."""
+    def check(self, threads: int) -> None:
+        """Raise UsageError if task, model or an option cannot be used, as far as that shows without importing.
+
+        This machine must have a core for every one of each worker's ``threads``.
+        """
         check_seconds("budget", self.budget_s)
         for name, value in self.options.items():
             if isinstance(value, int | float) and not 0 < value <= _LARGEST:
@@ -131,6 +112,10 @@ class Training:
         task = TASKS.get(self.task)
         if task and task.source == "mnist" and self.data_dir is not None and not os.path.exists(self.data_dir):
             raise UsageError(f"data-dir {self.data_dir!r}: there is no such folder or file")
+        if not isinstance(self.workers, int) or self.workers < 1:
+            raise UsageError(f"workers {self.workers!r}: expected a whole number above 0")
+        if self.workers > 1 and (wanted := self.workers * threads) > (has := len(cores())):
+            raise UsageError(f"workers {self.workers} x threads {threads} need {wanted} cores, this machine has {has}")
 
 
 @dataclass(frozen=True)
@@ -186,10 +171,10 @@ class Job:
         for _, budget_s in self.workloads:
             check_seconds("budget", budget_s)
         for training in self.trainings:
-            training.check()
-            check_workers(training.workers, self.threads)
+            training.check(max(self.threads))
         check_seconds("import-timeout", self.import_s)
-        check_seed(self.seed)
+        if not 0 <= self.seed < 2**32:  # which every library takes
+            raise UsageError(f"seed {self.seed}: expected a number from 0 to {2**32 - 1}")
 
     @property
     def specs(self) -> list[str]:
@@ -210,26 +195,21 @@ class Job:
         return verify + len(self.threads) * timed
 
 
-class Bench:
+class Bench(ExitStack):
     """The processes that work on this machine, and what holds of it from one job to the next; a context manager."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._hosts: dict[tuple[int, bool], Host] = {}
         self.roofs: dict[tuple[int, str], Roof] = {}
         self.compile_s: dict[tuple[int, str, str], float | None] = {}
 
     def host(self, job: Job, threads: int, spin: bool = True) -> Host:
         """Return the host with so many threads a pool; see :class:`Host`."""
-        host = self._hosts.setdefault((threads, spin), Host(threads, job.import_s, spin))
-        host.import_s = job.import_s
-        return host
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for host in self._hosts.values():
-            host.close()
+        if (threads, spin) not in self._hosts:
+            self._hosts[threads, spin] = self.enter_context(Host(threads, spin=spin))
+        self._hosts[threads, spin].import_s = job.import_s
+        return self._hosts[threads, spin]
 
 
 def carry_out(
@@ -444,6 +424,22 @@ def trace_model(
 Kernels = str | Callable[..., Any] | Iterable[str | Callable[..., Any]]
 
 
+class _Rows:
+    """The rows of one table, in memory, and the warnings that came with them."""
+
+    def __init__(self, table: str) -> None:
+        self.table = table
+        self.rows: list[Row] = []
+        self.warnings: dict[str, None] = {}
+
+    def done(self, table: str, **key: Any) -> None:
+        """Nothing is finished already."""
+
+    def add(self, table: str, row: Any, samples: list[float] | None = None, **extra: Any) -> None:
+        self.rows += [row] if table == self.table else []
+        self.warnings |= dict.fromkeys(extra.get("warnings", ()))
+
+
 def _rows(job: Job, table: str, progress: Callable[[str], None]) -> pd.DataFrame:
     """Carry out ``job`` and return the rows of ``table``, in which functions have their own names.
 
@@ -452,20 +448,20 @@ def _rows(job: Job, table: str, progress: Callable[[str], None]) -> pd.DataFrame
     KeyboardInterrupt
         if the user interrupts; its attribute ``rows`` has what was finished.
     """
-    rows, rename = Rows(), renaming([*job.specs, *(training.task for training in job.trainings)])
+    sink, rename = _Rows(table), renaming([*job.specs, *(training.task for training in job.trainings)])
 
     def named() -> pd.DataFrame:
-        found = rows.frame(table)
+        found = frame(table, sink.rows)
         for name in {"kernel", "task", "finding", "reason"} & set(found):
             found[name] = found[name].map(rename, na_action="ignore")
         return found
 
     try:
-        carry_out(job, rows, lambda text, _: progress(rename(text)))
+        carry_out(job, sink, lambda text, _: progress(rename(text)))
     except KeyboardInterrupt as interrupt:
         interrupt.__dict__["rows"] = named()
         raise
-    for warning in rows.warnings:
+    for warning in sink.warnings:
         progress(f"warning: {warning}")
     return named()
 
@@ -514,20 +510,16 @@ def verify(
         if a kernel's name, a dtype, the effort or the case is unknown.
     """
     job = Job(kernel_specs(kernel), None, dtypes=_dtypes(dtypes), effort=effort, import_s=import_timeout_s)
-    if case is not None:
-        return _repeated(job, case, progress)
-    found = _rows(job, "verification", progress)
-    order = list(map(renaming(job.specs), job.specs))
-    return found.sort_values("kernel", key=lambda names: names.map(order.index), kind="stable")
-
-
-def _repeated(job: Job, case: str, progress: Callable[[str], None]) -> pd.DataFrame:
-    """Judge the kernels of ``job`` by one case, and show it."""
+    rename = renaming(job.specs)
+    if case is None:
+        found = _rows(job, "verification", progress)
+        order = list(map(rename, job.specs))
+        return found.sort_values("kernel", key=lambda names: names.map(order.index), kind="stable")
     import pandas as pd
 
     from matmulbench.verification import Case
 
-    parsed, rename, rows = Case.parse(case), renaming(job.specs), []
+    parsed, rows = Case.parse(case), []
     with Host(max(2, *job.threads), job.import_s) as host:
         for spec in job.specs:
             progress(f"verify {rename(spec)} {case}")
@@ -639,14 +631,14 @@ def precision(measurements: pd.DataFrame, baseline: str = BASELINE) -> pd.DataFr
 
     found = measurements[(measurements["kernel"] == baseline) & measurements["median_s"].notna()]
     found = found[found.groupby(["workload", "threads"])["dtype"].transform("nunique") > 1]
+    usual_s = found[found["dtype"] == "float32"].groupby(["workload", "threads"])["median_s"].first()
     rows: list[dict[str, Any]] = []
     with Host(1) as host:
         for row in found.to_dict("records"):
             workload = Workload.parse(row["workload"], row["dtype"])
             outcome = host.call(ProductError(baseline, workload), silence_limit=SILENCE_S)
-            same = found[(found["workload"] == row["workload"]) & (found["threads"] == row["threads"])]
-            usual = same[same["dtype"] == "float32"]["median_s"]
-            times = row["median_s"] / usual.iloc[0] if len(usual) else None
+            usual = usual_s.get((row["workload"], row["threads"]))
+            times = row["median_s"] / usual if usual else None
             warning = ""
             if times and times > 1 and DTYPES[workload.dtype].itemsize < DTYPES["float32"].itemsize:
                 has = narrow_instructions()[workload.dtype]
