@@ -180,18 +180,3 @@ def check_seconds(name: str, value: float) -> None:
     """Raise UsageError unless ``value`` is a number of seconds above 0, and of a week at most."""
     if not 0 < value <= WEEK_S:
         raise UsageError(f"{name} {value:g}: expected seconds above 0, at most {WEEK_S}")
-
-
-def check_workers(workers: int, threads: Iterable[int]) -> None:
-    """Raise UsageError unless this machine has a core for every thread of so many workers."""
-    cores = len(usable_cores())
-    if not isinstance(workers, int) or workers < 1:
-        raise UsageError(f"workers {workers!r}: expected a whole number above 0")
-    if workers > 1 and (wanted := workers * max(threads)) > cores:
-        raise UsageError(f"workers {workers} x threads {max(threads)} need {wanted} cores, this machine has {cores}")
-
-
-def check_seed(seed: int) -> None:
-    """Raise UsageError unless ``seed`` is one that every library takes."""
-    if not 0 <= seed < 2**32:
-        raise UsageError(f"seed {seed}: expected a number from 0 to {2**32 - 1}")

@@ -22,6 +22,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field, replace
+from itertools import product
 from pathlib import Path
 from typing import Any, Self
 
@@ -84,16 +85,14 @@ class Unit:
     def cells(self) -> Iterator[Cell]:
         """Yield the table and the key of each cell, verifications first."""
         job = self.job
-        for spec in job.specs:
-            for dtype in job.all_dtypes:
-                yield "verification", {"kernel": spec, "dtype": dtype}
-        for spec in job.specs:
-            for threads in job.threads:
-                for workload, _ in job.workloads:
-                    key = {"workload": str(workload), "dtype": workload.dtype, "threads": threads, "kernel": spec}
-                    yield "measurements", key
-                for training in job.trainings:
-                    yield "training", {"task": training.task, "kernel": spec, "threads": threads}
+        for spec, dtype in product(job.specs, job.all_dtypes):
+            yield "verification", {"kernel": spec, "dtype": dtype}
+        for spec, threads in product(job.specs, job.threads):
+            for workload, _ in job.workloads:
+                key = {"workload": str(workload), "dtype": workload.dtype, "threads": threads, "kernel": spec}
+                yield "measurements", key
+            for training in job.trainings:
+                yield "training", {"task": training.task, "kernel": spec, "threads": threads}
 
     def lost_row(self, table: str, key: dict[str, Any], reason: str) -> Any:
         """Return the row of a cell that no node could do."""
@@ -107,11 +106,10 @@ class Unit:
 def units(job: Job) -> Iterator[Unit]:
     """Part a job into what one node does at a time: verifications first, then what takes longest."""
     nothing: dict[str, Any] = {"dtypes": (), "workloads": (), "trainings": ()}
-    for spec in job.specs:
-        for dtype in job.all_dtypes:
-            yield Unit(replace(job, **nothing | {"kernels": (spec,), "baseline": None, "dtypes": (dtype,)}))
-    parts = [{"workloads": (one,), "threads": (threads,)} for threads in job.threads for one in job.workloads]
-    parts += [{"trainings": (one,), "threads": (threads,)} for threads in job.threads for one in job.trainings]
+    for spec, dtype in product(job.specs, job.all_dtypes):
+        yield Unit(replace(job, **nothing | {"kernels": (spec,), "baseline": None, "dtypes": (dtype,)}))
+    parts = [{"workloads": (one,), "threads": (threads,)} for threads, one in product(job.threads, job.workloads)]
+    parts += [{"trainings": (one,), "threads": (threads,)} for threads, one in product(job.threads, job.trainings)]
     yield from sorted((Unit(replace(job, **nothing | part)) for part in parts), key=lambda unit: -unit.job.seconds())
 
 
@@ -210,13 +208,14 @@ class _Relay:
             text = text.replace(here, name).replace(here.rpartition(":")[0], name.rpartition(":")[0])
         return text
 
+    def _named(self, row: dict[str, Any]) -> dict[str, Any]:
+        return {name: self.rename(value) if isinstance(value, str) else value for name, value in row.items()}
+
     def done(self, table: str, **key: Any) -> dict[str, Any] | None:
-        row = {name: self.rename(value) if isinstance(value, str) else value for name, value in key.items()}
-        return self._done.get(cell_key({"table": table, "row": row}))
+        return self._done.get(cell_key({"table": table, "row": self._named(key)}))
 
     def add(self, table: str, row: Any, samples: list[float] | None = None, **extra: Any) -> None:
-        named = {name: self.rename(value) if isinstance(value, str) else value for name, value in asdict(row).items()}
-        send({"entry": {"table": table, "row": named, "samples": samples, **extra}})
+        send({"entry": {"table": table, "row": self._named(asdict(row)), "samples": samples, **extra}})
 
     def progress(self, text: str, seconds: float) -> None:
         send({"progress": self.rename(text)})
@@ -235,17 +234,17 @@ def carry_out_here(job: Job, done: list[dict[str, Any]], names: dict[str, str]) 
     return None
 
 
-_kept: list[tuple[str, Host, Child, threading.Timer]] = []  # the process that waits for the next unit of a run
+_kept: list[tuple[str, Child, threading.Timer]] = []  # the process that waits for the next unit of a run
 
 
-def _take_kept(run: str = "") -> tuple[Host, Child] | None:
+def _take_kept(run: str = "") -> Child | None:
     """Return the process that waits for a unit of ``run``; one that waits for another's is ended."""
     with suppress(IndexError):  # none waits
-        name, host, child, timer = _kept.pop()
+        name, child, timer = _kept.pop()
         timer.cancel()
         if name == run:
-            return host, child
-        host.close()
+            return child
+        child.host.close()
     return None
 
 
@@ -266,7 +265,7 @@ def carry_out_unit(parcel: Parcel, run: str) -> None:
     def watch() -> None:
         while not finished.wait(0.5):
             if not wanted():
-                host.end_children()
+                child.host.end_children()
 
     request, finished = parcel.unpack(Path(worker.local_directory)), threading.Event()
     lock = Lock(f"matmulbench-{host_id()}")
@@ -274,7 +273,7 @@ def carry_out_unit(parcel: Parcel, run: str) -> None:
         if not wanted():
             return
     try:
-        host, child = _take_kept(run) or _open()
+        child = _take_kept(run) or Host().fork(CarryOut, memory_limit=_UNLIMITED)
         watcher = threading.Thread(target=watch, daemon=True)
         watcher.start()
         outcome = child.call(
@@ -285,22 +284,17 @@ def carry_out_unit(parcel: Parcel, run: str) -> None:
         finished.set()
         watcher.join()
         if outcome.status != Status.OK:
-            host.close()
+            child.host.close()
             raise LostError(outcome.reason)
         timer = threading.Timer(_IDLE_S, _take_kept)
         timer.daemon = True
-        _kept.append((run, host, child, timer))
+        _kept.append((run, child, timer))
         timer.start()
         if outcome.value:
             raise UsageError(outcome.value)
     finally:
         finished.set()
         lock.release()
-
-
-def _open() -> tuple[Host, Child]:
-    host = Host()
-    return host, host.fork(CarryOut, memory_limit=_UNLIMITED)
 
 
 # --- the client ----------------------------------------------------------------------------------------

@@ -8,17 +8,15 @@ nobody's kernel's doing is tried again, and then has the status ``lost``.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, dataclass, field, replace
-from itertools import chain
-from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
+from itertools import chain, product
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from matmulbench.arguments import (
     check_dtype,
     check_seconds,
-    check_seed,
-    check_workers,
     kernel_specs,
     read_workloads,
     renaming,
@@ -37,6 +35,7 @@ from matmulbench.isolation.requests import (
     ProductError,
     TraceModel,
 )
+from matmulbench.isolation.system import cores
 from matmulbench.ladder import BASELINE, LADDER
 from matmulbench.ladder.plugins import find_kernel, kernels
 from matmulbench.measurement.cells import (
@@ -48,7 +47,7 @@ from matmulbench.measurement.cells import (
 )
 from matmulbench.measurement.roof import Roof
 from matmulbench.measurement.seal import SILENCE_S
-from matmulbench.results.schema import Row, TrainingRow, VerificationRow, frame
+from matmulbench.results.schema import MeasurementRow, Row, TrainingRow, VerificationRow, frame
 from matmulbench.status import Status
 from matmulbench.training.accounting import Course, train_kernels
 from matmulbench.training.tasks import TASKS, check_options, is_model
@@ -77,27 +76,6 @@ class Sink(Protocol):
         """Take a finished cell, or the roof."""
 
 
-@dataclass
-class Rows:
-    """Rows in memory."""
-
-    tables: dict[str, list[Row]] = field(default_factory=dict)
-    warnings: list[str] = field(default_factory=list)
-
-    def done(self, table: str, **key: Any) -> dict[str, Any] | None:
-        """Nothing is finished already."""
-        return None
-
-    def add(self, table: str, row: Any, samples: list[float] | None = None, **extra: Any) -> None:
-        """Keep the row."""
-        self.tables.setdefault(table, []).append(row)
-        self.warnings += [text for text in extra.get("warnings", []) if text not in self.warnings]
-
-    def frame(self, table: str) -> pd.DataFrame:
-        """Return a table."""
-        return frame(table, self.tables.get(table, []))
-
-
 @dataclass(frozen=True)
 class Training:
     """One training: ``task`` names it or a model's factory; ``budget_s`` is for all kernels together.
@@ -118,8 +96,11 @@ class Training:
         task = TASKS.get(self.task)
         return self.options.get("dtype") or (task.dtype if task else None)
 
-    def check(self) -> None:
-        """Raise UsageError if task, model or an option cannot be used, as far as that shows without importing."""
+    def check(self, threads: int) -> None:
+        """Raise UsageError if task, model or an option cannot be used, as far as that shows without importing.
+
+        This machine must have a core for every one of each worker's ``threads``.
+        """
         check_seconds("budget", self.budget_s)
         for name, value in self.options.items():
             if isinstance(value, int | float) and not 0 < value <= _LARGEST:
@@ -131,6 +112,10 @@ class Training:
         task = TASKS.get(self.task)
         if task and task.source == "mnist" and self.data_dir is not None and not os.path.exists(self.data_dir):
             raise UsageError(f"data-dir {self.data_dir!r}: there is no such folder or file")
+        if not isinstance(self.workers, int) or self.workers < 1:
+            raise UsageError(f"workers {self.workers!r}: expected a whole number above 0")
+        if self.workers > 1 and (wanted := self.workers * threads) > (has := len(cores())):
+            raise UsageError(f"workers {self.workers} x threads {threads} need {wanted} cores, this machine has {has}")
 
 
 @dataclass(frozen=True)
@@ -186,10 +171,10 @@ class Job:
         for _, budget_s in self.workloads:
             check_seconds("budget", budget_s)
         for training in self.trainings:
-            training.check()
-            check_workers(training.workers, self.threads)
+            training.check(max(self.threads))
         check_seconds("import-timeout", self.import_s)
-        check_seed(self.seed)
+        if not 0 <= self.seed < 2**32:  # which every library takes
+            raise UsageError(f"seed {self.seed}: expected a number from 0 to {2**32 - 1}")
 
     @property
     def specs(self) -> list[str]:
@@ -210,29 +195,21 @@ class Job:
         return verify + len(self.threads) * timed
 
 
-Verified = dict[tuple[str, str], VerificationRow]
-
-
-class Bench:
+class Bench(ExitStack):
     """The processes that work on this machine, and what holds of it from one job to the next; a context manager."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._hosts: dict[tuple[int, bool], Host] = {}
         self.roofs: dict[tuple[int, str], Roof] = {}
         self.compile_s: dict[tuple[int, str, str], float | None] = {}
 
     def host(self, job: Job, threads: int, spin: bool = True) -> Host:
         """Return the host with so many threads a pool; see :class:`Host`."""
-        host = self._hosts.setdefault((threads, spin), Host(threads, job.import_s, spin))
-        host.import_s = job.import_s
-        return host
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for host in self._hosts.values():
-            host.close()
+        if (threads, spin) not in self._hosts:
+            self._hosts[threads, spin] = self.enter_context(Host(threads, spin=spin))
+        self._hosts[threads, spin].import_s = job.import_s
+        return self._hosts[threads, spin]
 
 
 def carry_out(
@@ -249,141 +226,135 @@ def carry_out(
         if a training cannot be used, or its data cannot be read.
     """
     with nullcontext(bench) if bench else Bench() as bench:
+        work = _Work(job, sink, progress, bench)
         timing = [bench.host(job, threads) for threads in job.threads]
         if job.workloads:
             # While there is nothing to disturb; for the next thread count, there will be.
             timing[0].warm(OpenReferee, OpenWorkload, MeasureRoof, first=Calibrate())
         # With one thread a race would not show.
         checking = bench.host(job, max(2, *job.threads), spin=False)
-        dtypes = [_dtypes_of(training, job, checking) for training in job.trainings]
-        verified = _verify(job, [*job.all_dtypes, *chain(*dtypes)], checking, sink, progress)
+        trainings = [(training, work.dtypes_of(training, checking)) for training in job.trainings]
+        work.verify(checking, [*job.all_dtypes, *chain(*(dtypes for _, dtypes in trainings))])
         if job.workloads or job.trainings:
             checking.close()
         for host in timing:
-            _measure(job, bench, host, sink, progress, verified)
-            _train(job, dtypes, host, sink, progress, verified)
+            for workload, budget_s in job.workloads:
+                work.measure(host, workload, budget_s)
+            for training, dtypes in trainings:
+                work.train(host, training, dtypes)
 
 
-def _dtypes_of(training: Training, job: Job, host: Host) -> list[str]:
-    """Return the dtypes of the products of a training, for which its kernels have to be right."""
-    if training.dtype:
-        return [training.dtype]
-    try:
-        course = _twice(Course.open, host, training.task, job.seed, training.data_dir, training.options)
-    except LostError:  # so will be the training
-        return []
-    course.referee.close()
-    return list(dict.fromkeys(dtype for *_, dtype in course.products))
+Finished = tuple[MeasurementRow | TrainingRow, list[float], dict[str, Any]]  # with raw samples, and more about it
 
 
-def _verify(job: Job, dtypes: Iterable[str], host: Host, sink: Sink, progress: Progress) -> Verified:
-    verified: Verified = {}
-    remembered = Remembered(host.threads)
-    for dtype in dict.fromkeys(dtypes):
-        for spec in job.specs:
-            if done := sink.done("verification", kernel=spec, dtype=dtype):
-                verified[spec, dtype] = VerificationRow(**done)
+@dataclass
+class _Work:
+    """A job that is being carried out, and what is known of its kernels."""
+
+    job: Job
+    sink: Sink
+    progress: Progress
+    bench: Bench
+    verified: dict[tuple[str, str], VerificationRow] = field(default_factory=dict)
+
+    def dtypes_of(self, training: Training, host: Host) -> list[str]:
+        """Return the dtypes of the products of a training, for which its kernels have to be right."""
+        if training.dtype:
+            return [training.dtype]
+        try:
+            course = _twice(
+                lambda: Course.open(host, training.task, self.job.seed, training.data_dir, training.options)
+            )
+        except LostError:  # so will be the training
+            return []
+        course.referee.close()
+        return list(dict.fromkeys(dtype for *_, dtype in course.products))
+
+    def verify(self, host: Host, dtypes: Iterable[str]) -> None:
+        """Verify each kernel, but for what an earlier run, or one of this job's, found out."""
+        job, remembered = self.job, Remembered(host.threads)
+        for dtype, spec in product(dict.fromkeys(dtypes), job.specs):
+            if done := self.sink.done("verification", kernel=spec, dtype=dtype):
+                self.verified[spec, dtype] = VerificationRow(**done)
                 continue
             # Who asks for nothing else wants it done.
             row = remembered.recall(spec, dtype, job.effort) if job.workloads or job.trainings else None
             known = row is not None
-            progress(f"verify {spec} {dtype}{': remembered' * known}", VERIFY_S.get(job.effort, 300.0))
+            self.progress(f"verify {spec} {dtype}{': remembered' * known}", VERIFY_S.get(job.effort, 300.0))
             if not row:
                 row = verify_kernel(host, spec, dtype, job.effort)
                 remembered.note(row, job.effort)
-            verified[spec, dtype] = row
-            sink.add("verification", row, remembered=known)
-    return verified
+            self.verified[spec, dtype] = row
+            self.sink.add("verification", row, remembered=known)
 
+    def measure(self, host: Host, workload: Workload, budget_s: float) -> None:
+        """Time the kernels that are right on a workload."""
+        bench, threads, dtype = self.bench, host.threads, workload.dtype
 
-def _measure(job: Job, bench: Bench, host: Host, sink: Sink, progress: Progress, verified: Verified) -> None:
-    roofs, compile_s, threads = bench.roofs, bench.compile_s, host.threads
-    for workload, budget_s in job.workloads:
-        dtype = workload.dtype
-        progress(f"measure {workload} {dtype}, {_threads(host)}", budget_s)
-        key = {"workload": str(workload), "dtype": dtype, "threads": threads}
-        todo = [spec for spec in job.specs if not sink.done("measurements", kernel=spec, **key)]
-        right, baseline, reason = _admitted(job, todo, [dtype], verified)
-        for spec in todo:
-            if spec not in right:
-                refused = verified[spec, dtype]
-                cell = failed_cell(workload, threads, spec, refused.status, refused.finding)
-                sink.add("measurements", cell.row)
+        def time_all(specs: list[str], baseline: str | None) -> Iterator[Finished]:
+            if (threads, dtype) not in bench.roofs:
+                bench.roofs[threads, dtype] = measure_roof(host, dtype)
+                self.sink.add("roof", bench.roofs[threads, dtype])
+            for spec in specs:
+                if self.job.compilation and (threads, spec, dtype) not in bench.compile_s:
+                    bench.compile_s[threads, spec, dtype] = compile_seconds(host, spec, dtype)
+            roof, settings = bench.roofs[threads, dtype], Settings(cold=self.job.cold)
+            for cell in measure_cells(host, workload, specs, baseline, budget_s, roof, settings, self.job.seed):
+                if cell.row.status == Status.OK:
+                    cell.row.compile_s = bench.compile_s.get((threads, cell.row.kernel, dtype))
+                yield cell.row, cell.samples, cell.extra
+
+        self.progress(f"measure {workload} {dtype}, {_threads(host)}", budget_s)
+        self._finish("measurements", failed_cell(workload, threads, "", Status.LOST, None).row, [dtype], time_all)
+
+    def train(self, host: Host, training: Training, dtypes: list[str]) -> None:
+        """Train with the kernels that are right for ``dtypes``."""
+        one = training
+
+        def train_all(specs: list[str], baseline: str | None) -> Iterator[Finished]:
+            how = one.data_dir, one.options, one.compare_compile, one.workers
+            for row, extra in train_kernels(host, one.task, specs, baseline, one.budget_s, self.job.seed, *how):
+                yield row, [], extra
+
+        several = f"{one.workers} workers of " * (one.workers > 1)
+        self.progress(f"train {one.task}, {several}{_threads(host)}", one.budget_s)
+        self._finish("training", TrainingRow(one.task, "", host.threads, one.workers), dtypes, train_all)
+
+    def _finish(
+        self,
+        table: str,
+        blank: MeasurementRow | TrainingRow,
+        dtypes: list[str],
+        work: Callable[[list[str], str | None], Iterable[Finished]],
+    ) -> None:
+        """Do those cells of a workload or a training that are left to do; ``blank`` is the row that no kernel has.
+
+        ``work`` does those of the kernels that it is given, paired with a baseline if that is right.
+        """
+        verdicts = {spec: [self.verified[spec, dtype] for dtype in dtypes] for spec in self.job.specs}
+        wrong = {spec: row for spec, rows in verdicts.items() for row in rows[::-1] if row.status != Status.OK}
+        cells = [replace(blank, kernel=spec) for spec in self.job.specs]
+        todo = [cell for cell in cells if not self.sink.done(table, **vars(cell))]
+        for cell in todo:
+            if refused := wrong.get(cell.kernel):
+                self.sink.add(table, replace(cell, status=refused.status, reason=refused.finding))
+        right = [cell.kernel for cell in todo if cell.kernel not in wrong]
         if not right:
-            continue
-        if (threads, dtype) not in roofs:
-            roofs[threads, dtype] = measure_roof(host, dtype)
-            sink.add("roof", roofs[threads, dtype])
-        for spec in right:
-            if job.compilation and (threads, spec, dtype) not in compile_s:
-                compile_s[threads, spec, dtype] = compile_seconds(host, spec, dtype)
-        settings = Settings(cold=job.cold)
+            return
+        base = self.job.baseline
+        unpaired = wrong.get(base or "")
         try:
-            roof = roofs[threads, dtype]
-            cells = _twice(measure_cells, host, workload, right, baseline, budget_s, roof, settings, job.seed)
+            finished = _twice(lambda: list(work(right, None if unpaired else base)))
         except LostError as error:
-            cells = [failed_cell(workload, threads, spec, Status.LOST, str(error)) for spec in right]
-        for cell in cells:
-            compiled = compile_s.get((threads, cell.row.kernel, dtype))
-            cell.row.compile_s = compiled if cell.row.status == Status.OK else None
-            if cell.row.status == Status.OK and reason:
-                cell.row.reason = reason
-            if cell.row.kernel in right:
-                sink.add("measurements", cell.row, cell.samples, **cell.extra)
+            finished = [(replace(blank, kernel=spec, status=Status.LOST, reason=str(error)), [], {}) for spec in right]
+        for cell, samples, extra in finished:
+            if cell.status == Status.OK and unpaired:
+                cell.reason = f"no speedup: the baseline {base} was refused ({unpaired.status})"
+            if cell.kernel in right or cell.kernel not in self.job.specs:
+                self.sink.add(table, cell, samples, **extra)
 
 
-def _train(job: Job, dtypes: list[list[str]], host: Host, sink: Sink, progress: Progress, verified: Verified) -> None:
-    for training, needed in zip(job.trainings, dtypes, strict=True):
-        task = training.task
-        several = f"{training.workers} workers of " * (training.workers > 1)
-        progress(f"train {task}, {several}{_threads(host)}", training.budget_s)
-        blank = TrainingRow(task, "", host.threads, training.workers)
-        todo = [spec for spec in job.specs if not sink.done("training", task=task, kernel=spec, threads=host.threads)]
-        right, baseline, reason = _admitted(job, todo, needed, verified)
-        for spec in todo:
-            if spec not in right:
-                refused = next(verified[spec, dtype] for dtype in needed if verified[spec, dtype].status != Status.OK)
-                sink.add("training", replace(blank, kernel=spec, status=refused.status, reason=refused.finding))
-        if not right:
-            continue
-        try:
-            results = _twice(
-                train_kernels,
-                host,
-                task,
-                right,
-                baseline,
-                training.budget_s,
-                job.seed,
-                training.data_dir,
-                training.options,
-                training.compare_compile,
-                training.workers,
-            )
-        except LostError as error:
-            results = [(replace(blank, kernel=spec, status=Status.LOST, reason=str(error)), {}) for spec in right]
-        for row, extra in results:
-            if row.status == Status.OK and reason:
-                row.reason = reason
-            if row.kernel in right or row.kernel not in job.specs:
-                sink.add("training", row, **extra)
-
-
-def _admitted(
-    job: Job, todo: list[str], dtypes: list[str], verified: Verified
-) -> tuple[list[str], str | None, str | None]:
-    """Return those of ``todo`` that are right, the baseline if it is, and else why there are no speedups."""
-
-    def statuses(spec: str) -> list[str]:
-        return [status for dtype in dtypes if (status := verified[spec, dtype].status) != Status.OK]
-
-    right = [spec for spec in todo if not statuses(spec)]
-    if job.baseline and (refused := statuses(job.baseline)):
-        return right, None, f"no speedup: the baseline {job.baseline} was refused ({refused[0]})"
-    return right, job.baseline, None
-
-
-def _twice(action: Callable[..., T], *args: Any) -> T:
+def _twice(action: Callable[[], T]) -> T:
     """Do what the suite's own processes may fail to do; once more if they did.
 
     Raises
@@ -392,9 +363,9 @@ def _twice(action: Callable[..., T], *args: Any) -> T:
         if they did so again.
     """
     try:
-        return action(*args)
+        return action()
     except LostError:
-        return action(*args)
+        return action()
 
 
 def _threads(host: Host) -> str:
@@ -453,6 +424,22 @@ def trace_model(
 Kernels = str | Callable[..., Any] | Iterable[str | Callable[..., Any]]
 
 
+class _Rows:
+    """The rows of one table, in memory, and the warnings that came with them."""
+
+    def __init__(self, table: str) -> None:
+        self.table = table
+        self.rows: list[Row] = []
+        self.warnings: dict[str, None] = {}
+
+    def done(self, table: str, **key: Any) -> None:
+        """Nothing is finished already."""
+
+    def add(self, table: str, row: Any, samples: list[float] | None = None, **extra: Any) -> None:
+        self.rows += [row] if table == self.table else []
+        self.warnings |= dict.fromkeys(extra.get("warnings", ()))
+
+
 def _rows(job: Job, table: str, progress: Callable[[str], None]) -> pd.DataFrame:
     """Carry out ``job`` and return the rows of ``table``, in which functions have their own names.
 
@@ -461,20 +448,20 @@ def _rows(job: Job, table: str, progress: Callable[[str], None]) -> pd.DataFrame
     KeyboardInterrupt
         if the user interrupts; its attribute ``rows`` has what was finished.
     """
-    rows, rename = Rows(), renaming([*job.specs, *(training.task for training in job.trainings)])
+    sink, rename = _Rows(table), renaming([*job.specs, *(training.task for training in job.trainings)])
 
     def named() -> pd.DataFrame:
-        found = rows.frame(table)
+        found = frame(table, sink.rows)
         for name in {"kernel", "task", "finding", "reason"} & set(found):
             found[name] = found[name].map(rename, na_action="ignore")
         return found
 
     try:
-        carry_out(job, rows, lambda text, _: progress(rename(text)))
+        carry_out(job, sink, lambda text, _: progress(rename(text)))
     except KeyboardInterrupt as interrupt:
         interrupt.__dict__["rows"] = named()
         raise
-    for warning in rows.warnings:
+    for warning in sink.warnings:
         progress(f"warning: {warning}")
     return named()
 
@@ -523,20 +510,16 @@ def verify(
         if a kernel's name, a dtype, the effort or the case is unknown.
     """
     job = Job(kernel_specs(kernel), None, dtypes=_dtypes(dtypes), effort=effort, import_s=import_timeout_s)
-    if case is not None:
-        return _repeated(job, case, progress)
-    found = _rows(job, "verification", progress)
-    order = list(map(renaming(job.specs), job.specs))
-    return found.sort_values("kernel", key=lambda names: names.map(order.index), kind="stable")
-
-
-def _repeated(job: Job, case: str, progress: Callable[[str], None]) -> pd.DataFrame:
-    """Judge the kernels of ``job`` by one case, and show it."""
+    rename = renaming(job.specs)
+    if case is None:
+        found = _rows(job, "verification", progress)
+        order = list(map(rename, job.specs))
+        return found.sort_values("kernel", key=lambda names: names.map(order.index), kind="stable")
     import pandas as pd
 
     from matmulbench.verification import Case
 
-    parsed, rename, rows = Case.parse(case), renaming(job.specs), []
+    parsed, rows = Case.parse(case), []
     with Host(max(2, *job.threads), job.import_s) as host:
         for spec in job.specs:
             progress(f"verify {rename(spec)} {case}")
@@ -648,14 +631,14 @@ def precision(measurements: pd.DataFrame, baseline: str = BASELINE) -> pd.DataFr
 
     found = measurements[(measurements["kernel"] == baseline) & measurements["median_s"].notna()]
     found = found[found.groupby(["workload", "threads"])["dtype"].transform("nunique") > 1]
+    usual_s = found[found["dtype"] == "float32"].groupby(["workload", "threads"])["median_s"].first()
     rows: list[dict[str, Any]] = []
     with Host(1) as host:
         for row in found.to_dict("records"):
             workload = Workload.parse(row["workload"], row["dtype"])
             outcome = host.call(ProductError(baseline, workload), silence_limit=SILENCE_S)
-            same = found[(found["workload"] == row["workload"]) & (found["threads"] == row["threads"])]
-            usual = same[same["dtype"] == "float32"]["median_s"]
-            times = row["median_s"] / usual.iloc[0] if len(usual) else None
+            usual = usual_s.get((row["workload"], row["threads"]))
+            times = row["median_s"] / usual if usual else None
             warning = ""
             if times and times > 1 and DTYPES[workload.dtype].itemsize < DTYPES["float32"].itemsize:
                 has = narrow_instructions()[workload.dtype]

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Effort:
-    """How long a preset takes its time, in seconds."""
+class Budgets:
+    """What a preset verifies with and trains, and how many seconds it spends on each thing."""
 
     workload_s: float
     large_s: float  # for a workload of more than a GFLOP
@@ -35,17 +35,17 @@ class Effort:
     verification: str
     tasks: tuple[str, ...]
 
-    def budget_s(self, workload: Workload) -> float:
+    def for_workload(self, workload: Workload) -> float:
         """Return how many seconds are spent on measuring ``workload``."""
         if replace(workload, layout=FIRST.layout, dtype=FIRST.dtype) == FIRST:
             return self.first_s
         return self.large_s if workload.flop > 1e9 else self.workload_s
 
 
-EFFORTS = {
-    "quick": Effort(0.6, 0.6, 1.0, 3.0, 15.0, "quick", ("breast-cancer",)),
-    "standard": Effort(2.5, 7.0, 13.0, 13.0, 60.0, "default", ("breast-cancer", "digits")),
-    "full": Effort(12.0, 30.0, 40.0, 60.0, 240.0, "default", ("breast-cancer", "digits")),
+BUDGETS = {
+    "quick": Budgets(0.6, 0.6, 1.0, 3.0, 15.0, "quick", ("breast-cancer",)),
+    "standard": Budgets(2.5, 7.0, 13.0, 13.0, 60.0, "default", ("breast-cancer", "digits")),
+    "full": Budgets(12.0, 30.0, 40.0, 60.0, 240.0, "default", ("breast-cancer", "digits")),
 }
 _REPORT_S = 10.0
 _MANY, _ENOUGH = 16, 0.95  # shapes of a model that are all timed; of more, those that make up this share of their time
@@ -134,27 +134,27 @@ def plan(
     if preset is None:
         preset = "quick" if named else "standard"
     own = workloads(preset)
-    effort = EFFORTS[preset]
+    budgets = BUDGETS[preset]
     if named and not set(rungs) & set(named):
         named = [*rungs, *named]
-    tasks = (*effort.tasks, "mnist") if data_dir and preset != "quick" else effort.tasks
+    tasks = (*budgets.tasks, "mnist") if data_dir and preset != "quick" else budgets.tasks
     asked = read_workloads([*products] or own) if products or not model else ()
     if dtypes := [*dtypes]:
         asked = tuple(dict.fromkeys(replace(workload, dtype=dtype) for dtype in dtypes for workload in asked))
-    trainings = tuple(Training(task, effort.task_s, data_dir, compare_compile=compare_compile) for task in tasks)
+    trainings = tuple(Training(task, budgets.task_s, data_dir, compare_compile=compare_compile) for task in tasks)
     found: list[Workload] = []
     if model:
         found = _products(trace_model(model, thread_counts(threads)[0], import_timeout_s, progress), progress)
         if not found:
             raise UsageError(f"model {model!r}: no kernel can do a product of it; `matmulbench trace` says why")
-        trainings = (Training(model, effort.model_s, compare_compile=compare_compile),)
+        trainings = (Training(model, budgets.model_s, compare_compile=compare_compile),)
     job = Job(
         kernel_specs(named or kernels()),
         kernel_specs(baseline)[0],
         thread_counts(threads, cores),
-        workloads=tuple((one, effort.budget_s(one)) for one in dict.fromkeys([*asked, *found])),
+        workloads=tuple((one, budgets.for_workload(one)) for one in dict.fromkeys([*asked, *found])),
         trainings=trainings,
-        effort=effort.verification,
+        effort=budgets.verification,
         compilation=True,
         seed=seed,
         import_s=import_timeout_s,

@@ -54,13 +54,14 @@ def test_paths_are_relative_to_the_file(project: Path, monkeypatch: pytest.Monke
     assert found["data_dir"] == "../../data/mnist"
 
 
-def test_the_nearest_file_with_a_table_counts(project: Path) -> None:
+def test_the_nearest_file_with_a_table_counts(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     inner = project / "inner"
     inner.mkdir()
+    monkeypatch.chdir(inner)
     (inner / "pyproject.toml").write_text("[project]\nname = 'inner'\n")
-    assert load_config(inner)["baseline"] == "einsum", "a file without the table is passed over"
+    assert load_config()["baseline"] == "einsum", "a file without the table is passed over"
     (inner / "pyproject.toml").write_text("[tool.matmulbench]\nthreads = 1\n")
-    assert load_config(inner) == {"threads": "1"}, "nothing is taken from a file further up"
+    assert load_config() == {"threads": "1"}, "nothing is taken from a file further up"
 
 
 def test_one_value_need_not_be_a_list(project: Path) -> None:
@@ -68,9 +69,10 @@ def test_one_value_need_not_be_a_list(project: Path) -> None:
     assert load_config() == {"kernel": ["numpy"], "workload": ["8x8x8"]}
 
 
-def test_no_table_is_no_settings(tmp_path: Path) -> None:
+def test_no_table_is_no_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "pyproject.toml").write_text("[tool.other]\n")
-    assert load_config(tmp_path) == {}
+    assert load_config() == {}
 
 
 @pytest.mark.parametrize(

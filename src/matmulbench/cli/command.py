@@ -13,21 +13,11 @@ import typer
 from typer.core import TyperGroup
 
 from matmulbench import streams
-from matmulbench.cli.config import load_config
+from matmulbench.cli.config import OPTIONS, load_config
 from matmulbench.errors import UsageError, printable
 from matmulbench.streams import OutputError, log, write
 
 FAILED, USAGE_ERROR = 1, 2
-CONFIGURED = (
-    "run",
-    "list",
-    "verify",
-    "measure",
-    "train",
-    "trace",
-    "guard",
-    "tune",
-)  # the verbs that take what a project's table may set
 
 
 class Stopped(KeyboardInterrupt):
@@ -101,9 +91,11 @@ def _options(
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    if context.invoked_subcommand in CONFIGURED:
+    verbs: Any = context.command
+    verb = context.invoked_subcommand
+    if verb and OPTIONS & {parameter.name for parameter in verbs.commands[verb].params}:
         # What stands here is weaker than the environment and stronger than a default.
-        context.default_map = {context.invoked_subcommand: load_config()}
+        context.default_map = {verb: load_config()}
 
 
 def main() -> None:

@@ -17,13 +17,8 @@ from matmulbench.errors import UsageError, unknown
 TABLE = "[tool.matmulbench]"
 
 
-def load_config(start: Path | None = None) -> dict[str, Any]:
-    """Read the table from the nearest ``pyproject.toml`` that has it, in the folder ``start`` or one above.
-
-    Parameters
-    ----------
-    start
-        the folder to begin at; by default the current one.
+def load_config() -> dict[str, Any]:
+    """Read the table from the nearest ``pyproject.toml`` that has it, in the current folder or one above.
 
     Returns
     -------
@@ -37,8 +32,8 @@ def load_config(start: Path | None = None) -> dict[str, Any]:
     UsageError
         if the file cannot be read, or a key or value is wrong; the message names file, key and value.
     """
-    start = (start or Path()).resolve()
-    for folder in (start, *start.parents):
+    here = Path.cwd()
+    for folder in (here, *here.parents):
         path = folder / "pyproject.toml"
         if not path.is_file():
             continue
@@ -97,3 +92,4 @@ _KEYS: dict[str, tuple[str, Any, Callable[[Any, Path], str]]] = {
     "baseline": ("baseline", "torch", _kernel),
     "data_dir": ("data_dir", "data/mnist", _path),
 }
+OPTIONS = frozenset(option for option, _, _ in _KEYS.values())

@@ -13,31 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from matmulbench.audit import MEASUREMENT, PARTS
+from matmulbench.cli import options as opt
 from matmulbench.cli.command import app
-from matmulbench.cli.options import (
-    MODEL,
-    Baseline,
-    CompareCompile,
-    DataDir,
-    Dtype,
-    Dtypes,
-    Each,
-    Format,
-    ImportTimeout,
-    KernelOptions,
-    Kernels,
-    Operands,
-    Preset,
-    Quiet,
-    Scheduler,
-    Seed,
-    Task,
-    Threads,
-    TimedDtypes,
-    Workers,
-    Workloads,
-    one_of,
-)
 from matmulbench.cli.progress import show_progress
 from matmulbench.dtypes import USUAL
 from matmulbench.errors import UsageError, unknown
@@ -99,26 +76,28 @@ def _work(work: Callable[..., pd.DataFrame], quiet: bool, format: str, as_table:
 
 @app.command()
 def run(
-    preset: Preset = None,
-    kernel: KernelOptions = None,
-    operands: Operands = None,
+    preset: opt.Preset = None,
+    kernel: opt.KernelOptions = None,
+    operands: opt.Operands = None,
     out: Annotated[str | None, typer.Option(help="folder for the results; runs/DATE-TIME, if not named")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="go on with the run that --out holds")] = False,
     model: Annotated[
         str | None,
-        typer.Option(help=f"{MODEL}: time the very products of its training step, and train it in place of the tasks"),
+        typer.Option(
+            help=f"{opt.MODEL}: time the very products of its training step, and train it in place of the tasks"
+        ),
     ] = None,
-    compare_compile: CompareCompile = False,
-    workload: Workloads = None,
-    dtype: TimedDtypes = None,
-    threads: Threads = "1",
-    baseline: Baseline = BASELINE,
-    data_dir: DataDir = None,
-    seed: Seed = 0,
-    import_timeout: ImportTimeout = 20.0,
-    scheduler: Scheduler = None,
-    each: Each = "machine",
-    quiet: Quiet = False,
+    compare_compile: opt.CompareCompile = False,
+    workload: opt.Workloads = None,
+    dtype: opt.TimedDtypes = None,
+    threads: opt.Threads = "1",
+    baseline: opt.Baseline = BASELINE,
+    data_dir: opt.DataDir = None,
+    seed: opt.Seed = 0,
+    import_timeout: opt.ImportTimeout = 20.0,
+    scheduler: opt.Scheduler = None,
+    each: opt.Each = "machine",
+    quiet: opt.Quiet = False,
 ) -> None:
     """Verify, measure, train and report: the main job.
 
@@ -199,10 +178,10 @@ def _print_run(results: Results, page: Path) -> None:
 
 @app.command("list")
 def list_(
-    kernel: Kernels = None,
-    workload: Workloads = None,
-    import_timeout: ImportTimeout = 20.0,
-    format: Format = "table",
+    kernel: opt.Kernels = None,
+    workload: opt.Workloads = None,
+    import_timeout: opt.ImportTimeout = 20.0,
+    format: opt.Format = "table",
 ) -> None:
     """Show all kernels with their availability, yours among them; the workloads and the tasks.
 
@@ -230,18 +209,18 @@ def list_(
 
 @app.command()
 def verify(
-    kernel: Kernels = None,
-    dtype: Dtypes = None,
-    operands: Operands = None,
+    kernel: opt.Kernels = None,
+    dtype: opt.Dtypes = None,
+    operands: opt.Operands = None,
     case: Annotated[
         str | None, typer.Option(help="judge by one case alone, as findings name it (2x2x1:TN), and show it")
     ] = None,
     agreement: Annotated[
         bool, typer.Option("--agreement", help="compare the kernels with each other instead, in units of the bound")
     ] = False,
-    import_timeout: ImportTimeout = 20.0,
-    format: Format = "table",
-    quiet: Quiet = False,
+    import_timeout: opt.ImportTimeout = 20.0,
+    format: opt.Format = "table",
+    quiet: opt.Quiet = False,
 ) -> None:
     """Judge of each kernel whether it is right; exit 1 where one is not.
 
@@ -266,19 +245,19 @@ def verify(
 
 @app.command()
 def measure(
-    kernel: Kernels = None,
-    operands: Operands = None,
-    workload: Workloads = None,
-    threads: Threads = "1",
-    baseline: Baseline = BASELINE,
+    kernel: opt.Kernels = None,
+    operands: opt.Operands = None,
+    workload: opt.Workloads = None,
+    threads: opt.Threads = "1",
+    baseline: opt.Baseline = BASELINE,
     budget: Annotated[
         float, typer.Option(help="seconds for each workload; where they are too few, slow rungs are left out")
     ] = 10.0,
-    dtype: TimedDtypes = None,
+    dtype: opt.TimedDtypes = None,
     cold: Annotated[bool, typer.Option("--cold", help="evict the operands from the caches before each call")] = False,
-    import_timeout: ImportTimeout = 20.0,
-    format: Format = "table",
-    quiet: Quiet = False,
+    import_timeout: opt.ImportTimeout = 20.0,
+    format: opt.Format = "table",
+    quiet: opt.Quiet = False,
 ) -> None:
     """Time kernels against the baseline and the machine's roof.
 
@@ -318,25 +297,25 @@ def measure(
 
 @app.command()
 def train(
-    kernel: Kernels = None,
-    operands: Operands = None,
-    task: Task = "breast-cancer",
-    model: Annotated[str | None, typer.Option(help=f"{MODEL}: train it in place of a task")] = None,
+    kernel: opt.Kernels = None,
+    operands: opt.Operands = None,
+    task: opt.Task = "breast-cancer",
+    model: Annotated[str | None, typer.Option(help=f"{opt.MODEL}: train it in place of a task")] = None,
     epochs: Annotated[int | None, typer.Option(help="passes over the data")] = None,
     batch_size: Annotated[int | None, typer.Option(help="rows of a batch")] = None,
     hidden: Annotated[int | None, typer.Option(help="units of the hidden layer")] = None,
     lr: Annotated[float | None, typer.Option(help="learning rate")] = None,
-    dtype: Dtype = None,
-    seed: Seed = 0,
-    threads: Threads = "1",
-    workers: Workers = 1,
-    baseline: Baseline = BASELINE,
+    dtype: opt.Dtype = None,
+    seed: opt.Seed = 0,
+    threads: opt.Threads = "1",
+    workers: opt.Workers = 1,
+    baseline: opt.Baseline = BASELINE,
     budget: Annotated[float, typer.Option(help="seconds for the whole task")] = 30.0,
-    data_dir: DataDir = None,
-    compare_compile: CompareCompile = False,
-    import_timeout: ImportTimeout = 20.0,
-    format: Format = "table",
-    quiet: Quiet = False,
+    data_dir: opt.DataDir = None,
+    compare_compile: opt.CompareCompile = False,
+    import_timeout: opt.ImportTimeout = 20.0,
+    format: opt.Format = "table",
+    quiet: opt.Quiet = False,
 ) -> None:
     """Train the same net with each kernel, and say what each buys.
 
@@ -373,11 +352,11 @@ def train(
 
 @app.command()
 def trace(
-    model: Annotated[str, typer.Argument(metavar="FACTORY", help=MODEL)],
-    threads: Threads = "1",
-    import_timeout: ImportTimeout = 20.0,
-    format: Format = "table",
-    quiet: Quiet = False,
+    model: Annotated[str, typer.Argument(metavar="FACTORY", help=opt.MODEL)],
+    threads: opt.Threads = "1",
+    import_timeout: opt.ImportTimeout = 20.0,
+    format: opt.Format = "table",
+    quiet: opt.Quiet = False,
 ) -> None:
     """List every matrix product of one training step of your model: shape, caller, share of the step's time.
 
@@ -400,14 +379,14 @@ def guard(
     against: Annotated[
         str, typer.Option(metavar="REV", help="what to compare with: a branch, a tag or a commit, such as origin/main")
     ],
-    operands: Operands = None,
-    workload: Workloads = None,
-    threads: Threads = "1",
+    operands: opt.Operands = None,
+    workload: opt.Workloads = None,
+    threads: opt.Threads = "1",
     budget: Annotated[float, typer.Option(help="seconds for each workload")] = 10.0,
-    dtype: Dtype = None,
-    import_timeout: ImportTimeout = 20.0,
-    format: Format = "table",
-    quiet: Quiet = False,
+    dtype: opt.Dtype = None,
+    import_timeout: opt.ImportTimeout = 20.0,
+    format: opt.Format = "table",
+    quiet: opt.Quiet = False,
 ) -> None:
     """Compare a kernel with what it was at another commit, both in turns; exit 1 if it is wrong or slower.
 
@@ -441,10 +420,10 @@ def guard(
 
 @app.command()
 def tune(
-    threads: Threads = "1",
+    threads: opt.Threads = "1",
     budget: Annotated[float, typer.Option(help="seconds in all; the more, the smaller the differences seen")] = 60.0,
-    format: Format = "table",
-    quiet: Quiet = False,
+    format: opt.Format = "table",
+    quiet: opt.Quiet = False,
 ) -> None:
     """Find out how numba-tiled is fastest on this machine, and keep that: later runs use it.
 
@@ -467,7 +446,7 @@ def compare(
         typer.Option(help="show only what is faster, slower, broken, same or unclear; repeatable"),
     ] = None,
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="write a page with charts, too")] = None,
-    format: Format = "table",
+    format: opt.Format = "table",
 ) -> None:
     """Say what became faster or slower from one run to another, or when in many; exit 1 on a regression.
 
@@ -520,14 +499,14 @@ def audit(
         str | None,
         typer.Option(
             help=f"{PARTS[0]}, measurement or one part of that: {', '.join(MEASUREMENT)}; all, if not named",
-            **one_of("audit", AUDITS),
+            **opt.one_of("audit", AUDITS),
         ),
     ] = None,
     quick: Annotated[
         bool, typer.Option("--quick", help="few trials and a third of the planted bugs: minutes; hours without")
     ] = False,
-    format: Format = "table",
-    quiet: Quiet = False,
+    format: opt.Format = "table",
+    quiet: opt.Quiet = False,
 ) -> None:
     """Let the suite test itself: planted bugs, the same kernel twice, planted delays, known durations.
 
@@ -602,8 +581,8 @@ def report(
 
 @app.command()
 def fetch(
-    what: Annotated[str, typer.Argument(metavar="mnist", help="the data set", **one_of("data set", ["mnist"]))],
-    quiet: Quiet = False,
+    what: Annotated[str, typer.Argument(metavar="mnist", help="the data set", **opt.one_of("data set", ["mnist"]))],
+    quiet: opt.Quiet = False,
 ) -> None:
     """Download a data set with checksums into the cache.
 
