@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from matmulbench.audit.check import Check
+from matmulbench.audit import Check
 from matmulbench.cli import main
 from matmulbench.results.schema import columns
 

@@ -135,7 +135,7 @@ def test_a_file_that_has_a_librarys_name_takes_it_from_nobody(tmp_path: Path) ->
 
 
 def test_a_file_beside_the_kernel_hides_no_library_that_the_suite_needs(tmp_path: Path) -> None:
-    for name in ("numba", "scipy", "psutil", "build"):
+    for name in ("numba", "scipy", "psutil", "sklearn", "cpuinfo", "build"):
         write(tmp_path / f"{name}.py", "def njit(function): return 'mine'\n")
     path = write(
         tmp_path / "beside_numba.py", "from numba import njit\n@njit\ndef matmul(a, b): return a\nimport build\n"
@@ -143,7 +143,7 @@ def test_a_file_beside_the_kernel_hides_no_library_that_the_suite_needs(tmp_path
     child = f"""
 from matmulbench.ladder.plugins import load_kernel
 kernel = load_kernel({path + ":matmul"!r})
-import scipy.linalg, sys
+import cpuinfo.cpuinfo, scipy.linalg, sklearn.datasets, sys
 print(type(kernel).__name__, sys.modules["build"].njit(0))
 """
     done = subprocess.run([sys.executable, "-P", "-c", child], capture_output=True, text=True, check=False)

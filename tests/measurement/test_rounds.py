@@ -168,6 +168,12 @@ def test_a_bad_kernel_costs_its_own_row_alone(host: Host, own: str, function: st
     assert cells["numpy"].row.median_s
 
 
+def test_a_memory_of_operands_shows_in_the_fewest_rounds(host: Host, own: str) -> None:
+    row = measured(host, [f"{own}:remembers"], budget_s=0.01)["remembers"].row
+    assert row.status == Status.FAILED_VERIFICATION
+    assert "seen before" in (row.reason or "")
+
+
 def test_without_a_baseline_there_are_no_ratios(host: Host, own: str) -> None:
     bad, numpy = (cell.row for cell in measure_cells(host, Workload(4, 4, 4), ["numpy"], f"{own}:raises", 0.2))
     assert (bad.status, bad.median_s) == (Status.ERROR, None)

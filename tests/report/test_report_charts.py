@@ -14,6 +14,7 @@ from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.transforms import Bbox
 
+from matmulbench.ladder import LADDER, Rung
 from matmulbench.report.charts import ladder, rates, save_charts, training
 from matmulbench.report.charts.style import MUTED, RC, styles
 from matmulbench.report.queries import chart_name, matmul_speedup
@@ -166,6 +167,16 @@ def test_the_users_kernels_are_coloured_and_the_ladder_is_muted_beside_them(
     assert {beside[kernel].colour for kernel in alone} == {MUTED}
     assert MUTED not in {each.colour for each in [*alone.values(), *map(beside.__getitem__, TWINS)]}
     assert {alone[kernel].marker == beside[kernel].marker for kernel in alone} == {True}
+
+
+def test_a_ladder_with_more_rungs_than_colours_is_told_apart_by_markers(
+    make_run: Callable[..., Results], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    more = tuple(Rung(f"rung-{i}", "torch_matmul", "") for i in range(4))
+    for module in ("charts.style", "queries"):
+        monkeypatch.setattr(f"matmulbench.report.{module}.LADDER", (*LADDER, *more))
+    found = styles(make_run(tmp_path / "run", [], tasks=(), kernels=("torch",)))
+    assert len({(each.colour, each.marker, str(each.line)) for each in found.values()}) == len(found) >= len(LADDER) + 4
 
 
 def test_kernels_of_one_name_are_told_apart_in_every_chart(make_run: Callable[..., Results], tmp_path: Path) -> None:

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from matmulbench.audit.check import Check
+from dataclasses import dataclass
 
 MEASUREMENT = ("same-twice", "restarts", "clocks", "delays", "durations", "extrapolation", "front-ends")
 PARTS = ("verification", *MEASUREMENT)
+
+
+@dataclass
+class Check:
+    """One line of the audit: what was checked and how, what is required, what came out."""
+
+    check: str
+    setting: str
+    required: str
+    got: str
+    passed: bool
 
 
 def audit(

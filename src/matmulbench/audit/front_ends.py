@@ -39,31 +39,28 @@ def test_product(benchmark):
 
 def front_end_times(host: Host, text: str) -> Iterator[tuple[str, tuple[float, float, float]]]:
     """Yield for each front end that is installed the quartiles of its times, in seconds."""
-    cells = list(measure_cells(host, Workload.parse(text), ["numpy"], "torch", 3.0))
-    row = cells[0].row
-    if row.status == Status.OK:
-        yield "matmulbench", _quartiles(cells[0].samples)
-    if find_spec("asv_runner"):
-        with tempfile.TemporaryDirectory() as folder:
+    baseline = measure_cells(host, Workload.parse(text), ["numpy"], "torch", 3.0)[0]
+    if baseline.row.status == Status.OK:
+        low, middle, high = map(float, np.quantile(baseline.samples, [0.25, 0.5, 0.75]))
+        yield "matmulbench", (low, middle, high)
+    with tempfile.TemporaryDirectory() as folder:
+        if find_spec("asv_runner"):
             benchmark = Path(folder, "benchmark.py")  # asv wants to read a benchmark's source
             benchmark.write_text(_ASV)
-            low, middle, high = _run([sys.executable, str(benchmark), text], host.threads).split()
-        yield "asv", (float(low), float(middle), float(high))
-    if find_spec("pytest_benchmark"):
-        with tempfile.TemporaryDirectory() as folder:
+            low, middle, high = map(float, _run(host, str(benchmark), text).split())
+            yield "asv", (low, middle, high)
+        if find_spec("pytest_benchmark"):
             test, out = Path(folder, "test_product.py"), Path(folder, "out.json")
             test.write_text(_PYTEST.format(text=text))
-            pytest = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--rootdir={folder}", str(test)]
-            _run([*pytest, f"--benchmark-json={out}"], host.threads)
+            pytest = ("-m", "pytest", "-q", "-p", "no:cacheprovider", f"--rootdir={folder}", str(test))
+            _run(host, *pytest, f"--benchmark-json={out}")
             stats = json.loads(out.read_text())["benchmarks"][0]["stats"]
-        yield "pytest-benchmark", (stats["q1"], stats["median"], stats["q3"])
+            yield "pytest-benchmark", (stats["q1"], stats["median"], stats["q3"])
 
 
-def _quartiles(samples: list[float]) -> tuple[float, float, float]:
-    low, middle, high = np.quantile(samples, [0.25, 0.5, 0.75])
-    return float(low), float(middle), float(high)
-
-
-def _run(command: list[str], threads: int) -> str:
-    environment = os.environ | thread_environment(threads)
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+def _run(host: Host, *arguments: str) -> str:
+    """Run Python with as many threads as ``host`` has; return what it prints."""
+    environment = os.environ | thread_environment(host.threads)
+    return subprocess.run(
+        [sys.executable, *arguments], env=environment, capture_output=True, text=True, check=True
+    ).stdout

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from matmulbench.audit.check import Check
+from matmulbench.audit import Check
 from matmulbench.audit.front_ends import front_end_times
 from matmulbench.audit.planted import DURATIONS, SPINS
 from matmulbench.isolation import Host
@@ -35,18 +35,11 @@ NO_GAIN = 1.1  # what a ratio of equals may show in so short a time
 # Of the reasons that may be expected, those that a finding puts in other words.
 _SEEN_AS = {"wrong result": ", expected ", "settings": " changes ", "error": "error: ", "crashed": "crashed: "}
 _TURN_S, _TURNS = 2.0, 5  # of extrapolating
-EXTRAPOLATED = (
-    ("triple-loop", "5x100x10"),
-    ("triple-loop", "8x784x4"),
-    ("triple-loop", "5x784x10"),
-    ("triple-loop", "16x16x16"),
-    ("row-slice", "64x784x50"),
-    ("row-slice", "128x128x128"),
-    ("row-slice", "200x784x10"),
-    ("broadcasting", "1000x784x50"),
-    ("broadcasting", "455x30x14"),
-    ("broadcasting", "512x512x512"),
-)
+EXTRAPOLATED = [
+    *(("triple-loop", text) for text in ("5x100x10", "8x784x4", "5x784x10", "16x16x16")),
+    *(("row-slice", text) for text in ("64x784x50", "128x128x128", "200x784x10")),
+    *(("broadcasting", text) for text in ("1000x784x50", "455x30x14", "512x512x512")),
+]
 
 
 def audit_measurement(part: str, quick: bool, progress: Callable[[str], None]) -> Iterator[Check]:
@@ -160,7 +153,7 @@ def known_durations(host: Host) -> Iterator[Check]:
         yield Check("known duration", name, "± 1 %", f"{error:+.2%}", abs(error) <= 0.01)
 
 
-def extrapolation(host: Host, cases: tuple[tuple[str, str], ...]) -> Iterator[Check]:
+def extrapolation(host: Host, cases: list[tuple[str, str]]) -> Iterator[Check]:
     """Time few rows and the whole, in the same rounds: what the few predict must be what the whole takes."""
     inside = []
     for kernel, text in cases:

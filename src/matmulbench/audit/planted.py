@@ -92,7 +92,5 @@ def _lasting(seconds: float) -> Callable[[torch.Tensor, torch.Tensor], torch.Ten
 
 
 DURATIONS = {"2 µs": 2e-6, "20 µs": 2e-5, "200 µs": 2e-4, "2 ms": 2e-3, "20 ms": 2e-2, "100 ms": 0.1}
-spin_2us, spin_20us, spin_200us, spin_2ms, spin_20ms, spin_100ms = map(_lasting, DURATIONS.values())
-SPINS = dict(
-    zip(DURATIONS, ("spin_2us", "spin_20us", "spin_200us", "spin_2ms", "spin_20ms", "spin_100ms"), strict=True)
-)
+SPINS = {text: f"spin_{text.replace(' ', '').replace('µ', 'u')}" for text in DURATIONS}
+globals().update((SPINS[text], _lasting(seconds)) for text, seconds in DURATIONS.items())

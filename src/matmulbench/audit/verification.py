@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from itertools import product
 
-from matmulbench.audit.check import Check
+from matmulbench.audit import Check
 from matmulbench.audit.mutants import Mutant, mutants
 from matmulbench.dtypes import USUAL
 from matmulbench.isolation import Host
@@ -32,34 +32,17 @@ def audit_verification(
 
 def audit_right_kernels(
     count: int = 10_000, seconds: float = 30.0, progress: Callable[[str], None] = lambda text: None
-) -> list[dict[str, Any]]:
-    """Judge the ladder and the right kernels among the mutants on ``count`` random cases per dtype: none may fail.
-
-    Returns
-    -------
-    list of dict
-        kernel, dtype, cases, residual, verdict, finding, passed.
-    """
-    right = [(mutant.name, mutant.spec) for mutant in mutants("right")]
-    rows = []
+) -> Iterator[Check]:
+    """Judge the ladder and the right kernels among the mutants on ``count`` random cases per dtype: none may fail."""
+    right = {rung.name: rung.name for rung in LADDER} | {mutant.name: mutant.spec for mutant in mutants("right")}
     with Host(threads=2, spin=False) as host:
-        for name, spec in [*((rung.name, rung.name) for rung in LADDER), *right]:
-            for dtype in USUAL:
-                progress(f"{name} {dtype}")
-                outcome = host.call(JudgeRandomised(spec, dtype, count, seconds), silence_limit=60.0)
-                report = outcome.value
-                rows.append(
-                    {
-                        "kernel": name,
-                        "dtype": dtype,
-                        "cases": report["cases"] if report else 0,
-                        "residual": report["residual"] if report else None,
-                        "verdict": report["verdict"] if report else outcome.status,
-                        "finding": report["finding"] if report else outcome.reason,
-                        "passed": bool(report) and report["verdict"] != "fail" and report["cases"] == count,
-                    }
-                )
-    return rows
+        for (name, spec), dtype in product(right.items(), USUAL):
+            progress(f"{name} {dtype}")
+            outcome = host.call(JudgeRandomised(spec, dtype, count, seconds), silence_limit=60.0)
+            report = outcome.value or {"verdict": outcome.status, "cases": 0, "finding": outcome.reason}
+            passed = report["verdict"] in ("pass", "normwise") and report["cases"] == count
+            got = f"{report['verdict']} after {report['cases']} cases: {report['finding']}"
+            yield Check(name, f"{dtype}, {count} cases", "pass or normwise", got, passed)
 
 
 def found(row: VerificationRow) -> str:

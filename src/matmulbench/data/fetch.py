@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
-from matmulbench.data.errors import DataError
 from matmulbench.data.mnist_files import cache_folder
+from matmulbench.data.readers import DataError
 from matmulbench.errors import printable
 
 MIRRORS = (
@@ -58,13 +57,9 @@ def fetch_mnist(progress: Callable[[str], None] = lambda text: None) -> Path:
         except (OSError, ValueError) as error:  # requests' errors are OSErrors, a wrong checksum a ValueError
             wrong = "other content than expected (sha256 differs)" if "hash" in str(error).lower() else str(error)
             failures.append(f"{mirror}{name}: {printable(wrong, 300)}")
-    raise DataError(_by_hand(folder, failures))
-
-
-def _by_hand(folder: Path, failures: list[str]) -> str:
     files = "".join(f"\n  {name}  sha256 {sha256}" for name, sha256 in ARCHIVES.items())
     tried = "".join(f"\n  {failure}" for failure in failures)
-    return (
-        f"MNIST could not be downloaded. Tried:{tried}\nPut these files into {os.fspath(folder)}, "
+    raise DataError(
+        f"MNIST could not be downloaded. Tried:{tried}\nPut these files into {folder}, "
         f"or into a folder that you name with --data-dir or MATMULBENCH_DATA:{files}"
     )

@@ -14,8 +14,7 @@ import numpy.typing as npt
 
 from matmulbench.data.array_pickle import load_pairs
 from matmulbench.data.embedded import Pair
-from matmulbench.data.errors import DataError
-from matmulbench.data.readers import BOM, IDX, ZIP, read_csv, read_idx, read_npz, unpacked
+from matmulbench.data.readers import BOM, IDX, ZIP, DataError, read_csv, read_idx, read_npz, unpacked
 from matmulbench.errors import printable
 
 VARIABLE = "MATMULBENCH_DATA"

@@ -21,13 +21,16 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from matmulbench.data.errors import DataError
-from matmulbench.errors import printable
+from matmulbench.errors import UsageError, printable
 
 IDX, ZIP, BOM = b"\0\0\x08", b"PK", b"\xef\xbb\xbf"
 _UNPACKERS: dict[bytes, Callable[[Any], Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7z": lzma.open}
 _COLUMNS = 785
 _LIMIT = 480_000_000  # bytes, unpacked, of a CSV or npz file; MNIST as float64 has 439 million
+
+
+class DataError(UsageError):
+    """Data that cannot be used; the message names the file, the field, what was found and what is right."""
 
 
 @contextmanager

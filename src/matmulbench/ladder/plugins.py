@@ -29,6 +29,7 @@ from matmulbench.ladder import LADDER, Kernel
 
 GROUP = "matmulbench.kernels"
 OPERANDS = ("torch", "numpy")
+_IMPORTED_AS = {"scikit-learn": "sklearn", "py-cpuinfo": "cpuinfo"}
 _PLAIN = (
     ast.Import,
     ast.ImportFrom,
@@ -339,8 +340,9 @@ def _make_way(root: Path) -> None:
 
 @functools.cache
 def _needed() -> list[str]:
-    """Return the names of the libraries that this package requires."""
-    return [re.split(r"\W", each)[0] for each in requires("matmulbench") or () if "extra ==" not in each]
+    """Return the names by which the libraries that this package requires are imported."""
+    names = [re.split(r"[^\w-]", each)[0] for each in requires("matmulbench") or () if "extra ==" not in each]
+    return [_IMPORTED_AS.get(name, name.replace("-", "_")) for name in names]
 
 
 def _search(folder: Path) -> None:

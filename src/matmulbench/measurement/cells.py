@@ -30,7 +30,7 @@ from matmulbench.measurement import operands
 from matmulbench.measurement.conditions import Conditions
 from matmulbench.measurement.cost import Cost, extrapolate
 from matmulbench.measurement.roof import Roof
-from matmulbench.measurement.rounds import Comparison, run_rounds
+from matmulbench.measurement.rounds import MIN_ROUNDS, Comparison, run_rounds
 from matmulbench.measurement.seal import SILENCE_S, KernelFailure, Seal, ask
 from matmulbench.measurement.sealed import SealedCandidate, ask_referee
 from matmulbench.results.schema import Level, MeasurementRow
@@ -46,7 +46,7 @@ _ALIKE = 0.5  # of the baseline's time for a call, up to its double: such kernel
 _CHECKED, _CHECKED_SHARE = 0.5, 0.2  # of the blocks, and of the time, at most
 _CHECKED_FIRST, _FULL_SHARE = 2, 0.05  # blocks in any case; of the time, for comparing element by element
 _SEEN_AT_FIRST, _SEEN_EVERY = 8, 8  # so many rounds, and then every which, have a block of operands seen before
-_SEEN_PAIRS, _SEEN_GAIN = 5, 1.15  # how many such blocks raise a suspicion, and by how much they may be faster
+_SEEN_PAIRS, _SEEN_GAIN = MIN_ROUNDS, 1.15  # how many such blocks raise a suspicion, and how much faster they may be
 _SEEN_CONFIRMED = 15, 16  # so many of so many more that show it are no chance (p < 0.0003), on the busiest machine
 _BEYOND = 1.05  # of the roof: what noise explains
 _ROOF_TRIES = 3

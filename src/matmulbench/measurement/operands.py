@@ -50,7 +50,8 @@ def _lengths(workload: Workload, windows: int) -> tuple[int, int]:
 def _draw(rng: np.random.Generator, size: int, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
     """Draw numbers, standard normal; integers from their whole range."""
     if DTYPES[dtype.name].is_integer:
-        return rng.integers(-128, 128, size, dtype=np.int8)
+        limits = np.iinfo(dtype)
+        return rng.integers(limits.min, limits.max, size, dtype=dtype.type, endpoint=True)
     if dtype.itemsize > 2:
         return rng.standard_normal(size, dtype=dtype.type)
     return rng.standard_normal(size, dtype=np.float32).astype(dtype)

@@ -9,7 +9,7 @@ from contextlib import suppress
 import numpy as np
 import torch
 
-from matmulbench.dtypes import filler, numpy_dtype
+from matmulbench.dtypes import DTYPES, filler, numpy_dtype
 
 # How a kernel says that it takes numpy arrays.
 ARRAYS = '`operands = "numpy"` as an attribute of the function, or with @numpy behind its name'
@@ -30,7 +30,8 @@ def result_shape(a: torch.Tensor, b: torch.Tensor) -> tuple[int, ...]:
 
 def result_dtype(a: torch.Tensor) -> torch.dtype:
     """Return the dtype that the product of ``a`` and another has: its own, but that int8 gives int32."""
-    return torch.int32 if a.dtype is torch.int8 else a.dtype
+    known = DTYPES.get(str(a.dtype).removeprefix("torch."))
+    return getattr(torch, known.result) if known else a.dtype
 
 
 def poison(shape: tuple[int, ...], dtype: torch.dtype) -> None:

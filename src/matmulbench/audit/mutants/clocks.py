@@ -169,12 +169,8 @@ def _whole_lists(a: Tensor, b: Tensor) -> Tensor:
     return a @ b if c is None else c.clone()
 
 
-enter(
-    "whole_list",
-    "finds the lists of its operands and multiplies all at once",
-    _late(_whole_lists),
-    *(*_SEEN, "roof", "wrong result"),
-)
+_AT_ONCE = (*_SEEN, "roof", "wrong result")
+enter("whole_list", "finds the lists of its operands and multiplies all at once", _late(_whole_lists), *_AT_ONCE)
 
 # They look who is asking, and return an old result to who does not seem to check; or they do less for all.
 

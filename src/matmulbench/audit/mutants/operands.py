@@ -112,18 +112,12 @@ def _fill_later(a: Tensor, b: Tensor) -> Tensor:
     return c
 
 
+_REUSED = ("benchmark-awareness", "result", "earlier calls")
 _share_rows = of_result(lambda c: c[:1].expand(c.shape) if (c == c[:1]).all() else c)
 for _name, _does, _kernel, *_expected in (
     ("alias", "a product with the identity is b", lambda a, b: b if torch.equal(c := a @ b, b) else c, "result"),
     ("one_buffer", "every result of a shape is in the same memory", _in_buffers(1), "result"),
-    (
-        "sixteen_buffers",
-        "results take turns in 16 buffers",
-        _in_buffers(16),
-        "benchmark-awareness",
-        "result",
-        "earlier calls",
-    ),
+    ("sixteen_buffers", "results take turns in 16 buffers", _in_buffers(16), *_REUSED),
     ("filled_later", "a thread fills the result in after its return", _fill_later, "exactness", "result", "race"),
     ("shared_rows", "rows that are all alike share their memory", _share_rows, "result"),
     ("lazy", "a subclass that could compute when it is read", of_result(lambda c: c.as_subclass(_Lazy)), "result"),

@@ -84,7 +84,8 @@ def styles(results: Results) -> dict[str, Style]:
         if i >= fixed:
             found[kernel] = Style(label[kernel], _USERS[(i - fixed) % len(_USERS)], marker, line, 3)
         else:
-            found[kernel] = Style(label[kernel], MUTED if len(kernels) > fixed else _COLOURS[i], marker, line)
+            colour = MUTED if len(kernels) > fixed else _COLOURS[i % len(_COLOURS)]
+            found[kernel] = Style(label[kernel], colour, marker, line)
     return {kernel: found[kernel] for kernel in in_order(found)}
 
 
