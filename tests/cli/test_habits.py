@@ -15,6 +15,7 @@ import typer
 
 from matmulbench import train, verify
 from matmulbench.cli import app
+from matmulbench.dtypes import DTYPES
 from matmulbench.ladder.plugins import kernels
 from matmulbench.training.tasks import TASKS
 from matmulbench.workload import PRESETS
@@ -90,7 +91,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         ("measure --workload 64x7", {"64x784x50"}),
         ("train --task ", set(TASKS)),
         ("run --preset ", set(PRESETS)),
-        ("verify --dtype ", {"float32", "float64"}),
+        ("verify --dtype ", set(DTYPES)),
         ("list --format ", {"table", "csv", "json"}),
         ("audit --only m", {"measurement"}),
         ("fetch ", {"mnist"}),

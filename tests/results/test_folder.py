@@ -133,7 +133,7 @@ ODD = [
     entry("nonsense"), entry("roof"), entry(median_s=float("nan")), entry(status="superb"),
     entry(threads=-1), entry(median_s="fast"), entry(median_s=0), entry(m=True), entry(m=2**70), entry(speedup=1e-320),
     entry()[:-2] + b'1e999]}', entry()[:-1] + b', "warnings": "hot"}',
-    entry(workload="5x784"), entry(dtype="int8"), entry(kernel=None), entry(kernel=["torch"]), entry(colour="red"),
+    entry(workload="5x784"), entry(dtype="int4"), entry(kernel=None), entry(kernel=["torch"]), entry(colour="red"),
     entry()[:-2] + b', 0, "x"]}', entry()[:-1] + b', "calibration_samples": [[1, 2]]}',
     entry("training", matmul_share=1e-320),
     entry("training")[:-1] + b', "products": [{"which": "forward", "layer": 1, "seconds": 0}]}',

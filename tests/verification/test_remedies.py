@@ -162,7 +162,9 @@ def test_what_a_module_needs_is_named(host: Host, tmp_path: Path) -> None:
 
 def test_an_error_of_many_words_ends_with_the_way_out(host: Host, mine: str) -> None:
     finding = verify_kernel(host, f"{mine}:wordy", "float32", "quick").finding or ""
-    assert finding.endswith(f"with @numpy behind its name: {mine}:wordy@numpy")
+    said, _, repeat = finding.partition(". Repeat: ")
+    assert said.endswith(f"with @numpy behind its name: {mine}:wordy@numpy")
+    assert repeat == f"`matmulbench verify {mine}:wordy --case 0x0x0`"
 
 
 def test_a_small_offset_is_not_blamed_on_empty_operands(host: Host, mine: str) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
 import zlib
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 import numpy as np
 import torch
@@ -14,6 +16,7 @@ from matmulbench.dtypes import DTYPES, filler, numpy_dtype
 # How a kernel says that it takes numpy arrays.
 ARRAYS = '`operands = "numpy"` as an attribute of the function, or with @numpy behind its name'
 _POISONED = 3  # blocks that are filled with NaN and freed before a call
+_M_PERTURB, _ONES = -6, 0x100  # mallopt(3): fresh memory has the complement of the lowest byte, 0xff: a NaN
 _LARGEST_POISONED = 1 << 25  # bytes; a larger block is given back to the system at once, and serves nobody again
 
 
@@ -34,15 +37,25 @@ def result_dtype(a: torch.Tensor) -> torch.dtype:
     return getattr(torch, known.result) if known else a.dtype
 
 
-def poison(shape: tuple[int, ...], dtype: torch.dtype) -> None:
-    """Leave NaN in the memory that a kernel will probably be given for its result."""
+@contextmanager
+def poisoned(shape: tuple[int, ...], dtype: torch.dtype) -> Iterator[None]:
+    """Leave NaN in the memory that a kernel will probably be given for its result, and in all that glibc hands out."""
     name = str(dtype).removeprefix("torch.")
-    if math.prod(shape) * dtype.itemsize > _LARGEST_POISONED:
-        return
-    with suppress(MemoryError, RuntimeError):
-        blocks: list[object] = [torch.full(shape, filler(name), dtype=dtype) for _ in range(_POISONED)]
-        blocks += [np.full(shape, filler(name), dtype=numpy_dtype(name)) for _ in range(_POISONED)]
-        del blocks
+    if math.prod(shape) * dtype.itemsize <= _LARGEST_POISONED:
+        with suppress(MemoryError, RuntimeError):
+            blocks: list[object] = [torch.full(shape, filler(name), dtype=dtype) for _ in range(_POISONED)]
+            blocks += [np.full(shape, filler(name), dtype=numpy_dtype(name)) for _ in range(_POISONED)]
+            del blocks
+    _fill_fresh_memory(_ONES)
+    try:
+        yield
+    finally:
+        _fill_fresh_memory(0)
+
+
+def _fill_fresh_memory(pattern: int) -> None:
+    with suppress(AttributeError, TypeError):  # another C library than glibc
+        ctypes.CDLL(None).mallopt(_M_PERTURB, pattern)
 
 
 def wrong_form(a: torch.Tensor, b: torch.Tensor, c: object) -> str | None:

@@ -16,7 +16,7 @@ from matmulbench.dtypes import as_array, declared_accumulation
 from matmulbench.ladder import Kernel
 from matmulbench.verification.bounds import Judgement, judge_exact
 from matmulbench.verification.case import ALGEBRAIC, Array, Case
-from matmulbench.verification.form import fingerprint, poison, result_dtype, result_shape, share_memory, wrong_form
+from matmulbench.verification.form import fingerprint, poisoned, result_dtype, result_shape, share_memory, wrong_form
 from matmulbench.verification.pace import Pace
 from matmulbench.verification.result import LARGE, judge_product
 
@@ -184,8 +184,8 @@ class KernelUnderTest:
             shape and dtype.
         """
         before = fingerprint(a), fingerprint(b)
-        poison(result_shape(a, b), result_dtype(a))
-        c: Any = self.kernel(a, b)
+        with poisoned(result_shape(a, b), result_dtype(a)):
+            c: Any = self.kernel(a, b)
         form = wrong_form(a, b, c)
         result: Array = np.empty(0) if form else as_array(c.detach().clone())
         for name, operand, was in zip("ab", (a, b), before, strict=True):
