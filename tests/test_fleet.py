@@ -207,7 +207,7 @@ def test_a_run_on_a_fleet_has_the_rows_of_one_without(plain: Cluster, tmp_path: 
         cells = [sorted(map(tuple, each.tables[table][[*KEYS[table], "status"]].values)) for each in (machine, alone)]
         assert cells[0] == cells[1]
         assert (machine.path / f"{table}.csv").read_text().splitlines()[0] == ",".join(columns(table))
-    finished = Counter(cell_key(entry) for entry in machine.journal if entry["table"] in KEYS)
+    finished = Counter(cell_key(entry) for entry in machine.journal if entry["table"] in TABLES)
     assert set(finished.values()) == {1}, "nothing is measured twice"
     assert len({entry["host"] for entry in machine.journal}) == 1, "two workers on one computer are one host"
     assert machine.run["options"]["sources"].keys() == {"mine.py:matmul"}
@@ -358,7 +358,7 @@ def check_complete(out: Path, planned: Run) -> FleetResults:
     found = load_results(out)
     assert isinstance(found, FleetResults)
     for machine in found.machines.values():
-        entries = Counter(cell_key(entry) for entry in machine.journal if entry["table"] in KEYS)
+        entries = Counter(cell_key(entry) for entry in machine.journal if entry["table"] in TABLES)
         wanted = {cell_key({"table": table, "row": key}) for table, key in Unit(planned.job).cells()}
         assert entries.keys() == wanted
         assert set(entries.values()) == {1}

@@ -13,6 +13,7 @@ from matmulbench.verification.kernel import KernelUnderTest
 
 _ROWS, _PAIRS = 8, 64
 _SIXTEEN_BITS, _FLOAT32 = 2.0**-16, 2.0**-36  # what is left, relative to what is added, at least
+_WRONG = 2.0**-4  # more than any of these leaves
 
 
 def find_accumulation(kernel: KernelUnderTest) -> str | None:
@@ -32,6 +33,8 @@ def find_accumulation(kernel: KernelUnderTest) -> str | None:
     a, b = a[:, order].astype(dtype), b[:, order].astype(dtype)
     sums = kernel.call(as_tensor(a), as_tensor(np.ascontiguousarray(b.T)), "sums that cancel").astype(float)
     left_over = float(np.max(np.abs(sums) / (np.abs(a.astype(float)) @ np.abs(b.T.astype(float)))))
+    if not left_over < _WRONG:
+        return None
     if left_over >= _SIXTEEN_BITS and kernel.dtype == "float16":
         return "float16"
     if left_over >= _SIXTEEN_BITS:
@@ -40,7 +43,7 @@ def find_accumulation(kernel: KernelUnderTest) -> str | None:
         return "bfloat16" if np.isfinite(beyond.astype(float)).all() else "float16"
     if left_over >= _FLOAT32:
         return "float32"
-    return "float64" if left_over < _FLOAT32 else None
+    return "float64"
 
 
 def note_accumulation(kernel: KernelUnderTest) -> None:

@@ -103,6 +103,9 @@ def _check_taken(kernel: KernelUnderTest) -> None:
 def _advise_on_accumulation(kernel: KernelUnderTest, error: WrongError) -> None:
     """Add to ``error`` in which dtype the kernel adds, if those are fewer bits than it says."""
     with suppress(Exception):  # it may be wrong in other ways
+        a, b = Case(2, 3, 4, dtype=kernel.dtype, values="small-integers").arrays()  # which any dtype adds exactly
+        if not np.array_equal(kernel.call(as_tensor(a), as_tensor(b), "small integers"), a @ b):
+            return
         found = find_accumulation(kernel)
         if found and not kernel.accumulation and DTYPES[kernel.dtype].unit_roundoff() < ACCUMULATIONS[found]:
             error.add_note(
