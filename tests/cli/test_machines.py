@@ -1,0 +1,73 @@
+"""The command on machines as they are, with kernels that need more than a plain call: limits, pinned threads, pools."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+POOLED = """
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+
+pool = None
+
+
+def product(a, b):
+    return a @ b
+
+
+def matmul(a, b):
+    global pool
+    if pool is None:
+        pool = ProcessPoolExecutor(1, get_context("forkserver"))
+    return pool.submit(product, a, b).result()
+"""
+GENERALISED = """
+from numba import float32, guvectorize, void
+
+
+@guvectorize([void(float32[:, :], float32[:, :], float32[:, :])], "(m,k),(k,n)->(m,n)")
+def matmul(a, b, c):
+    for i in range(c.shape[0]):
+        for j in range(c.shape[1]):
+            c[i, j] = 0
+            for k in range(a.shape[1]):
+                c[i, j] += a[i, k] * b[k, j]
+"""
+
+
+def run(folder: Path, shell: str) -> subprocess.CompletedProcess[str]:
+    command = f"{sys.executable} -m matmulbench"
+    return subprocess.run(
+        ["bash", "-c", shell.replace("matmulbench", command)], cwd=folder, capture_output=True, text=True, check=False
+    )
+
+
+def test_a_hard_limit_of_memory_is_no_fault_of_a_kernel(tmp_path: Path) -> None:
+    done = run(tmp_path, "ulimit -v 12000000; matmulbench verify numpy --dtype float32")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("variable", ["OMP_PROC_BIND=close", "KMP_AFFINITY=compact", "GOMP_CPU_AFFINITY=0"])
+def test_variables_that_bind_threads_do_not_keep_children_to_one_core(tmp_path: Path, variable: str) -> None:
+    arguments = "numpy --workload 64x64x64 --threads 2 --budget 0.3"
+    done = run(tmp_path, f"{variable} matmulbench measure {arguments}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "bug" not in done.stderr
+
+
+@pytest.mark.parametrize("source", [POOLED, GENERALISED], ids=["a pool of processes", "a generalised ufunc"])
+def test_a_kernel_works_as_it_does_when_it_is_imported(tmp_path: Path, source: str) -> None:
+    (tmp_path / "mine.py").write_text(source)
+    done = run(tmp_path, "matmulbench verify mine.py:matmul --operands numpy --dtype float32")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_threads_that_an_import_sets_are_the_imports_doing(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "import torch\ntorch.set_num_threads(1)\n\n\ndef matmul(a, b):\n    return a @ b\n"
+    )
+    done = run(tmp_path, "matmulbench verify mine.py:matmul --dtype float32")
+    assert "after its calls" not in done.stdout
+    assert done.returncode == 0 or "import" in done.stdout, done.stdout
