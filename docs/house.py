@@ -21,8 +21,18 @@ _BOX, _LANE, _GAP, _HEIGHT, _ROW, _MARGIN = 198, 10, 12, 84, 120, 8  # pixels
 Graph = dict[str, set[str]]
 
 
+def imported(tree: ast.Module) -> set[str]:
+    """Return what a file imports of the package, also inside functions and for types alone."""
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            package = f"{node.module}." if isinstance(node, ast.ImportFrom) else ""
+            names |= {f"{package}{alias.name}" for alias in node.names}
+    return {name for name in names if name.startswith("matmulbench.")}
+
+
 def read(source: Path = SOURCE) -> tuple[Graph, dict[str, str]]:
-    """Return which rooms each room imports, also inside functions and for types alone, and what each says it is."""
+    """Return which rooms each room imports, and what each says it is."""
     imports: Graph = defaultdict(set)
     said = {}
     for path in sorted(source.rglob("*.py")):
@@ -32,11 +42,7 @@ def read(source: Path = SOURCE) -> tuple[Graph, dict[str, str]]:
         tree = ast.parse(path.read_text("utf-8"))
         if inside in ([], ["__init__"]):
             said[room] = re.split(r"(?<=\.)\s", ast.get_docstring(tree) or "")[0].replace("`", "")
-        for node in ast.walk(tree):
-            names = [alias.name for alias in node.names] if isinstance(node, ast.Import | ast.ImportFrom) else []
-            if isinstance(node, ast.ImportFrom):
-                names = [f"{node.module}.{name}" for name in names]
-            imports[room] |= {name.split(".")[1] for name in names if name.startswith("matmulbench.")} - {room}
+        imports[room] |= {name.split(".")[1] for name in imported(tree)} - {room}
     return {room: imports[room] & said.keys() for room in said}, said
 
 

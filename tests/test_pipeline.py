@@ -2,7 +2,11 @@
 
 from pathlib import Path
 
+import pytest
+
 import matmulbench
+from matmulbench import pipeline
+from matmulbench.isolation import LostError
 from matmulbench.status import Status
 
 MODEL = """
@@ -26,3 +30,25 @@ def test_a_models_kernels_are_verified_in_the_dtype_of_its_products(tmp_path: Pa
     assert status["wrong_in_float64"][0] == Status.FAILED_VERIFICATION
     assert "float64" in status["wrong_in_float64"][1]
     assert status["torch"][0] == Status.OK
+
+
+def test_a_roof_that_cannot_be_measured_is_tried_again_and_costs_its_own_cells(monkeypatch: pytest.MonkeyPatch) -> None:
+    tries = []
+
+    def no_roof(host: object, dtype: str) -> None:
+        tries.append(dtype)
+        raise LostError("its process was killed")
+
+    monkeypatch.setattr(pipeline, "measure_roof", no_roof)
+    rows = matmulbench.measure("numpy", "8x8x8", budget_s=0.2)
+    assert tries == ["float32", "float32"]
+    assert set(rows["status"]) == {Status.LOST}
+    assert set(rows["reason"]) == {"its process was killed"}
+
+
+def test_what_else_is_said_of_a_training_stays_beside_a_refused_baseline(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("def wrong(a, b):\n    return 2 * (a @ b)\n")
+    rows = matmulbench.train("digits", "torch", baseline=f"{tmp_path}/mine.py:wrong", budget_s=0.2)
+    reason = rows.set_index("kernel")["reason"]["torch"]
+    assert reason.startswith("no speedup: the baseline ")
+    assert "of 440 steps, as many as the time allowed" in reason

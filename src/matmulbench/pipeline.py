@@ -349,7 +349,8 @@ class _Work:
             finished = [(replace(blank, kernel=spec, status=Status.LOST, reason=str(error)), [], {}) for spec in right]
         for cell, samples, extra in finished:
             if cell.status == Status.OK and unpaired:
-                cell.reason = f"no speedup: the baseline {base} was refused ({unpaired.status})"
+                why = f"no speedup: the baseline {base} was refused ({unpaired.status})"
+                cell.reason = "; ".join(filter(None, [why, cell.reason]))
             if cell.kernel in right or cell.kernel not in self.job.specs:
                 self.sink.add(table, cell, samples, **extra)
 

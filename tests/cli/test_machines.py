@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 POOLED = """
@@ -22,6 +23,17 @@ def matmul(a, b):
     if pool is None:
         pool = ProcessPoolExecutor(1, get_context("forkserver"))
     return pool.submit(product, a, b).result()
+"""
+FREE = """
+import os
+import torch
+
+torch.ones(1_000_000).sum()  # torch starts its threads
+assert len(os.sched_getaffinity(0)) > 1, "kept to one core"
+
+
+def matmul(a, b):
+    return a @ b
 """
 GENERALISED = """
 from numba import float32, guvectorize, void
@@ -49,12 +61,17 @@ def test_a_hard_limit_of_memory_is_no_fault_of_a_kernel(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("variable", ["OMP_PROC_BIND=close", "KMP_AFFINITY=compact", "GOMP_CPU_AFFINITY=0"])
+@pytest.mark.skipif(len(psutil.Process().cpu_affinity() or []) < 2, reason="there is one core to be kept to")
+@pytest.mark.parametrize("variable", ["OMP_PROC_BIND=close", "GOMP_CPU_AFFINITY=0"])
 def test_variables_that_bind_threads_do_not_keep_children_to_one_core(tmp_path: Path, variable: str) -> None:
-    arguments = "numpy --workload 64x64x64 --threads 2 --budget 0.3"
-    done = run(tmp_path, f"{variable} matmulbench measure {arguments}")
+    (tmp_path / "mine.py").write_text(FREE)
+    alone = subprocess.run(
+        ["bash", "-c", f"OMP_NUM_THREADS=2 {variable} {sys.executable} mine.py"],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert "kept to one core" in alone.stderr  # elsewhere, they do
+    done = run(tmp_path, f"{variable} matmulbench verify mine.py:matmul --dtype float32")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "bug" not in done.stderr
 
 
 @pytest.mark.parametrize("source", [POOLED, GENERALISED], ids=["a pool of processes", "a generalised ufunc"])
@@ -70,4 +87,4 @@ def test_threads_that_an_import_sets_are_the_imports_doing(tmp_path: Path) -> No
     )
     done = run(tmp_path, "matmulbench verify mine.py:matmul --dtype float32")
     assert "after its calls" not in done.stdout
-    assert done.returncode == 0 or "import" in done.stdout, done.stdout
+    assert "when it is imported" in done.stdout

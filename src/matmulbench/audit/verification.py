@@ -13,12 +13,13 @@ from matmulbench.isolation.requests import JudgeRandomised
 from matmulbench.ladder import LADDER
 from matmulbench.results.schema import Status, VerificationRow
 from matmulbench.verification import verify_kernel
+from matmulbench.verification.effort import SILENCE_S
 
 
 def audit_verification(
     effort: str = "default",
     chosen: Iterable[Mutant] | None = None,
-    silence_limit: float | None = None,
+    silence_limit: float = SILENCE_S,
     progress: Callable[[str], None] = lambda text: None,
 ) -> Iterator[Check]:
     """Verify all mutants, or the ``chosen``: one of the properties or statuses expected of each must be named."""
@@ -38,7 +39,7 @@ def audit_right_kernels(
     with Host(threads=2, spin=False) as host:
         for (name, spec), dtype in product(right.items(), USUAL):
             progress(f"{name} {dtype}")
-            outcome = host.call(JudgeRandomised(spec, dtype, count, seconds), silence_limit=60.0)
+            outcome = host.call(JudgeRandomised(spec, dtype, count, seconds), silence_limit=SILENCE_S)
             report = outcome.value or {"verdict": outcome.status, "cases": 0, "finding": outcome.reason}
             passed = report["verdict"] in ("pass", "normwise") and report["cases"] == count
             got = f"{report['verdict']} after {report['cases']} cases: {report['finding']}"

@@ -152,7 +152,7 @@ class Host:
                 control.send(([request.module() for request in requests], None, memory_limit))
                 send_handle(control, theirs.fileno(), 0)
                 while True:
-                    if not hears([control], _IMPORT_LIMIT):
+                    if not is_readable([control], _IMPORT_LIMIT):
                         break
                     pid, code = control.recv()
                     if code is None:
@@ -173,7 +173,7 @@ class Host:
         self._spawned[process.pid] = process
         try:
             ours.send((list(self._modules), self._first))
-            started = hears([ours], _IMPORT_LIMIT) and ours.recv_bytes()
+            started = is_readable([ours], _IMPORT_LIMIT) and ours.recv_bytes()
         except (EOFError, ConnectionError):
             started = b""
         child = Child(self, process.pid, ours)
@@ -294,7 +294,7 @@ class Child:
                 if not self._pipe.poll():
                     if ended is not None:
                         return self._end(ended)
-                    if not hears([self._pipe, *([self.host.control] if self.host.control else [])], limit):
+                    if not is_readable([self._pipe, *([self.host.control] if self.host.control else [])], limit):
                         self.close()
                         return Outcome(Status.TIMEOUT, reason=late)
                     if not self._pipe.poll():
@@ -364,7 +364,7 @@ class Child:
         return Outcome(Status.CRASHED, reason=f"{name}{hints.get(name, '')}")
 
 
-def hears(pipes: list[Connection], limit: float) -> bool:
+def is_readable(pipes: list[Connection], limit: float) -> bool:
     """Wait ``limit`` seconds for a message, in slices that count for what was asked, not for what a clock says.
 
     A virtual machine may stand still for minutes: then all clocks jump, and the silence is not the child's.

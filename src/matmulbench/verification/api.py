@@ -20,7 +20,7 @@ from matmulbench.isolation.requests import Confirm, Examine, Judge, Multiply, Re
 from matmulbench.isolation.system import shared_file
 from matmulbench.results.schema import VerificationRow
 from matmulbench.status import Status
-from matmulbench.verification.effort import EFFORTS
+from matmulbench.verification.effort import SILENCE_S
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,7 +36,7 @@ _draw = random.SystemRandom()
 
 
 def verify_kernel(
-    host: Host, spec: str, dtype: str, effort: str = "default", silence_limit: float | None = None
+    host: Host, spec: str, dtype: str, effort: str = "default", silence_limit: float = SILENCE_S
 ) -> VerificationRow:
     """Examine the kernel ``spec`` for ``dtype`` in a child of ``host``; what is lost is tried once more.
 
@@ -47,7 +47,7 @@ def verify_kernel(
     effort
         ``quick``, ``default`` or ``thorough``.
     silence_limit
-        seconds that one product may take; by default the effort's.
+        seconds that the kernel may be silent for, as in one product.
 
     Returns
     -------
@@ -55,7 +55,6 @@ def verify_kernel(
         the status is ``ok`` where the verdict is pass or normwise; ``finding`` says what is wrong, where, and how to
         see it again, or holds a note on a right kernel.
     """
-    limit = silence_limit or EFFORTS[effort].silence_limit
     for _ in range(2):
         try:
             child = host.fork(Examine, memory_limit=_memory_limit())
@@ -63,7 +62,7 @@ def verify_kernel(
             row = VerificationRow(spec, dtype, Status.LOST, finding=str(error))
             continue
         try:
-            row = _verify(host, child, spec, dtype, effort, limit)
+            row = _verify(host, child, spec, dtype, effort, silence_limit)
         finally:
             child.close()
         if row.status != Status.LOST and not child.killed:
@@ -117,8 +116,7 @@ def repeat_case(host: Host, spec: str, case: Case) -> tuple[VerificationRow, dic
     tuple
         the row; and as texts ``a``, ``b``, what is ``expected`` and what was ``got``, empty where nothing came.
     """
-    limit = EFFORTS["default"].silence_limit
-    outcome = host.call(Repeat(spec, asdict(case)), silence_limit=limit, memory_limit=_memory_limit())
+    outcome = host.call(Repeat(spec, asdict(case)), silence_limit=SILENCE_S, memory_limit=_memory_limit())
     if outcome.status != Status.OK:
         row = VerificationRow(spec, case.dtype, outcome.status, finding=f"{case}: {outcome.reason}")
         return row, case.described() | {"got": ""}
@@ -144,7 +142,7 @@ def _judge_elsewhere(
         multiplied = child.call(Multiply(spec, cases), silence_limit=limit, descriptors=[results])
         if multiplied.status != Status.OK:
             return multiplied
-        return host.call(Judge(cases, normwise, accumulation), silence_limit=60.0, descriptors=[results])
+        return host.call(Judge(cases, normwise, accumulation), silence_limit=SILENCE_S, descriptors=[results])
 
 
 @contextmanager
@@ -176,8 +174,7 @@ def agreement(host: Host, specs: Sequence[str], dtype: str) -> pd.DataFrame:
     for spec in specs:
         fields = [asdict(case) for case in cases]
         with _shared_results(fields) as shared:
-            limit = EFFORTS["default"].silence_limit
-            outcome = host.call(Multiply(spec, fields), silence_limit=limit, descriptors=[shared])
+            outcome = host.call(Multiply(spec, fields), silence_limit=SILENCE_S, descriptors=[shared])
             with mmap.mmap(shared, 0, access=mmap.ACCESS_READ) as memory:
                 content = memory[:]
         right = outcome.status == Status.OK

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import math
+import sys
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -16,6 +17,7 @@ from matmulbench.dtypes import DTYPES, filler, numpy_dtype
 # How a kernel says that it takes numpy arrays.
 ARRAYS = '`operands = "numpy"` as an attribute of the function, or with @numpy behind its name'
 _POISONED = 3  # blocks that are filled with NaN and freed before a call
+_mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None  # glibc alone has it
 _M_PERTURB, _ONES = -6, 0x100  # mallopt(3): fresh memory has the complement of the lowest byte, 0xff: a NaN
 _LARGEST_POISONED = 1 << 25  # bytes; a larger block is given back to the system at once, and serves nobody again
 
@@ -54,8 +56,8 @@ def poisoned(shape: tuple[int, ...], dtype: torch.dtype) -> Iterator[None]:
 
 
 def _fill_fresh_memory(pattern: int) -> None:
-    with suppress(AttributeError, TypeError):  # another C library than glibc
-        ctypes.CDLL(None).mallopt(_M_PERTURB, pattern)
+    if _mallopt:
+        _mallopt(_M_PERTURB, pattern)
 
 
 def wrong_form(a: torch.Tensor, b: torch.Tensor, c: object) -> str | None:
