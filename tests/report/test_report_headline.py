@@ -8,6 +8,7 @@ import pytest
 from matmulbench.report import write_report
 from matmulbench.report.headline import answers, headline, summary, warnings
 from matmulbench.report.page import render
+from matmulbench.report.tables import verification_table
 from matmulbench.results.folder import Results, load_results
 from matmulbench.workload import Workload
 
@@ -42,6 +43,19 @@ def test_the_users_kernel_comes_first_and_answers_four_questions(run: Results) -
 def test_a_kernel_that_was_not_timed_is_right_all_the_same(make_run: Callable[..., Results], tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", [], tasks=(), kernels=("torch", OWN))
     assert headline(run) == ["fast.py:matmul: ✓ right (pass in float32, pass in float64)."]
+
+
+def test_a_kernel_is_not_wrong_in_a_dtype_that_it_does_not_take(
+    make_run: Callable[..., Results], tmp_path: Path
+) -> None:
+    run = make_run(tmp_path / "run", [], tasks=(), kernels=("torch", OWN))
+    double = (run.verification["kernel"] == OWN) & (run.verification["dtype"] == "float64")
+    run.verification.loc[double, ["status", "verdict"]] = "unavailable", None
+    assert headline(run) == ["fast.py:matmul: ✓ right (pass in float32)."]
+    [row] = [row for row in verification_table(run.verification).rows if row[0].text == "fast.py:matmul"]
+    assert ("unavailable", "faint") in [(cell.text, cell.tone) for cell in row]
+    run.verification.loc[run.verification["kernel"] == OWN, ["status", "verdict"]] = "unavailable", None
+    assert headline(run) == ["fast.py:matmul: ✗ unavailable in float32."]
 
 
 def test_a_wrong_kernel_says_where_and_has_no_figure(small: Results) -> None:

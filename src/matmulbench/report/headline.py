@@ -88,8 +88,10 @@ def _right(results: Results, kernel: str) -> tuple[bool, str]:
     Some kernels are found wrong only while they are timed, or train.
     """
     verdicts = []
+    verified = results.verification[results.verification["kernel"] == kernel]["status"]
+    lacking = Status.UNAVAILABLE if Status.OK in set(verified) else None  # a dtype that it does not take
     for name, table in results.tables.items():
-        for row in table[table["kernel"] == kernel].to_dict("records"):
+        for row in table[(table["kernel"] == kernel) & (table["status"] != lacking)].to_dict("records"):
             wrong = row["status"] == Status.FAILED_VERIFICATION
             if wrong or (name == "verification" and row["status"] != Status.OK):
                 where = row["task"] if name == "training" else row["dtype"]

@@ -99,7 +99,7 @@ _TUNING = (
     Column("against the heuristics", "speedup", factor),
     Column("95 % interval", "speedup_low", factor_interval, "speedup_high", optional=1),
     Column("next best", "second", optional=2, prose=True),
-    Column("against the plan", "second_speedup", compared, "second_verdict", optional=2),
+    Column("its speedup", "second_speedup", compared, "second_verdict", optional=2),
     Column("tried", "tried", number(".0f"), optional=3),
     Column("refused", "refused", prose=True),
 )
@@ -228,6 +228,8 @@ def _marked(key: str, right: bool, said: str = "") -> Row:
 
 
 def _verdict(key: str, found: Row) -> Row:
+    if found["status"] == Status.UNAVAILABLE:  # which says nothing against a kernel
+        return {key: str(found["status"]), f"{key}_tone": "faint"}
     return _marked(key, found["status"] == Status.OK, text(found["verdict"]) or found["status"])
 
 
