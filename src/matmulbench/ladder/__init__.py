@@ -1,4 +1,4 @@
-"""The ladder: the built-in kernels, one file each, in teaching order.
+"""The ladder: the built-in kernels, one file each, in teaching order; and a second one, of kernels for a GPU.
 
 **To add a kernel**: write ``ladder/my_kernel.py`` with a function ``matmul(a, b)``, and add one line to
 :data:`LADDER`. The command, charts, tests, asv and pytest-benchmark all read this table.
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 class Kernel(Protocol):
     """A matrix product on torch CPU tensors: ``a`` (m, k) times ``b`` (k, n) gives a fresh ``c`` (m, n).
 
-    With an attribute ``batched = True``, it multiplies (batch, m, k) by (batch, k, n), too.
+    With an attribute ``batched = True``, it multiplies (batch, m, k) by (batch, k, n), too. With ``device = "cuda"`` it
+    takes and returns tensors on a GPU.
     """
 
     def __call__(self, a: torch.Tensor, b: torch.Tensor, /) -> torch.Tensor:
@@ -50,3 +51,11 @@ LADDER = (
     Rung("torch", "torch_matmul", "torch's @: the BLAS that torch ships"),
 )
 BASELINE = "torch"
+
+CUDA_LADDER = (
+    Rung("cuda-naive", "cuda_naive", "a GPU's thread for each element of the result (numba.cuda)"),
+    Rung("cuda-shared", "cuda_shared", "tiles in memory that a block of threads shares (numba.cuda)"),
+    Rung("triton", "triton_matmul", "tiles again, which a compiler puts on tensor cores (Triton)"),
+    Rung("cuda-torch", "cuda_torch", "torch's @ on a GPU: cuBLAS"),
+)
+"""Kernels for a GPU: ``list`` shows them and ``verify`` judges them where there is one. They are not timed yet."""

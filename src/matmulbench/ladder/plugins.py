@@ -25,10 +25,11 @@ from types import ModuleType
 from typing import Any
 
 from matmulbench.errors import UsageError, unknown
-from matmulbench.ladder import LADDER, Kernel
+from matmulbench.ladder import CUDA_LADDER, LADDER, Kernel
 
 GROUP = "matmulbench.kernels"
 OPERANDS = ("torch", "numpy")
+DEVICES = ("cpu", "cuda")
 _IMPORTED_AS = {"scikit-learn": "sklearn", "py-cpuinfo": "cpuinfo"}
 _PLAIN = (
     ast.Import,
@@ -66,14 +67,15 @@ def find_kernel(spec: str) -> str:
     name, operands = split_spec(spec)
     if operands not in (None, *OPERANDS):
         raise unknown("operands", operands, OPERANDS, f"In kernel {spec!r}, behind the @.")
-    for rung in LADDER:
+    for rung in (*LADDER, *CUDA_LADDER):
         if rung.name == name:
             return rung.target
     for entry in entry_points(group=GROUP):
         if entry.name == name:
             return f"{entry.module}:{entry.attr}"
     if ":" not in name and not name.endswith(".py"):
-        raise unknown("kernel", spec, kernels(), "Your own is named as path/to/file.py:function.")
+        names = [*kernels(), *(rung.name for rung in CUDA_LADDER)]
+        raise unknown("kernel", spec, names, "Your own is named as path/to/file.py:function.")
     return find_function(name, spec)
 
 
@@ -165,12 +167,20 @@ def load_kernel(spec: str | Callable[..., Any]) -> Kernel:
         if :func:`find_kernel` does not know it, or its module has no such function; the message names those that it
         has.
     ImportError
-        if its module, or something that the module needs, cannot be imported.
+        if its module, or something that the module needs, cannot be imported, or it works on a GPU and there is none.
     """
     kernel, said = (load_function(spec), split_spec(spec)[1]) if isinstance(spec, str) else (spec, None)
     operands = said or getattr(kernel, "operands", "torch")
     if operands not in OPERANDS:
         raise unknown("operands", str(operands), OPERANDS, f"Kernel {spec!r} declares them.")
+    device = getattr(kernel, "device", "cpu")
+    if device not in DEVICES:
+        raise unknown("device", str(device), DEVICES, f"Kernel {spec!r} declares it.")
+    if device == "cuda":
+        from matmulbench.ladder.devices import mirrored, require_cuda
+
+        require_cuda()
+        return mirrored(kernel, device)
     if setup := getattr(kernel, "setup", None):
         return _with_setup(kernel, setup, operands == "numpy")
     return _on_tensors(kernel) if operands == "numpy" else kernel

@@ -18,6 +18,7 @@ import torch
 
 from matmulbench import isolation
 from matmulbench.dtypes import DTYPES, declared_accumulation
+from matmulbench.ladder.devices import check_timed
 from matmulbench.ladder.plugins import load_kernel, over_batches
 from matmulbench.measurement.cost import learn_cost
 from matmulbench.measurement.eviction import evict
@@ -50,6 +51,7 @@ def open_workload(spec: str, workload: Workload, windows: int, descriptors: list
     """Load the kernel, the first time, map operands and output, and return in which dtype the kernel says it adds."""
     if not _benches:
         kernel: Any = load_kernel(spec)
+        check_timed(kernel)
         only_between_turns()
         state = process_state()
     else:

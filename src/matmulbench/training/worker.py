@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from matmulbench.ladder import Kernel
+from matmulbench.ladder.devices import check_timed
 from matmulbench.ladder.plugins import load_kernel, over_batches
 from matmulbench.measurement.cost import learn_cost
 from matmulbench.measurement.stopwatch import Stopwatch
@@ -64,6 +65,7 @@ def open_training(
     """Load the training and the kernel; return about how many seconds each product of a step takes."""
     problem = load_training(task, seed, data_dir, options)
     kernel = load_kernel(spec) if spec else None
+    check_timed(kernel)
     if place:
         assert isinstance(problem, TaskProblem)
         problem = join(problem, *place)
