@@ -36,7 +36,7 @@ from matmulbench.isolation.requests import (
     TraceModel,
 )
 from matmulbench.isolation.system import cores
-from matmulbench.ladder import BASELINE, CUDA_LADDER, LADDER
+from matmulbench.ladder import BASELINE, RUNGS
 from matmulbench.ladder.plugins import find_kernel, kernels
 from matmulbench.measurement.cells import (
     Settings,
@@ -378,10 +378,10 @@ def availability(custom: Iterable[str] = (), import_s: float = IMPORT_S) -> list
 
     Each is imported in a process of its own: what an import prints, changes or ends is its own affair.
     """
-    ideas = {rung.name: rung.idea for rung in (*LADDER, *CUDA_LADDER)}
+    ideas = {rung.name: rung.idea for rung in RUNGS}
     rows = []
     check_seconds("import-timeout", import_s)
-    names = kernel_specs([*kernels(), *(rung.name for rung in CUDA_LADDER), *custom])
+    names = kernel_specs([*(rung.name for rung in RUNGS), *kernels(), *custom])
     with Host(import_s=import_s) as host:
         for name in names:
             outcome = host.call(LoadKernel(name), silence_limit=0)

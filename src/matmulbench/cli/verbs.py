@@ -18,7 +18,7 @@ from matmulbench.cli.command import app
 from matmulbench.cli.progress import show_progress
 from matmulbench.dtypes import USUAL
 from matmulbench.errors import UsageError, unknown
-from matmulbench.ladder import BASELINE, CUDA_LADDER, LADDER
+from matmulbench.ladder import BASELINE, RUNGS
 from matmulbench.ladder.plugins import find_function, kernels, with_operands
 from matmulbench.streams import OutputError, log, write
 from matmulbench.workload import FIRST, PRESETS, USES
@@ -52,7 +52,7 @@ def _finish(
 
 def _any_failed(*tables: pd.DataFrame) -> bool:
     """Tell whether a kernel failed: no rung that is not available here did, nor one that takes some dtypes only."""
-    rungs = {rung.name for rung in (*LADDER, *CUDA_LADDER)}
+    rungs = {rung.name for rung in RUNGS}
     for table in (table for table in tables if "status" in table):
         ok, missing = table["status"] == "ok", table["status"] == "unavailable"
         unknown = set(table["kernel"][missing]) - set(table["kernel"][ok]) - rungs

@@ -1,7 +1,7 @@
 """The ladder: the built-in kernels, one file each, in teaching order; and a second one, of kernels for a GPU.
 
 **To add a kernel**: write ``ladder/my_kernel.py`` with a function ``matmul(a, b)``, and add one line to
-:data:`LADDER`. The command, charts, tests, asv and pytest-benchmark all read this table.
+:data:`LADDER`, or :data:`CUDA_LADDER`. The command, charts, tests, asv and pytest-benchmark all read this table.
 """
 
 from __future__ import annotations
@@ -59,3 +59,4 @@ CUDA_LADDER = (
     Rung("cuda-torch", "cuda_torch", "torch's @ on a GPU: cuBLAS"),
 )
 """Kernels for a GPU: ``list`` shows them and ``verify`` judges them where there is one. They are not timed yet."""
+RUNGS = (*LADDER, *CUDA_LADDER)

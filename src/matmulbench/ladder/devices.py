@@ -1,17 +1,19 @@
-"""Kernels of a GPU as verification calls them: with tensors in the computer's own memory, which are copied there."""
+"""Devices that are not the CPU: whether this machine has one, and how its kernels come to take CPU tensors."""
 
 from __future__ import annotations
 
 import functools
-import weakref
+import math
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 if TYPE_CHECKING:
-    from matmulbench.ladder import Kernel
+    import torch
+
+_DECLARED = ("accumulation", "batched", "device", "dtypes", "empty")  # what a kernel says of itself
+_UNSET, _LARGEST_UNSET = 3, 2**28  # blocks that are filled with NaN and freed before a call, of so many bytes at most
 
 
 def require_cuda() -> None:
@@ -20,8 +22,10 @@ def require_cuda() -> None:
     Raises
     ------
     ImportError
-        if there is none: a kernel for it is unavailable here.
+        if there is none: a kernel for it is unavailable here, as one is whose library is not installed.
     """
+    import torch
+
     with suppress(ImportError, OSError, ValueError):
         import resource
 
@@ -34,53 +38,118 @@ def require_cuda() -> None:
 
 def check_timed(kernel: Any) -> None:
     """Raise ImportError if ``kernel`` works on a GPU: the time of its copies would be taken for its own."""
-    if getattr(kernel, "device", "cpu") != "cpu":
+    if hasattr(kernel, "on_device"):
         raise ImportError("it works on a GPU, where kernels are verified and not timed yet")
 
 
-def mirrored(kernel: Callable[..., Any], device: str) -> Kernel:
-    """Return a kernel of CPU tensors that lets ``kernel`` work on copies of them on ``device``.
+@dataclass(eq=False)
+class _Memory:
+    """Bytes on the CPU and their copy on a device; ``was`` is what the device had when both were equal."""
 
-    What verification looks at is the same on both sides: strides, operands that the kernel changes, a result that
-    shares memory with an operand, and one whose memory serves for the next result as well.
+    host: torch.Tensor
+    device: torch.Tensor
+    was: torch.Tensor
+
+
+def mirrored(kernel: Callable[..., Any], device: str) -> Callable[..., Any]:
+    """Return what takes CPU tensors, and multiplies with ``kernel``, which takes tensors on ``device``.
+
+    What the kernel does there, happens to the tensors on the CPU: an operand that it writes to changes, and a result
+    in the memory of an operand, or of an earlier result that is still in use, is so here, too. A tensor that comes
+    again is the same tensor there, with the values that it has by then. ``kernel`` stays to be had as the attribute
+    ``on_device``.
+
+    What is returned raises ValueError if the result is not on ``device``, besides what ``kernel`` raises.
     """
-    held: list[tuple[weakref.ref[torch.Tensor], torch.Tensor]] = []  # results that are still in use: here, there
+    import torch
+    from torch.utils.weak import WeakTensorKeyDictionary
 
-    @functools.wraps(kernel)
-    def on_copies(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-        spans = [_span(x) for x in (a, b)]
-        copies = [span.to(device, copy=True) for span in spans]
-        c = kernel(*(copy.as_strided(x.size(), x.stride()) for copy, x in zip(copies, (a, b), strict=True)))
-        if device == "cuda":
-            torch.cuda.synchronize()  # whatever streams it used
-        for span, copy in zip(spans, copies, strict=True):
-            if not torch.equal(_bits(here := copy.to("cpu")), _bits(span)):
-                span.copy_(here)
-        if not isinstance(c, torch.Tensor):
-            return c  # type: ignore[no-any-return]  # verification has the words for it
-        if c.device.type != device:
-            raise TypeError(f"the result is on {c.device}, expected on {device}, where the operands are")
-        place = c.untyped_storage().data_ptr()
-        for span, copy in zip(spans, copies, strict=True):
-            if copy.numel() and place == copy.untyped_storage().data_ptr():
-                return span.as_strided(c.size(), c.stride(), span.storage_offset() + c.storage_offset())
-        held[:] = [(ref, there) for ref, there in held if ref() is not None]
-        for ref, there in held:
-            earlier = ref()
-            if earlier is not None and c.numel() and place == there.untyped_storage().data_ptr():
-                return earlier.copy_(c) if earlier.shape == c.shape else c.to("cpu", copy=True)
-        result = c.to("cpu", copy=True)
-        held.append((weakref.ref(result), c))
-        return result
+    known: Any = WeakTensorKeyDictionary()  # CPU tensors in use: each with its twin on the device, and the memory
 
-    return on_copies
+    def to_device(x: torch.Tensor) -> torch.Tensor:
+        """Return the twin of ``x``, with the values that ``x`` has now."""
+        storage = x.untyped_storage()
+        twin, memory = known.get(x, (None, None))
+        if twin is None or _form(twin, memory.device) != _form(x, memory.host):
+            same = (each for _, each in known.values() if each.host.data_ptr() == storage.data_ptr() != 0)
+            memory = next(same, None)
+            if memory is None:
+                host = torch.empty(0, dtype=torch.uint8).set_(storage)
+                memory = _Memory(host, host.to(device, copy=True), host.to(device, copy=True))
+            twin = _like(x, memory.device, int(x.storage_offset()) * x.element_size())
+            known[x] = twin, memory
+        memory.device.copy_(memory.host)
+        memory.was.copy_(memory.host)
+        return twin  # type: ignore[no-any-return]
+
+    def to_host(c: torch.Tensor) -> torch.Tensor:
+        """Return the CPU tensor whose twin is ``c``, in memory of its own only if ``c`` has."""
+        storage = c.untyped_storage()
+        place = storage.data_ptr()
+        around = (
+            each
+            for _, each in known.values()
+            if 0 <= place - each.device.data_ptr() <= each.device.nbytes - storage.nbytes() and storage.nbytes()
+        )
+        memory = next(around, None)
+        if memory is None:
+            there = torch.empty(0, dtype=torch.uint8, device=c.device).set_(storage)
+            memory = _Memory(there.to("cpu", copy=True), there, there.clone())
+        found = _like(c, memory.host, place - memory.device.data_ptr() + int(c.storage_offset()) * c.element_size())
+        known[found] = c, memory
+        return found
+
+    def bring_back() -> None:
+        """Write to the CPU what has changed on the device since both were equal."""
+        memories = {memory for _, memory in known.values()}
+        for memory in [each for each in memories if not torch.equal(each.device, each.was)]:
+            memory.host.copy_(memory.device)
+            memory.was.copy_(memory.device)
+
+    @functools.wraps(kernel, updated=())
+    def on_host(a: torch.Tensor, b: torch.Tensor) -> Any:
+        twins = [to_device(a), to_device(b)]
+        before = [_form(twin, twin) for twin in twins]
+        _leave_unset(a, b, device)
+        c = kernel(*twins)
+        if twins[0].is_cuda:
+            torch.cuda.synchronize()
+        bring_back()
+        for x, twin, form in zip((a, b), twins, before, strict=True):
+            if _form(twin, twin) != form:
+                x.set_(to_host(twin.detach())).requires_grad_(twin.requires_grad)  # type: ignore[call-overload]
+        if type(c) is not torch.Tensor:
+            return c
+        if c.device != twins[0].device:
+            raise ValueError(f"the result is on {c.device}, expected {twins[0].device}: make it with device=a.device")
+        return to_host(c) if c.layout == torch.strided else c.cpu()
+
+    on_host.on_device = kernel  # type: ignore[attr-defined]
+    for name in _DECLARED:
+        if hasattr(kernel, name):
+            setattr(on_host, name, getattr(kernel, name))
+    return on_host
 
 
-def _span(x: torch.Tensor) -> torch.Tensor:
-    """Return all elements from the first of ``x`` to its last, those between its rows included, as one row."""
-    steps = [(size - 1) * stride for size, stride in zip(x.size(), x.stride(), strict=True)]
-    return x.as_strided((1 + sum(steps) if x.numel() else 0,), (1,))
+def _form(x: torch.Tensor, memory: torch.Tensor) -> tuple[object, ...]:
+    """Return all that makes ``x`` a view of ``memory``, and of no other part of it."""
+    place = x.untyped_storage().data_ptr() - memory.data_ptr() + x.storage_offset() * x.element_size()
+    return x.dtype, tuple(x.shape), x.stride(), x.requires_grad, place
 
 
-def _bits(x: torch.Tensor) -> torch.Tensor:
-    return x.view(torch.uint8)  # a NaN is unlike itself
+def _like(x: torch.Tensor, memory: torch.Tensor, start: int) -> torch.Tensor:
+    """Return a tensor in the form of ``x`` that begins at byte ``start`` of ``memory``."""
+    import torch
+
+    empty = torch.empty(0, dtype=x.dtype, device=memory.device)
+    view = empty.set_(memory.untyped_storage(), start // x.element_size(), x.shape, x.stride())
+    return view.requires_grad_(x.requires_grad)
+
+
+def _leave_unset(a: torch.Tensor, b: torch.Tensor, device: str) -> None:
+    """Leave NaN in the memory that a kernel will probably be given for its result."""
+    import torch
+
+    size = math.prod(a.shape[:-1]) * b.shape[-1] * max(a.element_size(), 4 * (a.dtype is torch.int8))
+    if size <= _LARGEST_UNSET:
+        [torch.full((size,), 0xFF, dtype=torch.uint8, device=device) for _ in range(_UNSET)]

@@ -25,7 +25,8 @@ from types import ModuleType
 from typing import Any
 
 from matmulbench.errors import UsageError, unknown
-from matmulbench.ladder import CUDA_LADDER, LADDER, Kernel
+from matmulbench.ladder import CUDA_LADDER, LADDER, RUNGS, Kernel
+from matmulbench.ladder.devices import mirrored, require_cuda
 
 GROUP = "matmulbench.kernels"
 OPERANDS = ("torch", "numpy")
@@ -67,14 +68,14 @@ def find_kernel(spec: str) -> str:
     name, operands = split_spec(spec)
     if operands not in (None, *OPERANDS):
         raise unknown("operands", operands, OPERANDS, f"In kernel {spec!r}, behind the @.")
-    for rung in (*LADDER, *CUDA_LADDER):
+    for rung in RUNGS:
         if rung.name == name:
             return rung.target
     for entry in entry_points(group=GROUP):
         if entry.name == name:
             return f"{entry.module}:{entry.attr}"
     if ":" not in name and not name.endswith(".py"):
-        names = [*kernels(), *(rung.name for rung in CUDA_LADDER)]
+        names = dict.fromkeys([*(rung.name for rung in RUNGS), *kernels()])
         raise unknown("kernel", spec, names, "Your own is named as path/to/file.py:function.")
     return find_function(name, spec)
 
@@ -170,20 +171,21 @@ def load_kernel(spec: str | Callable[..., Any]) -> Kernel:
         if its module, or something that the module needs, cannot be imported, or it works on a GPU and there is none.
     """
     kernel, said = (load_function(spec), split_spec(spec)[1]) if isinstance(spec, str) else (spec, None)
-    operands = said or getattr(kernel, "operands", "torch")
+    operands, device = said or getattr(kernel, "operands", "torch"), getattr(kernel, "device", "cpu")
     if operands not in OPERANDS:
         raise unknown("operands", str(operands), OPERANDS, f"Kernel {spec!r} declares them.")
-    device = getattr(kernel, "device", "cpu")
     if device not in DEVICES:
         raise unknown("device", str(device), DEVICES, f"Kernel {spec!r} declares it.")
-    if device == "cuda":
-        from matmulbench.ladder.devices import mirrored, require_cuda
-
-        require_cuda()
-        return mirrored(kernel, device)
+    if operands == "numpy" and device != "cpu":
+        raise UsageError(f"kernel {spec!r}: operands on device {device!r} are torch's, it says 'numpy'")
     if setup := getattr(kernel, "setup", None):
-        return _with_setup(kernel, setup, operands == "numpy")
-    return _on_tensors(kernel) if operands == "numpy" else kernel
+        kernel = _with_setup(kernel, setup, operands == "numpy")
+    elif operands == "numpy":
+        kernel = _on_tensors(kernel)
+    if device == "cpu" or hasattr(kernel, "on_device"):
+        return kernel
+    require_cuda()
+    return mirrored(kernel, device)
 
 
 def _with_setup(kernel: Callable[..., Any], setup: Callable[..., Any], takes_arrays: bool) -> Kernel:
@@ -233,6 +235,8 @@ def load_function(spec: str, kind: str = "kernel") -> Callable[..., Any]:
         absent = error.name or place
         own = f"{place}.".startswith(f"{absent}.")
         remedy = "a file is named as path/to/file.py:function" if own else f"install {absent} beside matmulbench"
+        if found in {rung.target for rung in CUDA_LADDER}:
+            remedy = "pip install 'matmulbench[cuda]'"
         raise ModuleNotFoundError(f"{error}; {remedy}", name=error.name) from error
     except ImportError as error:
         if "relative import" in str(error):
