@@ -243,14 +243,37 @@ def test_kernels_of_one_name_are_told_apart_in_every_table(make_run: Callable[..
     assert [row[0].text for row in verification_table(run.verification).rows] == shown
 
 
-def test_without_a_baseline_the_reason_stands_where_the_verdict_would(quick: Results) -> None:
+def test_a_note_that_every_row_has_stands_once_below(quick: Results) -> None:
     frame = quick.measurements.query("workload == '64x64x64' and kernel != 'torch'").copy()
     frame[["speedup", "speedup_ci_low", "speedup_ci_high"]] = math.nan
     frame["verdict"], frame["reason"] = None, "the baseline failed: no speedup"
     table = measurement_table(frame)
     assert "vs torch" not in [column.title for column in table.columns]
     assert None not in [cell.value for cell in column(table, "time")]
-    assert {cell.text for cell in column(table, "note")} == {"the baseline failed: no speedup"}
+    assert "note" not in [column.title for column in table.columns]
+    assert table.note.endswith("the baseline failed: no speedup")
+    frame.loc[frame["kernel"] == "numpy", "reason"] += "; it wandered"
+    table = measurement_table(frame)
+    assert {cell.text for cell in column(table, "note")} == {"", "it wandered"}
+    assert table.note.count("the baseline failed: no speedup") == 1
+
+
+def test_a_note_on_all_of_one_task_names_it(standard: Results) -> None:
+    frame = standard.training.copy()
+    frame.loc[(frame["task"] == "digits") & (frame["status"] == "ok"), "reason"] = "two products stay torch's"
+    table = training_table(frame)
+    assert table.note.endswith("; digits: two products stay torch's")
+    assert {cell.text for cell in column(table, "note")} == {"", "failed-verification: see verification"}
+
+
+def test_rates_of_integers_are_no_flop(quick: Results) -> None:
+    frame = quick.measurements.query("workload == '64x64x64'").assign(dtype="int8")
+    titles = [column.title for column in measurement_table(frame).columns]
+    assert "10⁹ integer operations/s" in titles
+    assert "GFLOP/s" not in titles
+    table = measurement_table(pd.concat([quick.measurements, frame]))
+    assert "GFLOP/s" in [column.title for column in table.columns]
+    assert "int8: 10⁹ integer operations/s" in table.note
 
 
 def test_setup_has_a_column_where_a_kernel_has_one(quick: Results) -> None:

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from numbers import Real
 from typing import Any
 
+from matmulbench.dtypes import DTYPES
+
 NOTHING = "–"
 _UNITS = ((1e-9, "ns"), (1e-6, "µs"), (1e-3, "ms"), (1.0, "s"), (60.0, "min"), (3600.0, "h"), (86400.0, "d"))
 _PREFIXES = ((1.0, ""), (1e3, "k"), (1e6, "M"), (1e9, "G"), (1e12, "T"))
@@ -108,11 +110,17 @@ def flop(number: float) -> str:
 
 
 def rate(value: Any) -> str:
-    """Return GFLOP/s without its unit; a rate too low for three decimals keeps one digit."""
+    """Return a rate without its unit; one too low for three decimals keeps one digit."""
     number = known(value)
     if number is None:
         return NOTHING
     return f"{number:.3f}" if 0.0005 <= number < 1 else digits(number, 3 if number >= 1 else 1)
+
+
+def rate_unit(dtype: str) -> str:
+    """Return the unit of a rate of products of ``dtype``: ``GFLOP/s``; of integers, which are not floating-point, others."""
+    operations = DTYPES[dtype].operations
+    return "GFLOP/s" if operations == "FLOP" else f"10⁹ {operations}/s"
 
 
 def percent(value: Any, of: float = 1.0) -> str:

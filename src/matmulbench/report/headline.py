@@ -6,7 +6,18 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from matmulbench.report.formatting import compared, count, digits, factor, known, percent, rate, seconds, text
+from matmulbench.report.formatting import (
+    compared,
+    count,
+    digits,
+    factor,
+    known,
+    percent,
+    rate,
+    rate_unit,
+    seconds,
+    text,
+)
 from matmulbench.report.queries import (
     NO_KERNELS,
     Row,
@@ -115,7 +126,7 @@ def _time(results: Results, kernel: str, against: str) -> Iterator[tuple[str, st
             gain = compared(row["speedup"], row["verdict"], against, *interval) if known(row["speedup"]) else ""
             yield "Time", ", ".join(filter(None, [time, gain]))
             if known(row["roof_percent"]):
-                limit = f"{limited_by(row)} allows {rate(row['roof_gflops'])} GFLOP/s"
+                limit = f"{limited_by(row)} allows {rate(row['roof_gflops'])} {rate_unit(row['dtype'])}"
                 yield "Roof", f"{percent(row['roof_percent'], of=100)} of the roof: {limit}"
 
 

@@ -18,6 +18,7 @@ from matmulbench.report.formatting import (
     number,
     percent,
     rate,
+    rate_unit,
     seconds,
     seconds_interval,
     text,
@@ -58,7 +59,7 @@ _MEASUREMENTS = (
     Column("vs {baseline}", "speedup", worded, "said"),
     Column("95 % interval", "speedup_ci_low", factor_interval, "speedup_ci_high", optional=3),
     Column("vs {lowest}", "climbed", factor, optional=4),
-    Column("GFLOP/s", "gflops", rate, optional=1),
+    Column("{unit}", "gflops", rate, optional=1),
     # On a busy machine there is no roof.
     Column("% of roof", "roof_percent", partial(percent, of=100), expected_with="gflops"),
     Column("limit", "roof_limit", optional=6),
@@ -175,7 +176,7 @@ def measurement_table(measurements: pd.DataFrame, baseline: str = BASELINE, note
     against = labels([*measurements["kernel"], baseline])[baseline]
     lowest = next((rung.name for rung in LADDER if rung.name in set(measurements["kernel"])), baseline)
     several = len({(ladder.dtype, ladder.threads) for ladder in found}) > 1
-    rows = []
+    rows, groups = [], dict[str, list[Row]]()
     for ladder in found:
         bottom = ladder.row(lowest) if lowest != baseline else None
         for row in ladder.rows:
@@ -185,10 +186,18 @@ def measurement_table(measurements: pd.DataFrame, baseline: str = BASELINE, note
                 "climbed": bottom["median_s"] / row["median_s"] if bottom and row["median_s"] else None,
             }
             rows.append(_against_baseline(row | derived, baseline, "speedup"))
-    columns = _titled(_MEASUREMENTS, baseline=against, lowest=lowest)
+            groups.setdefault(ladder.title, []).append(rows[-1])
+    units = {dtype: rate_unit(dtype) for dtype in measurements["dtype"]}
+    unit = next(iter(units.values())) if len(set(units.values())) == 1 else rate_unit("float32")
+    columns = _titled(_MEASUREMENTS, baseline=against, lowest=lowest, unit=unit)
     title = found[0].title if len(found) == 1 else "Measurements"
-    note = "; ".join([*([EXTRAPOLATED] if measurements["extrapolated"].any() else []), *notes])
-    return Table(title, columns, rows, note, by=("workload", "dtype", "threads"))
+    said = [
+        *([EXTRAPOLATED] if measurements["extrapolated"].any() else []),
+        *(f"{dtype}: {own}" for dtype, own in units.items() if own != unit),
+        *_shared_notes(groups),
+        *notes,
+    ]
+    return Table(title, columns, rows, "; ".join(said), by=("workload", "dtype", "threads"))
 
 
 def _titled(columns: Iterable[Column], **names: str) -> list[Column]:
@@ -214,6 +223,20 @@ def _against_baseline(row: Row, baseline: str, speedup: str) -> Row:
     intervals = dict.fromkeys(("speedup_ci_low", "measured_ci_low")) if own else {}
     tone = "faint" if own else _TONES.get(str(verdict_of(row)), "")
     return row | intervals | {"said": said_of(row, baseline, speedup), f"{speedup}_tone": tone, "note": reason}
+
+
+def _shared_notes(groups: dict[str, list[Row]]) -> list[str]:
+    """Take out of the rows' notes what all rows with figures of a group say, and return it, to stand once below them."""
+    titles: dict[str, list[str]] = {}
+    for title, rows in groups.items():
+        timed = [row for row in rows if row["status"] == Status.OK]
+        said = [row["note"].split("; ") for row in timed] if len(timed) > 1 else [[""]]
+        shared = [each for each in said[0] if each and all(each in own for own in said)]
+        for row, own in zip(timed, said, strict=False):
+            row["note"] = "; ".join(each for each in own if each not in shared)
+        for each in shared:
+            titles.setdefault(each, []).append(title)
+    return [each if len(of) == len(groups) else f"{', '.join(of)}: {each}" for each, of in titles.items()]
 
 
 def _finding(finding: object) -> tuple[str, str]:
@@ -277,7 +300,7 @@ def training_table(training: pd.DataFrame, baseline: str = BASELINE) -> Table:
     found = tasks(training)
     several = len({threads for _, threads in found}) > 1
     notes = [UNFINISHED] if training["extrapolated"].any() else []
-    rows = []
+    rows, groups = [], dict[str, list[Row]]()
     for (task, threads), group in found.items():
         reference = reference_of(group, baseline)
         if (limit := amdahl_limit(reference)) is not None:
@@ -289,8 +312,15 @@ def training_table(training: pd.DataFrame, baseline: str = BASELINE) -> Table:
                 "matmul_speedup": matmul_speedup(row, reference),
             }
             rows.append(_against_baseline(row | derived, baseline, "measured_speedup"))
+            groups.setdefault(task_title(task, threads) if several else task, []).append(rows[-1])
     against = labels([*training["kernel"], baseline])[baseline]
-    return Table("Training", _titled(_TRAINING, baseline=against), rows, "; ".join(notes), by=("title",))
+    return Table(
+        "Training",
+        _titled(_TRAINING, baseline=against),
+        rows,
+        "; ".join([*notes, *_shared_notes(groups)]),
+        by=("title",),
+    )
 
 
 def comparison_table(comparison: pd.DataFrame, title: str = "From one run to the other") -> Table:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
+from matmulbench.dtypes import DTYPES
 from matmulbench.report.charts.style import (
     FAINT,
     INK,
@@ -19,7 +20,7 @@ from matmulbench.report.charts.style import (
     rate_axis,
     styles,
 )
-from matmulbench.report.formatting import count, known, rate
+from matmulbench.report.formatting import count, known, rate, rate_unit
 from matmulbench.report.queries import Ladder, Row, by_setting, chart_name, in_order, ladders, roofs, users
 from matmulbench.results.folder import Results
 
@@ -90,18 +91,19 @@ def _sizes(group: list[Ladder], roof: Row | None, style: Styles, setting: str, n
         each.set_xlabel("m = k = n")
     peak = [roof["fma_gflops"]] if roof else []
     rate_axis(axes[0].yaxis, [*(row["gflops"] for points in curves.values() for _, row in points), *peak])
-    axes[0].set_ylabel("GFLOP/s, log")
+    unit = rate_unit(group[0].dtype)
+    axes[0].set_ylabel(f"{unit}, log")
     for value in peak:
         axes[0].axhline(value, color=INK, linewidth=1.2)
-        _on_line(axes[0], sizes[0], value, f"FMA peak {rate(value)} GFLOP/s")
+        _on_line(axes[0], sizes[0], value, f"FMA peak {rate(value)} {unit}")
     for each in axes[1:]:
         each.set_ylim(bottom=0)
         each.set_ylabel("% of roof, linear")
     best = max(squares[sizes[-1]].timed, key=lambda row: row["gflops"])
     chart.alt = (
-        f"GFLOP/s{' and % of roof' if under_roof else ''} against size for square products, "
+        f"{unit}{' and % of roof' if under_roof else ''} against size for square products, "
         f"{sizes[0]} to {sizes[-1]}, a line per kernel. "
-        f"At {sizes[-1]} the fastest is {best['label']} with {rate(best['gflops'])} GFLOP/s."
+        f"At {sizes[-1]} the fastest is {best['label']} with {rate(best['gflops'])} {unit}."
     )
     yield chart
 
@@ -138,14 +140,15 @@ def _roofline(group: list[Ladder], roof: Row | None, style: Styles, setting: str
         axes.add_line(line)
     high = axes.get_xlim()[1]
     axes.plot([min(ridges), high], [peak, peak], color=INK, linewidth=1.6, zorder=1)
-    _on_line(axes, high, peak, f"FMA peak {rate(peak)} GFLOP/s", "right")
-    axes.set_xlabel("intensity, FLOP per byte")
-    axes.set_ylabel("GFLOP/s, log")
+    unit = rate_unit(group[0].dtype)
+    _on_line(axes, high, peak, f"FMA peak {rate(peak)} {unit}", "right")
+    axes.set_xlabel(f"intensity, {DTYPES[group[0].dtype].operations} per byte")
+    axes.set_ylabel(f"{unit}, log")
     highest = max((row for _, row in shown), key=lambda row: row["gflops"])
     chart.alt = (
         f"Rate against intensity, a point per product, of {', '.join(style[kernel].label for kernel in curves)}; "
-        f"{', '.join(bandwidths)}, FMA peak of {rate(peak)} GFLOP/s. The highest is {highest['label']} on "
-        f"{highest['workload']} with {rate(highest['gflops'])} GFLOP/s."
+        f"{', '.join(bandwidths)}, FMA peak of {rate(peak)} {unit}. The highest is {highest['label']} on "
+        f"{highest['workload']} with {rate(highest['gflops'])} {unit}."
     )
     yield chart
 
