@@ -118,7 +118,7 @@ def rate(value: Any) -> str:
 
 
 def rate_unit(dtype: str) -> str:
-    """Return the unit of a rate of products of ``dtype``: ``GFLOP/s``; of integers, which are not floating-point, others."""
+    """Return the unit of a rate of products of ``dtype``: ``GFLOP/s``, or that of integers."""
     operations = DTYPES[dtype].operations
     return "GFLOP/s" if operations == "FLOP" else f"10⁹ {operations}/s"
 

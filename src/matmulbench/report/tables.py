@@ -226,7 +226,7 @@ def _against_baseline(row: Row, baseline: str, speedup: str) -> Row:
 
 
 def _shared_notes(groups: dict[str, list[Row]]) -> list[str]:
-    """Take out of the rows' notes what all rows with figures of a group say, and return it, to stand once below them."""
+    """Take out of the rows' notes what every row with figures of a group says, and return it, to stand below them."""
     titles: dict[str, list[str]] = {}
     for title, rows in groups.items():
         timed = [row for row in rows if row["status"] == Status.OK]

@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 import math
 import re
-from base64 import b64encode
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
+from xml.etree import ElementTree
 
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
@@ -27,6 +29,9 @@ from matmulbench.results.folder import Results
 INK, FAINT, MUTED, GRID = "#222222", "#6b6b6b", "#a0a0a0", "#dddddd"
 DASHED: Any = (0, (4, 3))
 DOTS_PER_INCH = 150
+_SVG = "{http://www.w3.org/2000/svg}"
+ElementTree.register_namespace("", _SVG[1:-1])
+ElementTree.register_namespace("xlink", "http://www.w3.org/1999/xlink")
 
 RC: dict[Any, Any] = {  # matplotlib's own type lists every parameter there is
     "font.size": 9.0,
@@ -113,7 +118,7 @@ class Chart:
     @property
     def address(self) -> str:
         """The chart as a ``data:`` address, for a page that needs no other file."""
-        return f"data:image/svg+xml;base64,{b64encode(self.svg.encode()).decode()}"
+        return "data:image/svg+xml," + quote(self.svg, safe=" =:/(),;.'+-")
 
     def save(self, folder: Path) -> None:
         """Write SVG and PNG."""
@@ -122,17 +127,29 @@ class Chart:
 
 
 def compact(svg: str) -> str:
-    """Leave out of an SVG file of matplotlib's what nobody sees: half of it."""
-    svg = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", svg, flags=re.DOTALL)
+    """Leave out of an SVG file of matplotlib's what nobody sees, and say each style once: less than half is left."""
+    root = ElementTree.fromstring(svg)  # without comments
     used = set(re.findall(r"#([\w.-]+)", svg))
-
-    def tag(match: re.Match[str]) -> str:
-        text = re.sub(r' id="([^"]*)"', lambda id: id[0] if id[1] in used else "", match[0])
-        text = re.sub(r' transform="rotate\(-0 [^"]*"', "", text)
-        text = re.sub(r"(\.\d\d)\d+", r"\1", text)  # hundredths of a point
-        return re.sub(r"\s*\n\s*", " ", text)
-
-    return re.sub(r">\s+<", ">\n<", re.sub(r"<[^!?][^>]*>", tag, svg))
+    styles = Counter(each.get("style", "") for each in root.iter())
+    classes = {style: f"s{i}" for i, style in enumerate(styles) if style and styles[style] > 1}
+    for each in reversed([*root.iter()]):
+        each.tail = None
+        each.text = each.text if each.text and each.text.strip() else None
+        if each.get("id") not in used:
+            each.attrib.pop("id", None)
+        if each.get("transform", "").startswith("rotate(-0 "):
+            del each.attrib["transform"]
+        if (style := each.get("style")) in classes:
+            del each.attrib["style"]
+            each.set("class", classes[style])
+        for key, value in each.attrib.items():
+            each.set(key, " ".join(re.sub(r"(\.\d\d)\d+", r"\1", value).split()))  # hundredths of a point
+        if each.tag == f"{_SVG}style":
+            each.text = (each.text or "") + "".join(f".{name}{{{style}}}" for style, name in classes.items())
+        each[:] = [kept for one in each for kept in ([*one] if one.tag == f"{_SVG}g" and not one.attrib else [one])]
+    for metadata in root.findall(f"{_SVG}metadata"):
+        root.remove(metadata)
+    return ElementTree.tostring(root, encoding="unicode")
 
 
 def _figure(
