@@ -4,6 +4,7 @@ import os
 import random
 import re
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -203,6 +204,7 @@ class Fixed(Candidate):
 
     def renew(self) -> None:
         self.renewed += 1
+        self.clock[0] += self.renewal_s
 
     def close(self) -> None:
         pass
@@ -234,9 +236,25 @@ def test_processes_are_renewed_and_a_slow_kernel_sits_out_rounds(clock: list[flo
     base = Fixed("base", lambda number: 0.004 * noise.lognormvariate(0, 0.5), clock)
     slow = Fixed("slow", lambda number: 0.4, clock)
     run_rounds([base, slow], base, 20.0)
-    assert base.renewed >= 2
+    assert 8 <= base.renewed <= 16
+    apart = [last - first for first, last in pairwise([0, *base.renewed_at])]
+    assert max(apart) < 2 * min(apart), "each process has about as many rounds"
     assert 3 <= len(slow.samples) < len(base.samples) / 5
     assert 15.0 < clock[0] < 25.0
+
+
+def test_no_verdict_before_enough_processes_were_seen(clock: list[float]) -> None:
+    base = Fixed("base", lambda number: 0.01, clock)
+    slow = Fixed("slow", lambda number: 0.015, clock)
+    base.renewal_s = slow.renewal_s = 0.05
+    run_rounds([base, slow], base, 20.0)
+    assert slow.renewed >= 3
+    assert clock[0] < 15.0
+    clock[0], slow.renewal_s, slow.renewed = 0.0, 5.0, 0
+    base.samples.clear(), slow.samples.clear()
+    run_rounds([base, slow], base, 20.0)
+    assert slow.renewed == 0, "three of them would take longer than all else"
+    assert clock[0] < 5.0
 
 
 def test_without_time_each_kernel_has_its_least_number_of_samples(clock: list[float]) -> None:

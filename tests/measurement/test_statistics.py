@@ -44,6 +44,18 @@ def test_stopping_early_does_not_spoil_the_coverage() -> None:
     assert np.mean(covered) >= 0.95
 
 
+@pytest.mark.parametrize(("processes", "difference"), [(4, 0.02), (8, 0.02), (8, 0.0), (16, 0.01)])
+def test_processes_that_differ_are_part_of_the_interval(processes: int, difference: float) -> None:
+    rng = np.random.default_rng(4)
+    of_process = np.repeat(np.arange(processes), 25)
+    covered = []
+    for _ in range(400):
+        samples = (difference * rng.standard_normal(processes))[of_process] + 0.03 * rng.standard_t(3, len(of_process))
+        interval = median_interval(samples, processes=of_process)
+        covered.append(interval.low <= 0 <= interval.high)
+    assert np.mean(covered) >= 0.93
+
+
 def test_independent_samples_count_in_full_and_repeated_ones_do_not() -> None:
     rng = np.random.default_rng(3)
     fresh = rng.standard_normal(2000)

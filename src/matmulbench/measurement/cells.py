@@ -479,6 +479,7 @@ def _cell(
     extra = {
         "timed_on": str(one.cost.workload) if one.cost else None,
         "workspace_bytes": one.cost.workspace_bytes if one.cost else None,
+        "processes": seen.processes,
         "baseline_samples": seen.baseline_samples,
         "calibration_samples": calibration,
         "warnings": warnings,

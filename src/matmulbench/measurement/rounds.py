@@ -3,7 +3,7 @@
 A candidate is a kernel on a workload, or in a training: something with a turn that takes about so long. How many rounds
 are needed is looked up in interim analyses, fixed beforehand (after an eighth, a quarter, … of the rounds that the time
 allows); each has its share of the 5 % that an interval may err, so stopping early cannot spoil the coverage
-(Bonferroni). At each of them the processes are renewed, so that what one happens to be like is part of the interval.
+(Bonferroni). Processes are renewed again and again, so that what one happens to be like is part of the interval.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from matmulbench.measurement.seal import KernelFailure
 from matmulbench.measurement.statistics import (
     CONFIDENCE,
     FALSE_ALARM,
+    PROCESSES,
     Interval,
     median_interval,
     ratio_interval,
@@ -31,7 +32,8 @@ ANALYSES = 4
 MIN_ROUNDS = 3
 _FIRST_ANALYSIS = 12  # rounds, at least
 _TURN_S = 0.02  # a candidate that takes longer a turn sits out rounds, so that it takes no more time than the others
-_RENEWAL_SHARE = 0.1  # of the time left, that renewing all processes may take
+_RENEWAL_SHARE = 0.15  # of the time, that goes to renewing all processes
+_MOST_PROCESSES = 16  # of a kernel: more of them would tell little more
 
 
 class Candidate(ABC):
@@ -111,12 +113,13 @@ class Comparison:
         self.rounds = sorted(one.samples.keys() & baseline.samples.keys()) if baseline else sorted(one.samples)
         self.samples = [one.samples[number] for number in self.rounds]
         self.baseline_samples = [baseline.samples[number] for number in self.rounds] if baseline else []
+        self.processes = [bisect_left(one.renewed_at, number) for number in self.rounds]
         self.one, self.analyses, self.comparisons = one, max(1, analyses), max(1, comparisons)
 
     @property
     def time(self) -> Interval:
         """Seconds of a call or step."""
-        return median_interval(self.samples).widened(self.one.model_error)
+        return median_interval(self.samples, processes=self.processes).widened(self.one.model_error)
 
     @property
     def speedup(self) -> Interval:
@@ -133,8 +136,8 @@ class Comparison:
     def _every_process_agrees(self) -> bool:
         """Whether the ratio is on the same side of 1 in each process that took part in enough rounds."""
         ratios: dict[int, list[float]] = {}
-        for number, ours, theirs in zip(self.rounds, self.samples, self.baseline_samples, strict=True):
-            ratios.setdefault(bisect_left(self.one.renewed_at, number), []).append(theirs / ours)
+        for process, ours, theirs in zip(self.processes, self.samples, self.baseline_samples, strict=True):
+            ratios.setdefault(process, []).append(theirs / ours)
         sides = {median(found) > 1 for found in ratios.values() if len(found) >= _FIRST_ANALYSIS / 2}
         return len(sides) <= 1
 
@@ -148,7 +151,8 @@ class Comparison:
         return self.speedup.relative_half_width <= TARGET and self.verdict != "unclear"
 
     def _ratio(self, confidence: float) -> Interval:
-        return ratio_interval(self.baseline_samples, self.samples, confidence).widened(self.one.model_error)
+        found = ratio_interval(self.baseline_samples, self.samples, confidence, self.processes)
+        return found.widened(self.one.model_error)
 
 
 def run_rounds(
@@ -180,6 +184,10 @@ def run_rounds(
         every = {one.name: max(1, min(round(one.turn_s / longest), rounds // MIN_ROUNDS)) for one in playing}
         planned = sorted({r for shift in range(ANALYSES) if (r := rounds >> shift) >= _FIRST_ANALYSIS} | {rounds})
         first_pass, analyses = not analyses, analyses or len(planned)
+        costs_s = sum(one.renewal_s for one in playing)
+        enough = PROCESSES if costs_s * (PROCESSES - 1) <= _RENEWAL_SHARE * left_s else 1
+        apart = max(MIN_ROUNDS, rounds // _MOST_PROCESSES)
+        renewed, renewed_s = 0, perf_counter()
         for count in range(1, rounds + 1):
             late = perf_counter() > deadline
             playing = [one for one in playing if not one.failure]
@@ -196,15 +204,16 @@ def run_rounds(
                 for one in playing:
                     if not one.failure:
                         one.attempt(one.audit)
-                playing = _unsettled(playing, baseline, analyses if first_pass else 0)
+                playing = _unsettled(playing, baseline, analyses if first_pass else 0, enough)
                 if not playing:
                     break
-                if count != rounds and sum(one.renewal_s for one in playing) < _RENEWAL_SHARE * (
-                    deadline - perf_counter()
-                ):
-                    for one in playing:
-                        one.attempt(one.renew)
-                        one.renewed_at.append(number)
+            active = [one for one in playing if not one.failure]
+            affordable = sum(one.renewal_s for one in active) <= _RENEWAL_SHARE * (perf_counter() - renewed_s)
+            if affordable and apart <= count - renewed < rounds - renewed and not late:
+                for one in active:
+                    one.attempt(one.renew)
+                    one.renewed_at.append(number)
+                renewed, renewed_s = count, perf_counter()
     for one in candidates:
         if not one.failure:
             one.attempt(one.audit)
@@ -220,8 +229,8 @@ def _is_due(one: Candidate, count: int, every: int, late: bool) -> bool:
     return len(one.samples) < MIN_ROUNDS if late else (count - 1) % every == 0
 
 
-def _unsettled(playing: list[Candidate], baseline: Candidate | None, analyses: int) -> list[Candidate]:
-    """Return those that need more rounds, with the baseline if there are any."""
+def _unsettled(playing: list[Candidate], baseline: Candidate | None, analyses: int, processes: int) -> list[Candidate]:
+    """Return those that need more rounds, or had fewer than so many processes, with the baseline if there are any."""
     base = None if baseline is None or baseline.failure else baseline
     left = [
         one
@@ -232,7 +241,9 @@ def _unsettled(playing: list[Candidate], baseline: Candidate | None, analyses: i
             or (
                 (one is not base or len(playing) == 1)
                 and analyses
-                and not Comparison(one, base, analyses, len(playing) - 1).settled
+                and not (
+                    len(one.renewed_at) + 1 >= processes and Comparison(one, base, analyses, len(playing) - 1).settled
+                )
             )
         )
     ]

@@ -4,12 +4,15 @@ Interval of a median: order statistics, which need no assumption about the tails
 Statistics*, 3.2). Rounds near in time resemble each other, so the binomial's n is the *effective* number of rounds:
 n divided by the autocorrelation time of the signs about the median, estimated with Geyer's initial positive sequence
 (Geyer, Statistical Science 7, 1992). Where so few rounds admit no order statistic at that confidence, Student's
-interval widens it.
+interval widens it. Where the rounds come from several processes, it is no narrower than Student's over the processes'
+medians: what a process happens to be like differs when all is started again, however many rounds each of them had
+(Kalibera & Jones, *Rigorous benchmarking in reasonable time*, ISMM 2013).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +21,7 @@ from scipy import special  # scipy.stats would take half a second to import
 CONFIDENCE = 0.95
 FALSE_ALARM = 0.01  # how often a verdict may be wrong, over all kernels of a workload
 SAME = 0.02  # the smallest difference of interest
+PROCESSES = 4  # from which on their medians tell how much processes differ
 
 
 @dataclass(frozen=True)
@@ -67,10 +71,13 @@ def autocorrelation_time(samples: npt.NDArray[np.float64]) -> float:
     return max(1.0, float(2 * positive.sum() - 1))
 
 
-def median_interval(samples: npt.ArrayLike, confidence: float = CONFIDENCE) -> Interval:
+def median_interval(
+    samples: npt.ArrayLike, confidence: float = CONFIDENCE, processes: npt.ArrayLike | None = None
+) -> Interval:
     """Return the median of ``samples`` (n,), in time order, with its ``confidence`` interval.
 
-    One sample alone has an infinite interval.
+    ``processes`` (n,) tells which process each came from; if not given, it was one. One sample alone has an infinite
+    interval.
     """
     values = np.asarray(samples, dtype=np.float64)
     median = float(np.median(values))
@@ -87,12 +94,29 @@ def median_interval(samples: npt.ArrayLike, confidence: float = CONFIDENCE) -> I
     if rank == 0:
         reach = float(special.stdtrit(effective - 1, (1 + confidence) / 2) * values.std(ddof=1) / np.sqrt(effective))
         low, high = min(low, median - reach), max(high, median + reach)
-    return Interval(median, low, high)
+    reach = 0.0 if processes is None else _reach_of_processes(values, np.asarray(processes), confidence)
+    return Interval(median, min(low, median - reach), max(high, median + reach))
 
 
-def ratio_interval(baseline: npt.ArrayLike, kernel: npt.ArrayLike, confidence: float = CONFIDENCE) -> Interval:
+def _reach_of_processes(values: npt.NDArray[np.float64], processes: npt.NDArray[Any], confidence: float) -> float:
+    """Return half of Student's interval over the processes' medians, each with its share of the samples."""
+    names, counts = np.unique(processes, return_counts=True)
+    if (n := len(names)) < PROCESSES:
+        return 0.0
+    medians = np.array([np.median(values[processes == name]) for name in names])
+    shares = counts / counts.sum()
+    error = np.sqrt(n / (n - 1) * np.sum((shares * (medians - shares @ medians)) ** 2))
+    return float(special.stdtrit(n - 1, (1 + confidence) / 2) * error)
+
+
+def ratio_interval(
+    baseline: npt.ArrayLike,
+    kernel: npt.ArrayLike,
+    confidence: float = CONFIDENCE,
+    processes: npt.ArrayLike | None = None,
+) -> Interval:
     """Return the speedup: the median over rounds of baseline time / kernel time, paired round by round."""
-    return median_interval(np.asarray(baseline, float) / np.asarray(kernel, float), confidence)
+    return median_interval(np.asarray(baseline, float) / np.asarray(kernel, float), confidence, processes)
 
 
 def verdict(speedup: Interval, cautious: Interval) -> str:
