@@ -64,7 +64,8 @@ def _measured(
 
 def _planted(host: Host, text: str, kernel: str, baseline: str, budget_s: float) -> MeasurementRow:
     """Return the row of a kernel of :mod:`~matmulbench.audit.planted`, timed against another."""
-    return _measured(host, text, *(f"matmulbench.audit.planted:{name}" for name in (kernel, baseline)), budget_s)
+    module = "matmulbench.audit.planted"
+    return _measured(host, text, f"{module}:{kernel}", f"{module}:{baseline}", budget_s)
 
 
 def _mostly(check: str, setting: str, held: list[bool], least: float) -> Check:

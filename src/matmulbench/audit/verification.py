@@ -8,7 +8,7 @@ from matmulbench.audit import Check
 from matmulbench.audit.mutants import Mutant, mutants
 from matmulbench.isolation import Host
 from matmulbench.results.schema import Status, VerificationRow
-from matmulbench.verification import verify_kernel
+from matmulbench.verification.api import verify_kernel
 
 
 def audit_verification(
