@@ -49,7 +49,7 @@ SAMPLE = [
     "slow_clock",
     "exits",
     "memory_hog",
-    "sums_in_bfloat16_long",
+    "sums_in_bfloat16_for_bfloat16_long",
     "rounded_twice",
     "results_flushed",
     "int8_in_float32",
