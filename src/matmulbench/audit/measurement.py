@@ -30,7 +30,7 @@ Progress = Callable[[str], None]
 
 WORKLOADS = ("5x784x10", "64x784x50", "1000x784x50")
 BUDGET_S = 10.0
-QUICK_BUDGET_S = 4.0  # of an A/A trial: what intervals and verdicts promise, they promise for every budget
+QUICK_BUDGET_S = 3.0  # of an A/A trial: what intervals and verdicts promise, they promise for every budget
 CHEATED = ("256x256x256", "64x784x50")
 CHEATS_BUDGET_S = 3.0
 NO_GAIN = 1.1  # what a ratio of equals may show in so short a time

@@ -74,11 +74,15 @@ def unit(a: Array, b: Array, accumulation: str | None = None) -> Float:
     return units + kind.rounding * np.abs(left @ right) if kind.rounding else units
 
 
+def norms(a: Array) -> Array:
+    """Return the norm of each row of ``a`` (…, rows, columns)."""
+    lengths: Array = np.sqrt(np.einsum("...ij,...ij->...i", a, a))
+    return lengths
+
+
 def norm_bound(a: Float, b: Float, k: int, u: float) -> float:
     """Return the largest error that the norm bound allows in any element of ``a`` (m, k) @ ``b`` (k, n)."""
-    rows = np.sqrt(np.einsum("ij,ij->i", a, a).max(initial=0))
-    columns = np.sqrt(np.einsum("ij,ij->j", b, b).max(initial=0))
-    return float(NORMWISE_FACTOR * gamma(k, u) * rows * columns)
+    return float(NORMWISE_FACTOR * gamma(k, u) * norms(a).max(initial=0) * norms(b.T).max(initial=0))
 
 
 def product(a: npt.NDArray[np.floating], b: npt.NDArray[np.floating]) -> tuple[Float, Float]:

@@ -283,7 +283,9 @@ _extremes = _each(lambda rng, case, shape: rng.choice((-case.kind.exact - 1, cas
 INTEGERS: dict[str, Draw] = {
     "normal": _integers,
     # Nothing cancels: sums leave the integers that float32 has.
-    "positive": _each(lambda rng, case, shape: rng.integers(case.kind.exact // 2, case.kind.exact, shape)),
+    "positive": _each(
+        lambda rng, case, shape: rng.integers(case.kind.exact // 2, case.kind.exact, shape).astype(float)
+    ),
     "scaled": _extremes,
     "cancelling": _extremes,
 }

@@ -16,6 +16,7 @@ from matmulbench.dtypes import DTYPES, as_array, declared_accumulation
 from matmulbench.ladder import Kernel
 from matmulbench.results.schema import VerificationRow
 from matmulbench.status import Status
+from matmulbench.verification import EFFORTS, Effort
 from matmulbench.verification.bounds import Judgement
 from matmulbench.verification.case import ALGEBRAIC, EXACT, Array, Case
 from matmulbench.verification.form import fingerprint, poisoned, result_dtype, result_shape, share_memory, wrong_form
@@ -52,6 +53,7 @@ class KernelUnderTest:
     spec: str
     kernel: Kernel
     dtype: str
+    effort: Effort = EFFORTS["default"]
     prop: str = "exactness"
     cases: int = 0
     residual: float = 0.0

@@ -30,7 +30,7 @@ from matmulbench.dtypes import (
 )
 from matmulbench.errors import printable
 from matmulbench.ladder.plugins import arity_advice, load_kernel
-from matmulbench.verification import EFFORTS, Effort, shapes, statefulness
+from matmulbench.verification import EFFORTS, shapes, statefulness
 from matmulbench.verification.batches import check_batches
 from matmulbench.verification.case import Case, shown
 from matmulbench.verification.form import ARRAYS
@@ -42,41 +42,32 @@ from matmulbench.verification.search import check_all, check_large, check_mismat
 from matmulbench.verification.state import difference, process_state
 from matmulbench.workload import Workload
 
-_GRID_AT_LEAST = 400  # cases of the grid
-_ROUNDING_AT_LEAST = 72  # cases, up to 17x17x17, that no kernel is spared
+_GRID, _ROUNDING = 400, 72  # cases of either, up to 17x17x17 of the latter, that no kernel is spared
 _CORNER = 256  # rows and columns
 _QUICK = 1 << 20  # multiplications
 
-# Each property with its share of the time, and how it is examined: the cheap cases first.
-PROPERTIES: dict[str, tuple[float, Callable[[KernelUnderTest, Effort, float], None]]] = {
+# Each property with its share of the time, and how a kernel is examined in so many seconds: the cheap cases first.
+PROPERTIES: dict[str, tuple[float, Callable[[KernelUnderTest, float], None]]] = {
     "exactness": (
         0.2,
-        lambda kernel, effort, seconds: check_all(
-            kernel, shapes.grid(kernel.dtype, effort.every_combination), seconds, _GRID_AT_LEAST
-        ),
+        lambda kernel, seconds: check_all(kernel, shapes.grid(kernel.dtype, kernel.effort), seconds, _GRID),
     ),
-    "earlier calls": (0.05, lambda kernel, _, seconds: statefulness.check_earlier_calls(kernel, seconds)),
-    "addresses": (0.0, lambda kernel, *_: statefulness.check_addresses(kernel)),
-    "rounding": (
-        0.12,
-        lambda kernel, _, seconds: check_all(kernel, shapes.rounding(kernel.dtype), seconds, _ROUNDING_AT_LEAST),
-    ),
-    "batches": (0.05, lambda kernel, _, seconds: check_batches(kernel, seconds)),
-    "IEEE": (0.1, lambda kernel, _, seconds: check_ieee(kernel, seconds)),
-    "benchmark-awareness": (0.12, lambda kernel, _, seconds: statefulness.check_awareness(kernel, seconds)),
-    "race": (0.08, lambda kernel, _, seconds: statefulness.check_repetition(kernel, seconds)),
+    "earlier calls": (0.05, statefulness.check_earlier_calls),
+    "addresses": (0.0, lambda kernel, _: statefulness.check_addresses(kernel)),
+    "rounding": (0.12, lambda kernel, seconds: check_all(kernel, shapes.rounding(kernel.dtype), seconds, _ROUNDING)),
+    "batches": (0.05, check_batches),
+    "IEEE": (0.1, check_ieee),
+    "benchmark-awareness": (0.12, statefulness.check_awareness),
+    "race": (0.08, statefulness.check_repetition),
     "search": (
         0.06,
-        lambda kernel, effort, seconds: check_all(kernel, randomised(kernel, effort.examples, seconds), seconds),
+        lambda kernel, seconds: check_all(kernel, randomised(kernel, kernel.effort.examples, seconds), seconds),
     ),
-    "memory safety": (0.1, lambda kernel, _, seconds: check_memory_safety(kernel, seconds)),
-    "large sizes": (0.2, lambda kernel, _, seconds: check_large(kernel, shapes.large(kernel.dtype), seconds)),
-    "full precision": (
-        0.2,
-        lambda kernel, _, seconds: check_large(kernel, shapes.full_precision(kernel.dtype), seconds),
-    ),
-    "shape mismatch": (0.0, lambda kernel, *_: check_mismatches(kernel)),
-    "accumulation": (0.0, lambda kernel, *_: note_accumulation(kernel)),
+    "memory safety": (0.1, check_memory_safety),
+    "large sizes": (0.2, lambda kernel, seconds: check_large(kernel, shapes.large(kernel.dtype), seconds)),
+    "full precision": (0.2, lambda kernel, seconds: check_large(kernel, shapes.full_precision(kernel.dtype), seconds)),
+    "shape mismatch": (0.0, lambda kernel, _: check_mismatches(kernel)),
+    "accumulation": (0.0, lambda kernel, _: note_accumulation(kernel)),
 }
 
 
@@ -91,15 +82,14 @@ def examine(spec: str, dtype: str, effort: str = "default", only: str | None = N
     What the kernel raises is raised here.
     """
     before, processes = process_state(), set(_processes())
-    kernel = KernelUnderTest(spec, load_kernel(spec), dtype)
-    cost = EFFORTS[effort]
+    kernel = KernelUnderTest(spec, load_kernel(spec), dtype, EFFORTS[effort])
     _check_taken(kernel)
     try:
         _check_state(kernel, before, "when it is imported")
         for name, (share, check) in PROPERTIES.items():
             if only in (None, name):
                 kernel.prop = name
-                check(kernel, cost, share * cost.seconds)
+                check(kernel, share * kernel.effort.seconds)
                 kernel.check_kept_results("after the last call")
                 _check_state(kernel, before, "after its calls")
     except WrongError as error:
