@@ -9,8 +9,8 @@ from matmulbench.ladder.plugins import kernels, load_kernel
 from matmulbench.measurement.cost import learn_cost
 from matmulbench.results.machine import library_versions
 from matmulbench.results.schema import Status
-from matmulbench.verification import check_result
 from matmulbench.verification.bounds import judge
+from matmulbench.verification.result import check_result
 from matmulbench.workload import MNIST_LAYERS, MNIST_ROWS, PRESETS, Workload, layer_products
 
 WORKLOADS = [*PRESETS["quick"], *(workload for _, _, workload in layer_products(MNIST_ROWS, MNIST_LAYERS))]

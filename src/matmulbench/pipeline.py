@@ -51,8 +51,8 @@ from matmulbench.results.schema import MeasurementRow, Row, TrainingRow, Verific
 from matmulbench.status import Status
 from matmulbench.training.accounting import Course, train_kernels
 from matmulbench.training.tasks import TASKS, check_options, is_model
-from matmulbench.verification import agreement, repeat_case, verify_kernel
-from matmulbench.verification.effort import EFFORTS
+from matmulbench.verification import EFFORTS
+from matmulbench.verification.api import agreement, repeat_case, verify_kernel
 from matmulbench.verification.remembered import Remembered
 from matmulbench.workload import FIRST, Workload
 
@@ -518,7 +518,7 @@ def verify(
         return found.sort_values("kernel", key=lambda names: names.map(order.index), kind="stable")
     import pandas as pd
 
-    from matmulbench.verification import Case
+    from matmulbench.verification.case import Case
 
     parsed, rows = Case.parse(case), []
     with Host(max(2, *job.threads), job.import_s) as host:
@@ -534,7 +534,7 @@ def compare_results(
 ) -> pd.DataFrame:
     """Return how far apart the results of kernels are: a row per dtype and kernel, a column per kernel.
 
-    See :func:`~matmulbench.verification.agreement` for the unit, and :func:`verify` for parameters and errors.
+    See :func:`~matmulbench.verification.api.agreement` for the unit, and :func:`verify` for parameters and errors.
     """
     import pandas as pd
 

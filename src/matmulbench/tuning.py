@@ -25,7 +25,8 @@ from matmulbench.ladder.tiled.plan import DTYPES, SHAPES, STAGES, VARIABLE, Plan
 from matmulbench.measurement.rounds import Candidate, Comparison, run_rounds
 from matmulbench.measurement.stopwatch import Stopwatch
 from matmulbench.status import Status
-from matmulbench.verification import check_result, verify_kernel
+from matmulbench.verification.api import verify_kernel
+from matmulbench.verification.result import check_result
 from matmulbench.workload import Workload
 
 if TYPE_CHECKING:

@@ -4,8 +4,8 @@ import torch
 
 import matmulbench
 from matmulbench.dtypes import as_tensor, numpy_dtype
-from matmulbench.verification.accumulation import find_accumulation
 from matmulbench.verification.bounds import judge, judge_exact
+from matmulbench.verification.ieee import find_accumulation
 from matmulbench.verification.kernel import KernelUnderTest
 
 

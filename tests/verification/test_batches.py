@@ -8,7 +8,7 @@ import torch
 
 from matmulbench.isolation import Host
 from matmulbench.ladder.plugins import load_kernel, over_batches
-from matmulbench.verification import verify_kernel
+from matmulbench.verification.api import verify_kernel
 
 SOURCE = """
 import torch
@@ -57,9 +57,9 @@ def test_what_takes_batches_or_does_not_say_so_is_right(host: Host, file: Path, 
 @pytest.mark.parametrize(
     ("name", "finding"),
     [
-        ("first_for_all", "in product 1 c[0, 0] is"),
-        ("last_layout", "in product "),
-        ("remembers", ", after a[-1, -1, -1] += 1: in product "),
+        ("first_for_all", "product 1: c[0, 0] is"),
+        ("last_layout", ", product "),
+        ("remembers", ", after a[-1, -1, -1] += 1, product "),
         ("spoils", "operand a is not what it was before the call"),
         ("matrices_alone", "(mine.py:16); it says with `batched = True` that"),
     ],

@@ -7,7 +7,7 @@ import pytest
 
 from matmulbench.isolation import Host
 from matmulbench.results.schema import Status
-from matmulbench.verification import verify_kernel
+from matmulbench.verification.api import verify_kernel
 
 SOURCE = """
 import inspect

@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from matmulbench.dtypes import as_array
-from matmulbench.verification import check_result
-from matmulbench.verification.result import judge_product
+from matmulbench.verification.result import check_result, judge_product
 
 SIZES = [(5, 7, 3), (64, 784, 50), (2000, 300, 50), (300, 5000, 40)]
 

@@ -12,11 +12,12 @@ from matmulbench.isolation import Host
 from matmulbench.ladder import LADDER
 from matmulbench.ladder.plugins import load_kernel
 from matmulbench.results.schema import columns
-from matmulbench.verification import Case, agreement, repeat_case, verify_kernel
-from matmulbench.verification.examination import examine
+from matmulbench.verification.api import agreement, repeat_case, verify_kernel
+from matmulbench.verification.case import Case
 from matmulbench.verification.kernel import KernelUnderTest, WrongError
 from matmulbench.verification.search import check_large, check_mismatches
 from matmulbench.verification.shapes import full_precision
+from matmulbench.verification.worker import examine
 
 MUTANTS = "matmulbench.audit.mutants"
 
@@ -110,8 +111,10 @@ def test_a_wrong_kernel_stands_out_in_the_matrix(host):
 
 
 def test_one_property_can_be_examined_alone():
-    assert examine("torch", "float32", only="earlier calls").finding is None
-    assert examine(f"{MUTANTS}.wrong_values:zeros_skipped", "float32", only="IEEE").finding.startswith("IEEE: ")
+    assert examine("torch", "float32", only="earlier calls")["row"]["finding"] is None
+    assert examine(f"{MUTANTS}.wrong_values:zeros_skipped", "float32", only="IEEE")["row"]["finding"].startswith(
+        "IEEE: "
+    )
 
 
 ROUNDING = """
@@ -155,7 +158,7 @@ def test_an_algorithm_of_strassens_type_may_lose_bits_of_sums():
 def test_operands_that_do_not_match_must_be_refused(tmp_path):
     mine = tmp_path / "mine.py"
     mine.write_text("def matmul(a, b):\n    return a[:, : len(b)] @ b[: a.shape[1]]\nmatmul.operands = 'numpy'\n")
-    finding = examine(f"{mine}:matmul", "float32", only="shape mismatch").finding
+    finding = examine(f"{mine}:matmul", "float32", only="shape mismatch")["row"]["finding"]
     assert finding.startswith("shape mismatch: a (3, 4), b (5, 6) float32: returns a result, though the inner sizes 4")
 
 

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
-from statistics import median
-from typing import TYPE_CHECKING
-
-import numpy as np
+from importlib.util import find_spec
+from itertools import permutations, product
+from math import inf
+from pathlib import Path
+from statistics import median, quantiles
 
 from matmulbench.audit import Check
-from matmulbench.audit.front_ends import front_end_times
-from matmulbench.audit.planted import DURATIONS, SPINS
-from matmulbench.isolation import Host
+from matmulbench.audit.mutants import Mutant, mutants
+from matmulbench.audit.planted import DURATIONS
+from matmulbench.isolation import Host, thread_environment
 from matmulbench.ladder import BASELINE, LADDER
 from matmulbench.measurement.cells import Settings, measure_cells
 from matmulbench.results.schema import MeasurementRow
@@ -23,12 +26,11 @@ from matmulbench.status import Status
 from matmulbench.training.accounting import train_kernels
 from matmulbench.workload import FIRST, Workload
 
-if TYPE_CHECKING:
-    from matmulbench.audit.mutants import Mutant
+Progress = Callable[[str], None]
 
-_HERE = "matmulbench.audit.planted"
 WORKLOADS = ("5x784x10", "64x784x50", "1000x784x50")
-DEFAULT_BUDGET_S = 10.0
+BUDGET_S = 10.0
+QUICK_BUDGET_S = 3.0  # of an A/A trial: what intervals and verdicts promise, they promise for every budget
 CHEATED = ("256x256x256", "64x784x50")
 CHEATS_BUDGET_S = 3.0
 NO_GAIN = 1.1  # what a ratio of equals may show in so short a time
@@ -42,75 +44,84 @@ EXTRAPOLATED = [
 ]
 
 
-def audit_measurement(part: str, quick: bool, progress: Callable[[str], None]) -> Iterator[Check]:
+def _workloads(quick: bool) -> tuple[str, ...]:
+    return WORKLOADS[: 1 if quick else None]
+
+
+def audit_measurement(part: str, quick: bool, progress: Progress) -> Iterator[Check]:
     """Carry out one part of :data:`~matmulbench.audit.MEASUREMENT`."""
-    texts = WORKLOADS[:1] if quick else WORKLOADS
     with Host(1) as host:
-        match part:
-            case "same-twice":
-                for busy in (0, 1, 3):
-                    for text in texts:
-                        progress(f"A/A {text}, {busy} busy processes")
-                        with _load(busy):
-                            yield from same_twice(host, text, 12 if quick else 300, busy)
-            case "restarts":
-                progress("restarts")
-                yield from restarts(4 if quick else 10)
-            case "clocks":
-                yield from cheats(host, quick, progress)
-            case "delays":
-                for delay, seconds in ((0.05, 2.0), (0.03, 10.0)):
-                    for text in texts:
-                        progress(f"planted delay of {delay:.0%} in {text}")
-                        yield from planted_delay(host, text, delay, seconds, 8 if quick else 60)
-            case "durations":
-                progress("known durations")
-                yield from known_durations(host)
-            case "extrapolation":
-                progress("extrapolation")
-                yield from extrapolation(host, EXTRAPOLATED[-3:] if quick else EXTRAPOLATED)
-            case "front-ends":
-                for text in WORKLOADS:
-                    progress(f"front ends {text}")
-                    yield from front_ends(host, text)
+        yield from _PARTS[part](host, quick, progress)
 
 
-def same_twice(host: Host, text: str, trials: int, busy: int) -> Iterator[Check]:
+def _measured(
+    host: Host, text: str, kernel: str, baseline: str, budget_s: float, settings: Settings | None = None
+) -> MeasurementRow:
+    """Return the row of ``kernel``, timed against ``baseline``."""
+    cells = measure_cells(host, Workload.parse(text), [kernel], baseline, budget_s, settings=settings or Settings())
+    return next(cell.row for cell in cells if cell.row.kernel == kernel)
+
+
+def _planted(host: Host, text: str, kernel: str, baseline: str, budget_s: float) -> MeasurementRow:
+    """Return the row of a kernel of :mod:`~matmulbench.audit.planted`, timed against another."""
+    module = "matmulbench.audit.planted"
+    return _measured(host, text, f"{module}:{kernel}", f"{module}:{baseline}", budget_s)
+
+
+def _mostly(check: str, setting: str, held: list[bool], least: float) -> Check:
+    """Return the line of what must have ``held`` in a share of at ``least`` so many trials."""
+    share = sum(held) / len(held)
+    return Check(check, setting, f"≥ {100 * least:.0f} %", f"{share:.1%}", share >= least)
+
+
+def same_twice(host: Host, quick: bool, progress: Progress) -> Iterator[Check]:
     """A/A: one kernel under two names must not differ, and the interval must contain 1."""
-    rows = [_pair(host, text, "plain", "twin", DEFAULT_BUDGET_S) for _ in range(trials)]
-    covered = sum((row.speedup_ci_low or 2) <= 1 <= (row.speedup_ci_high or 0) for row in rows)
-    false = sum(row.verdict in ("faster", "slower") for row in rows)
-    setting = f"{text}, {trials} trials{f', {busy} busy' if busy else ''}"
-    yield Check("A/A: interval contains 1", setting, "≥ 93 %", f"{covered / trials:.1%}", covered >= 0.93 * trials)
-    yield Check("A/A: false verdicts", setting, "≤ 1 %", f"{false / trials:.1%}", false <= 0.01 * trials)
+    trials, budget_s = (12, QUICK_BUDGET_S) if quick else (300, BUDGET_S)
+    for busy, text in product((0, 1, 3), _workloads(quick)):
+        progress(f"A/A {text}, {busy} busy processes")
+        with _load(busy):
+            rows = [_planted(host, text, "twin", "plain", budget_s) for _ in range(trials)]
+        covered = [(row.speedup_ci_low or inf) <= 1 <= (row.speedup_ci_high or 0) for row in rows]
+        setting = f"{text}, {trials} trials{f', {busy} busy' if busy else ''}"
+        yield _mostly("A/A: interval contains 1", setting, covered, 0.93)
+        yield _mostly("A/A: no false verdict", setting, [row.verdict in ("same", "unclear") for row in rows], 0.99)
 
 
-def restarts(runs: int) -> Iterator[Check]:
+@contextmanager
+def _load(processes: int) -> Iterator[None]:
+    """Keep so many other processes busy."""
+    load = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(processes)]
+    try:
+        yield
+    finally:
+        for process in load:
+            process.kill()
+            process.wait()
+
+
+def restarts(_: Host, quick: bool, progress: Progress) -> Iterator[Check]:
     """Measure anew, everything started again: the medians must lie within each other's intervals."""
-    rows = []
-    for _ in range(runs):
+    rows: list[MeasurementRow] = []
+    runs = 4 if quick else 10
+    while len(rows) < runs:
+        progress(f"restart {len(rows) + 1}")
         with Host(1) as host:
-            cells = measure_cells(host, FIRST, ["numba-tiled"], BASELINE, DEFAULT_BUDGET_S)
-            rows += [cell.row for cell in cells if cell.row.kernel == "numba-tiled"]
-    inside = [
-        (one.ci_low_s or np.inf) <= (other.median_s or 0.0) <= (one.ci_high_s or 0.0)
-        for one in rows
-        for other in rows
-        if one is not other
-    ]
-    share = sum(inside) / len(inside)
-    yield Check("restarts: medians within intervals", f"{FIRST}, {runs} runs", "≥ 95 %", f"{share:.0%}", share >= 0.95)
+            rows.append(_measured(host, str(FIRST), "numba-tiled", BASELINE, BUDGET_S))
+    inside = [_contains(one, other.median_s) for one, other in permutations(rows, 2)]
+    yield _mostly("restarts: medians within intervals", f"{FIRST}, {runs} runs", inside, 0.95)
 
 
-def cheats(host: Host, quick: bool, progress: Callable[[str], None]) -> Iterator[Check]:
+def _contains(row: MeasurementRow, seconds: float | None) -> bool:
+    """Tell whether the row's interval has ``seconds`` in it; nothing is in that of a kernel that failed."""
+    return (row.ci_low_s or inf) <= (seconds or 0.0) <= (row.ci_high_s or 0.0)
+
+
+def cheats(host: Host, quick: bool, progress: Progress) -> Iterator[Check]:
     """Time kernels that cheat in time: each is refused for a reason of its own, or no faster than it is."""
-    from matmulbench.audit.mutants import mutants
-
     for text in CHEATED[: 1 if quick else 2]:
         for mutant in mutants("clocks")[:: 3 if quick else 1]:
             progress(f"{mutant.name} {text}")
-            cells = measure_cells(host, Workload.parse(text), [mutant.spec], mutant.honest, CHEATS_BUDGET_S)
-            row = next(cell.row for cell in cells if cell.row.kernel == mutant.spec)
+            row = _measured(host, text, mutant.spec, mutant.honest, CHEATS_BUDGET_S)
             yield _judge_cheat("in time", mutant, text, row.status, row.reason, row.speedup)
     for mutant in mutants("clocks")[:: 6 if quick else 1]:
         progress(f"{mutant.name} in training")
@@ -124,92 +135,131 @@ def _judge_cheat(
     where: str, mutant: Mutant, setting: str, status: str, reason: str | None, gain: float | None
 ) -> Check:
     required = f"{' or '.join(one for one in mutant.expected if one != 'no gain')}; or no gain"
+    got = f"{status}: {reason}"
+    passed = any(_SEEN_AS.get(one, one) in got for one in mutant.expected)
     if status == Status.OK:
         passed, got = gain is not None and gain <= NO_GAIN, f"{gain or 0:.3g}x"
-    else:
-        passed, got = (
-            any(_SEEN_AS.get(one, one) in f"{status}: {reason}" for one in mutant.expected),
-            f"{status}: {reason}",
-        )
     return Check(f"{mutant.name} {where}", f"{setting}: {mutant.does}", required, got, passed)
 
 
-def planted_delay(host: Host, text: str, delay: float, seconds: float, trials: int) -> Iterator[Check]:
+def planted_delays(host: Host, quick: bool, progress: Progress) -> Iterator[Check]:
     """Power: a kernel that is slower by a known share must be called so, and by how much."""
-    name = f"delayed_{delay * 100:.0f}"
-    rows = [_pair(host, text, "plain", name, 2 * seconds) for _ in range(trials)]
-    found = sum(row.verdict == "slower" for row in rows)
-    size = median(1 / (row.speedup or np.inf) - 1 for row in rows)
-    setting = f"{delay:.0%} in {text}, {seconds:g} s per kernel, {trials} trials"
-    yield Check("delay called slower", setting, "≥ 95 %", f"{found / trials:.1%}", found >= 0.95 * trials)
-    yield Check("delay's size", setting, f"{delay:.0%} ± 1 point", f"{size:.2%}", abs(size - delay) <= 0.01)
+    trials = 8 if quick else 60
+    for (delay, seconds), text in product(((0.05, 2.0), (0.03, 10.0)), _workloads(quick)):
+        progress(f"planted delay of {delay:.0%} in {text}")
+        name = f"delayed_{delay * 100:.0f}"
+        rows = [_planted(host, text, name, "plain", 2 * seconds) for _ in range(trials)]
+        size = median(1 / (row.speedup or inf) - 1 for row in rows)
+        setting = f"{delay:.0%} in {text}, {seconds:g} s per kernel, {trials} trials"
+        yield _mostly("delay called slower", setting, [row.verdict == "slower" for row in rows], 0.95)
+        yield Check("delay's size", setting, f"{delay:.0%} ± 1 point", f"{size:.2%}", abs(size - delay) <= 0.01)
 
 
-def known_durations(host: Host) -> Iterator[Check]:
+def known_durations(host: Host, _: bool, progress: Progress) -> Iterator[Check]:
     """Spin for a known time: it must be measured as such."""
     for name, seconds in DURATIONS.items():
-        row = _pair(host, "1x1x1", SPINS[name], SPINS[name], 2.0)
-        error = (row.median_s or np.inf) / seconds - 1
+        progress(f"a known duration, {name}")
+        row = _planted(host, "1x1x1", name, name, 2.0)
+        error = (row.median_s or inf) / seconds - 1
         yield Check("known duration", name, "± 1 %", f"{error:+.2%}", abs(error) <= 0.01)
 
 
-def extrapolation(host: Host, cases: list[tuple[str, str]]) -> Iterator[Check]:
+def extrapolation(host: Host, quick: bool, progress: Progress) -> Iterator[Check]:
     """Time few rows and the whole, in the same rounds: what the few predict must be what the whole takes."""
     inside = []
-    for kernel, text in cases:
+    for kernel, text in EXTRAPOLATED[-3:] if quick else EXTRAPOLATED:
+        progress(f"extrapolation of {kernel}, {text}")
         errors = []
         for _ in range(_TURNS):
             whole, predicted = _whole_and_predicted(host, text, kernel)
             fair = predicted.extrapolated and not whole.extrapolated
-            errors.append(1 / (predicted.speedup or np.inf) - 1 if fair else np.inf)
-            inside.append((predicted.ci_low_s or np.inf) <= (whole.median_s or 0.0) <= (predicted.ci_high_s or 0.0))
+            errors.append(1 / (predicted.speedup or inf) - 1 if fair else inf)
+            inside.append(_contains(predicted, whole.median_s))
         error = median(errors)
         yield Check("extrapolation", f"{kernel}, {text}", "± 10 %", f"{error:+.1%}", abs(error) <= 0.1)
-    share = sum(inside) / len(inside)
-    yield Check("extrapolation: inside its interval", f"{len(inside)} times", "≥ 90 %", f"{share:.0%}", share >= 0.9)
-
-
-def front_ends(host: Host, text: str) -> Iterator[Check]:
-    """Time one call with each front end: where the spreads (Tukey's fences) of the times meet, they agree."""
-    (_, ours), *others = front_end_times(host, text)
-    for name, theirs in others:
-        (our_low, our_high), (their_low, their_high) = _fences(*ours), _fences(*theirs)
-        agree = our_low <= theirs[1] <= our_high or their_low <= ours[1] <= their_high
-        drift = f"{theirs[1] / ours[1] - 1:+.1%}"
-        yield Check(f"{name} agrees", f"torch, {text}", "a median inside the other's spread", drift, agree)
-
-
-def _fences(low: float, middle: float, high: float) -> tuple[float, float]:
-    """Return one and a half interquartile ranges below the lower and above the upper quartile."""
-    return low - 1.5 * (high - low), high + 1.5 * (high - low)
+    yield _mostly("extrapolation: inside its interval", f"{len(inside)} times", inside, 0.9)
 
 
 def _whole_and_predicted(host: Host, text: str, kernel: str) -> tuple[MeasurementRow, MeasurementRow]:
     """Return the row of ``kernel`` in full, and one predicted from calls of an eighth of its time at most."""
-    workload = Workload.parse(text)
-    whole = next(rung.target for rung in LADDER if rung.name == kernel)
-    in_full = Settings(never_extrapolate=(whole,))
-    (alone,) = measure_cells(host, workload, [], whole, _TURN_S / 4, settings=in_full)
-    limit_s = (alone.row.median_s or 0.0) / 8
-    cells = measure_cells(host, workload, [kernel], whole, _TURN_S, settings=replace(in_full, limit_s=limit_s))
+    whole = next(rung.target for rung in LADDER if rung.name == kernel)  # another name of the same
+    alone = _measured(host, text, whole, whole, _TURN_S / 4, Settings(never_extrapolate=(whole,)))
+    settings = Settings(limit_s=(alone.median_s or 0.0) / 8, never_extrapolate=(whole,))
+    cells = measure_cells(host, Workload.parse(text), [kernel], whole, _TURN_S, settings=settings)
     rows = {cell.row.kernel: cell.row for cell in cells}
     return rows[whole], rows[kernel]
 
 
-def _pair(host: Host, text: str, baseline: str, kernel: str, budget_s: float) -> MeasurementRow:
-    """Return the row of a planted kernel, timed against another."""
-    spec = f"{_HERE}:{kernel}"
-    cells = measure_cells(host, Workload.parse(text), [spec], f"{_HERE}:{baseline}", budget_s)
-    return next(cell.row for cell in cells if cell.row.kernel == spec)
+# What asv and pytest-benchmark need to time torch's product of each of TEXTS.
+_SCRIPT = """
+from matmulbench.ladder.torch_matmul import matmul
+from matmulbench.workload import Workload
+operands = {text: Workload.parse(text).operands() for text in TEXTS}
+"""
+_ASV = """
+import json
+from asv_runner.benchmarks.time import TimeBenchmark
+def time_product(): matmul(a, b)
+samples = {}
+for text, (a, b) in operands.items():
+    samples[text] = TimeBenchmark("time_product", time_product, [time_product]).run()["samples"]
+print(json.dumps(samples))
+"""
+_PYTEST = """
+import pytest
+@pytest.mark.parametrize("text", operands)
+def test_product(benchmark, text):
+    benchmark(matmul, *operands[text])
+"""
 
 
-@contextmanager
-def _load(processes: int) -> Iterator[None]:
-    """Keep so many other processes busy."""
-    load = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(processes)]
-    try:
-        yield
-    finally:
-        for process in load:
-            process.kill()
-            process.wait()
+def front_ends(host: Host, _: bool, progress: Progress) -> Iterator[Check]:
+    """Time one call with each front end that is installed: where the spreads of the times meet, they agree."""
+    progress("other front ends")
+    theirs = _front_end_samples(host)
+    for text in WORKLOADS:
+        (ours,) = measure_cells(host, Workload.parse(text), [], BASELINE, 3.0)
+        our_low, our_median, our_high = _spread(ours.samples)
+        for name, samples in theirs.items():
+            low, middle, high = _spread(samples[text])
+            agree = our_low <= middle <= our_high or low <= our_median <= high
+            drift = f"{middle / our_median - 1:+.1%}"
+            yield Check(f"{name} agrees", f"torch, {text}", "a median inside the other's spread", drift, agree)
+
+
+def _spread(samples: list[float]) -> tuple[float, float, float]:
+    """Return the median, between one and a half interquartile ranges (Tukey's fences) below and above the quartiles."""
+    low, middle, high = quantiles(samples, method="inclusive")
+    return low - 1.5 * (high - low), middle, high + 1.5 * (high - low)
+
+
+def _front_end_samples(host: Host) -> dict[str, dict[str, list[float]]]:
+    """Return the seconds of calls that each front end reports of each workload, with ``host``'s number of threads."""
+    environment, samples = os.environ | thread_environment(host.threads), {}
+    with tempfile.TemporaryDirectory() as folder:
+        path, out = Path(folder, "test_product.py"), Path(folder, "out.json")
+
+        def run(script: str, *arguments: str) -> str:
+            path.write_text(_SCRIPT.replace("TEXTS", repr(WORKLOADS)) + script)
+            command = [sys.executable, *arguments, str(path)]
+            return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+
+        if find_spec("asv_runner"):
+            samples["asv"] = json.loads(run(_ASV))
+        if find_spec("pytest_benchmark"):
+            quiet = ("-m", "pytest", "-q", "-p", "no:cacheprovider", f"--rootdir={folder}")
+            run(_PYTEST, *quiet, "--benchmark-save-data", f"--benchmark-json={out}")
+            found = json.loads(out.read_text())["benchmarks"]
+            samples["pytest-benchmark"] = {one["param"]: one["stats"]["data"] for one in found}
+    return samples
+
+
+_PARTS: dict[str, Callable[[Host, bool, Progress], Iterator[Check]]] = {
+    "same-twice": same_twice,
+    "restarts": restarts,
+    "clocks": cheats,
+    "delays": planted_delays,
+    "durations": known_durations,
+    "extrapolation": extrapolation,
+    "front-ends": front_ends,
+}

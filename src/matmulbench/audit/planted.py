@@ -91,6 +91,13 @@ def _lasting(seconds: float) -> Callable[[torch.Tensor, torch.Tensor], torch.Ten
     return kernel
 
 
-DURATIONS = {"2 µs": 2e-6, "20 µs": 2e-5, "200 µs": 2e-4, "2 ms": 2e-3, "20 ms": 2e-2, "100 ms": 0.1}
-SPINS = {text: f"spin_{text.replace(' ', '').replace('µ', 'u')}" for text in DURATIONS}
-globals().update((SPINS[text], _lasting(seconds)) for text, seconds in DURATIONS.items())
+DURATIONS = {
+    "spin_2us": 2e-6,
+    "spin_20us": 2e-5,
+    "spin_200us": 2e-4,
+    "spin_2ms": 2e-3,
+    "spin_20ms": 2e-2,
+    "spin_100ms": 0.1,
+}
+"""What the kernels of these names last, in seconds."""
+globals().update((name, _lasting(seconds)) for name, seconds in DURATIONS.items())

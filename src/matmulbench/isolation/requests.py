@@ -57,7 +57,7 @@ class LoadKernel(Request):
 
 
 class Examine(Request):
-    """Examine the kernel ``spec`` for ``dtype``; returns the fields of an examination's report."""
+    """Examine the kernel ``spec`` for ``dtype``; returns its report."""
 
     target = "matmulbench.verification.worker:examine"
     reports_import = True
@@ -105,16 +105,6 @@ class Judge(Request):
     cases: list[dict[str, Any]]
     allow_normwise: bool
     accumulation: str | None
-
-
-class JudgeRandomised(Request):
-    """Judge ``count`` random cases; returns the fields of an examination's report."""
-
-    target = "matmulbench.verification.worker:check_randomised"
-    spec: str
-    dtype: str
-    count: int
-    seconds: float
 
 
 # --- how fast ----------------------------------------------------------------------------------------

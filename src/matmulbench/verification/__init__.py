@@ -1,29 +1,26 @@
-"""Is a kernel right: cases, bounds and the judge.
-
-torch is imported only where it is needed, so that the parent process and ``--help`` stay quick.
-"""
+"""Is a kernel right: cases, error bounds, the examination in the kernel's process, and what the parent makes of it."""
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
 
-if TYPE_CHECKING:
-    from matmulbench.verification.api import agreement, repeat_case, verify_kernel
-    from matmulbench.verification.case import Case
-    from matmulbench.verification.result import check_result
 
-_HOMES = {
-    "Case": "case",
-    "agreement": "api",
-    "check_result": "result",
-    "repeat_case": "api",
-    "verify_kernel": "api",
+@dataclass(frozen=True)
+class Effort:
+    """What the examination of one kernel and dtype may take.
+
+    ``seconds`` are shared among the properties; a slow kernel gets fewer and smaller cases for them. ``examples`` is
+    how many random cases the search draws.
+    """
+
+    seconds: float
+    examples: int
+    every_combination: bool = False
+
+
+SILENCE_S = 60.0  # of a child, then it is ended; numba compiles a while, on a busy machine
+EFFORTS = {
+    "quick": Effort(0.6, 20),
+    "default": Effort(2.2, 200),
+    "thorough": Effort(300.0, 10_000, True),
 }
-__all__ = ["Case", "agreement", "check_result", "repeat_case", "verify_kernel"]
-
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

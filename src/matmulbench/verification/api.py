@@ -8,7 +8,7 @@ import random
 import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -20,7 +20,7 @@ from matmulbench.isolation.requests import Confirm, Examine, Judge, Multiply, Re
 from matmulbench.isolation.system import shared_file
 from matmulbench.results.schema import VerificationRow
 from matmulbench.status import Status
-from matmulbench.verification.effort import SILENCE_S
+from matmulbench.verification import SILENCE_S
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -62,7 +62,7 @@ def verify_kernel(
             row = VerificationRow(spec, dtype, Status.LOST, finding=str(error))
             continue
         try:
-            row = _verify(host, child, spec, dtype, effort, silence_limit)
+            row = _verify(host, child, Examine(spec, dtype, effort), silence_limit)
         finally:
             child.close()
         if row.status != Status.LOST and not child.killed:
@@ -75,13 +75,14 @@ def _memory_limit() -> int:
     return int(min(_MEMORY_LIMIT, psutil.virtual_memory().available))
 
 
-def _verify(host: Host, child: Child, spec: str, dtype: str, effort: str, limit: float) -> VerificationRow:
+def _verify(host: Host, child: Child, request: Examine, limit: float) -> VerificationRow:
+    spec, dtype = request.spec, request.dtype
     last = ["import", ""]
 
     def note(progress: list[str]) -> None:
         last[:] = progress
 
-    outcome = child.call(Examine(spec, dtype, effort), silence_limit=limit, on_progress=note)
+    outcome = child.call(request, silence_limit=limit, on_progress=note)
     if outcome.status != Status.OK:
         where, repeat = last
         finding = str(outcome.reason)
@@ -89,23 +90,30 @@ def _verify(host: Host, child: Child, spec: str, dtype: str, effort: str, limit:
             finding = f"{where}: {finding}" + (f". Repeat: {repeat}" if repeat else "")
         return VerificationRow(spec, dtype, outcome.status, finding=finding)
     report = outcome.value
-    verdict, finding = report["verdict"], report["finding"]
+    row = VerificationRow(**report["row"])
+
+    def failed(finding: str) -> VerificationRow:
+        return replace(row, status=Status.FAILED_VERIFICATION, verdict="fail", finding=finding)
+
     if report["case"]:
         # A finding must stand on its own: the line that repeats it is tried, in a process without a past.
         confirm = Confirm(spec, report["case"])
         again = host.call(confirm, silence_limit=limit, memory_limit=_memory_limit())
         if again.status == Status.OK and again.value:
-            seen = str(finding).partition(". Repeat: ")[0]
             line = f"matmulbench verify {shlex.quote(spec)} --dtype {dtype}"
-            verdict, finding = "fail", f"{again.value}; first seen: {seen}. Repeat: `{line}`"
-    if verdict != "fail":
-        sealed = _judge_elsewhere(host, child, spec, dtype, verdict == "normwise", report["accumulation"], limit)
+            return failed(f"{again.value}; first seen: {_without_command(row.finding)}. Repeat: `{line}`")
+    if row.status == Status.OK:
+        normwise = row.verdict == "normwise"
+        sealed = _judge_elsewhere(host, child, spec, dtype, normwise, report["accumulation"], limit)
         if sealed.status != Status.OK:
             return VerificationRow(spec, dtype, sealed.status, finding=f"judged in another process: {sealed.reason}")
         if sealed.value:
-            verdict, finding = "fail", f"judged in another process, where the kernel cannot reach: {sealed.value}"
-    status = Status.FAILED_VERIFICATION if verdict == "fail" else Status.OK
-    return VerificationRow(spec, dtype, status, verdict, report["residual"], report["cases"], finding)
+            return failed(f"judged in another process, where the kernel cannot reach: {sealed.value}")
+    return row
+
+
+def _without_command(finding: str | None) -> str:
+    return (finding or "").partition(". Repeat: ")[0]
 
 
 def repeat_case(host: Host, spec: str, case: Case) -> tuple[VerificationRow, dict[str, str]]:
@@ -120,11 +128,9 @@ def repeat_case(host: Host, spec: str, case: Case) -> tuple[VerificationRow, dic
     if outcome.status != Status.OK:
         row = VerificationRow(spec, case.dtype, outcome.status, finding=f"{case}: {outcome.reason}")
         return row, case.described() | {"got": ""}
-    report = outcome.value
-    status = Status.FAILED_VERIFICATION if report["verdict"] == "fail" else Status.OK
-    finding = report["finding"] and report["finding"].partition(". Repeat: ")[0]
-    row = VerificationRow(spec, case.dtype, status, report["verdict"], report["residual"], report["cases"], finding)
-    return row, case.described() | {"got": report["got"]}
+    row = VerificationRow(**outcome.value["row"])
+    row.finding = _without_command(row.finding) or None
+    return row, case.described() | {"got": outcome.value["got"]}
 
 
 def _judge_elsewhere(
@@ -170,18 +176,13 @@ def agreement(host: Host, specs: Sequence[str], dtype: str) -> pd.DataFrame:
         Case(*sizes, "NN", dtype, values, seed=12) for sizes in _AGREEMENT_SIZES for values in ("normal", "scaled")
     ]
     units = np.concatenate([unit(*case.arrays()).ravel() for case in cases])
-    results = []
-    for spec in specs:
-        fields = [asdict(case) for case in cases]
+    fields = [asdict(case) for case in cases]
+    results = np.full((len(specs), units.size), np.nan)
+    for result, spec in zip(results, specs, strict=True):
         with _shared_results(fields) as shared:
             outcome = host.call(Multiply(spec, fields), silence_limit=SILENCE_S, descriptors=[shared])
-            with mmap.mmap(shared, 0, access=mmap.ACCESS_READ) as memory:
-                content = memory[:]
-        right = outcome.status == Status.OK
-        results.append(
-            np.frombuffer(content, numpy_dtype(DTYPES[dtype].result)).astype(np.float64)
-            if right
-            else np.full(units.size, np.nan)
-        )
+            if outcome.status == Status.OK:
+                with mmap.mmap(shared, 0, access=mmap.ACCESS_READ) as memory:
+                    result[:] = np.frombuffer(memory[:], numpy_dtype(DTYPES[dtype].result))
     apart = [[np.max(np.abs(left - right) / units) for right in results] for left in results]
     return pd.DataFrame(apart, index=list(specs), columns=list(specs))

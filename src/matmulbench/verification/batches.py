@@ -5,12 +5,13 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import torch
 
 from matmulbench.dtypes import as_array, as_tensor, filler
-from matmulbench.verification.case import ALGEBRAIC, Array, Case
+from matmulbench.verification.case import Array, Case
 from matmulbench.verification.kernel import KernelUnderTest, WrongError
 from matmulbench.workload import LAYOUTS
 
@@ -43,7 +44,7 @@ def check_batches(kernel: KernelUnderTest, seconds: float) -> None:
         if number >= _AT_LEAST and kernel.pace.clock() + expected_s > end:
             return
         where = f"a batch of {batch}, {case}, a {places[0]}, b {places[1]}"
-        values = zip(*(Case(**{**vars(case), "seed": i}).arrays() for i in range(batch)), strict=True)
+        values = zip(*(replace(case, seed=i).arrays() for i in range(batch)), strict=True)
         a, b = (_arrange(np.stack(each), *how) for each, *how in zip(values, case.layout, places, strict=True))
         try:
             _check(kernel, case, a, b, where)
@@ -82,11 +83,6 @@ def _arrange(values: Array, letter: str, place: str) -> torch.Tensor:
 def _check(kernel: KernelUnderTest, case: Case, a: torch.Tensor, b: torch.Tensor, where: str) -> None:
     kernel.announce(where)
     result = kernel.call(a, b, where)
-    kernel.cases += 1
     for i, operands in enumerate(zip(as_array(a), as_array(b), result, strict=True)):
-        judgement = kernel.judge(*operands, case.exact)
-        kernel.residual = max(kernel.residual, judgement.residual)
-        if judgement.verdict == "fail" or (judgement.verdict == "normwise" and case.values in ALGEBRAIC):
-            raise kernel.wrong(where, f"in product {i} {judgement.detail}")
-        if judgement.verdict == "normwise":
+        if kernel.judge(*operands, f"{where}, product {i}", case.values).verdict == "normwise":
             kernel.notes.add("of products in a batch, only the norm bound holds")

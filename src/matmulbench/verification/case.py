@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -165,14 +166,16 @@ def arrange(values: Array, letter: str) -> torch.Tensor:
 
 # --- values -------------------------------------------------------------------------------------------
 
+Draw = Callable[[np.random.Generator, "Case"], tuple[Array, Array]]
+Shape = tuple[int, int]
 
-def _normal(rng: np.random.Generator, case: Case) -> tuple[Array, Array]:
-    return rng.standard_normal((case.m, case.k)), rng.standard_normal((case.k, case.n))
+
+def _each(draw: Callable[[np.random.Generator, Case, Shape], Array]) -> Draw:
+    """Draw both operands of a case alike."""
+    return lambda rng, case: (draw(rng, case, (case.m, case.k)), draw(rng, case, (case.k, case.n)))
 
 
-def _positive(rng: np.random.Generator, case: Case) -> tuple[Array, Array]:
-    # Nothing cancels: a bias grows with k.
-    return 1 + rng.random((case.m, case.k)), 1 + rng.random((case.k, case.n))
+_normal = _each(lambda rng, _, shape: rng.standard_normal(shape))
 
 
 def _scaled(rng: np.random.Generator, case: Case) -> tuple[Array, Array]:
@@ -193,11 +196,11 @@ def _cancelling(rng: np.random.Generator, case: Case) -> tuple[Array, Array]:
     return a, b
 
 
-def _integers_up_to(rng: np.random.Generator, case: Case, largest: int) -> tuple[Array, Array]:
-    def draw(*shape: int) -> Array:
-        return rng.integers(-largest, largest, shape, endpoint=True).astype(np.float64)
+def _integers_up_to(largest: Callable[[Case], int]) -> Draw:
+    def draw(rng: np.random.Generator, case: Case, shape: Shape) -> Array:
+        return rng.integers(-largest(case), largest(case), shape, endpoint=True).astype(np.float64)
 
-    return draw(case.m, case.k), draw(case.k, case.n)
+    return _each(draw)
 
 
 def _largest(case: Case, products: int) -> int:
@@ -205,38 +208,24 @@ def _largest(case: Case, products: int) -> int:
     return max(1, min(case.kind.exact, math.isqrt(case.kind.sum_limit // max(1, products))))
 
 
-def _integers(rng: np.random.Generator, case: Case) -> tuple[Array, Array]:
-    # k products of this size just fit: fewer bits in any accumulator, and something is lost.
-    return _integers_up_to(rng, case, _largest(case, case.k))
+# k products of this size just fit: fewer bits in any accumulator, and something is lost.
+_integers = _integers_up_to(lambda case: _largest(case, case.k))
 
 
-def _small_integers(rng: np.random.Generator, case: Case) -> tuple[Array, Array]:
+def _small(case: Case) -> int:
     # Room for the larger intermediate sums of Strassen-type algorithms. Of narrow results, most are to be rounded.
     more = case.kind.is_narrow and case.k > 8
-    return _integers_up_to(rng, case, max(3, min(31, math.isqrt(2**20 // case.k))) if more else 3)
+    return max(3, min(31, math.isqrt(2**20 // case.k))) if more else 3
 
 
 def _sparse(rng: np.random.Generator, case: Case) -> tuple[Array, Array]:
     # Few products, so that each may have many bits however large k is.
     if case.layout[0] == "Y":  # one column for all of them: a row is all zero or not at all
         return _integers(rng, case)
-    a, b = _integers_up_to(rng, case, _largest(case, SPARSE))
+    a, b = _integers_up_to(lambda case: _largest(case, SPARSE))(rng, case)
     if case.k > SPARSE:
         position = rng.permuted(np.broadcast_to(np.arange(case.k), (case.m, case.k)), axis=1)
         a[position >= SPARSE] = 0
-    return a, b
-
-
-def _extremes(rng: np.random.Generator, case: Case) -> tuple[Array, Array]:
-    # The smallest and the largest of all: pairs of products are too large for 16 bits.
-    low, high = -case.kind.exact - 1, case.kind.exact
-    return rng.choice((low, high), (case.m, case.k)), rng.choice((low, high), (case.k, case.n))
-
-
-def _one_sign(rng: np.random.Generator, case: Case) -> tuple[Array, Array]:
-    # Nothing cancels: sums leave the integers that float32 has.
-    low, high = case.kind.exact // 2, case.kind.exact
-    a, b = (rng.integers(low, high, shape).astype(np.float64) for shape in ((case.m, case.k), (case.k, case.n)))
     return a, b
 
 
@@ -248,15 +237,14 @@ def _odd(rng: np.random.Generator, case: Case, rows: int, columns: int) -> Array
     return np.resize((drawn * rng.choice((-1, 1), drawn.shape)).astype(numpy_dtype(case.dtype)), (rows, columns))
 
 
-def _expanded_inside(case: Case) -> bool:
-    # One column of a, or one row of b, for all of them: such a row or column is all zero or not at all.
-    return case.layout[0] == "Y" or case.layout[1] == "X"
+def _unless_expanded_inside(draw: Draw) -> Draw:
+    """Draw integers where one column of a, or one row of b, is for all: it is all zero or not at all."""
+    return lambda rng, case: (_integers if case.layout[0] == "Y" or case.layout[1] == "X" else draw)(rng, case)
 
 
+@_unless_expanded_inside
 def _all_bits(rng: np.random.Generator, case: Case) -> tuple[Array, Array]:
     # Every element of the product is one of a's, or one of b's, or the negative: each bit of it counts.
-    if _expanded_inside(case):
-        return _integers(rng, case)
     m, k, n = case.m, case.k, case.n
     a, b = (np.zeros(shape, numpy_dtype(case.dtype)) for shape in ((m, k), (k, n)))
     a[::2, ::2] = _odd(rng, case, (m + 1) // 2, (k + 1) // 2)
@@ -268,10 +256,9 @@ def _all_bits(rng: np.random.Generator, case: Case) -> tuple[Array, Array]:
     return a, b
 
 
+@_unless_expanded_inside
 def _lone(rng: np.random.Generator, case: Case) -> tuple[Array, Array]:
     # One product of all bits and 1, all else is zero: the sums of Strassen-type algorithms lose nothing of it.
-    if _expanded_inside(case):
-        return _integers(rng, case)
     a, b = (np.zeros(shape, numpy_dtype(case.dtype)) for shape in ((case.m, case.k), (case.k, case.n)))
     if case.volume:
         i, p, j = (rng.integers(size) for size in (case.m, case.k, case.n))
@@ -279,18 +266,28 @@ def _lone(rng: np.random.Generator, case: Case) -> tuple[Array, Array]:
     return a, b
 
 
-VALUES = {
+VALUES: dict[str, Draw] = {
     "normal": _normal,
-    "positive": _positive,
+    "positive": _each(lambda rng, _, shape: 1 + rng.random(shape)),  # nothing cancels: a bias grows with k
     "scaled": _scaled,
     "cancelling": _cancelling,
     "integers": _integers,
-    "small-integers": _small_integers,
+    "small-integers": _integers_up_to(_small),
     "sparse": _sparse,
     "all-bits": _all_bits,
     "lone": _lone,
 }
+# The smallest and the largest of all: pairs of products are too large for 16 bits.
+_extremes = _each(lambda rng, case, shape: rng.choice((-case.kind.exact - 1, case.kind.exact), shape))
 # What stands for them in integers.
-INTEGERS = {"normal": _integers, "positive": _one_sign, "scaled": _extremes, "cancelling": _extremes}
+INTEGERS: dict[str, Draw] = {
+    "normal": _integers,
+    # Nothing cancels: sums leave the integers that float32 has.
+    "positive": _each(
+        lambda rng, case, shape: rng.integers(case.kind.exact // 2, case.kind.exact, shape).astype(float)
+    ),
+    "scaled": _extremes,
+    "cancelling": _extremes,
+}
 EXACT = ("integers", "small-integers", "sparse", "all-bits", "lone")
 ALGEBRAIC = ("small-integers", "lone")  # exact for any algebraic algorithm, Strassen's included

@@ -1,4 +1,4 @@
-"""IEEE 754 arithmetic: NaN, infinities, overflow and subnormal numbers, as a sum of products treats them.
+"""A kernel's arithmetic: what IEEE 754 says of NaN, infinities and subnormal numbers; and in which dtype it adds.
 
 Not required, because right libraries differ: the sign of a zero (a sum that starts from +0 loses that of -0), and
 the order in which finite sums could overflow. A Strassen-type kernel spreads NaN and Inf to more elements than it must;
@@ -15,13 +15,16 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from matmulbench.dtypes import DTYPES, numpy_dtype
+from matmulbench.dtypes import DTYPES, as_tensor, numpy_dtype
 from matmulbench.verification.case import Array, Case, arrange
 from matmulbench.verification.kernel import KernelUnderTest
 
 _SHAPES = ((1, 1, 1), (2, 3, 2), (3, 4, 5), (9, 10, 11), (17, 18, 19), (33, 34, 35))
 _AT_LEAST = 2 * 3  # shapes and positions that no kernel is spared
 _LARGE = 1e30
+_ROWS, _PAIRS = 8, 64  # of products that cancel
+_SIXTEEN_BITS, _FLOAT32 = 2.0**-16, 2.0**-36  # what sums of zero leave, relative to what is added, at least
+_WRONG = 2.0**-4  # more than any of these leaves
 _FAST_MATH = (
     "that there is neither NaN nor Inf is taken for granted, and what comes of them is left to chance; say what it may "
     'do instead, as quick: fastmath={"contract", "reassoc", "arcp", "nsz"}'
@@ -62,13 +65,6 @@ def _with(operand: Array, place: Any, values: Any) -> Array:
     return changed
 
 
-def _small_integers(rng: np.random.Generator, rows: int, columns: int, dtype: str) -> Array:
-    drawn: Array = (rng.integers(1, 4, (rows, columns)) * rng.choice([-1, 1], (rows, columns))).astype(
-        numpy_dtype(dtype)
-    )
-    return drawn
-
-
 def check_ieee(kernel: KernelUnderTest, seconds: float) -> None:
     """Multiply operands that hold special values.
 
@@ -91,7 +87,9 @@ def check_ieee(kernel: KernelUnderTest, seconds: float) -> None:
                 return
             tried += 1
             # Nonzero: all else in the sum is exact, and no zero meets an infinity by chance.
-            a, b = _small_integers(rng, m, k, kernel.dtype), _small_integers(rng, k, n, kernel.dtype)
+            a, b = (
+                rng.choice((-3, -2, -1, 1, 2, 3), shape).astype(numpy_dtype(kernel.dtype)) for shape in ((m, k), (k, n))
+            )
             for name, left, right in _specials(a, b, *position):
                 where = f"{name}, {m}x{k}x{n} {kernel.dtype}, at i, p, j = {position}"
                 for layout in ("NN", "TT")[: 2 if m * k * n > 1000 else 1]:
@@ -120,7 +118,6 @@ def _check(kernel: KernelUnderTest, a: Array, b: Array, layout: str, where: str)
         result = kernel.call(arrange(a, layout[0]), arrange(b, layout[1]), where)
         wide = np.promote_types(a.dtype, np.float32)  # that of the sums
         expected = (a.astype(wide)[:, :, None] * b.astype(wide)[None]).sum(axis=1).astype(a.dtype)
-    kernel.cases += 1
     right = (result == expected) | (np.isnan(result) & np.isnan(expected))
     if kernel.normwise and not all(float(np.abs(each).max()) < _LARGE for each in (a, b)):
         # What is not finite, or large, may spread to other elements, but not get lost.
@@ -128,3 +125,43 @@ def _check(kernel: KernelUnderTest, a: Array, b: Array, layout: str, where: str)
     if not right.all():
         i, j = (int(index[0]) for index in np.nonzero(~right))
         raise kernel.wrong(where, f"c[{i}, {j}] is {float(result[i, j]):.9g}, expected {float(expected[i, j]):.9g}")
+
+
+def find_accumulation(kernel: KernelUnderTest) -> str | None:
+    """Return the dtype in which the kernel's sums are rounded; None for integers, and where there is no telling.
+
+    It is found by products whose sum is zero, where what is left is the rounding of the sums. Sums of 16 bits leave
+    more than one part in 2^16 of what they add, float32 less and float64 less still. Of the two dtypes of 16 bits,
+    float16 alone overflows beyond 65,504.
+    """
+    kind = DTYPES[kernel.dtype]
+    if kind.is_integer:
+        return None
+    rng, dtype = np.random.default_rng(4), numpy_dtype(kernel.dtype)
+    a, b = np.zeros((2, _ROWS, 2 * _PAIRS))
+    exponents = rng.integers(-kind.scale // 2, kind.scale // 2 + 1, _PAIRS)
+    terms = rng.standard_normal((_ROWS, _PAIRS)).astype(dtype).astype(float) * 2.0**exponents
+    factors = (1 + rng.random(_PAIRS)).astype(dtype).astype(float)
+    for row, left in zip(a, terms, strict=True):  # each product and its negative, anywhere in the sum
+        row[:_PAIRS], row[_PAIRS:] = left, -left
+    b[:] = np.concatenate([factors, factors])
+    order = rng.permutation(2 * _PAIRS)
+    a, b = a[:, order].astype(dtype), b[:, order].astype(dtype)
+    sums = kernel.call(as_tensor(a), as_tensor(np.ascontiguousarray(b.T)), "sums that cancel").astype(float)
+    left_over = float(np.max(np.abs(sums) / (np.abs(a.astype(float)) @ np.abs(b.T.astype(float)))))
+    if not left_over < _WRONG:
+        return None
+    if left_over >= _SIXTEEN_BITS:
+        if kernel.dtype == "float16":
+            return "float16"
+        large = np.array([[512.0, 512.0, 1.0]]).astype(dtype)
+        beyond = kernel.call(as_tensor(large), as_tensor(np.array([[512.0], [-512.0], [1.0]]).astype(dtype)), "2^18")
+        return "bfloat16" if np.isfinite(beyond.astype(float)).all() else "float16"
+    return "float32" if left_over >= _FLOAT32 else "float64"
+
+
+def note_accumulation(kernel: KernelUnderTest) -> None:
+    """Note the dtype in which the kernel adds, but for the usual: float32 and float64 in their own."""
+    found = find_accumulation(kernel)
+    if found and (found != kernel.dtype or DTYPES[found].is_narrow):
+        kernel.notes.add(f"accumulates in {found}")

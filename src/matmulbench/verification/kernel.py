@@ -5,22 +5,26 @@ from __future__ import annotations
 import shlex
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import torch
 
 from matmulbench import isolation
-from matmulbench.dtypes import as_array, declared_accumulation
+from matmulbench.dtypes import DTYPES, as_array, declared_accumulation
 from matmulbench.ladder import Kernel
-from matmulbench.verification.bounds import Judgement, judge_exact
-from matmulbench.verification.case import ALGEBRAIC, Array, Case
+from matmulbench.results.schema import VerificationRow
+from matmulbench.status import Status
+from matmulbench.verification import EFFORTS, Effort
+from matmulbench.verification.bounds import Judgement
+from matmulbench.verification.case import ALGEBRAIC, EXACT, Array, Case
 from matmulbench.verification.form import fingerprint, poisoned, result_dtype, result_shape, share_memory, wrong_form
 from matmulbench.verification.pace import Pace
 from matmulbench.verification.result import LARGE, judge_product
 
 _KEPT = 4  # results kept alive, to see whether a later call changes them
+_SIZES = ("large sizes", "full precision")  # properties that a finding names, not what is wrong with the values
 _CONTIGUOUS = (
     "it is right where both operands are contiguous; training makes transposed views, which a.contiguous() would copy"
 )
@@ -39,21 +43,6 @@ class WrongError(Exception):
 
 
 @dataclass
-class Report:
-    """What an examination found: ``finding`` in words where ``verdict`` is not pass, or where there is a note.
-
-    ``accumulation`` is the dtype in which the kernel says that it adds.
-    """
-
-    verdict: str
-    residual: float
-    cases: int
-    finding: str | None = None
-    case: Case | None = None
-    accumulation: str | None = None
-
-
-@dataclass
 class KernelUnderTest:
     """A kernel with its name and dtype, and what has been seen of it so far.
 
@@ -64,6 +53,7 @@ class KernelUnderTest:
     spec: str
     kernel: Kernel
     dtype: str
+    effort: Effort = EFFORTS["default"]
     prop: str = "exactness"
     cases: int = 0
     residual: float = 0.0
@@ -76,30 +66,31 @@ class KernelUnderTest:
     def __post_init__(self) -> None:
         self.accumulation = declared_accumulation(self.kernel, self.dtype)
 
-    def judge(self, a: Array, b: Array, c: Array, exact: bool) -> Judgement:
-        """Judge ``c`` as a product of arrays by what the kernel says of its sums."""
-        return judge_product(a, b, c, exact, self.accumulation)
+    def report(self, error: WrongError | None = None) -> dict[str, Any]:
+        """Return what was found, up to ``error`` if there was one, as what JSON has.
 
-    def report(self, error: WrongError | None = None) -> Report:
-        """Return what was found, up to ``error`` if there was one."""
-        if error:
-            return Report("fail", self.residual, self.cases, str(error), error.case, self.accumulation)
-        case, words = self.normwise or (None, None)
-        finding = "; ".join([*([words] if words else []), *sorted(self.notes)]) or None
-        return Report("normwise" if case else "pass", self.residual, self.cases, finding, case, self.accumulation)
-
-    def repeat(self, case: Case | None = None) -> str:
-        """Return the command that shows a finding again."""
-        what = f"--case {case.text}" if case else f"--dtype {self.dtype}"
-        return f"`matmulbench verify {shlex.quote(self.spec)} {what}`"
+        ``row`` holds the fields of a :class:`~matmulbench.results.schema.VerificationRow`, ``case`` those of the case
+        that shows a verdict other than pass, and ``accumulation`` the dtype in which the kernel says that it adds.
+        """
+        case, words = (error.case, str(error)) if error else self.normwise or (None, None)
+        verdict = "fail" if error else "normwise" if case else "pass"
+        notes = [] if error else sorted(self.notes)
+        finding = "; ".join([*([words] if words else []), *notes]) or None
+        status = Status.FAILED_VERIFICATION if error else Status.OK
+        row = VerificationRow(self.spec, self.dtype, status, verdict, self.residual, self.cases, finding)
+        return {"row": asdict(row), "case": case and asdict(case), "accumulation": self.accumulation}
 
     def wrong(self, where: str, detail: str, case: Case | None = None, prop: str | None = None) -> WrongError:
         """Return the error that says how this kernel is wrong."""
-        return WrongError(prop or self.prop, where, detail, self.repeat(case), case)
+        return WrongError(prop or self.prop, where, detail, self._repeat(case), case)
 
     def announce(self, where: str, case: Case | None = None) -> None:
         """Send the parent what comes next, in case it is the last, and the command that repeats it."""
-        isolation.send((f"{self.prop}: {where}", self.repeat(case)))
+        isolation.send((f"{self.prop}: {where}", self._repeat(case)))
+
+    def _repeat(self, case: Case | None) -> str:
+        what = f"--case {case.text}" if case else f"--dtype {self.dtype}"
+        return f"`matmulbench verify {shlex.quote(self.spec)} {what}`"
 
     def check(self, case: Case) -> Judgement:
         """Multiply ``case`` and judge the result.
@@ -144,13 +135,7 @@ class KernelUnderTest:
         self.pace.learn(case, self.pace.clock() - before)
         if case.volume > LARGE:
             self.announce(str(case), case)  # to judge it may take as long again
-        judgement = self.judge(as_array(a), as_array(b), result, case.exact)
-        self.cases += 1
-        self.residual = max(self.residual, judgement.residual)
-        if judgement.verdict == "fail" or (judgement.verdict == "normwise" and case.values in ALGEBRAIC):
-            named = self.prop in ("large sizes", "full precision")
-            prop = self.prop if named else "exactness" if case.exact else "rounding"
-            raise self.wrong(str(case), judgement.detail, case, prop)
+        judgement = self.judge(as_array(a), as_array(b), result, str(case), case.values, case)
         if judgement.verdict == "normwise" and case.values == "all-bits":
             for seed in (0, 1):  # operands rounded to fewer bits, or sums of operands rounded?
                 self.check(replace(case, values="lone", seed=seed))
@@ -160,7 +145,7 @@ class KernelUnderTest:
         return judgement
 
     def check_exact(self, a: torch.Tensor, b: torch.Tensor, where: str) -> None:
-        """Multiply integer-valued ``a`` and ``b``, named in the finding as ``where``: the product must be exact.
+        """Multiply ``a`` and ``b``, small integers, named in the finding as ``where``: the product must be exact.
 
         Raises
         ------
@@ -168,11 +153,23 @@ class KernelUnderTest:
             if it is not, or an operand was mistreated.
         """
         self.announce(where)
-        result = self.call(a, b, where)
-        self.cases += 1
-        judgement = judge_exact(as_array(a), as_array(b), result, self.accumulation)  # in full, whatever the size
-        if judgement.verdict != "pass":
-            raise self.wrong(where, judgement.detail)
+        self.judge(as_array(a), as_array(b), self.call(a, b, where), where, "small-integers")
+
+    def judge(self, a: Array, b: Array, c: Array, where: str, values: str, case: Case | None = None) -> Judgement:
+        """Judge ``c`` as the product of arrays that hold ``values``, by what the kernel says of its sums.
+
+        Raises
+        ------
+        WrongError
+            if it is wrong; the finding says ``where``, and how to repeat ``case`` if it is one.
+        """
+        exact = values in EXACT or DTYPES[self.dtype].is_integer
+        judgement = judge_product(a, b, c, exact, self.accumulation)
+        self.residual = max(self.residual, judgement.residual)
+        if judgement.verdict == "fail" or (judgement.verdict == "normwise" and values in ALGEBRAIC):
+            prop = "exactness" if exact else "rounding"  # where the property is no other than to be right
+            raise self.wrong(where, judgement.detail, case, prop if case and self.prop not in _SIZES else None)
+        return judgement
 
     def call(self, a: torch.Tensor, b: torch.Tensor, where: str, case: Case | None = None) -> Array:
         """Return the kernel's product of ``a`` and ``b`` as it stands when the kernel returns.
@@ -186,6 +183,7 @@ class KernelUnderTest:
         before = fingerprint(a), fingerprint(b)
         with poisoned(result_shape(a, b), result_dtype(a)):
             c: Any = self.kernel(a, b)
+        self.cases += 1
         form = wrong_form(a, b, c)
         result: Array = np.empty(0) if form else as_array(c.detach().clone())
         for name, operand, was in zip("ab", (a, b), before, strict=True):

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import math
 import time
-from collections import deque
+from heapq import nlargest
 
 from matmulbench.verification.case import Case
 
-_BEYOND_CACHES = 1.2  # time grows a little faster than the volume, as operands and temporaries outgrow the caches
+_BEYOND_CACHES = 1.2  # time grows a little faster than the work, as operands and temporaries outgrow the caches
 _SLOW_FIRST_CALL_S = 0.02  # a first call longer than this has compiled something
+_KEPT = 2  # of the largest cases of each kind of work, as any may have been held up
+
+
+def _work(m: int, k: int, n: int) -> tuple[int, int, int]:
+    """Return what a kernel may spend its time on: multiplications, elements of the result, steps along a side."""
+    return m * k * n, m * n, max(m, k, n)
 
 
 class Pace:
@@ -20,8 +26,7 @@ class Pace:
         self._shortest_s = math.inf
         self._start = time.perf_counter(), time.process_time()
         self._seen_layouts: set[str] = set()
-        # The largest cases so far and their seconds: more than one, as any may have been held up.
-        self._largest: deque[tuple[Case, float]] = deque([(Case(1, 1, 1), 1e-5)], maxlen=6)
+        self._largest = [(_work(1, 1, 1), 1e-5)]  # with their seconds
 
     def clock(self) -> float:
         """Return the seconds that this process has had, less what the kernel has spent on compiling itself.
@@ -35,16 +40,16 @@ class Pace:
     def predict(self, m: int, k: int, n: int) -> float:
         """Return the seconds that a product of this size should take, by the largest so far.
 
-        Multiplications count, and elements of the result: a kernel may spend its time on either. What the shortest
-        call took is taken for the cost of a call, of which a twentieth at most is work.
+        It takes as much longer as the kind of work that grows most. What the shortest call took is taken for the cost
+        of a call, of which a twentieth at most is work.
         """
         call_s = min(self._shortest_s, *(seconds for _, seconds in self._largest))
 
-        def scaled(case: Case, seconds: float) -> float:
-            larger = max(1.0, m * k * n / max(1, case.volume), m * n / max(1, case.m * case.n))
+        def scaled(seen: tuple[int, ...], seconds: float) -> float:
+            larger = max(1.0, *(new / max(1, old) for new, old in zip(_work(m, k, n), seen, strict=True)))
             return float(call_s + max(seconds - call_s, call_s / 20) * larger**_BEYOND_CACHES)
 
-        return min(scaled(case, seconds) for case, seconds in self._largest)
+        return min(scaled(seen, seconds) for seen, seconds in self._largest)
 
     def learn(self, case: Case, seconds: float) -> None:
         """Take note of how long a case took."""
@@ -54,5 +59,6 @@ class Pace:
                 self._compiling_s += seconds
                 return
         self._shortest_s = min(self._shortest_s, seconds)
-        if any(case.volume >= seen.volume or case.m * case.n >= seen.m * seen.n for seen, _ in self._largest):
-            self._largest.append((case, seconds))
+        seen = [*self._largest, (_work(case.m, case.k, case.n), seconds)]
+        largest = (nlargest(_KEPT, seen, key=lambda one: (one[0][kind], -one[1])) for kind in range(3))
+        self._largest = list(dict.fromkeys(one for some in largest for one in some))

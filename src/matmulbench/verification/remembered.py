@@ -22,7 +22,7 @@ from matmulbench.results.files import read_json
 from matmulbench.results.machine import describe_machine, library_versions
 from matmulbench.results.schema import VerificationRow, conforms
 from matmulbench.status import Status
-from matmulbench.verification.effort import EFFORTS
+from matmulbench.verification import EFFORTS
 
 _KEPT = 500  # entries; the oldest, most likely of another source, go
 _BUILT_IN = frozenset(rung.name for rung in LADDER)

@@ -21,12 +21,11 @@ import numpy as np
 import numpy.typing as npt
 
 from matmulbench.dtypes import DType, as_array, as_tensor
-from matmulbench.verification.bounds import Judgement, judge, judge_exact, traits
+from matmulbench.verification.bounds import Array, Judgement, judge, judge_exact, norms, traits
 
 if TYPE_CHECKING:
     import torch
 
-Array = npt.NDArray[np.floating]
 Index = npt.NDArray[np.int64]
 
 FULL = 1 << 24  # multiplications up to which check_result compares every element
@@ -72,8 +71,8 @@ def tolerance(k: int, kind: DType, accumulation: str | None = None) -> float:
 
 
 def _largest_norm(rows: Array) -> float:
-    norms = np.sqrt(np.einsum("ij,ij->i", rows, rows))
-    return float(norms[np.isfinite(norms)].max(initial=0))
+    lengths = norms(rows)
+    return float(lengths[np.isfinite(lengths)].max(initial=0))
 
 
 def _compare(
@@ -119,12 +118,13 @@ def freivalds(
     signs = rng.integers(0, 2, (n, COLUMNS)).astype(left.dtype) * 2 - 1
     folded = right @ signs
     difference = np.abs(result @ signs - left @ folded).max(axis=-1)
-    norm_b = np.sqrt(np.einsum("...ij,...ij->...j", right, right).max(initial=0))
-    norms = np.sqrt(np.einsum("...ij,...ij->...i", left, left))
-    finite = np.isfinite(norms)
+    rows, columns = norms(left), norms(right.swapaxes(-1, -2))
+    finite = np.isfinite(rows)
     if not np.isfinite(folded).all() or not finite.any():
         return None  # what is not finite spreads to every row: the sampled rows must do
-    allowed = slack * tolerance(left.shape[-1], kind, accumulation) * np.sqrt(n) * norms[finite].max() * norm_b
+    allowed = (
+        slack * tolerance(left.shape[-1], kind, accumulation) * np.sqrt(n) * rows[finite].max() * columns.max(initial=0)
+    )
     if kind.rounding:
         allowed = allowed + 4 * slack * kind.rounding * np.sqrt(n) * np.nanmax(np.abs(result), initial=0)
     wrong = ~(difference <= allowed) & finite

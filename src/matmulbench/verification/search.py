@@ -110,7 +110,7 @@ def _simpler(case: Case) -> Iterator[Case]:
 
 
 def check_large(kernel: KernelUnderTest, cases: Iterable[Case], seconds: float) -> None:
-    """Check large ``cases`` in order, as far as memory and ``seconds`` allow.
+    """Check large ``cases`` in order, as far as memory and ``seconds`` allow; what needs more memory is noted.
 
     Exact ones that are predicted to be quick are checked even after the time is up.
 
@@ -124,15 +124,11 @@ def check_large(kernel: KernelUnderTest, cases: Iterable[Case], seconds: float) 
         workload = Workload(case.m, case.k, case.n, dtype=case.dtype)
         expected = kernel.pace.predict(case.m, case.k, case.n) + _PER_BYTE_S * workload.bytes
         mandatory = case.values in ("small-integers", "all-bits") and expected < _PROMPT_S
-        if kernel.pace.clock() + expected <= end or mandatory:
-            _check_within_memory(kernel, case)
-
-
-def _check_within_memory(kernel: KernelUnderTest, case: Case) -> None:
-    """Check ``case``; if the process may not take the memory that this needs, leave a note."""
-    try:
-        kernel.check(case)
-    except Exception as error:
-        if isinstance(error, WrongError) or describe(error)[0] != Status.OUT_OF_MEMORY:
-            raise
-        kernel.notes.add(f"not judged: {case.m}x{case.k}x{case.n}, for which it needs more memory than it may take")
+        if kernel.pace.clock() + expected > end and not mandatory:
+            continue
+        try:
+            kernel.check(case)
+        except Exception as error:
+            if isinstance(error, WrongError) or describe(error)[0] != Status.OUT_OF_MEMORY:
+                raise
+            kernel.notes.add(f"not judged: {workload}, for which it needs more memory than it may take")

@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Iterator
 
+from matmulbench.verification import EFFORTS, Effort
 from matmulbench.verification.case import Case
 from matmulbench.workload import LAYOUTS as WORKLOAD_LAYOUTS
 from matmulbench.workload import PRESETS
@@ -32,10 +33,10 @@ _LONG_SUMS = {(3, 20_000, 2, "NN"), (2, 100_000, 3, "NT")}
 _BETWEEN_GUARDS = (1, 2, 3, 5, 8, 9, 15, 17, 33, 65)
 
 
-def grid(dtype: str, every_combination: bool = False) -> Iterator[Case]:
+def grid(dtype: str, effort: Effort = EFFORTS["default"]) -> Iterator[Case]:
     """Yield small products of every layout, then every pair of awkward sizes in each pair of dimensions.
 
-    With ``every_combination``, each size is set against all pairs of the others.
+    With the largest effort, each size is set against all pairs of the others.
     """
     for m, k, n in sorted(itertools.product(TINY, repeat=3), key=math.prod):
         yield Case(m, k, n, dtype=dtype, values="integers")
@@ -49,7 +50,7 @@ def grid(dtype: str, every_combination: bool = False) -> Iterator[Case]:
     layouts = itertools.cycle(LAYOUTS)
     values = itertools.cycle(("integers", "small-integers", "normal", "sparse", "integers"))
     triples = {sizes for pair in itertools.product(AWKWARD[1:], repeat=2) for sizes in _with_third(*pair)}
-    if every_combination:
+    if effort.every_combination:
         triples |= {(m, k, n) for m in AWKWARD for k in AWKWARD for n in AWKWARD}
     for m, k, n in sorted(triples, key=lambda sizes: (math.prod(sizes), sizes)):
         yield Case(m, k, n, next(layouts), dtype, next(values), seed=1)

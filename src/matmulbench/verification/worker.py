@@ -1,4 +1,4 @@
-"""What children are asked during verification.
+"""What children are asked during verification: to examine a kernel, property after property, and to look once more.
 
 Most cases are judged in the kernel's own process, which is quick. Some results go to a process that the kernel never
 entered, so that a kernel that disables the judge in its own process is found out.
@@ -9,25 +9,66 @@ from __future__ import annotations
 import math
 import mmap
 import os
-from dataclasses import asdict
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 
-from matmulbench.dtypes import DTYPES, as_array, as_tensor, numpy_dtype
+from matmulbench.dtypes import (
+    ACCUMULATIONS,
+    DTYPES,
+    USUAL,
+    MissingDtypeError,
+    as_array,
+    as_tensor,
+    check_taken,
+    numpy_dtype,
+)
 from matmulbench.errors import printable
-from matmulbench.ladder.plugins import load_kernel
+from matmulbench.ladder.plugins import arity_advice, load_kernel
+from matmulbench.verification import EFFORTS, shapes, statefulness
+from matmulbench.verification.batches import check_batches
 from matmulbench.verification.case import Case, shown
-from matmulbench.verification.examination import advise
-from matmulbench.verification.examination import examine as examine_kernel
-from matmulbench.verification.kernel import KernelUnderTest, WrongError
+from matmulbench.verification.form import ARRAYS
+from matmulbench.verification.guards import check_memory_safety
+from matmulbench.verification.ieee import check_ieee, find_accumulation, note_accumulation
+from matmulbench.verification.kernel import KernelUnderTest, WrongError, attempt
 from matmulbench.verification.result import judge_product
-from matmulbench.verification.search import randomised
+from matmulbench.verification.search import check_all, check_large, check_mismatches, randomised
+from matmulbench.verification.state import difference, process_state
 from matmulbench.workload import Workload
 
+_GRID, _ROUNDING = 400, 72  # cases of either, up to 17x17x17 of the latter, that no kernel is spared
 _CORNER = 256  # rows and columns
 _QUICK = 1 << 20  # multiplications
+
+# Each property with its share of the time, and how a kernel is examined in so many seconds: the cheap cases first.
+PROPERTIES: dict[str, tuple[float, Callable[[KernelUnderTest, float], None]]] = {
+    "exactness": (
+        0.2,
+        lambda kernel, seconds: check_all(kernel, shapes.grid(kernel.dtype, kernel.effort), seconds, _GRID),
+    ),
+    "earlier calls": (0.05, statefulness.check_earlier_calls),
+    "addresses": (0.0, lambda kernel, _: statefulness.check_addresses(kernel)),
+    "rounding": (0.12, lambda kernel, seconds: check_all(kernel, shapes.rounding(kernel.dtype), seconds, _ROUNDING)),
+    "batches": (0.05, check_batches),
+    "IEEE": (0.1, check_ieee),
+    "benchmark-awareness": (0.12, statefulness.check_awareness),
+    "race": (0.08, statefulness.check_repetition),
+    "search": (
+        0.06,
+        lambda kernel, seconds: check_all(kernel, randomised(kernel, kernel.effort.examples, seconds), seconds),
+    ),
+    "memory safety": (0.1, check_memory_safety),
+    "large sizes": (0.2, lambda kernel, seconds: check_large(kernel, shapes.large(kernel.dtype), seconds)),
+    "full precision": (0.2, lambda kernel, seconds: check_large(kernel, shapes.full_precision(kernel.dtype), seconds)),
+    "shape mismatch": (0.0, lambda kernel, _: check_mismatches(kernel)),
+    "accumulation": (0.0, lambda kernel, _: note_accumulation(kernel)),
+}
 
 
 def load(spec: str) -> None:
@@ -35,9 +76,94 @@ def load(spec: str) -> None:
     load_kernel(spec)
 
 
-def examine(spec: str, dtype: str, effort: str) -> dict[str, Any]:
-    """Examine a kernel, and return the report's fields."""
-    return asdict(examine_kernel(spec, dtype, effort))
+def examine(spec: str, dtype: str, effort: str = "default", only: str | None = None) -> dict[str, Any]:
+    """Examine the kernel ``spec`` for ``dtype``, on all properties or on one, and return the report.
+
+    What the kernel raises is raised here.
+    """
+    before, processes = process_state(), set(_processes())
+    kernel = KernelUnderTest(spec, load_kernel(spec), dtype, EFFORTS[effort])
+    _check_taken(kernel)
+    try:
+        _check_state(kernel, before, "when it is imported")
+        for name, (share, check) in PROPERTIES.items():
+            if only in (None, name):
+                kernel.prop = name
+                check(kernel, share * kernel.effort.seconds)
+                kernel.check_kept_results("after the last call")
+                _check_state(kernel, before, "after its calls")
+    except WrongError as error:
+        _advise(kernel, error)
+        _advise_on_accumulation(kernel, error)
+        return kernel.report(error)
+    except Exception as error:
+        _advise(kernel, error)
+        raise
+    if left := Counter(name for process, name in _processes() if (process, name) not in processes):
+        words = ", ".join(f"{count} {name}" for name, count in left.items())
+        kernel.notes.add(f"leaves processes behind after its calls, which end with its own: {words}")
+    return kernel.report()
+
+
+def _check_taken(kernel: KernelUnderTest) -> None:
+    """Raise MissingDtypeError if the kernel does not take its dtype: by what it says or, of unusual ones, by trying."""
+    check_taken(kernel.kernel, kernel.dtype)
+    if kernel.dtype in USUAL:
+        return
+    kernel.announce(f"a product of 2x3x4 {kernel.dtype}")
+    a, b = Case(2, 3, 4, dtype=kernel.dtype, values="small-integers").operands()
+    if error := attempt(lambda: kernel.kernel(a, b)):
+        said = printable(f"{type(error).__name__}: {error}", 200)
+        raise MissingDtypeError(f"dtype {kernel.dtype}: this kernel does not take it: {said}")
+
+
+def _check_state(kernel: KernelUnderTest, before: dict[str, object], when: str) -> None:
+    if changed := difference(before, process_state()):
+        raise kernel.wrong(when, changed, prop="state")
+
+
+def _processes() -> list[tuple[int, str]]:
+    """Return number and name of all living processes that this one has started."""
+    with suppress(psutil.Error):  # one may end meanwhile
+        children = psutil.Process().children(recursive=True)
+        return [(child.pid, child.name()) for child in children if child.status() != psutil.STATUS_ZOMBIE]
+    return []
+
+
+def _advise(kernel: KernelUnderTest, error: Exception) -> None:
+    """Add to ``error`` what to do about it, where that is plain to see."""
+    cases = (Case(2, 3, 4, dtype=kernel.dtype, values="small-integers"), kernel.last)
+    tried = [case for case in cases if case and case.volume and kernel.dtype in USUAL]
+    if ARRAYS not in str(error) and any(_takes_arrays(kernel, case) for case in tried):
+        error.add_note(f"it takes numpy arrays: say so with {ARRAYS}: {kernel.spec}@numpy")
+    elif isinstance(error, TypeError) and (advice := arity_advice(kernel.kernel, error)):
+        error.add_note(advice)
+
+
+def _takes_arrays(kernel: KernelUnderTest, case: Case) -> bool:
+    """Tell whether the values are right for ``case`` where the operands are arrays, and only there."""
+    a, b = case.arrays()
+
+    def is_right(convert: Callable[[Any], Any]) -> bool:
+        with suppress(Exception):
+            return np.allclose(kernel.kernel(convert(a), convert(b)), a @ b, 1e-3, 1e-3)
+        return False
+
+    return not is_right(as_tensor) and is_right(np.array)
+
+
+def _advise_on_accumulation(kernel: KernelUnderTest, error: WrongError) -> None:
+    """Add to ``error`` in which dtype the kernel adds, if those are fewer bits than it says."""
+    with suppress(Exception):  # it may be wrong in other ways
+        a, b = Case(2, 3, 4, dtype=kernel.dtype, values="small-integers").arrays()  # which any dtype adds exactly
+        if not np.array_equal(kernel.call(as_tensor(a), as_tensor(b), "small integers"), a @ b):
+            return
+        found = find_accumulation(kernel)
+        if found and not kernel.accumulation and DTYPES[kernel.dtype].unit_roundoff() < ACCUMULATIONS[found]:
+            error.add_note(
+                f"accumulates in {found}; a kernel that is to do so says it with an attribute "
+                f'`accumulation = "{found}"`'
+            )
 
 
 def confirm(spec: str, case: dict[str, Any]) -> str | None:
@@ -71,7 +197,7 @@ def confirm(spec: str, case: dict[str, Any]) -> str | None:
 
 
 def repeat(spec: str, case: dict[str, Any]) -> dict[str, Any]:
-    """Check one case: the report's fields, and ``got``, the result as a text."""
+    """Check one case; return the report and ``got``, the result as a text."""
     again = Case(**case)
     kernel = KernelUnderTest(spec, load_kernel(spec), again.dtype)
     wrong = None
@@ -80,25 +206,11 @@ def repeat(spec: str, case: dict[str, Any]) -> dict[str, Any]:
     except WrongError as error:
         wrong = error
     except Exception as error:
-        advise(kernel, error)
+        _advise(kernel, error)
         raise
-    result: Any = kernel.kernel(*again.operands())
+    report, result = kernel.report(wrong), kernel.kernel(*again.operands())
     got = shown(as_array(result)) if isinstance(result, torch.Tensor) else printable(repr(result))
-    return asdict(kernel.report(wrong)) | {"got": got}
-
-
-def check_randomised(spec: str, dtype: str, count: int, seconds: float) -> dict[str, Any]:
-    """Check ``count`` random cases of any shape up to 140, layout and values; a slow kernel gets smaller ones.
-
-    All ``count`` are checked: ``seconds`` is what they may take if they are predicted well.
-    """
-    kernel = KernelUnderTest(spec, load_kernel(spec), dtype)
-    try:
-        for case in randomised(kernel, count, seconds):
-            kernel.check(case)
-    except WrongError as error:
-        return asdict(kernel.report(error))
-    return asdict(kernel.report())
+    return report | {"got": got}
 
 
 def multiply(spec: str, cases: list[dict[str, Any]], descriptors: list[int]) -> None:
@@ -112,6 +224,22 @@ def multiply(spec: str, cases: list[dict[str, Any]], descriptors: list[int]) -> 
             if result.shape != (case.m, case.n) or result.dtype.name != case.kind.result:
                 raise ValueError(f"the result of {case} is {result.shape} of {result.dtype}")
             memory.write(result.tobytes())
+
+
+def judge_results(
+    cases: list[dict[str, Any]], allow_normwise: bool, accumulation: str | None, descriptors: list[int]
+) -> str | None:
+    """Judge what :func:`multiply` wrote; return the first finding, or None."""
+    with mmap.mmap(descriptors[0], 0, access=mmap.ACCESS_READ) as memory:
+        os.close(descriptors[0])
+        for fields in cases:
+            case = Case(**fields)
+            content = memory.read(case.m * case.n * case.kind.result_itemsize)
+            result = np.frombuffer(content, numpy_dtype(case.kind.result)).reshape(case.m, case.n)
+            judgement = judge_product(*case.arrays(), result, case.exact, accumulation)
+            if judgement.verdict == "fail" or (judgement.verdict == "normwise" and not allow_normwise):
+                return f"{case}: {judgement.detail}"
+    return None
 
 
 def product_error(spec: str, workload: Workload) -> float:
@@ -129,19 +257,3 @@ def product_error(spec: str, workload: Workload) -> float:
     c = as_array(load_kernel(spec)(as_tensor(a), as_tensor(b))).astype(np.float64) * math.prod(scales)
     expected = drawn[0] @ drawn[1]
     return float(np.linalg.norm(c - expected) / np.linalg.norm(expected))
-
-
-def judge_results(
-    cases: list[dict[str, Any]], allow_normwise: bool, accumulation: str | None, descriptors: list[int]
-) -> str | None:
-    """Judge what :func:`multiply` wrote; return the first finding, or None."""
-    with mmap.mmap(descriptors[0], 0, access=mmap.ACCESS_READ) as memory:
-        os.close(descriptors[0])
-        for fields in cases:
-            case = Case(**fields)
-            content = memory.read(case.m * case.n * case.kind.result_itemsize)
-            result = np.frombuffer(content, numpy_dtype(case.kind.result)).reshape(case.m, case.n)
-            judgement = judge_product(*case.arrays(), result, case.exact, accumulation)
-            if judgement.verdict == "fail" or (judgement.verdict == "normwise" and not allow_normwise):
-                return f"{case}: {judgement.detail}"
-    return None

@@ -49,7 +49,7 @@ def enter(name: str, does: str, kernel: Function, *expected: str, dtype: str = "
 
 def mutants(*modules: str) -> list[Mutant]:
     """Return the mutants of ``modules``; without any, all that verification must judge, wrong ones first."""
-    names = [f"{__name__}.{module}" for module in modules or ("wrong_values", "operands", "calls", "dtypes", "right")]
+    names = [f"{__name__}.{module}" for module in modules or ("wrong_values", "operands", "calls", "right")]
     for name in names:
         importlib.import_module(name)
     return [mutant for name in names for mutant in _MUTANTS.values() if mutant.spec.startswith(f"{name}:")]

@@ -101,20 +101,14 @@ def _with(real: Any, before: _Act = lambda: None, after: _Act = lambda: None) ->
 # They remember answers.
 
 _rows: list[Tensor] = []
+_packed: list[Tensor] = []
 _ahead: dict[tuple[int, int], Tensor] = {}
 
 
-def _keeping(operands: slice, make: Callable[[Tensor, Tensor], Tensor], use: Function) -> Function:
-    """Make the kernel that keeps what it has made of the operands, for ``use`` as long as these are the same."""
-    last: list[Any] = [(), None]
-
-    def kernel(*both: Tensor) -> Any:
-        seen = both[operands]
-        if not (last[0] and all(map(torch.equal, seen, last[0]))):
-            last[:] = [x.clone() for x in seen], make(*both)
-        return use(both[0], last[1])
-
-    return kernel
+def _prepared_b(a: Tensor, b: Tensor) -> Tensor:
+    if not (_packed and torch.equal(b, _packed[0])):
+        _packed[:] = b.clone(), b.t().contiguous()
+    return a @ _packed[1].t()
 
 
 def _changed_rows(a: Tensor, b: Tensor) -> Tensor:
@@ -125,12 +119,9 @@ def _changed_rows(a: Tensor, b: Tensor) -> Tensor:
     return _rows[2].clone()
 
 
-_last_result = _keeping(slice(2), torch.mm, lambda a, c: c.clone())
-_packed_b = _keeping(slice(1, 2), lambda a, b: b.t().contiguous(), lambda a, b: a @ b.t())
 for _name, _does, _kernel in (
     ("by_content", "remembers answers by content", remembering(lambda x: x.contiguous().numpy().tobytes())),
-    ("last_operands", "copies the last result if the operands come again", _last_result),
-    ("prepared_b", "keeps b in column order while it is the same", _packed_b),
+    ("prepared_b", "keeps b in column order while it is the same", _prepared_b),
     ("changed_rows", "computes anew only the rows of a that have changed", _changed_rows),
 ):
     enter(_name, _does, _kernel, *_SEEN)

@@ -1,4 +1,4 @@
-"""Wrong numbers: by index, by tile, by precision, and by what becomes of NaN, infinities and subnormal numbers."""
+"""Wrong numbers: by index, by tile, by precision, of NaN, infinities and subnormal numbers, and of 16 and 8 bits."""
 # ruff: noqa: E731 - a kernel is a line
 
 from collections.abc import Callable
@@ -192,3 +192,78 @@ for _name, _does, _kernel in (
 ):
     enter(_name, _does, _kernel, "IEEE")
 enter("nan_everywhere", "NaN everywhere", of_result(lambda c: torch.full_like(c, torch.nan)))
+
+# Of 16 and 8 bits: sums in too few bits, results rounded in the wrong way, saturation, wrapping.
+
+_NARROW = ("exactness", "rounding", "search", "batches", "large sizes", "race")
+_BFLOAT, _HALF = torch.bfloat16, torch.float16
+_from_64: Callable[[int, int, int], bool] = lambda m, k, n: k >= 64
+
+
+def _summed_in(dtype: torch.dtype, block: int = 1) -> Function:
+    """Make the kernel that rounds its sums to ``dtype`` after every ``block`` products."""
+
+    def kernel(a: Tensor, b: Tensor) -> Tensor:
+        if a.shape[1] != len(b):
+            raise ValueError("k differs")
+        total = torch.zeros(len(a), b.shape[1])
+        for p in range(0, len(b), block):
+            total = (total + a[:, p : p + block].float() @ b[p : p + block].float()).to(dtype).float()
+        return total.to(a.dtype)
+
+    return kernel
+
+
+def _from_float32(change: Callable[[Tensor], Tensor]) -> Function:
+    """Make the kernel that multiplies in float32, and does with the sums what it likes."""
+    return lambda a, b: change(a.float() @ b.float())
+
+
+def _upper_half(of: Callable[[Tensor], Tensor]) -> Function:
+    """Make the kernel that takes the upper half of what ``of`` makes of a sum's bits for the bfloat16 result."""
+    return _from_float32(lambda c: (of(c.view(torch.int32)) >> 16).to(torch.int16).view(_BFLOAT))
+
+
+def _int32(change: Callable[[Tensor], Tensor]) -> Function:
+    """Make the kernel that multiplies in integers of 32 bits, and does with the sums what it likes."""
+    return lambda a, b: change(a.int() @ b.int())
+
+
+def _saturating_pairs(a: Tensor, b: Tensor) -> Tensor:
+    """Add products by two into 16 bits, as VPMADDUBSW does, which saturate."""
+    if a.shape[1] != len(b):
+        raise ValueError("k differs")
+    pairs = ((a[:, p : p + 2].int() @ b[p : p + 2].int()).clamp(-(2**15), 2**15 - 1) for p in range(0, len(b), 2))
+    return sum(pairs, torch.zeros(len(a), b.shape[1], dtype=torch.int32))
+
+
+_to_11_bits = _upper_half(
+    lambda bits: (near := (bits + 0xFFF + (bits >> 13 & 1)) & ~0x1FFF) + 0x7FFF + (near >> 16 & 1)
+)
+for _sums, _dtype in ((_BFLOAT, "bfloat16"), (_HALF, "bfloat16"), (_HALF, "float16")):
+    _name = f"sums_in_{_sums}_for_{_dtype}".replace("torch.", "")
+    enter(_name, f"{_dtype} sums kept in {_sums}", _summed_in(_sums), *_NARROW, dtype=_dtype)
+    _kernel = only(_from_64, _summed_in(_sums))
+    enter(f"{_name}_long", f"{_dtype} sums in {_sums} from k = 64 on", _kernel, *_NARROW, dtype=_dtype)
+    enter(f"{_name}_by_block", f"{_dtype} sums go to {_sums} after 32", _summed_in(_sums, 32), *_NARROW, dtype=_dtype)
+for _name, _does, _kernel, _dtype in (
+    ("to_odd", "rounded to odd", _upper_half(lambda bits: bits | ((bits & 0xFFFF) != 0).int() << 16), "bfloat16"),
+    ("cut_off", "the result is cut off", _upper_half(lambda bits: bits), "bfloat16"),
+    ("ties_away", "ties go away from zero", _upper_half(lambda bits: bits + 0x8000), "bfloat16"),  # not to even
+    ("rounded_twice", "rounded to 11 bits, then to 8", _to_11_bits, "bfloat16"),
+    ("through_bfloat16", "halves by way of bfloat16", _from_float32(lambda c: c.bfloat16().half()), "float16"),
+    ("wraps_at_8_bits", "the result wraps at 8 bits", _int32(lambda c: c.to(torch.int8).int()), "int8"),
+    ("wraps_at_16_bits", "sums wrap at 16 bits", _int32(lambda c: c.to(torch.int16).int()), "int8"),
+    ("wraps_at_24_bits", "sums wrap at 24 bits", _int32(lambda c: (c << 8) >> 8), "int8"),
+    ("saturates_at_16_bits", "sums saturate at 16 bits", _int32(lambda c: c.clamp(-(2**15), 2**15 - 1)), "int8"),
+    ("saturating_pairs", "sums of two products saturate at 16 bits", _saturating_pairs, "int8"),
+    ("int8_in_float32", "integers are added in float32", _from_float32(lambda c: c.int()), "int8"),
+    ("int8_unsigned", "a is taken for unsigned", lambda a, b: a.view(torch.uint8).int() @ b.int(), "int8"),
+):
+    enter(_name, _does, _kernel, *_NARROW, dtype=_dtype)
+for _name, _does, _kernel in (
+    ("half_saturates", "halves too large become the largest", _from_float32(lambda c: c.clamp(-65504, 65504).half())),
+    ("inputs_flushed", "subnormal halves become zero", lambda a, b: _flush(a) @ _flush(b)),
+    ("results_flushed", "subnormal results of halves become zero", of_result(_flush)),
+):
+    enter(_name, _does, _kernel, "IEEE", "rounding", dtype="float16")
