@@ -9,7 +9,7 @@ import sys
 from typing import TextIO
 
 # What stands in tables and messages, each as one character, so that columns stay in line.
-_ASCII = str.maketrans("×µ–−—·≈≤≥±→…✓✗ᵀ‖²³", "xu---.~<>~>.+xT|23")
+_ASCII = str.maketrans("×µ–−—·≈≤≥±→…✓✗ᵀ‖²³\xa0", "xu---.~<>~>.+xT|23 ")
 
 
 class OutputError(OSError):

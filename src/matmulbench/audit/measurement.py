@@ -61,7 +61,7 @@ def audit_measurement(part: str, quick: bool, progress: Callable[[str], None]) -
             case "delays":
                 for delay, seconds in ((0.05, 2.0), (0.03, 10.0)):
                     for text in texts:
-                        progress(f"planted delay of {delay:.0%} in {text}")
+                        progress(f"planted delay of {100 * delay:.0f} % in {text}")
                         yield from planted_delay(host, text, delay, seconds, 8 if quick else 60)
             case "durations":
                 progress("known durations")
@@ -81,8 +81,10 @@ def same_twice(host: Host, text: str, trials: int, busy: int) -> Iterator[Check]
     covered = sum((row.speedup_ci_low or 2) <= 1 <= (row.speedup_ci_high or 0) for row in rows)
     false = sum(row.verdict in ("faster", "slower") for row in rows)
     setting = f"{text}, {trials} trials{f', {busy} busy' if busy else ''}"
-    yield Check("A/A: interval contains 1", setting, "≥ 93 %", f"{covered / trials:.1%}", covered >= 0.93 * trials)
-    yield Check("A/A: false verdicts", setting, "≤ 1 %", f"{false / trials:.1%}", false <= 0.01 * trials)
+    yield Check(
+        "A/A: interval contains 1", setting, "≥ 93 %", f"{100 * covered / trials:.1f} %", covered >= 0.93 * trials
+    )
+    yield Check("A/A: false verdicts", setting, "≤ 1 %", f"{100 * false / trials:.1f} %", false <= 0.01 * trials)
 
 
 def restarts(runs: int) -> Iterator[Check]:
@@ -99,7 +101,9 @@ def restarts(runs: int) -> Iterator[Check]:
         if one is not other
     ]
     share = sum(inside) / len(inside)
-    yield Check("restarts: medians within intervals", f"{FIRST}, {runs} runs", "≥ 95 %", f"{share:.0%}", share >= 0.95)
+    yield Check(
+        "restarts: medians within intervals", f"{FIRST}, {runs} runs", "≥ 95 %", f"{100 * share:.0f} %", share >= 0.95
+    )
 
 
 def cheats(host: Host, quick: bool, progress: Callable[[str], None]) -> Iterator[Check]:
@@ -140,9 +144,11 @@ def planted_delay(host: Host, text: str, delay: float, seconds: float, trials: i
     rows = [_pair(host, text, "plain", name, 2 * seconds) for _ in range(trials)]
     found = sum(row.verdict == "slower" for row in rows)
     size = median(1 / (row.speedup or np.inf) - 1 for row in rows)
-    setting = f"{delay:.0%} in {text}, {seconds:g} s per kernel, {trials} trials"
-    yield Check("delay called slower", setting, "≥ 95 %", f"{found / trials:.1%}", found >= 0.95 * trials)
-    yield Check("delay's size", setting, f"{delay:.0%} ± 1 point", f"{size:.2%}", abs(size - delay) <= 0.01)
+    setting = f"{100 * delay:.0f} % in {text}, {seconds:g} s per kernel, {trials} trials"
+    yield Check("delay called slower", setting, "≥ 95 %", f"{100 * found / trials:.1f} %", found >= 0.95 * trials)
+    yield Check(
+        "delay's size", setting, f"{100 * delay:.0f} % ± 1 point", f"{100 * size:.2f} %", abs(size - delay) <= 0.01
+    )
 
 
 def known_durations(host: Host) -> Iterator[Check]:
@@ -150,7 +156,7 @@ def known_durations(host: Host) -> Iterator[Check]:
     for name, seconds in DURATIONS.items():
         row = _pair(host, "1x1x1", SPINS[name], SPINS[name], 2.0)
         error = (row.median_s or np.inf) / seconds - 1
-        yield Check("known duration", name, "± 1 %", f"{error:+.2%}", abs(error) <= 0.01)
+        yield Check("known duration", name, "± 1 %", f"{100 * error:+.2f} %", abs(error) <= 0.01)
 
 
 def extrapolation(host: Host, cases: list[tuple[str, str]]) -> Iterator[Check]:
@@ -164,9 +170,11 @@ def extrapolation(host: Host, cases: list[tuple[str, str]]) -> Iterator[Check]:
             errors.append(1 / (predicted.speedup or np.inf) - 1 if fair else np.inf)
             inside.append((predicted.ci_low_s or np.inf) <= (whole.median_s or 0.0) <= (predicted.ci_high_s or 0.0))
         error = median(errors)
-        yield Check("extrapolation", f"{kernel}, {text}", "± 10 %", f"{error:+.1%}", abs(error) <= 0.1)
+        yield Check("extrapolation", f"{kernel}, {text}", "± 10 %", f"{100 * error:+.1f} %", abs(error) <= 0.1)
     share = sum(inside) / len(inside)
-    yield Check("extrapolation: inside its interval", f"{len(inside)} times", "≥ 90 %", f"{share:.0%}", share >= 0.9)
+    yield Check(
+        "extrapolation: inside its interval", f"{len(inside)} times", "≥ 90 %", f"{100 * share:.0f} %", share >= 0.9
+    )
 
 
 def front_ends(host: Host, text: str) -> Iterator[Check]:
@@ -175,7 +183,7 @@ def front_ends(host: Host, text: str) -> Iterator[Check]:
     for name, theirs in others:
         (our_low, our_high), (their_low, their_high) = _fences(*ours), _fences(*theirs)
         agree = our_low <= theirs[1] <= our_high or their_low <= ours[1] <= their_high
-        drift = f"{theirs[1] / ours[1] - 1:+.1%}"
+        drift = f"{100 * (theirs[1] / ours[1] - 1):+.1f} %"
         yield Check(f"{name} agrees", f"torch, {text}", "a median inside the other's spread", drift, agree)
 
 

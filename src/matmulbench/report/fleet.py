@@ -94,8 +94,8 @@ def winners_table(results: FleetResults) -> Table:
         *(Column(name, name) for name in results.machines),
         Column("order", "order"),
     ]
-    note = "or: their 95 % intervals overlap; order: the pairs of kernels that clearly change places"
-    return Table("The fastest kernel", columns, rows, note)
+    notes = ("or: their 95 % intervals overlap", "order: the pairs of kernels that clearly change places")
+    return Table("The fastest kernel", columns, rows, notes)
 
 
 def differences_table(results: FleetResults) -> Table:
@@ -119,7 +119,7 @@ def _kernel_table(by: ByMachine, baseline: str) -> Table:
             rows[row["kernel"]] |= {name: row["median_s"], f"{name}, said": _figures(row)}
     columns = [Column(name, name, worded, f"{name}, said") for name in by]
     note = f"time, % of that machine's roof, against {label[baseline]}"
-    return Table(next(iter(by.values())).title, [Column("kernel", "label"), *columns], list(rows.values()), note)
+    return Table(next(iter(by.values())).title, [Column("kernel", "label"), *columns], list(rows.values()), (note,))
 
 
 def _figures(row: Row) -> str:

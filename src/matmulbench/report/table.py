@@ -70,12 +70,12 @@ class Column:
 
 @dataclass
 class Table:
-    """A titled table; a line is drawn where one of the keys ``by`` changes from one row to the next."""
+    """A titled table, and notes to stand below it; a line is drawn where one of the keys ``by`` changes."""
 
     title: str
     columns: Sequence[Column]
     records: Sequence[Row]
-    note: str = ""
+    notes: tuple[str, ...] = ()
     by: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -118,11 +118,12 @@ class Table:
             columns = [column for column in columns if column is not least]
             table = replace(self, columns=columns)._rich()
         yield table
+        yield from map(Text, self.notes)
 
     def _rich(self, narrow: bool = False) -> RichTable:
         left: Literal["left"] = "left"
         table = RichTable(title=self.title, title_justify=left, title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
-        table.caption, table.caption_justify, table.collapse_padding = self.note or None, left, True
+        table.collapse_padding = True
         for i, column in enumerate(self.columns):
             side: Literal["left", "right"] = "right" if column.kind == "figure" else "left"
             width = max(map(len, [column.title, *(row[i].text for row in self.rows)]))

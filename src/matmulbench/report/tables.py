@@ -191,13 +191,13 @@ def measurement_table(measurements: pd.DataFrame, baseline: str = BASELINE, note
     unit = next(iter(units.values())) if len(set(units.values())) == 1 else rate_unit("float32")
     columns = _titled(_MEASUREMENTS, baseline=against, lowest=lowest, unit=unit)
     title = found[0].title if len(found) == 1 else "Measurements"
-    said = [
+    said = (
         *([EXTRAPOLATED] if measurements["extrapolated"].any() else []),
         *(f"{dtype}: {own}" for dtype, own in units.items() if own != unit),
         *_shared_notes(groups),
         *notes,
-    ]
-    return Table(title, columns, rows, "; ".join(said), by=("workload", "dtype", "threads"))
+    )
+    return Table(title, columns, rows, said, by=("workload", "dtype", "threads"))
 
 
 def _titled(columns: Iterable[Column], **names: str) -> list[Column]:
@@ -276,8 +276,8 @@ def verification_table(verification: pd.DataFrame) -> Table:
         Column("cases", "cases", number(",.0f"), optional=2),
         Column("finding", "finding", prose=True),
     ]
-    note = "residual: the largest error, in units of k·u·(|A||B|)"
-    return Table("Verification", columns, list(rows.values()), note)
+    notes = ("residual: the largest error, in units of k·u·(|A||B|)",)
+    return Table("Verification", columns, list(rows.values()), notes)
 
 
 def case_table(verification: pd.DataFrame, case: str) -> Table:
@@ -285,7 +285,8 @@ def case_table(verification: pd.DataFrame, case: str) -> Table:
     label, rows = labels(verification["kernel"]), []
     for found in verification.to_dict("records"):
         operands = {name: found[name] for name in ("a", "b", "expected", "got") if found[name]}
-        own = [{"name": name, "value": value} for name, value in operands.items()]
+        # Rich drops the spaces that a line of a matrix begins with, unless they are no-break spaces.
+        own = [{"name": name, "value": value.replace("\n ", "\n\xa0")} for name, value in operands.items()]
         verdict = _verdict("value", found)
         verdict["value"] = ": ".join(filter(None, [verdict["value"], text(found["finding"])]))
         own.append({"name": "verdict"} | verdict)
@@ -318,7 +319,7 @@ def training_table(training: pd.DataFrame, baseline: str = BASELINE) -> Table:
         "Training",
         _titled(_TRAINING, baseline=against),
         rows,
-        "; ".join([*notes, *_shared_notes(groups)]),
+        (*notes, *_shared_notes(groups)),
         by=("title",),
     )
 
@@ -368,7 +369,7 @@ def _changes(title: str, columns: Sequence[Column], rows: list[Row], note: str) 
     for row in rows:
         row |= {"label": label[row["kernel"]], "setting": f"{row['dtype']}, {row['threads']}"}
     verdict = Column("verdict", "remark", prose=True)
-    return Table(title, [*_CELL, *columns, verdict], rows, note, by=("workload",))
+    return Table(title, [*_CELL, *columns, verdict], rows, (note,), by=("workload",))
 
 
 def audit_table(checks: pd.DataFrame) -> Table:
@@ -387,7 +388,7 @@ def trace_table(products: pd.DataFrame) -> Table:
         more = f", {percent(others)} in others" if others else ""
         notes.append(f"threads {threads}: {percent(able)} of a step of {step} in products that a kernel can do{more}")
     rows = products.assign(mflop=products["flop"].astype(float) / 1e6).to_dict("records")
-    return Table("Matrix products of one training step", _TRACE, rows, "; ".join(notes), by=("threads",))
+    return Table("Matrix products of one training step", _TRACE, rows, tuple(notes), by=("threads",))
 
 
 def front_end_table(results: Results, front_ends: Sequence[FrontEnd]) -> Table:
@@ -403,11 +404,11 @@ def front_end_table(results: Results, front_ends: Sequence[FrontEnd]) -> Table:
         "kernels from theirs"
     )
     theirs = [(one.name, row.workload, row.kernel, row.median_s) for one in front_ends for row in one.rows]
-    return others_table("Front ends side by side", results, theirs, "; ".join([caveat, *origins]))
+    return others_table("Front ends side by side", results, theirs, (caveat, *origins))
 
 
 def others_table(
-    title: str, results: Results, theirs: Iterable[tuple[str, str, str, float | None]], caveat: str
+    title: str, results: Results, theirs: Iterable[tuple[str, str, str, float | None]], notes: tuple[str, ...]
 ) -> Table:
     """Return times from elsewhere (source, workload, kernel, seconds) beside the run's own, float32, fewest threads."""
     ours = {
@@ -423,12 +424,27 @@ def others_table(
         ratio = time / own if time and own and threads == 1 else None  # theirs ran on one thread
         row = {"source": source, "workload": workload, "label": label[kernel], "theirs": time}
         rows.append(row | {"ours": own, "threads": threads, "ratio": ratio})
-    return Table(title, _OTHERS, rows, caveat, by=("source", "workload"))
+    return Table(title, _OTHERS, rows, notes, by=("source", "workload"))
 
 
 def tuning_table(tuned: pd.DataFrame) -> Table:
     """Return what ``matmulbench tune`` found for each class of shapes."""
     return Table("numba-tiled on this machine", _TUNING, tuned.to_dict("records"))
+
+
+def list_tables(rows: pd.DataFrame) -> list[Table]:
+    """Return what there is, a table for each kind: kernels with whether they are available, workloads, tasks."""
+    columns = Column("name", "name"), Column("about", "about", prose=True)
+    titles = {"kernel": "Kernels", "workload": "Workloads", "task": "Tasks"}
+    records: dict[str, list[Row]] = {kind: [] for kind in titles}
+    for row in rows.to_dict("records"):
+        if row["kind"] == "kernel":
+            available = row["status"] == "available"
+            row |= (
+                {"about": f"✓ {row['about']}"} if available else {"about": f"✗ {row['status']}", "about_tone": "faint"}
+            )
+        records[row["kind"]].append(row)
+    return [Table(title, columns, records[kind]) for kind, title in titles.items()]
 
 
 def plain_table(frame: pd.DataFrame) -> Table:
