@@ -12,6 +12,7 @@ from matmulbench.errors import UsageError
 from matmulbench.ladder import BASELINE, LADDER
 from matmulbench.report.formatting import (
     compared,
+    count,
     factor,
     factor_interval,
     known,
@@ -142,7 +143,6 @@ _TRACE = (
     Column("MFLOP", "mflop", rate, optional=1),
     Column("time", "time_s", seconds),
     Column("of step", "share", percent, tone="strong"),
-    Column("why no kernel can do it", "reason", prose=True),
 )
 _OTHERS = (
     Column("source", "source"),
@@ -276,7 +276,8 @@ def verification_table(verification: pd.DataFrame) -> Table:
         Column("cases", "cases", number(",.0f"), optional=2),
         Column("finding", "finding", prose=True),
     ]
-    notes = ("residual: the largest error, in units of k·u·(|A||B|)",)
+    known_errors = verification["residual"].notna().any()
+    notes = ("residual: the largest error, in units of k·u·(|A||B|)",) if known_errors else ()
     return Table("Verification", columns, list(rows.values()), notes)
 
 
@@ -386,7 +387,10 @@ def trace_table(products: pd.DataFrame) -> Table:
         step = seconds(group["time_s"].sum() / group["share"].sum())
         able, others = (group["share"][mask].sum() for mask in (group["reason"] == "", group["reason"] != ""))
         more = f", {percent(others)} in others" if others else ""
-        notes.append(f"threads {threads}: {percent(able)} of a step of {step} in products that a kernel can do{more}")
+        which = f"{count(threads, 'thread')}: " if products["threads"].nunique() > 1 else ""
+        notes.append(f"{which}{percent(able)} of a step of {step} in products that a kernel can do{more}")
+    for reason, group in products[products["reason"] != ""].groupby("reason", sort=False):
+        notes.append(f"no kernel can do those of {', '.join(dict.fromkeys(group['module']))}: {reason}")
     rows = products.assign(mflop=products["flop"].astype(float) / 1e6).to_dict("records")
     return Table("Matrix products of one training step", _TRACE, rows, tuple(notes), by=("threads",))
 
