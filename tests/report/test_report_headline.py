@@ -128,11 +128,12 @@ def model_run(make_run: Callable[..., Results], tmp_path: Path) -> Results:
 
 def test_of_a_model_it_is_said_what_its_products_take_and_buy(model_run: Results) -> None:
     assert about(model_run, "Your step") == (
-        "Your step (digits · 1 thread) spends 41.0 % in 2 shapes; with `numpy` predicted 1.21x, measured 1.19x "
-        "[1.17, 1.21], limit 1.69x."
+        "Your step (digits · 1 thread) spends 41.0 % in products of 2 shapes; with `numpy` predicted 1.21× faster, "
+        "measured 1.19× faster (1.17–1.21× faster), limit 1.69× faster."
     )
     assert headline(model_run)[0].endswith(
-        "; a training step of digits · 1 thread, predicted 1.30x, measured 1.19x [1.17, 1.21], limit 1.69x."
+        "; a training step of digits · 1 thread, predicted 1.30× faster, measured 1.19× faster (1.17–1.21× faster), "
+        "limit 1.69× faster."
     )
 
 

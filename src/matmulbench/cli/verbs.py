@@ -159,6 +159,7 @@ def _print_run(results: Results, page: Path) -> None:
     from matmulbench.report.fleet import sentences, winners_table
     from matmulbench.report.headline import headline, warnings
     from matmulbench.report.output import print_prose, print_tables
+    from matmulbench.report.queries import without_findings
     from matmulbench.report.tables import ladder_table, training_table, verification_table
     from matmulbench.results.folder import FleetResults
 
@@ -169,7 +170,7 @@ def _print_run(results: Results, page: Path) -> None:
         print_tables(
             verification_table(results.verification),
             ladder_table(results),
-            training_table(results.training, results.baseline),
+            training_table(without_findings(results, "training"), results.baseline),
         )
         said = [*headline(results), *(f"warning: {line}" for line in warnings(results))]
     print_prose(*said)

@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from matmulbench.report.charts.style import Chart
 from matmulbench.report.headline import answers, headline, summary, warnings
 from matmulbench.report.published import published_table
-from matmulbench.report.queries import labels_of
+from matmulbench.report.queries import labels_of, without_findings
 from matmulbench.report.table import Table
 from matmulbench.report.tables import (
     audit_table,
@@ -83,7 +83,9 @@ def _sections(results: Results, drawn: list[Chart], front_ends: Sequence[FrontEn
     yield Section("verification", "Is it right?", intro, tables=[verification_table(results.verification)])
     if len(results.measurements):
         times = group("ladder-")
-        every = measurement_table(results.measurements, results.baseline, results.run.get("notes") or ())
+        every = measurement_table(
+            without_findings(results, "measurements"), results.baseline, results.run.get("notes") or ()
+        )
         folded: list[Folded] = [("Every measurement", [], [every]), ("Every other product", times[1:], [])]
         charts = [*times[:1], *group("samples"), *group("speedups")]
         yield Section("ladder", "How fast?", "", charts, [ladder_table(results).brief()], folded)
@@ -93,7 +95,7 @@ def _sections(results: Results, drawn: list[Chart], front_ends: Sequence[FrontEn
         "products cost nothing. Every kernel is to learn the same: losses that leave what rounding explains are a "
         "failed verification."
     )
-    trained = training_table(results.training, results.baseline)
+    trained = training_table(without_findings(results, "training"), results.baseline)
     yield Section("training", "Training", intro, group("step-", "loss-"), [trained])
     yield Section("front-ends", "Front ends", tables=[front_end_table(results, front_ends)])
     if results.audit is not None:

@@ -37,6 +37,7 @@ from matmulbench.report.queries import (
     task_title,
     tasks,
     verdict_of,
+    without_findings,
 )
 from matmulbench.report.table import Column, Table
 from matmulbench.results.folder import Results
@@ -163,7 +164,7 @@ def ladder_table(results: Results) -> Table:
     UsageError
         if the run measured none.
     """
-    table = results.measurements
+    table = without_findings(results, "measurements")
     if not len(table):
         raise UsageError("the run measured no workload")
     first = table[table["workload"] == table["workload"].iloc[0]]
@@ -367,8 +368,9 @@ def _remark(verdict: object, *statuses: str) -> Row:
 def _changes(title: str, columns: Sequence[Column], rows: list[Row], note: str) -> Table:
     """Return a table of several runs: a row per cell, with what each says of it between its name and its verdict."""
     label = labels(row["kernel"] for row in rows)
+    several = len({(row["dtype"], row["threads"]) for row in rows}) > 1
     for row in rows:
-        row |= {"label": label[row["kernel"]], "setting": f"{row['dtype']}, {row['threads']}"}
+        row |= {"label": label[row["kernel"]], "setting": f"{row['dtype']}, {row['threads']}" if several else ""}
     verdict = Column("verdict", "remark", prose=True)
     return Table(title, [*_CELL, *columns, verdict], rows, (note,), by=("workload",))
 
