@@ -139,7 +139,7 @@ def test_of_a_model_it_is_said_what_its_products_take_and_buy(model_run: Results
 
 def test_of_a_models_many_shapes_it_is_said_how_many_were_timed(model_run: Results) -> None:
     model_run.tables["measurements"] = model_run.measurements[model_run.measurements["workload"] == "8x9x7"]
-    assert "spends 41.0 % in 2 shapes, of which the 1 that take longest were timed; with" in about(
+    assert "spends 41.0 % in products of 2 shapes, of which the 1 that take longest were timed; with" in about(
         model_run, "Your step"
     )
 

@@ -39,14 +39,11 @@ def _named(specs: list[str] | None, operands: str | None) -> list[str]:
     return [with_operands(spec, operands) for spec in specs or kernels()]
 
 
-def _finish(
-    rows: pd.DataFrame | list[dict[str, Any]], format: str, failed: bool, as_table: AsTable | None = None
-) -> NoReturn:
+def _finish(rows: pd.DataFrame | list[dict[str, Any]], format: str, failed: bool, as_table: AsTable) -> NoReturn:
     """Print rows, and exit: with 1 if something failed."""
     from matmulbench.report.output import show
-    from matmulbench.report.tables import plain_table
 
-    show(rows, format, as_table or plain_table)
+    show(rows, format, as_table)
     raise typer.Exit(int(failed))
 
 
@@ -235,13 +232,14 @@ def verify(
     ```
     """
     from matmulbench import pipeline
-    from matmulbench.report.tables import case_table, verification_table
+    from matmulbench.report.tables import agreement_table, case_table, verification_table
 
     specs, dtypes = _named(kernel, operands), dtype or USUAL
     if case is not None and (agreement or dtype):
         raise UsageError(f"--case {case}: expected alone, for a case names its own dtype, such as 2x2x1:TN,float64")
     if agreement:
-        _finish(pipeline.compare_results(specs, dtypes, import_timeout_s=import_timeout), format, failed=False)
+        differences = pipeline.compare_results(specs, dtypes, import_timeout_s=import_timeout)
+        _finish(differences, format, failed=False, as_table=agreement_table)
     work = partial(pipeline.verify, specs, dtypes, case=case, import_timeout_s=import_timeout)
     _work(work, quiet, format, verification_table if case is None else partial(case_table, case=case))
 
@@ -288,8 +286,9 @@ def measure(
     )
 
     def tables(rows: pd.DataFrame) -> list[Table]:
-        found = pipeline.precision(rows, baseline) if len(dtype or ()) > 1 else ()
-        return [measurement_table(rows, baseline), *([precision_table(found)] if len(found) else [])]
+        found = pipeline.precision(rows, baseline) if len(dtype or ()) > 1 else None
+        more = [] if found is None or found.empty else [precision_table(found)]
+        return [measurement_table(rows, baseline), *more]
 
     _work(work, quiet, format, tables)
 

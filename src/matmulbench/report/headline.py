@@ -73,7 +73,9 @@ def answers(results: Results) -> list[Answer]:
 def summary(results: Results) -> list[str]:
     """Return what the run found about the ladder, and whether there is anything to compare with."""
     baseline, label = results.baseline, labels_of(results)
-    return [*_climb(results, baseline), *_best_step(results, baseline, label), *_no_speedups(results, label[baseline])]
+    climb, step = _climb(results, baseline), _best_step(results, baseline, label)
+    first, then = (step, climb) if results.run["options"].get("model") else (climb, step)
+    return [*first, *then, *_no_speedups(results, label[baseline])]
 
 
 def warnings(results: Results) -> list[str]:

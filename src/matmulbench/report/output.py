@@ -11,7 +11,6 @@ from rich.console import Console
 
 from matmulbench.errors import printable
 from matmulbench.report.table import Table
-from matmulbench.report.tables import plain_table
 from matmulbench.streams import write
 
 if TYPE_CHECKING:
@@ -22,8 +21,8 @@ _UNLIMITED = 10_000
 
 def show(
     rows: pd.DataFrame | list[dict[str, Any]],
-    format: str = "table",
-    as_table: Callable[[pd.DataFrame], Table | list[Table]] = plain_table,
+    format: str,
+    as_table: Callable[[pd.DataFrame], Table | list[Table]],
 ) -> None:
     """Print rows for the eye, as what ``as_table`` makes of them, as CSV, or as JSON (a list of objects)."""
     import pandas as pd

@@ -9,6 +9,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from matmulbench.report.charts.style import Chart
+from matmulbench.report.formatting import known
 from matmulbench.report.headline import answers, headline, summary, warnings
 from matmulbench.report.published import published_table
 from matmulbench.report.queries import labels_of, without_findings
@@ -104,8 +105,9 @@ def _sections(results: Results, drawn: list[Chart], front_ends: Sequence[FrontEn
             "bugs must be found, known durations measured."
         )
         yield Section("audit", "The suite, audited", intro, tables=[audit_table(results.audit)])
-    if len(results.measurements):
-        yield Section("published", "Published ladders", tables=[published_table(results)])
+    published = published_table(results)
+    if any(known(row["ours"]) for row in published.records):
+        yield Section("published", "Published ladders", tables=[published])
 
 
 def _facts(run: dict[str, Any]) -> list[tuple[str, str]]:

@@ -102,8 +102,8 @@ _TUNING = (
     Column("against the heuristics", "speedup", factor),
     Column("95 % interval", "speedup_low", factor_interval, "speedup_high", optional=1),
     Column("next best", "second", optional=2, prose=True),
-    Column("its speedup", "second_speedup", compared, "second_verdict", optional=2),
-    Column("tried", "tried", number(".0f"), optional=3),
+    Column("its speedup", "second_speedup", compared, "second_verdict", optional=3),
+    Column("tried", "tried", number(".0f"), optional=4),
     Column("refused", "refused", prose=True),
 )
 _CELL = (  # what is compared in several runs
@@ -385,11 +385,11 @@ def audit_table(checks: pd.DataFrame) -> Table:
 def trace_table(products: pd.DataFrame) -> Table:
     """Return the matrix products of a training step, and below them what they are together."""
     notes = []
-    for threads, group in products.groupby("threads"):
+    for _, group in products.groupby("threads"):
         step = seconds(group["time_s"].sum() / group["share"].sum())
         able, others = (group["share"][mask].sum() for mask in (group["reason"] == "", group["reason"] != ""))
         more = f", {percent(others)} in others" if others else ""
-        which = f"{count(threads, 'thread')}: " if products["threads"].nunique() > 1 else ""
+        which = f"{count(int(group['threads'].iloc[0]), 'thread')}: " if products["threads"].nunique() > 1 else ""
         notes.append(f"{which}{percent(able)} of a step of {step} in products that a kernel can do{more}")
     for reason, group in products[products["reason"] != ""].groupby("reason", sort=False):
         notes.append(f"no kernel can do those of {', '.join(dict.fromkeys(group['module']))}: {reason}")
@@ -453,10 +453,11 @@ def list_tables(rows: pd.DataFrame) -> list[Table]:
     return [Table(title, columns, records[kind]) for kind, title in titles.items()]
 
 
-def plain_table(frame: pd.DataFrame) -> Table:
-    """Return all columns of ``frame`` as they are."""
-    texts = frame.select_dtypes(exclude="number").astype(object).fillna("").astype(str)
+def agreement_table(differences: pd.DataFrame) -> Table:
+    """Return by how much kernels differ from each other: a line and a column for each."""
     columns = [
-        Column(name, name, prose=True) if name in texts else Column(name, name, number("g")) for name in frame.columns
+        Column(name, name) if name in ("dtype", "kernel") else Column(name, name, number(".2g"))
+        for name in map(str, differences)
     ]
-    return Table("", columns, frame.assign(**texts).to_dict("records"))
+    title = "The largest difference between two kernels, in units of the bound"
+    return Table(title, columns, differences.to_dict("records"), by=("dtype",))

@@ -490,7 +490,7 @@ def _predict_speedups(accounts: list[Account], baseline: str | None) -> None:
     unpaired = None
     if not base:
         unpaired = "no speedup: the baseline failed"
-    elif base.row.extrapolated and not base.row.step_ci_low_s:
+    elif base.row.extrapolated and "step_samples" not in base.extra:
         unpaired = f"no measured speedup: the step of {baseline} is predicted"
     for one in accounts:
         row = one.row
