@@ -222,7 +222,7 @@ def verify(
     format: opt.Format = "table",
     quiet: opt.Quiet = False,
 ) -> None:
-    """Judge of each kernel whether it is right; exit 1 where one is not.
+    """Judge whether each kernel is right; exit 1 where one is not.
 
     ```console
     $ matmulbench verify my.py:matmul
@@ -423,7 +423,7 @@ def tune(
     format: opt.Format = "table",
     quiet: opt.Quiet = False,
 ) -> None:
-    """Find out how numba-tiled is fastest on this machine, and keep that: later runs use it.
+    """Find the fastest settings of numba-tiled on this machine, and keep them for later runs.
 
     ```console
     $ matmulbench tune
@@ -446,9 +446,9 @@ def compare(
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="write a page with charts, too")] = None,
     format: opt.Format = "table",
 ) -> None:
-    """Say what became faster or slower from one run to another, or when in many; exit 1 on a regression.
+    """Say what became faster or slower between two runs, or since when in many; exit 1 on a regression.
 
-    Of runs on different processors it ranks the kernels.
+    Of runs on different processors, rank the kernels.
 
     ```console
     $ matmulbench compare runs/monday runs/tuesday
