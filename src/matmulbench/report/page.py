@@ -97,7 +97,8 @@ def _sections(results: Results, drawn: list[Chart], front_ends: Sequence[FrontEn
         "failed verification."
     )
     trained = training_table(without_findings(results, "training"), results.baseline)
-    yield Section("training", "Training", intro, group("step-", "loss-"), [trained])
+    folded = [("Every figure of the trainings", [], [trained])]
+    yield Section("training", "Training", intro, group("step-", "loss-"), [trained.brief(optional=3)], folded)
     yield Section("front-ends", "Front ends", tables=[front_end_table(results, front_ends)])
     if results.audit is not None:
         intro = (

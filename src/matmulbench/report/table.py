@@ -99,9 +99,9 @@ class Table:
         keys = [[row[key] for key in self.by] for row in self.records]
         return {i for i in range(1, len(keys)) if keys[i] != keys[i - 1]}
 
-    def brief(self) -> Table:
-        """Return the table without its optional columns, and without commands."""
-        columns = [column for column in self.columns if not column.optional]
+    def brief(self, optional: int = 0) -> Table:
+        """Return the table with optional columns up to ``optional`` alone, and without commands."""
+        columns = [column for column in self.columns if column.optional <= optional]
         return replace(self, columns=columns, records=[row | {"repeat": ""} for row in self.records])
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
