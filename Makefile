@@ -26,7 +26,7 @@ asv: $(READY)  ## airspeed velocity, in an environment that it builds itself
 	@echo "'Can not determine continental origin of swallow'. 'asv show HEAD' prints the figures in any case."
 
 pytest-bench: $(READY)
-	$(BIN)/pytest benchmarks/pytest_suite --benchmark-only
+	$(BIN)/pytest benchmarks/pytest_suite --benchmark-only --benchmark-columns=median,iqr,rounds
 
 clean:
 	rm -rf .venv .asv docs/_build runs

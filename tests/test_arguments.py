@@ -136,7 +136,7 @@ def test_functions_are_verified_measured_and_trained_under_their_names() -> None
 
 
 def test_the_api_is_listed() -> None:
-    assert set(matmulbench.__all__) <= set(dir(matmulbench))
+    assert set(matmulbench.__all__) == set(dir(matmulbench))
     assert all(getattr(matmulbench, name) for name in matmulbench.__all__)
 
 

@@ -51,4 +51,4 @@ def test_what_else_is_said_of_a_training_stays_beside_a_refused_baseline(tmp_pat
     rows = matmulbench.train("digits", "torch", baseline=f"{tmp_path}/mine.py:wrong", budget_s=0.2)
     reason = rows.set_index("kernel")["reason"]["torch"]
     assert reason.startswith("no speedup: the baseline ")
-    assert "of 440 steps, as many as the time allowed" in reason
+    assert "of 440 steps" in reason

@@ -30,7 +30,7 @@ def test_a_cliff_is_named_with_what_the_processor_has(monkeypatch):
     assert found["times"].to_dict() == {"float32": 1, "bfloat16": 4, "int8": 0.5}
     assert found["warning"].to_dict() == {
         "float32": "",
-        "bfloat16": "slower than float32; for it, this processor has no instructions",
+        "bfloat16": "slower than float32; the processor has no instructions for it",
         "int8": "",
     }
     shown = precision_table(found.reset_index())

@@ -47,7 +47,7 @@ _WHERE = {
 
 
 def __dir__() -> list[str]:
-    return [*globals(), *__all__]
+    return __all__
 
 
 def __getattr__(name: str) -> Any:

@@ -642,8 +642,10 @@ def precision(measurements: pd.DataFrame, baseline: str = BASELINE) -> pd.DataFr
             times = row["median_s"] / usual if usual else None
             warning = ""
             if times and times > 1 and DTYPES[workload.dtype].itemsize < DTYPES["float32"].itemsize:
-                has = narrow_instructions()[workload.dtype]
-                warning = f"slower than float32; for it, this processor has {', '.join(has) or 'no instructions'}"
+                has = ", ".join(narrow_instructions()[workload.dtype])
+                warning = "slower than float32" + (
+                    f", although the processor has {has}" if has else "; the processor has no instructions for it"
+                )
             kept = {name: row[name] for name in ("workload", "threads", "dtype", "median_s")}
             rows.append(kept | {"times": times, "error": outcome.value, "warning": warning})
     return pd.DataFrame(rows)

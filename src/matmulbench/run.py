@@ -169,6 +169,6 @@ def _products(trace: pd.DataFrame, progress: Callable[[str], None]) -> list[Work
     before = (seconds.cumsum() - seconds) / seconds.sum()
     chosen = seconds[before < _ENOUGH] if len(seconds) > _MANY else seconds
     if len(chosen) < len(seconds):
-        share = chosen.sum() / seconds.sum()
-        progress(f"{len(chosen)} of its {len(seconds)} shapes are timed: {share:.0%} of the time of its products")
+        share = 100 * chosen.sum() / seconds.sum()
+        progress(f"{len(chosen)} of its {len(seconds)} shapes are timed: {share:.0f} % of the time of its products")
     return [Workload.parse(shape, dtype) for shape, dtype in chosen.index]

@@ -5,11 +5,13 @@ from __future__ import annotations
 import codecs
 import io
 import os
+import shutil
 import sys
+import textwrap
 from typing import TextIO
 
 # What stands in tables and messages, each as one character, so that columns stay in line.
-_ASCII = str.maketrans("×µ–−—·≈≤≥±→…✓✗ᵀ‖²³", "xu---.~<>~>.+xT|23")
+_ASCII = str.maketrans("×µ–−—·≈≤≥±→…✓✗ᵀ‖²³\xa0", "xu---.~<>~>.+xT|23 ")
 
 
 class OutputError(OSError):
@@ -44,7 +46,13 @@ def write(text: str) -> None:
 
 
 def log(text: str, seconds: float = 0.0, /) -> None:
-    """Write one plain line to standard error, if it can be written to."""
+    """Write plain text to standard error, if it can be written to; a terminal gets lines that end between words."""
+    if sys.stderr.isatty():
+        width = shutil.get_terminal_size().columns
+        lines = (
+            textwrap.wrap(line, width, break_long_words=False, break_on_hyphens=False) for line in text.split("\n")
+        )
+        text = "\n".join("\n".join(line) for line in lines)
     _write(sys.stderr, f"{text}\n")
 
 

@@ -140,7 +140,7 @@ BATCH = 64
 FIRST = Workload(5, 784, 10)  # the first five images times a 784x10 weight matrix
 
 
-USES = {FIRST: "five images of 784 pixels times the weights of ten outputs"}
+USES = {FIRST: "five images of 784 pixels times 784x10 weights"}
 """What each workload of the presets is for, in words, by its shape and layout."""
 
 

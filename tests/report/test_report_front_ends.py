@@ -50,9 +50,9 @@ def test_times_of_more_threads_have_no_ratio(
 
 def test_origin_is_said(quick: Results, front_ends: list[FrontEnd]) -> None:
     here = [replace(one, cpu=quick.run["machine"]["cpu"]) for one in front_ends]
-    assert front_end_table(quick, here).note.endswith("asv: commit 60c581e4; pytest-benchmark: commit 60c581e4")
-    elsewhere = front_end_table(quick, [replace(here[0], cpu="Z80"), here[1]]).note
-    assert "asv: commit 60c581e4 on another processor, Z80; pytest-benchmark: commit 60c581e4" in elsewhere
+    assert front_end_table(quick, here).notes[1:] == ("asv: commit 60c581e4", "pytest-benchmark: commit 60c581e4")
+    elsewhere = front_end_table(quick, [replace(here[0], cpu="Z80"), here[1]]).notes
+    assert elsewhere[1] == "asv: commit 60c581e4 on another processor, Z80"
 
 
 def test_the_page_shows_it_where_asked_for(quick: Results, front_ends: list[FrontEnd]) -> None:

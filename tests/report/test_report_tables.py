@@ -1,6 +1,7 @@
 import io
 import json
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,11 +12,14 @@ from rich.console import Console
 from matmulbench.errors import UsageError
 from matmulbench.ladder import LADDER
 from matmulbench.report.output import print_tables, show
-from matmulbench.report.queries import labels
+from matmulbench.report.queries import labels, without_findings
 from matmulbench.report.table import Cell, Column, Table
 from matmulbench.report.tables import (
+    agreement_table,
+    case_table,
     comparison_table,
     ladder_table,
+    list_tables,
     measurement_table,
     training_table,
     verification_table,
@@ -95,14 +99,14 @@ def test_extrapolated_figures_are_marked(quick: Results) -> None:
     table = measurement_table(quick.measurements.query("workload == '256x256x256'"))
     assert table.rows[0][1].text.startswith("≈")
     assert not table.rows[-1][1].text.startswith("≈")
-    assert "extrapolated" in table.note
+    assert "≈ extrapolated from fewer rows" in table.notes
 
 
 def test_what_run_json_notes_stands_below_the_figures(make_run: Callable[..., Results], tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", [Workload(64, 64, 64)], tasks=(), kernels=("numpy", "torch"))
-    assert ladder_table(run).note == ""
+    assert ladder_table(run).notes == ()
     run.run["notes"] = ["numpy is slow here"]
-    assert ladder_table(run).note == "numpy is slow here"
+    assert ladder_table(run).notes == ("numpy is slow here",)
 
 
 def test_a_run_that_measured_nothing_has_no_ladder(make_run: Callable[..., Results], tmp_path: Path) -> None:
@@ -137,7 +141,7 @@ def test_the_command_that_repeats_a_finding_stands_below_and_is_never_cut(
 
 def test_training_tells_the_ceiling(quick: Results) -> None:
     assert (
-        "digits: with products that cost nothing, a step would be 1.72× faster" in training_table(quick.training).note
+        "digits: with products that cost nothing, a step would be 1.72× faster" in training_table(quick.training).notes
     )
 
 
@@ -179,17 +183,48 @@ def test_markdown_escapes_what_would_end_a_cell() -> None:
 
 
 def test_csv_and_json_are_data_alone(quick: Results, capsys: pytest.CaptureFixture[str]) -> None:
-    show(quick.measurements, "csv")
+    show(quick.measurements, "csv", measurement_table)
     back = pd.read_csv(io.StringIO(capsys.readouterr().out))
     assert list(back.columns) == list(quick.measurements.columns)
     assert back["median_s"].tolist() == pytest.approx(quick.measurements["median_s"].tolist(), rel=1e-12)
-    show(quick.measurements, "json")
+    show(quick.measurements, "json", measurement_table)
     assert len(json.loads(capsys.readouterr().out)) == len(back)
 
 
-def test_rows_of_any_other_kind_are_shown_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
-    show([{"kind": "task", "name": "digits", "about": "x" * 120}])
-    assert "x" * 120 in capsys.readouterr().out
+def test_what_there_is_is_listed_by_kind(capsys: pytest.CaptureFixture[str]) -> None:
+    kernels = [
+        {"kind": "kernel", "name": "numpy", "about": "a BLAS", "status": "available"},
+        {"kind": "kernel", "name": "triton", "about": "tiles", "status": "unavailable: no GPU"},
+    ]
+    show([*kernels, {"kind": "task", "name": "digits", "about": "x" * 120}], "table", list_tables)
+    out = capsys.readouterr().out
+    assert re.search(
+        r"Kernels\n.*numpy +✓ a BLAS\n triton +✗ unavailable: no GPU\n.*Tasks\n.*digits +x{120}", out, re.S
+    )
+    assert "tiles" not in out
+
+
+def test_a_matrix_in_a_case_keeps_its_columns(capsys: pytest.CaptureFixture[str]) -> None:
+    case = {"kernel": "mine", "status": "ok", "verdict": "pass", "finding": "", "expected": "", "got": ""}
+    print_tables(case_table(pd.DataFrame([case | {"a": "[[1]\n [2]]", "b": ""}]), "2x1x1"))
+    lines = [line.replace("\xa0", " ") for line in capsys.readouterr().out.splitlines()]
+    first = next(line for line in lines if "[[1]" in line)
+    assert lines[lines.index(first) + 1].index("[2]]") == first.index("[[1]") + 1
+
+
+def test_an_agreement_is_in_few_digits() -> None:
+    table = agreement_table(pd.DataFrame({"dtype": ["float32"], "kernel": ["numpy"], "torch": [0.228452]}))
+    assert [cell.text for cell in table.rows[0]] == ["float32", "numpy", "0.23"]
+
+
+def test_a_finding_of_a_run_stands_once(tmp_path: Path, make_run: Callable[..., Results]) -> None:
+    run = make_run(tmp_path / "run", [Workload(64, 64, 64)], tasks=())
+    kernel, reason = run.measurements["kernel"][0], "exactness: 1x1x1: it is wrong"
+    run.verification["finding"] = reason
+    run.measurements["reason"] = [reason, *["busy"] * (len(run.measurements) - 1)]
+    shown = without_findings(run, "measurements")
+    assert shown.loc[shown["kernel"] == kernel, "reason"].iloc[0] == "see above"
+    assert set(shown["reason"].iloc[1:]) == {"busy"}
 
 
 def test_several_thread_counts_are_told_apart(make_run: Callable[..., Results], tmp_path: Path) -> None:
@@ -211,7 +246,7 @@ def test_a_comparison_names_what_broke() -> None:
     ]  # fmt: skip
     first, second = comparison_table(pd.DataFrame(rows)).rows
     assert [cell.text for cell in first] == [
-        "5x784x10", "float32, 1", "numpy", "4.00 µs", "8.00 µs", "2.000", "1.82× slower", "1.67–2.00× slower",
+        "5x784x10", "numpy", "4.00 µs", "8.00 µs", "2.000", "1.82× slower", "1.67–2.00× slower",
         "1.100", "1.200", "slower",
     ]  # fmt: skip
     assert [cell.text for cell in second[2:]] == ["mine.py:matmul", *["–"] * 7, "broken: ok, then crashed"]
@@ -251,18 +286,18 @@ def test_a_note_that_every_row_has_stands_once_below(quick: Results) -> None:
     assert "vs torch" not in [column.title for column in table.columns]
     assert None not in [cell.value for cell in column(table, "time")]
     assert "note" not in [column.title for column in table.columns]
-    assert table.note.endswith("the baseline failed: no speedup")
+    assert table.notes[-1] == "the baseline failed: no speedup"
     frame.loc[frame["kernel"] == "numpy", "reason"] += "; it wandered"
     table = measurement_table(frame)
     assert {cell.text for cell in column(table, "note")} == {"", "it wandered"}
-    assert table.note.count("the baseline failed: no speedup") == 1
+    assert table.notes.count("the baseline failed: no speedup") == 1
 
 
 def test_a_note_on_all_of_one_task_names_it(standard: Results) -> None:
     frame = standard.training.copy()
     frame.loc[(frame["task"] == "digits") & (frame["status"] == "ok"), "reason"] = "two products stay torch's"
     table = training_table(frame)
-    assert table.note.endswith("; digits: two products stay torch's")
+    assert table.notes[-1] == "digits: two products stay torch's"
     assert {cell.text for cell in column(table, "note")} == {"", "failed-verification: see verification"}
 
 
@@ -273,7 +308,7 @@ def test_rates_of_integers_are_no_flop(quick: Results) -> None:
     assert "GFLOP/s" not in titles
     table = measurement_table(pd.concat([quick.measurements, frame]))
     assert "GFLOP/s" in [column.title for column in table.columns]
-    assert "int8: 10⁹ integer operations/s" in table.note
+    assert "int8: 10⁹ integer operations/s" in table.notes
 
 
 def test_setup_has_a_column_where_a_kernel_has_one(quick: Results) -> None:
@@ -294,8 +329,8 @@ def test_a_status_that_is_new_is_shown_with_its_reason(quick: Results) -> None:
 
 
 def test_a_training_that_was_cut_short_is_not_said_to_have_fewer_rows(quick):
-    note = training_table(quick.training.assign(extrapolated=True)).note
-    assert note.startswith("≈ from fewer steps than the schedule has, or predicted")
+    notes = training_table(quick.training.assign(extrapolated=True)).notes
+    assert notes[0] == "≈ from fewer steps than the schedule has, or predicted"
 
 
 def test_a_table_without_rows_is_its_title_alone():

@@ -129,7 +129,7 @@ def test_without_any_time_the_losses_are_compared_all_the_same(host):
     row, extra = rows["torch"]
     assert (row.status, row.extrapolated, row.steps) == ("ok", True, 2)
     assert len(extra["losses"]) == 2
-    assert "losses compared over 256 of 455 rows" in row.reason
+    assert "losses of 256 of 455 rows" in row.reason
 
 
 def test_without_a_working_baseline_there_is_no_speedup(host):

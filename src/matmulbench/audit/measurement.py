@@ -71,7 +71,7 @@ def _planted(host: Host, text: str, kernel: str, baseline: str, budget_s: float)
 def _mostly(check: str, setting: str, held: list[bool], least: float) -> Check:
     """Return the line of what must have ``held`` in a share of at ``least`` so many trials."""
     share = sum(held) / len(held)
-    return Check(check, setting, f"≥ {100 * least:.0f} %", f"{share:.1%}", share >= least)
+    return Check(check, setting, f"≥ {100 * least:.0f} %", f"{100 * share:.1f} %", share >= least)
 
 
 def same_twice(host: Host, quick: bool, progress: Progress) -> Iterator[Check]:
@@ -146,13 +146,15 @@ def planted_delays(host: Host, quick: bool, progress: Progress) -> Iterator[Chec
     """Power: a kernel that is slower by a known share must be called so, and by how much."""
     trials = 8 if quick else 60
     for (delay, seconds), text in product(((0.05, 2.0), (0.03, 10.0)), _workloads(quick)):
-        progress(f"planted delay of {delay:.0%} in {text}")
+        progress(f"planted delay of {100 * delay:.0f} % in {text}")
         name = f"delayed_{delay * 100:.0f}"
         rows = [_planted(host, text, name, "plain", 2 * seconds) for _ in range(trials)]
         size = median(1 / (row.speedup or inf) - 1 for row in rows)
-        setting = f"{delay:.0%} in {text}, {seconds:g} s per kernel, {trials} trials"
+        setting = f"{100 * delay:.0f} % in {text}, {seconds:g} s per kernel, {trials} trials"
         yield _mostly("delay called slower", setting, [row.verdict == "slower" for row in rows], 0.95)
-        yield Check("delay's size", setting, f"{delay:.0%} ± 1 point", f"{size:.2%}", abs(size - delay) <= 0.01)
+        yield Check(
+            "delay's size", setting, f"{100 * delay:.0f} % ± 1 point", f"{100 * size:.2f} %", abs(size - delay) <= 0.01
+        )
 
 
 def known_durations(host: Host, _: bool, progress: Progress) -> Iterator[Check]:
@@ -161,7 +163,7 @@ def known_durations(host: Host, _: bool, progress: Progress) -> Iterator[Check]:
         progress(f"a known duration, {name}")
         row = _planted(host, "1x1x1", name, name, 2.0)
         error = (row.median_s or inf) / seconds - 1
-        yield Check("known duration", name, "± 1 %", f"{error:+.2%}", abs(error) <= 0.01)
+        yield Check("known duration", name, "± 1 %", f"{100 * error:+.2f} %", abs(error) <= 0.01)
 
 
 def extrapolation(host: Host, quick: bool, progress: Progress) -> Iterator[Check]:
@@ -176,7 +178,7 @@ def extrapolation(host: Host, quick: bool, progress: Progress) -> Iterator[Check
             errors.append(1 / (predicted.speedup or inf) - 1 if fair else inf)
             inside.append(_contains(predicted, whole.median_s))
         error = median(errors)
-        yield Check("extrapolation", f"{kernel}, {text}", "± 10 %", f"{error:+.1%}", abs(error) <= 0.1)
+        yield Check("extrapolation", f"{kernel}, {text}", "± 10 %", f"{100 * error:+.1f} %", abs(error) <= 0.1)
     yield _mostly("extrapolation: inside its interval", f"{len(inside)} times", inside, 0.9)
 
 
@@ -223,7 +225,7 @@ def front_ends(host: Host, _: bool, progress: Progress) -> Iterator[Check]:
         for name, samples in theirs.items():
             low, middle, high = _spread(samples[text])
             agree = our_low <= middle <= our_high or low <= our_median <= high
-            drift = f"{middle / our_median - 1:+.1%}"
+            drift = f"{100 * (middle / our_median - 1):+.1f} %"
             yield Check(f"{name} agrees", f"torch, {text}", "a median inside the other's spread", drift, agree)
 
 

@@ -21,7 +21,7 @@ def show_progress(quiet: bool = False, total_s: float | None = None) -> Iterator
     if quiet or not console.is_interactive:
         yield (lambda text, seconds=0.0: None) if quiet else log
         return
-    step_s = 0.0
+    step_s, shown = 0.0, set[str]()
     columns = (
         rich.SpinnerColumn(),
         rich.TextColumn("{task.description}", markup=False),
@@ -37,6 +37,9 @@ def show_progress(quiet: bool = False, total_s: float | None = None) -> Iterator
         def advance(text: str, seconds: float = 0.0, /) -> None:
             nonlocal step_s
             if text.startswith("warning: "):
+                if text in shown:
+                    return
+                shown.add(text)
                 bar.console.print(text, markup=False, highlight=False)
                 return
             bar.update(task, advance=step_s, description=text)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from matmulbench.report.table import Table
     from matmulbench.results.folder import Results
 
-    AsTable = Callable[[pd.DataFrame], Table]
+    AsTable = Callable[[pd.DataFrame], Table | list[Table]]
 
 AUDITS = (PARTS[0], "measurement", *MEASUREMENT)
 
@@ -39,14 +39,11 @@ def _named(specs: list[str] | None, operands: str | None) -> list[str]:
     return [with_operands(spec, operands) for spec in specs or kernels()]
 
 
-def _finish(
-    rows: pd.DataFrame | list[dict[str, Any]], format: str, failed: bool, as_table: AsTable | None = None
-) -> NoReturn:
+def _finish(rows: pd.DataFrame | list[dict[str, Any]], format: str, failed: bool, as_table: AsTable) -> NoReturn:
     """Print rows, and exit: with 1 if something failed."""
     from matmulbench.report.output import show
-    from matmulbench.report.tables import plain_table
 
-    show(rows, format, as_table or plain_table)
+    show(rows, format, as_table)
     raise typer.Exit(int(failed))
 
 
@@ -84,9 +81,7 @@ def run(
     resume: Annotated[bool, typer.Option("--resume", help="go on with the run that --out holds")] = False,
     model: Annotated[
         str | None,
-        typer.Option(
-            help=f"{opt.MODEL}: time the very products of its training step, and train it in place of the tasks"
-        ),
+        typer.Option(help=f"{opt.MODEL}. The products of its step are timed, and it is trained in place of the tasks"),
     ] = None,
     compare_compile: opt.CompareCompile = False,
     workload: opt.Workloads = None,
@@ -160,7 +155,8 @@ def _print_run(results: Results, page: Path) -> None:
     """Print what a run found, on one machine or several."""
     from matmulbench.report.fleet import sentences, winners_table
     from matmulbench.report.headline import headline, warnings
-    from matmulbench.report.output import print_tables
+    from matmulbench.report.output import print_prose, print_tables
+    from matmulbench.report.queries import without_findings
     from matmulbench.report.tables import ladder_table, training_table, verification_table
     from matmulbench.results.folder import FleetResults
 
@@ -171,10 +167,11 @@ def _print_run(results: Results, page: Path) -> None:
         print_tables(
             verification_table(results.verification),
             ladder_table(results),
-            training_table(results.training, results.baseline),
+            training_table(without_findings(results, "training"), results.baseline),
         )
         said = [*headline(results), *(f"warning: {line}" for line in warnings(results))]
-    write("\n".join(["", *said, f"report: {page}\n"]))
+    print_prose(*said)
+    write(f"report: {page}\n")
 
 
 @app.command("list")
@@ -195,7 +192,8 @@ def list_(
     from matmulbench.arguments import read_workloads
     from matmulbench.pipeline import availability
     from matmulbench.report.formatting import flop
-    from matmulbench.training.tasks import TASKS
+    from matmulbench.report.tables import list_tables
+    from matmulbench.training.tasks import LOSSES, TASKS
 
     products = dict.fromkeys([*PRESETS["standard"], *(read_workloads(workload) if workload else ())])
     rows = [{"kind": "kernel", **row} for row in availability(kernel or (), import_timeout)]
@@ -204,8 +202,9 @@ def list_(
         rows.append({"kind": "workload", "name": str(one), "about": about})
     for name, task in TASKS.items():
         net = "-".join(map(str, task.layers))
-        rows += [{"kind": "task", "name": name, "about": f"{net} on {task.source}, {task.loss}"}]
-    _finish(rows, format, failed=False)
+        loss = LOSSES.get(task.loss, task.loss)
+        rows += [{"kind": "task", "name": name, "about": f"{net} on {task.source}, {loss}"}]
+    _finish(rows, format, failed=False, as_table=list_tables)
 
 
 @app.command()
@@ -223,7 +222,7 @@ def verify(
     format: opt.Format = "table",
     quiet: opt.Quiet = False,
 ) -> None:
-    """Judge of each kernel whether it is right; exit 1 where one is not.
+    """Judge whether each kernel is right; exit 1 where one is not.
 
     ```console
     $ matmulbench verify my.py:matmul
@@ -233,13 +232,14 @@ def verify(
     ```
     """
     from matmulbench import pipeline
-    from matmulbench.report.tables import case_table, verification_table
+    from matmulbench.report.tables import agreement_table, case_table, verification_table
 
     specs, dtypes = _named(kernel, operands), dtype or USUAL
     if case is not None and (agreement or dtype):
         raise UsageError(f"--case {case}: expected alone, for a case names its own dtype, such as 2x2x1:TN,float64")
     if agreement:
-        _finish(pipeline.compare_results(specs, dtypes, import_timeout_s=import_timeout), format, failed=False)
+        differences = pipeline.compare_results(specs, dtypes, import_timeout_s=import_timeout)
+        _finish(differences, format, failed=False, as_table=agreement_table)
     work = partial(pipeline.verify, specs, dtypes, case=case, import_timeout_s=import_timeout)
     _work(work, quiet, format, verification_table if case is None else partial(case_table, case=case))
 
@@ -265,12 +265,11 @@ def measure(
     ```console
     $ matmulbench measure my.py:matmul numpy --workload 64x784x50
     $ matmulbench measure torch --workload 512x512x512 --threads 1,2
-    $ matmulbench measure torch --workload 512x512x512 --dtype float32 --dtype bfloat16 --dtype int8
+    $ matmulbench measure torch --dtype float32 --dtype bfloat16 --dtype int8
     $ matmulbench measure --budget 30 --format csv > ladder.csv
     ```
     """
     from matmulbench import pipeline
-    from matmulbench.report.output import print_tables
     from matmulbench.report.tables import measurement_table, precision_table
 
     baseline = with_operands(baseline, operands)
@@ -286,14 +285,12 @@ def measure(
         import_timeout_s=import_timeout,
     )
 
-    def and_precision(rows: pd.DataFrame) -> Table:
-        table = measurement_table(rows, baseline)
-        if len(dtype or ()) < 2 or not len(found := pipeline.precision(rows, baseline)):
-            return table
-        print_tables(table)
-        return precision_table(found)
+    def tables(rows: pd.DataFrame) -> list[Table]:
+        found = pipeline.precision(rows, baseline) if len(dtype or ()) > 1 else None
+        more = [] if found is None or found.empty else [precision_table(found)]
+        return [measurement_table(rows, baseline), *more]
 
-    _work(work, quiet, format, and_precision)
+    _work(work, quiet, format, tables)
 
 
 @app.command()
@@ -301,7 +298,7 @@ def train(
     kernel: opt.Kernels = None,
     operands: opt.Operands = None,
     task: opt.Task = "breast-cancer",
-    model: Annotated[str | None, typer.Option(help=f"{opt.MODEL}: train it in place of a task")] = None,
+    model: Annotated[str | None, typer.Option(help=f"{opt.MODEL}. It is trained in place of a task")] = None,
     epochs: Annotated[int | None, typer.Option(help="passes over the data")] = None,
     batch_size: Annotated[int | None, typer.Option(help="rows of a batch")] = None,
     hidden: Annotated[int | None, typer.Option(help="units of the hidden layer")] = None,
@@ -393,7 +390,7 @@ def guard(
 
     ```console
     $ matmulbench guard kernel.py:matmul --against origin/main
-    $ matmulbench guard kernel.py:matmul --against HEAD~1 --workload 64x784x50 --budget 20
+    $ matmulbench guard kernel.py:matmul --against HEAD~1 --budget 20
     ```
     """
     from matmulbench import pipeline
@@ -426,7 +423,7 @@ def tune(
     format: opt.Format = "table",
     quiet: opt.Quiet = False,
 ) -> None:
-    """Find out how numba-tiled is fastest on this machine, and keep that: later runs use it.
+    """Find the fastest settings of numba-tiled on this machine, and keep them for later runs.
 
     ```console
     $ matmulbench tune
@@ -449,9 +446,9 @@ def compare(
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="write a page with charts, too")] = None,
     format: opt.Format = "table",
 ) -> None:
-    """Say what became faster or slower from one run to another, or when in many; exit 1 on a regression.
+    """Say what became faster or slower between two runs, or since when in many; exit 1 on a regression.
 
-    Of runs on different processors it ranks the kernels.
+    Of runs on different processors, rank the kernels.
 
     ```console
     $ matmulbench compare runs/monday runs/tuesday
@@ -514,7 +511,7 @@ def audit(
     ```console
     $ matmulbench audit --quick
     $ matmulbench audit --only verification --format json
-    $ matmulbench audit --format csv > runs/monday/audit.csv  # its report shows it
+    $ matmulbench audit --format csv > runs/monday/audit.csv
     ```
     """
     from dataclasses import asdict

@@ -46,7 +46,7 @@ LADDER = (
     Rung("einsum", "einsum", "the product written as an index equation (torch)"),
     Rung("numpy-einsum", "numpy_einsum", "the same equation, run by numpy's own C loop"),
     Rung("numba", "numba_loop", "the triple loop again, compiled"),
-    Rung("numba-tiled", "tiled.kernel", "tiles that stay in registers, as a BLAS has them, written in Python"),
+    Rung("numba-tiled", "tiled.kernel", "tiles that stay in registers, as in a BLAS, but in Python"),
     Rung("numpy", "numpy_matmul", "numpy's @: the BLAS that numpy ships"),
     Rung("torch", "torch_matmul", "torch's @: the BLAS that torch ships"),
 )

@@ -33,7 +33,7 @@ def require_cuda() -> None:
         _, hard = resource.getrlimit(resource.RLIMIT_AS)
         resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
     if not torch.cuda.is_available():
-        raise ImportError("no CUDA device: torch finds no GPU here, or was built without CUDA")
+        raise ImportError("no CUDA device, as far as torch sees")
 
 
 def check_timed(kernel: Any) -> None:

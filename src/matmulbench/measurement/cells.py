@@ -471,7 +471,7 @@ def _cell(
         row.reason = f"no speedup: the baseline {baseline} failed" if baseline else None
     row.gflops = workload.flop / row.median_s / 1e9
     if roof and roof.disturbed:
-        warnings = [*warnings, f"no % of roof, which was measured in spite of {roof.disturbed}"]
+        warnings = [*warnings, f"no % of roof: {roof.disturbed.partition(':')[0]} disturbed its measurement"]
     elif roof:
         row.roof_limit, row.roof_gflops = roof.limit(workload, one.cold)
         row.roof_percent = 100 * row.gflops / row.roof_gflops
@@ -491,8 +491,9 @@ def _why_unclear(row: MeasurementRow, warnings: list[str]) -> str:
     """Say why no difference can be claimed, and what to do about it."""
     if row.speedup_ci_low is None or row.speedup_ci_high is None:
         return "one round; a larger --budget gives more"
-    width = f"ratio known to ±{(row.speedup_ci_high - row.speedup_ci_low) / 2:.1%} after {row.samples} rounds"
+    width = f"ratio known to ±{(row.speedup_ci_high - row.speedup_ci_low) * 50:.1f} % after {row.samples} rounds"
     # A block should last a thousand ticks of the clock at least.
     quantised = max(row.median_s or 0, BLOCK_S) < 1000 * get_clock_info("perf_counter").resolution
-    cause = "quantised timer" if quantised else "; ".join(warnings) or "the budget ended; a larger --budget narrows it"
+    causes = ", ".join(warning.partition(":")[0] for warning in warnings)
+    cause = "quantised timer" if quantised else causes or "the budget ended, a larger --budget narrows it"
     return f"{width}; {cause}"

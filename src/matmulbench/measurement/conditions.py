@@ -49,7 +49,9 @@ class Conditions:
                 found.append(f"drift (a neighbour on the same core?): fixed calls {drift}")
             low, high = np.quantile(arithmetic, [0.1, 0.9])
             if high / low - 1 > _SPREAD and not share > _STOLEN:
-                found.append(f"unsteady processor: fixed work varied by {high / low - 1:.0%}; a larger --budget helps")
+                found.append(
+                    f"unsteady processor: fixed work varied by {100 * (high / low - 1):.0f} %; a larger --budget helps"
+                )
         return found
 
     def _used_s(self) -> float:
@@ -64,7 +66,7 @@ def _drift(seconds: npt.NDArray[np.float64]) -> str | None:
     if abs(change) <= _DRIFT:
         return None
     how = "slower" if change > 0 else "faster"
-    return f"ran {abs(change):.0%} {how} at the end; ratios are paired and hold, compare times with care"
+    return f"ran {100 * abs(change):.0f} % {how} at the end; ratios are paired and hold, compare times with care"
 
 
 def _machine_s() -> tuple[float, float]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from itertools import combinations
 
-from matmulbench.report.formatting import NOTHING, count, factor, known, percent, seconds, worded
+from matmulbench.report.formatting import NOTHING, count, known, percent, seconds, worded
 from matmulbench.report.page import Section, page
-from matmulbench.report.queries import Ladder, Row, in_order, labels, ladders
+from matmulbench.report.queries import Ladder, Row, in_order, labels, ladders, said_of
 from matmulbench.report.table import Column, Table
 from matmulbench.results.folder import FleetResults
 
@@ -77,8 +77,10 @@ def order_changes(by: ByMachine, baseline: str) -> list[tuple[str, str, str, str
 def winners_table(results: FleetResults) -> Table:
     """Return the fastest kernel of each product on each machine, with those that are not clearly slower."""
     label, baseline, rows = labels(results.measurements["kernel"]), results.baseline, []
-    for title, by in by_workload(results).items():
-        row: Row = {"product": title}
+    workloads = by_workload(results)
+    settings = {title.partition(" · ")[2] for title in workloads}
+    for title, by in workloads.items():
+        row: Row = {"product": title if len(settings) > 1 else title.partition(" · ")[0]}
         for name, ladder in by.items():
             best = min(ladder.timed, key=lambda each: each["median_s"])
             intervals = _intervals(ladder, baseline)
@@ -94,8 +96,9 @@ def winners_table(results: FleetResults) -> Table:
         *(Column(name, name) for name in results.machines),
         Column("order", "order"),
     ]
-    note = "or: their 95 % intervals overlap; order: the pairs of kernels that clearly change places"
-    return Table("The fastest kernel", columns, rows, note)
+    notes = ("or: their 95 % intervals overlap", "order: the pairs of kernels that clearly change places")
+    title = ", ".join(["The fastest kernel", *(settings if len(settings) == 1 else ())])
+    return Table(title, columns, rows, notes)
 
 
 def differences_table(results: FleetResults) -> Table:
@@ -116,17 +119,18 @@ def _kernel_table(by: ByMachine, baseline: str) -> Table:
     rows: dict[str, Row] = {kernel: {"label": label[kernel]} for kernel in kernels}
     for name, ladder in by.items():
         for row in ladder.rows:
-            rows[row["kernel"]] |= {name: row["median_s"], f"{name}, said": _figures(row)}
+            rows[row["kernel"]] |= {name: row["median_s"], f"{name}, said": _figures(row, baseline)}
     columns = [Column(name, name, worded, f"{name}, said") for name in by]
     note = f"time, % of that machine's roof, against {label[baseline]}"
-    return Table(next(iter(by.values())).title, [Column("kernel", "label"), *columns], list(rows.values()), note)
+    return Table(next(iter(by.values())).title, [Column("kernel", "label"), *columns], list(rows.values()), (note,))
 
 
-def _figures(row: Row) -> str:
+def _figures(row: Row, baseline: str) -> str:
+    said = said_of(row, baseline)
     if not known(row["median_s"]):
-        return str(row["status"])
-    more = [percent(row["roof_percent"], of=100), factor(row["speedup"])]
-    return ", ".join(each for each in (seconds(row["median_s"], row["extrapolated"]), *more) if each != NOTHING)
+        return said
+    figures = seconds(row["median_s"], row["extrapolated"]), percent(row["roof_percent"], of=100), said
+    return ", ".join(each for each in figures if each != NOTHING)
 
 
 def _intervals(ladder: Ladder, baseline: str) -> dict[str, tuple[float, float]]:

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from matmulbench.report.formatting import (
+    NOTHING,
     compared,
     count,
-    digits,
     factor,
+    factor_interval,
     known,
     percent,
     rate,
@@ -72,7 +73,9 @@ def answers(results: Results) -> list[Answer]:
 def summary(results: Results) -> list[str]:
     """Return what the run found about the ladder, and whether there is anything to compare with."""
     baseline, label = results.baseline, labels_of(results)
-    return [*_climb(results, baseline), *_best_step(results, baseline, label), *_no_speedups(results, label[baseline])]
+    climb, step = _climb(results, baseline), _best_step(results, baseline, label)
+    first, then = (step, climb) if results.run["options"].get("model") else (climb, step)
+    return [*first, *then, *_no_speedups(results, label[baseline])]
 
 
 def warnings(results: Results) -> list[str]:
@@ -161,11 +164,10 @@ def _step_gain(row: Row, against: str) -> str:
 def _gains(row: Row, reference: Row) -> str:
     """Say what the products of a user's model were predicted and measured to buy, and what they could at most."""
     speedups = {word: known(row[f"{word}_speedup"]) for word in ("predicted", "measured")}
-    found = [f"{word} {digits(value)}x" for word, value in speedups.items() if value]
-    low, high = known(row["measured_ci_low"]), known(row["measured_ci_high"])
-    interval = f" [{digits(low)}, {digits(high)}]" if low and high else ""
+    found = [f"{word} {factor(value)}" for word, value in speedups.items() if value]
+    interval = factor_interval(row["measured_ci_low"], row["measured_ci_high"])
     limit = amdahl_limit(reference)
-    return ", ".join(found) + interval + (f", limit {digits(limit)}x" if limit else "")
+    return ", ".join(found) + f" ({interval})" * (interval != NOTHING) + (f", limit {factor(limit)}" if limit else "")
 
 
 def _climb(results: Results, baseline: str) -> Iterator[str]:
@@ -206,7 +208,7 @@ def _best_step(results: Results, baseline: str, label: dict[str, str]) -> Iterat
             timed = len(shapes & set(zip(results.measurements["workload"], results.measurements["dtype"], strict=True)))
             some = f", of which the {timed} that take longest were timed" if timed < len(shapes) else ""
             yield (
-                f"Your step ({task_title(task, threads)}) spends {percent(reference['matmul_share'])} in "
+                f"Your step ({task_title(task, threads)}) spends {percent(reference['matmul_share'])} in products of "
                 f"{count(len(shapes), 'shape')}{some}; with `{best['label']}` {_gains(best, reference)}."
             )
             continue

@@ -11,7 +11,6 @@ from rich.console import Console
 
 from matmulbench.errors import printable
 from matmulbench.report.table import Table
-from matmulbench.report.tables import plain_table
 from matmulbench.streams import write
 
 if TYPE_CHECKING:
@@ -22,10 +21,10 @@ _UNLIMITED = 10_000
 
 def show(
     rows: pd.DataFrame | list[dict[str, Any]],
-    format: str = "table",
-    as_table: Callable[[pd.DataFrame], Table] = plain_table,
+    format: str,
+    as_table: Callable[[pd.DataFrame], Table | list[Table]],
 ) -> None:
-    """Print rows for the eye, as the table that ``as_table`` makes of them, as CSV, or as JSON (a list of objects)."""
+    """Print rows for the eye, as what ``as_table`` makes of them, as CSV, or as JSON (a list of objects)."""
     import pandas as pd
 
     frame = pd.DataFrame(rows)
@@ -37,7 +36,8 @@ def show(
     elif format == "json":
         write(frame.to_json(orient="records", indent=2, double_precision=15) + "\n")
     else:
-        print_tables(as_table(frame))
+        made = as_table(frame)
+        print_tables(*([made] if isinstance(made, Table) else made))
 
 
 def _printable(text: str) -> str:
@@ -46,6 +46,17 @@ def _printable(text: str) -> str:
 
 def print_tables(*tables: Table) -> None:
     """Print tables as wide as the terminal, or as they are where the output is piped; below them, uncut, commands."""
+    _print(*tables)
+    commands = dict.fromkeys(command for table in tables for command in table.commands)
+    write("".join(f"Repeat: {command}\n" for command in commands))
+
+
+def print_prose(*lines: str) -> None:
+    """Print sentences, each on a line of its own, broken between words where the terminal is narrower."""
+    _print("", *lines)
+
+
+def _print(*parts: Table | str) -> None:
     terminal = sys.stdout.isatty()
     # Drawn apart from standard output, in its encoding: rich writes to its file even while it captures.
     buffer = io.TextIOWrapper(io.BytesIO(), sys.stdout.encoding)
@@ -53,8 +64,9 @@ def print_tables(*tables: Table) -> None:
         file=buffer, force_terminal=terminal or None, width=None if terminal else _UNLIMITED, highlight=False
     )
     with console.capture() as drawn:
-        console.print(*tables)
-    commands = dict.fromkeys(command for table in tables for command in table.commands)
+        for part in parts:
+            console.print(part, markup=False, emoji=False)
+            if isinstance(part, Table) and part.notes and part is not parts[-1]:
+                console.print()
     # Rich fills every line to the table's width, which is of no use in a file.
-    repeat = [f"Repeat: {command}" for command in commands]
-    write("".join(f"{line.rstrip()}\n" for line in [*drawn.get().splitlines(), *repeat]))
+    write("".join(f"{line.rstrip()}\n" for line in drawn.get().splitlines()))

@@ -9,9 +9,10 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from matmulbench.report.charts.style import Chart
+from matmulbench.report.formatting import known
 from matmulbench.report.headline import answers, headline, summary, warnings
 from matmulbench.report.published import published_table
-from matmulbench.report.queries import labels_of
+from matmulbench.report.queries import labels_of, without_findings
 from matmulbench.report.table import Table
 from matmulbench.report.tables import (
     audit_table,
@@ -83,7 +84,9 @@ def _sections(results: Results, drawn: list[Chart], front_ends: Sequence[FrontEn
     yield Section("verification", "Is it right?", intro, tables=[verification_table(results.verification)])
     if len(results.measurements):
         times = group("ladder-")
-        every = measurement_table(results.measurements, results.baseline, results.run.get("notes") or ())
+        every = measurement_table(
+            without_findings(results, "measurements"), results.baseline, results.run.get("notes") or ()
+        )
         folded: list[Folded] = [("Every measurement", [], [every]), ("Every other product", times[1:], [])]
         charts = [*times[:1], *group("samples"), *group("speedups")]
         yield Section("ladder", "How fast?", "", charts, [ladder_table(results).brief()], folded)
@@ -93,8 +96,9 @@ def _sections(results: Results, drawn: list[Chart], front_ends: Sequence[FrontEn
         "products cost nothing. Every kernel is to learn the same: losses that leave what rounding explains are a "
         "failed verification."
     )
-    trained = training_table(results.training, results.baseline)
-    yield Section("training", "Training", intro, group("step-", "loss-"), [trained])
+    trained = training_table(without_findings(results, "training"), results.baseline)
+    folded = [("Every figure of the trainings", [], [trained])]
+    yield Section("training", "Training", intro, group("step-", "loss-"), [trained.brief(optional=3)], folded)
     yield Section("front-ends", "Front ends", tables=[front_end_table(results, front_ends)])
     if results.audit is not None:
         intro = (
@@ -102,8 +106,9 @@ def _sections(results: Results, drawn: list[Chart], front_ends: Sequence[FrontEn
             "bugs must be found, known durations measured."
         )
         yield Section("audit", "The suite, audited", intro, tables=[audit_table(results.audit)])
-    if len(results.measurements):
-        yield Section("published", "Published ladders", tables=[published_table(results)])
+    published = published_table(results)
+    if any(known(row["ours"]) for row in published.records):
+        yield Section("published", "Published ladders", tables=[published])
 
 
 def _facts(run: dict[str, Any]) -> list[tuple[str, str]]:

@@ -27,4 +27,4 @@ CAVEAT = (
 def published_table(results: Results) -> Table:
     """Return the published ladders, with our time of the same product where it was measured."""
     theirs = [(source, workload, kernel, time) for source, workload, times in LADDERS for kernel, time in times.items()]
-    return others_table("Published ladders next to ours", results, theirs, CAVEAT)
+    return others_table("Published ladders next to ours", results, theirs, (CAVEAT,))

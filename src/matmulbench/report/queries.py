@@ -61,6 +61,13 @@ def labels_of(results: Results) -> dict[str, str]:
     return labels([*kernels_of(results), results.baseline])
 
 
+def without_findings(results: Results, name: str) -> pd.DataFrame:
+    """Return a table of a run whose reasons are none of the findings that its table of verifications shows."""
+    table = results.tables[name]
+    found = table["reason"].isin(results.verification["finding"].dropna())
+    return table.assign(reason=table["reason"].mask(found, "see above"))
+
+
 def records(frame: pd.DataFrame) -> list[Row]:
     """Return the rows of a table, kernels in order, each with its kernel's ``label``; no figure where it failed."""
     label = labels(frame["kernel"])

@@ -55,7 +55,7 @@ def _block(readme: Path, results: Results) -> str:
         f"{table.title}, on {machine['cores']} cores of {machine['cpu']}; torch {versions['torch']}, "
         f"numpy {versions['numpy']}{openblas}.",
         table.markdown(),
-        *([f"{table.note}."] if table.note else []),
+        *(f"{note}." for note in table.notes),
         f"Made by `matmulbench report {folder} --splice {readme.name}`.",
     ]
     return "\n\n".join(parts)

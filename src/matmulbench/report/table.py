@@ -70,12 +70,12 @@ class Column:
 
 @dataclass
 class Table:
-    """A titled table; a line is drawn where one of the keys ``by`` changes from one row to the next."""
+    """A titled table, and notes to stand below it; a line is drawn where one of the keys ``by`` changes."""
 
     title: str
     columns: Sequence[Column]
     records: Sequence[Row]
-    note: str = ""
+    notes: tuple[str, ...] = ()
     by: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -99,9 +99,9 @@ class Table:
         keys = [[row[key] for key in self.by] for row in self.records]
         return {i for i in range(1, len(keys)) if keys[i] != keys[i - 1]}
 
-    def brief(self) -> Table:
-        """Return the table without its optional columns, and without commands."""
-        columns = [column for column in self.columns if not column.optional]
+    def brief(self, optional: int = 0) -> Table:
+        """Return the table with optional columns up to ``optional`` alone, and without commands."""
+        columns = [column for column in self.columns if column.optional <= optional]
         return replace(self, columns=columns, records=[row | {"repeat": ""} for row in self.records])
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
@@ -118,11 +118,12 @@ class Table:
             columns = [column for column in columns if column is not least]
             table = replace(self, columns=columns)._rich()
         yield table
+        yield from map(Text, self.notes)
 
     def _rich(self, narrow: bool = False) -> RichTable:
         left: Literal["left"] = "left"
         table = RichTable(title=self.title, title_justify=left, title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
-        table.caption, table.caption_justify, table.collapse_padding = self.note or None, left, True
+        table.collapse_padding = True
         for i, column in enumerate(self.columns):
             side: Literal["left", "right"] = "right" if column.kind == "figure" else "left"
             width = max(map(len, [column.title, *(row[i].text for row in self.rows)]))

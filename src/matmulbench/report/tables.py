@@ -12,6 +12,7 @@ from matmulbench.errors import UsageError
 from matmulbench.ladder import BASELINE, LADDER
 from matmulbench.report.formatting import (
     compared,
+    count,
     factor,
     factor_interval,
     known,
@@ -36,6 +37,7 @@ from matmulbench.report.queries import (
     task_title,
     tasks,
     verdict_of,
+    without_findings,
 )
 from matmulbench.report.table import Column, Table
 from matmulbench.results.folder import Results
@@ -100,8 +102,8 @@ _TUNING = (
     Column("against the heuristics", "speedup", factor),
     Column("95 % interval", "speedup_low", factor_interval, "speedup_high", optional=1),
     Column("next best", "second", optional=2, prose=True),
-    Column("its speedup", "second_speedup", compared, "second_verdict", optional=2),
-    Column("tried", "tried", number(".0f"), optional=3),
+    Column("its speedup", "second_speedup", compared, "second_verdict", optional=3),
+    Column("tried", "tried", number(".0f"), optional=4),
     Column("refused", "refused", prose=True),
 )
 _CELL = (  # what is compared in several runs
@@ -142,7 +144,6 @@ _TRACE = (
     Column("MFLOP", "mflop", rate, optional=1),
     Column("time", "time_s", seconds),
     Column("of step", "share", percent, tone="strong"),
-    Column("why no kernel can do it", "reason", prose=True),
 )
 _OTHERS = (
     Column("source", "source"),
@@ -163,7 +164,7 @@ def ladder_table(results: Results) -> Table:
     UsageError
         if the run measured none.
     """
-    table = results.measurements
+    table = without_findings(results, "measurements")
     if not len(table):
         raise UsageError("the run measured no workload")
     first = table[table["workload"] == table["workload"].iloc[0]]
@@ -191,13 +192,13 @@ def measurement_table(measurements: pd.DataFrame, baseline: str = BASELINE, note
     unit = next(iter(units.values())) if len(set(units.values())) == 1 else rate_unit("float32")
     columns = _titled(_MEASUREMENTS, baseline=against, lowest=lowest, unit=unit)
     title = found[0].title if len(found) == 1 else "Measurements"
-    said = [
+    said = (
         *([EXTRAPOLATED] if measurements["extrapolated"].any() else []),
         *(f"{dtype}: {own}" for dtype, own in units.items() if own != unit),
         *_shared_notes(groups),
         *notes,
-    ]
-    return Table(title, columns, rows, "; ".join(said), by=("workload", "dtype", "threads"))
+    )
+    return Table(title, columns, rows, said, by=("workload", "dtype", "threads"))
 
 
 def _titled(columns: Iterable[Column], **names: str) -> list[Column]:
@@ -276,8 +277,9 @@ def verification_table(verification: pd.DataFrame) -> Table:
         Column("cases", "cases", number(",.0f"), optional=2),
         Column("finding", "finding", prose=True),
     ]
-    note = "residual: the largest error, in units of k·u·(|A||B|)"
-    return Table("Verification", columns, list(rows.values()), note)
+    known_errors = verification["residual"].notna().any()
+    notes = ("residual: the largest error, in units of k·u·(|A||B|)",) if known_errors else ()
+    return Table("Verification", columns, list(rows.values()), notes)
 
 
 def case_table(verification: pd.DataFrame, case: str) -> Table:
@@ -285,7 +287,8 @@ def case_table(verification: pd.DataFrame, case: str) -> Table:
     label, rows = labels(verification["kernel"]), []
     for found in verification.to_dict("records"):
         operands = {name: found[name] for name in ("a", "b", "expected", "got") if found[name]}
-        own = [{"name": name, "value": value} for name, value in operands.items()]
+        # Rich drops the spaces that a line of a matrix begins with, unless they are no-break spaces.
+        own = [{"name": name, "value": value.replace("\n ", "\n\xa0")} for name, value in operands.items()]
         verdict = _verdict("value", found)
         verdict["value"] = ": ".join(filter(None, [verdict["value"], text(found["finding"])]))
         own.append({"name": "verdict"} | verdict)
@@ -318,7 +321,7 @@ def training_table(training: pd.DataFrame, baseline: str = BASELINE) -> Table:
         "Training",
         _titled(_TRAINING, baseline=against),
         rows,
-        "; ".join([*notes, *_shared_notes(groups)]),
+        (*notes, *_shared_notes(groups)),
         by=("title",),
     )
 
@@ -365,10 +368,11 @@ def _remark(verdict: object, *statuses: str) -> Row:
 def _changes(title: str, columns: Sequence[Column], rows: list[Row], note: str) -> Table:
     """Return a table of several runs: a row per cell, with what each says of it between its name and its verdict."""
     label = labels(row["kernel"] for row in rows)
+    several = len({(row["dtype"], row["threads"]) for row in rows}) > 1
     for row in rows:
-        row |= {"label": label[row["kernel"]], "setting": f"{row['dtype']}, {row['threads']}"}
+        row |= {"label": label[row["kernel"]], "setting": f"{row['dtype']}, {row['threads']}" if several else ""}
     verdict = Column("verdict", "remark", prose=True)
-    return Table(title, [*_CELL, *columns, verdict], rows, note, by=("workload",))
+    return Table(title, [*_CELL, *columns, verdict], rows, (note,), by=("workload",))
 
 
 def audit_table(checks: pd.DataFrame) -> Table:
@@ -381,13 +385,16 @@ def audit_table(checks: pd.DataFrame) -> Table:
 def trace_table(products: pd.DataFrame) -> Table:
     """Return the matrix products of a training step, and below them what they are together."""
     notes = []
-    for threads, group in products.groupby("threads"):
+    for _, group in products.groupby("threads"):
         step = seconds(group["time_s"].sum() / group["share"].sum())
         able, others = (group["share"][mask].sum() for mask in (group["reason"] == "", group["reason"] != ""))
         more = f", {percent(others)} in others" if others else ""
-        notes.append(f"threads {threads}: {percent(able)} of a step of {step} in products that a kernel can do{more}")
+        which = f"{count(int(group['threads'].iloc[0]), 'thread')}: " if products["threads"].nunique() > 1 else ""
+        notes.append(f"{which}{percent(able)} of a step of {step} in products that a kernel can do{more}")
+    for reason, group in products[products["reason"] != ""].groupby("reason", sort=False):
+        notes.append(f"no kernel can do those of {', '.join(dict.fromkeys(group['module']))}: {reason}")
     rows = products.assign(mflop=products["flop"].astype(float) / 1e6).to_dict("records")
-    return Table("Matrix products of one training step", _TRACE, rows, "; ".join(notes), by=("threads",))
+    return Table("Matrix products of one training step", _TRACE, rows, tuple(notes), by=("threads",))
 
 
 def front_end_table(results: Results, front_ends: Sequence[FrontEnd]) -> Table:
@@ -403,11 +410,11 @@ def front_end_table(results: Results, front_ends: Sequence[FrontEnd]) -> Table:
         "kernels from theirs"
     )
     theirs = [(one.name, row.workload, row.kernel, row.median_s) for one in front_ends for row in one.rows]
-    return others_table("Front ends side by side", results, theirs, "; ".join([caveat, *origins]))
+    return others_table("Front ends side by side", results, theirs, (caveat, *origins))
 
 
 def others_table(
-    title: str, results: Results, theirs: Iterable[tuple[str, str, str, float | None]], caveat: str
+    title: str, results: Results, theirs: Iterable[tuple[str, str, str, float | None]], notes: tuple[str, ...]
 ) -> Table:
     """Return times from elsewhere (source, workload, kernel, seconds) beside the run's own, float32, fewest threads."""
     ours = {
@@ -423,7 +430,7 @@ def others_table(
         ratio = time / own if time and own and threads == 1 else None  # theirs ran on one thread
         row = {"source": source, "workload": workload, "label": label[kernel], "theirs": time}
         rows.append(row | {"ours": own, "threads": threads, "ratio": ratio})
-    return Table(title, _OTHERS, rows, caveat, by=("source", "workload"))
+    return Table(title, _OTHERS, rows, notes, by=("source", "workload"))
 
 
 def tuning_table(tuned: pd.DataFrame) -> Table:
@@ -431,10 +438,26 @@ def tuning_table(tuned: pd.DataFrame) -> Table:
     return Table("numba-tiled on this machine", _TUNING, tuned.to_dict("records"))
 
 
-def plain_table(frame: pd.DataFrame) -> Table:
-    """Return all columns of ``frame`` as they are."""
-    texts = frame.select_dtypes(exclude="number").astype(object).fillna("").astype(str)
+def list_tables(rows: pd.DataFrame) -> list[Table]:
+    """Return what there is, a table for each kind: kernels with whether they are available, workloads, tasks."""
+    columns = Column("name", "name"), Column("about", "about", prose=True)
+    titles = {"kernel": "Kernels", "workload": "Workloads", "task": "Tasks"}
+    records: dict[str, list[Row]] = {kind: [] for kind in titles}
+    for row in rows.to_dict("records"):
+        if row["kind"] == "kernel":
+            available = row["status"] == "available"
+            row |= (
+                {"about": f"✓ {row['about']}"} if available else {"about": f"✗ {row['status']}", "about_tone": "faint"}
+            )
+        records[row["kind"]].append(row)
+    return [Table(title, columns, records[kind]) for kind, title in titles.items()]
+
+
+def agreement_table(differences: pd.DataFrame) -> Table:
+    """Return by how much kernels differ from each other: a line and a column for each."""
     columns = [
-        Column(name, name, prose=True) if name in texts else Column(name, name, number("g")) for name in frame.columns
+        Column(name, name) if name in ("dtype", "kernel") else Column(name, name, number(".2g"))
+        for name in map(str, differences)
     ]
-    return Table("", columns, frame.assign(**texts).to_dict("records"))
+    title = "The largest difference between two kernels, in units of the bound"
+    return Table(title, columns, differences.to_dict("records"), by=("dtype",))

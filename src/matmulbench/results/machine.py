@@ -127,6 +127,6 @@ def older_kernels(machine: dict[str, Any], versions: dict[str, str]) -> str | No
         seconds.append(float(done.stdout))
     return (
         f"numpy's OpenBLAS uses kernels for {used}, an older processor; with OPENBLAS_CORETYPE={better} numpy does "
-        f"512x512x512 in float32 on one thread {seconds[0] / seconds[1]:.2f} times as fast: by so much figures against "
-        "numpy may flatter"
+        f"512x512x512 in float32 on one thread {seconds[0] / seconds[1]:.2f} times as fast: figures against numpy may "
+        "flatter by as much"
     )

@@ -436,7 +436,7 @@ def _measured(one: TrainingCandidate, base: TrainingCandidate | None, analyses: 
     if not one.samples:
         row.reason = "no time was left for a step"
         return account
-    account.note(None if one.finished else f"{row.steps} of {course.steps} steps, as many as the time allowed")
+    account.note(None if one.finished else f"{row.steps} of {course.steps} steps")
     account.note(*course.notes)
     row.final_loss, row.loss_deviation = one.losses[-1], course.envelope.deviation(one.losses)
     row.train_accuracy, row.test_accuracy = one.accuracies
@@ -462,7 +462,7 @@ def _predicted(one: TrainingCandidate, share_s: float) -> Account:
     estimate = one.step_estimate_s
     rows = min(_FEW_ROWS, course.rows, int(course.rows * max(share_s, _FEW_ROWS_S) / (2 * estimate)))
     account = Account(row, course)
-    account.note(f"a step takes about {estimate:.3g} s: predicted from smaller products")
+    account.note("predicted from smaller products")
     envelope = course.find_envelope(_SILENCE_S / 2, rows, 2) if rows else Envelope([], [])
     if envelope.reference:
         try:
@@ -473,7 +473,7 @@ def _predicted(one: TrainingCandidate, share_s: float) -> Account:
         except KernelFailure as failure:
             return _failed(one, failure)
         row.steps, row.final_loss, row.loss_deviation = 2, losses[-1], envelope.deviation(losses)
-        account.note(f"losses compared over {rows} of {course.rows} rows")
+        account.note(f"losses of {rows} of {course.rows} rows")
         account.extra = _losses(losses, envelope)
     else:
         why = "the model does not take so few rows" if rows else "too slow even for one row"
@@ -490,7 +490,7 @@ def _predict_speedups(accounts: list[Account], baseline: str | None) -> None:
     unpaired = None
     if not base:
         unpaired = "no speedup: the baseline failed"
-    elif base.row.extrapolated and not base.row.step_ci_low_s:
+    elif base.row.extrapolated and "step_samples" not in base.extra:
         unpaired = f"no measured speedup: the step of {baseline} is predicted"
     for one in accounts:
         row = one.row
@@ -505,7 +505,7 @@ def _predict_speedups(accounts: list[Account], baseline: str | None) -> None:
         moved = row.predicted_speedup / row.measured_speedup - 1 if row.measured_speedup else 0.0
         if abs(moved) > _AGREE and not row.extrapolated:
             one.note(
-                f"predicted and measured speedup differ by {moved:+.0%}: the rest of a step takes "
-                f"{one.non_matmul_s * 1e6:.3g} µs, with {baseline} {rest_s * 1e6:.3g} µs",
+                f"{abs(moved) * 100:.0f} % {'slower' if moved > 0 else 'faster'} than predicted: what is no product "
+                f"takes {one.non_matmul_s * 1e6:.3g} µs, with {baseline} {rest_s * 1e6:.3g} µs",
                 first=True,
             )

@@ -120,8 +120,12 @@ def _left_to_torch(problem: CustomModel) -> str | None:
             reason += ", autocast?"
         if reason:
             shares[reason] = shares.get(reason, 0.0) + seconds / step_s
-    said = [f"{reason} ({share:.0%} of a step)" for reason, share in shares.items() if reason != FAST_PATH]
-    unseen = [f"not told from the rest of a step: {FAST_PATH} ({shares[FAST_PATH]:.0%})"] if FAST_PATH in shares else []
+    said = [f"{reason} ({share * 100:.0f} % of a step)" for reason, share in shares.items() if reason != FAST_PATH]
+    unseen = (
+        [f"not told from the rest of a step: {FAST_PATH} ({shares[FAST_PATH] * 100:.0f} %)"]
+        if FAST_PATH in shares
+        else []
+    )
     return "; ".join([*([f"left to torch: {', '.join(said)}"] if said else []), *unseen]) or None
 
 

@@ -71,6 +71,8 @@ TASKS = {
 }  # fmt: skip
 """The tasks by name, in the order of tables and charts."""
 
+LOSSES = {"mse": "mean squared error", "bce": "binary cross-entropy"}  # in words, where the name is none
+
 TORCH_NN, TORCH_COMPILE = "torch.nn", "torch.compile"  # rows of a training that no kernel has
 
 OPTIONS = {"epochs": "epochs", "batch_size": "batch", "hidden": "layers", "lr": "rate", "dtype": "dtype"}

@@ -111,7 +111,7 @@ def _heat_map(group: list[Ladder], baseline: str, style: dict[str, Style], title
     if len(rows) < 2 or not kernels:
         return
     names = [style[kernel].label for kernel in kernels]
-    width = max(1.05, text_width(names) + 0.1)
+    width = max(1.05, text_width(names) + 0.1, 3.6 / len(kernels))  # room for the title, and what colours mean
     chart, [axes] = kernel_chart(name, title, list(rows), [width * len(kernels)], top=0.75)
     # A colour claims no more than the verdict, and means nothing beyond ten times.
     colours, norm = (

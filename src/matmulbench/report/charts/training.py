@@ -70,7 +70,7 @@ def _end_to_end(rows: list[Row], baseline: str, style: dict[str, Style], title: 
         for row in rows
         if known(row["measured_speedup"]) and (product := matmul_speedup(row, reference))
     ]
-    if not shown:
+    if all(row["kernel"] == baseline for row, *_ in shown):
         return
     names = [row["label"] for row, *_ in shown]
     products = [factor(product) for _, product, _ in shown]
