@@ -27,9 +27,11 @@ Record = Callable[[Tensor, Tensor, float], None]
 RecordBoth = Callable[[Tensor, Tensor, float, float], None]  # with this thread's processor time
 
 _TAKEN = frozenset(getattr(torch, name) for name in USUAL)
+_RANKS = {"mm": 2, "addmm": 2, "bmm": 3, "baddbmm": 3}  # of the operands of what is overridden
+_CPU = torch._C.DispatchKeySet(torch._C.DispatchKey.CPU)
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class _Block:
     """What a block asked for: its kernel, what does batches, and what is called after each product."""
 
@@ -44,12 +46,10 @@ _library: torch.library.Library | None = None
 _multiplying = False  # process-wide: a kernel may have torch's products done in threads of its own
 
 
-def _fit(rank: int, a: Tensor, b: Tensor, *addends: Tensor) -> bool:
+def _fit(rank: int, *operands: Tensor) -> bool:
     """Say whether operands are a kernel's; torch has the words for wrong ones, and the result of empty ones."""
-    dtype = a.dtype
-    if dtype not in _TAKEN or b.dtype is not dtype or (addends and addends[0].dtype is not dtype):
-        return False
-    if not a.dim() == b.dim() == rank:
+    a, b = operands[-2:]
+    if a.dtype not in _TAKEN or any(each.dtype is not a.dtype for each in operands) or not a.dim() == b.dim() == rank:
         return False
     *batch, _, k = a.shape
     *others, inner, n = b.shape
@@ -76,40 +76,33 @@ def _multiply(block: _Block, a: Tensor, b: Tensor) -> Tensor:
     return c.contiguous()  # what comes next may take a view of it
 
 
-def _override(rank: int, product: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Make what replaces torch's ``product`` of two matrices (``rank`` 2) or of batches of them (3).
+def _override(rank: int, original: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Make what replaces ``original``, ATen's product of two matrices (``rank`` 2) or of batches of them (3).
 
     A third operand, that comes first, is multiplied by ``beta`` and added to the product, times ``alpha``.
     """
 
     def override(*operands: Tensor, **factors: float) -> Tensor:
-        *addends, a, b = operands
         block = _active[-1]
-        ours = block.kernel or block.record
-        if not ours or _multiplying or not _fit(rank, a, b, *addends):
-            return product(*operands, **factors, out=a.new_empty(0))  # this overload is not overridden
-        processor_s, started = thread_time(), perf_counter()
-        if block.kernel:
+        kernel, record = block.kernel, block.record
+        if _multiplying or not (kernel or record) or not _fit(rank, *operands):
+            return original(_CPU, *operands, **factors)
+        *addends, a, b = operands
+        if record:
+            processor_s, started = thread_time(), perf_counter()
+        if kernel:
             c = _multiply(block, a, b)
             if factors.get("alpha", 1) != 1:
                 c.mul_(factors["alpha"])
             if addends and (beta := factors.get("beta", 1)):  # with a beta of 0, NaN do not count
                 c.add_(addends[0], alpha=beta)
         else:
-            c = product(*operands, **factors, out=a.new_empty(0))
-        if block.record:
-            block.record(a, b, perf_counter() - started, thread_time() - processor_s)
+            c = original(_CPU, *operands, **factors)
+        if record:
+            record(a, b, perf_counter() - started, thread_time() - processor_s)
         return c
 
     return override
-
-
-_OVERRIDES = {
-    "mm": _override(2, torch.mm),
-    "bmm": _override(3, torch.bmm),
-    "addmm": _override(2, torch.addmm),
-    "baddbmm": _override(3, torch.baddbmm),
-}
 
 
 def replaced(kernel: str | Kernel, record: Record | None = None) -> AbstractContextManager[None]:
@@ -161,8 +154,9 @@ def products_by(kernel: Kernel, record: RecordBoth | None = None) -> Iterator[No
             _library = torch.library.Library("aten", "IMPL")  # type: ignore[no-untyped-call]
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", UserWarning)  # "overriding a registered kernel": it is meant to be
-                for name, override in _OVERRIDES.items():
-                    _library.impl(name, override, "CPU")  # type: ignore[no-untyped-call]
+                for name, rank in _RANKS.items():
+                    original = torch.library.get_kernel(f"aten::{name}", "CPU").call_boxed
+                    _library.impl(name, _override(rank, original), "CPU")  # type: ignore[no-untyped-call]
     try:
         yield
     finally:
