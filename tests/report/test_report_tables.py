@@ -125,6 +125,11 @@ def test_verification_has_a_line_per_kernel_with_its_finding(standard: Results) 
     assert [cell.text for cell in column(table, "float64")[1:]] == ["✓ pass"] * len(LADDER)
 
 
+def test_a_note_is_shown_as_it_stands(capsys):
+    print_tables(Table("", [Column("task", "task")], [{"task": "m.py:lock"}], "m.py:lock: faster [b] than m.py:key:"))
+    assert "m.py:lock: faster [b] than m.py:key:" in " ".join(capsys.readouterr().out.split())
+
+
 def test_the_command_that_repeats_a_finding_stands_below_and_is_never_cut(
     standard: Results, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

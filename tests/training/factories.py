@@ -294,6 +294,10 @@ def raises():
     raise KeyError("weights")
 
 
+def batches_end():
+    return net(), nn.CrossEntropyLoss(), (batches()[0] for n in range(2) if 1 / n)
+
+
 def leaves():
     raise SystemExit(3)
 

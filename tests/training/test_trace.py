@@ -347,6 +347,13 @@ def test_the_command_writes_a_table_and_what_it_comes_to(capsys):
     assert err == f"trace {EXAMPLES / 'conv.py'}:make, 1 thread\n"
 
 
+def test_what_can_be_done_about_a_reason_is_said_once(capsys):
+    assert typed(f"{EXAMPLES / 'lstm.py'}:make", "-q") == 0
+    out = capsys.readouterr().out
+    assert out.count("MKL-DNN's LSTM is one operator") == 3  # forward, backward and below
+    assert out.count("torch.backends.mkldnn.set_flags(False) makes products of it") == 1
+
+
 def test_a_model_of_convolutions_alone_is_listed_with_reasons(capsys):
     assert typed(f"{FACTORIES}:only_convolution", "-q", "--format", "json") == 0
     records = json.loads(capsys.readouterr().out)
@@ -368,7 +375,7 @@ def test_the_command_writes_csv_and_json(capsys):
 @pytest.mark.parametrize(
     ("factory", "message"),
     [
-        ("raises", "KeyError: 'weights'"),
+        ("raises", "its factory ends in KeyError: 'weights'; expected (model, loss, batches)"),
         ("no_products", "a step has no matrix product, expected one at least"),
         ("two", "from the factory, got tuple of 2"),
         ("unfit", "a step on its first batch ends in RuntimeError: mat1 and mat2 shapes cannot be multiplied"),

@@ -60,8 +60,10 @@ def _print(*parts: Table | str) -> None:
     terminal = sys.stdout.isatty()
     # Drawn apart from standard output, in its encoding: rich writes to its file even while it captures.
     buffer = io.TextIOWrapper(io.BytesIO(), sys.stdout.encoding)
+    width = None if terminal else _UNLIMITED
+    # As it stands: a model may be called m.py:key.
     console = Console(
-        file=buffer, force_terminal=terminal or None, width=None if terminal else _UNLIMITED, highlight=False
+        file=buffer, force_terminal=terminal or None, width=width, highlight=False, markup=False, emoji=False
     )
     with console.capture() as drawn:
         for part in parts:

@@ -300,9 +300,11 @@ def load_model(spec: str, seed: int = 0, lr: float | None = None) -> CustomModel
 
 
 def _make(spec: str) -> Made:
-    what = f"model {spec!r}"
+    what, part = f"model {spec!r}", "file ends"
     try:
-        made = load_function(spec, "model")()
+        factory = load_function(spec, "model")
+        part = "factory ends"
+        made = factory()
         form = f"{what}: expected {_FORM} from the factory"
         if not isinstance(made, tuple) or len(made) not in (3, 4):
             raise UsageError(f"{form}, got {_kind(made)}")
@@ -315,11 +317,13 @@ def _make(spec: str) -> Made:
         ):
             if not right:
                 raise UsageError(f"{form}, got {type(value).__name__} as {what_it_is}")
+        part = "batches end"
         batches = list(islice(source, _BATCHES))
     except UsageError:
         raise
     except (Exception, SystemExit) as error:
-        raise UsageError(f"{what}: {type(error).__name__}: {error}") from error
+        found = f"{type(error).__name__}: {printable(str(error), 300)}"
+        raise UsageError(f"{what}: its {part} in {found}; expected {_FORM} from the factory") from error
     if not batches or not tensors_of(batches):
         raise UsageError(f"{form}: batches must be at least one pair (x, y) of tensors")
     return model, loss, batches, optimizer

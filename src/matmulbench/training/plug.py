@@ -1,21 +1,18 @@
-"""Any ``torch.nn`` model with its linear layers' products done by a kernel, forward and backward."""
+"""Any ``torch.nn`` model with its matrix products done by a kernel, forward and backward."""
 
 from __future__ import annotations
 
 import copy
 import warnings
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
-import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
-from torch.nn.modules.lazy import LazyModuleMixin
-from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from torch.overrides import TorchFunctionMode
 
 from matmulbench.errors import InputWarning, UsageError
 from matmulbench.ladder import Kernel
-from matmulbench.ladder.plugins import load_kernel
+from matmulbench.training.replacement import Hooks
 
 T = TypeVar("T")
 
@@ -46,116 +43,21 @@ def copied(model: T) -> T:
         raise UsageError(f"the model cannot be copied: {type(error).__name__}: {error}") from error
 
 
-def _forward(x: Tensor, weight: Tensor, bias: Tensor | None, kernel: Kernel) -> Tensor:
-    # A kernel may go by way of numpy, which takes no tensor that asks for a gradient.
-    out = kernel(x.detach(), weight.detach().t())
-    return out if bias is None else out.add_(bias)
-
-
-class _Product(torch.autograd.Function):
-    """x Wᵀ + b, for x (rows, n_in), W (n_out, n_in) as ``nn.Linear`` keeps it, and b (n_out,) or None."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, kernel: Kernel) -> Tensor:
-        ctx.kernel = kernel
-        ctx.save_for_backward(x, weight)
-        return _forward(x, weight, bias, kernel)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        if torch.is_grad_enabled():
-            raise RuntimeError("a plugged layer can be differentiated once: its kernel records no graph")
-        x, weight = (saved.detach() for saved in ctx.saved_tensors)
-        kernel = ctx.kernel
-        needs_x, needs_weight, needs_bias, _ = ctx.needs_input_grad
-        return (
-            kernel(gradient, weight) if needs_x else None,
-            kernel(gradient.t(), x) if needs_weight else None,
-            gradient.sum(0) if needs_bias else None,
-            None,
-        )
-
-
-class PluggedLinear(nn.Linear):
-    """An ``nn.Linear`` whose three products, forward and backward, are done by ``kernel``."""
-
-    kernel: Any  # a Kernel; nn.Module would have it a tensor or a module
-    spec: str | None
-    plain: type[nn.Linear] = nn.Linear  # what it is without a kernel
-
-    def use(self, kernel: Kernel, spec: str | None = None) -> None:
-        """Have the products done by ``kernel``, which is named ``spec`` if it has a name."""
-        self.__dict__.update(kernel=kernel, spec=spec)  # set as an attribute, a module would become a child
-
-    def extra_repr(self) -> str:
-        """Return sizes, bias and kernel, as they stand in the layer's text form."""
-        names = (self.spec, *(getattr(self.kernel, name, None) for name in ("name", "__name__")))
-        return f"{super().extra_repr()}, kernel={next(filter(None, names), type(self.kernel).__name__)}"
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Return what is pickled: of a kernel that has a name, the name."""
-        return self.__dict__ | ({"kernel": None} if self.spec else {})
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Load the kernel by its name, if it has one."""
-        super().__setstate__(state)  # type: ignore[no-untyped-call]
-        if self.spec:
-            self.use(load_kernel(self.spec), self.spec)
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        """Return a copy that shares the kernel: compiled and foreign functions cannot be copied."""
-        memo[id(self.kernel)] = self.kernel
-        copied = memo[id(self)] = type(self).__new__(type(self))
-        copied.__dict__.update(copy.deepcopy(self.__dict__, memo))
-        return copied
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return x Wᵀ + b for ``x`` (..., n_in), of any rank."""
-        if x.dim() != 2:
-            return self.forward(x.reshape(-1, self.in_features)).reshape(*x.shape[:-1], self.out_features)
-        if torch.is_grad_enabled():
-            out: Tensor = _Product.apply(x, self.weight, self.bias, self.kernel)  # type: ignore[no-untyped-call]
-            return out
-        return _forward(x, self.weight, self.bias, self.kernel)
-
-
-# In ``eval`` these take their layers' weights and call no layer; so set, they call them.
-_FAST_PATHS: dict[type[nn.Module], tuple[str, Any]] = {
-    nn.TransformerEncoder: ("use_nested_tensor", False),
-    nn.TransformerEncoderLayer: ("activation_relu_or_gelu", 0),
-}
-_SWITCHED = "unplugged_switch"  # what it was before
-
-
-def _plugged(plain: type[nn.Linear]) -> type[PluggedLinear]:
-    """Return a class that does what ``plain`` does with its products done by a kernel."""
-    if plain is nn.Linear:
-        return PluggedLinear
-    content = {"plain": plain} | ({"cls_to_become": PluggedLinear} if issubclass(plain, LazyModuleMixin) else {})
-    return type(f"Plugged{plain.__name__}", (PluggedLinear, plain), content)
-
-
-def _can_be_plugged(module: nn.Module) -> bool:
-    # Attention has a linear layer of which it takes the weight alone.
-    inherited = isinstance(module, nn.Linear) and type(module).forward in (nn.Linear.forward, PluggedLinear.forward)
-    return inherited and not isinstance(module, NonDynamicallyQuantizableLinear)
-
-
-def _is_left_out(module: nn.Module) -> bool:
-    """Tell whether a layer has products that do not become the kernel's."""
-    if isinstance(module, nn.Linear):
-        return not _can_be_plugged(module) and not isinstance(module, NonDynamicallyQuantizableLinear)
-    return isinstance(module, (nn.MultiheadAttention, nn.RNNBase, nn.RNNCellBase, _ConvNd, nn.Bilinear))
+# Of these, some products are within one operator.
+_FUSED = (_ConvNd, nn.LSTM, nn.Bilinear, nn.MultiheadAttention)
 
 
 def plug(model: nn.Module, kernel: str | Kernel) -> nn.Module:
-    """Return a copy of ``model`` in which every ``nn.Linear`` runs ``kernel``, forward and backward.
+    """Return a copy of ``model`` whose matrix products run ``kernel``, forward and backward.
 
-    The copy has parameters of its own; those that layers share stay shared, and those that are frozen stay frozen.
-    Its ``state_dict`` has the keys and values of the model's. Lazy and parametrised linear layers take part.
-    Subclasses of ``nn.Linear`` with a ``forward`` of their own are left alone, and so are products that are no
-    ``nn.Linear`` (attention's, recurrent layers', convolutions); an ``InputWarning`` names such layers, or says that
-    there is nothing to plug. :func:`matmulbench.replaced` reaches every product.
+    That is so for whatever its modules ask for when they are called, as :func:`matmulbench.replaced` says: linear
+    layers, ``@``, ``einsum``, attention's projections, recurrent cells. The graph keeps the kernel, wherever gradients
+    are asked for, and derivatives of them. Other models, in whichever thread, keep torch's products; as long as the
+    copy lives, each of these costs some 2 µs more.
+
+    The copy has parameters of its own; those that layers share stay shared, and those that are frozen stay frozen. Its
+    ``state_dict`` has the keys and values of the model's. An ``InputWarning`` names layers (convolution, LSTM,
+    attention) of which some products are within one operator, where they do not run the kernel.
 
     Parameters
     ----------
@@ -172,42 +74,38 @@ def plug(model: nn.Module, kernel: str | Kernel) -> nn.Module:
 
     Examples
     --------
-    >>> model = nn.Sequential(nn.Linear(784, 50), nn.ReLU(), nn.Linear(50, 10))
-    >>> plug(model, "numpy")[0]
-    PluggedLinear(in_features=784, out_features=50, bias=True, kernel=numpy)
+    >>> shapes = []
+    >>> def kernel(a, b):
+    ...     shapes.append((*a.shape, b.shape[1]))
+    ...     return torch.einsum("ik,kj->ij", a, b)
+    >>> plugged = plug(nn.Linear(784, 10), kernel)
+    >>> plugged(torch.ones(64, 784)).sum().backward()
+    >>> shapes
+    [(64, 784, 10), (10, 64, 784)]
     """
-    function, spec = load_kernel(kernel), kernel if isinstance(kernel, str) else None
-    plugged = copied(model)
-    layers = [module for module in plugged.modules() if _can_be_plugged(module)]
-    for module in layers:
-        if not isinstance(module, PluggedLinear):
-            module.__class__ = _plugged(type(module))  # type: ignore[arg-type]  # all else stays: hooks, names, sharing
-        module.use(function, spec)  # type: ignore[operator]  # nn.Module's attributes are untyped
-    left = sorted({type(module).__name__ for module in plugged.modules() if _is_left_out(module)})
-    if not layers:
+    hooks, plugged = Hooks(kernel), unplug(model)
+    encoders = [module for module in plugged.modules() if isinstance(module, nn.TransformerEncoder)]
+    # Layers with hooks take no fast path, but the encoder goes by whether they could and hands them nested tensors.
+    inside = {module for encoder in encoders for module in encoder.modules() if module is not encoder}
+    for module in plugged.modules():
+        if module not in inside:
+            module.register_forward_pre_hook(hooks.enter, prepend=True)
+            module.register_forward_hook(hooks.leave, always_call=True)
+    if fused := sorted({type(module).__name__ for module in plugged.modules() if isinstance(module, _FUSED)}):
         text = (
-            f"no layer of {type(model).__name__} is an nn.Linear: none runs the kernel; replaced() reaches all products"
+            f"of {', '.join(fused)}, some products are within one operator and do not run the kernel: trace lists them"
         )
         warnings.warn(text, InputWarning, stacklevel=2)
-    elif left:
-        text = f"products of {', '.join(left)} do not run the kernel; replaced() reaches all but convolutions"
-        warnings.warn(text, InputWarning, stacklevel=2)
-    for module in plugged.modules():
-        for kind, (switch, off) in _FAST_PATHS.items():
-            if isinstance(module, kind):
-                vars(module).setdefault(_SWITCHED, getattr(module, switch))
-                setattr(module, switch, off)
     return plugged
 
 
 def unplug(model: nn.Module) -> nn.Module:
-    """Return a copy of ``model`` with its plugged layers plain again."""
+    """Return a copy of ``model`` whose products are torch's again."""
     plain = copied(model)
     for module in plain.modules():
-        if isinstance(module, PluggedLinear):
-            module.__class__ = type(module).plain  # type: ignore[assignment]
-            del module.kernel, module.spec
-        if _SWITCHED in vars(module):
-            (switch,) = (switch for kind, (switch, _) in _FAST_PATHS.items() if isinstance(module, kind))
-            setattr(module, switch, vars(module).pop(_SWITCHED))
+        for hooks in (module._forward_pre_hooks, module._forward_hooks):
+            for number, hook in list(hooks.items()):
+                if isinstance(getattr(hook, "__self__", None), Hooks):
+                    del hooks[number]
+                    module._forward_hooks_always_called.pop(number, None)
     return plain

@@ -20,7 +20,7 @@ from torch import Tensor
 from matmulbench.dtypes import DTYPES, USUAL
 from matmulbench.errors import UsageError, printable
 from matmulbench.training.custom_model import CustomModel, load_training
-from matmulbench.training.trace import FAST_PATH, Tracer
+from matmulbench.training.trace import FAST_PATH, trace_steps
 from matmulbench.training.trainers import TimedKernel, TrainingProblem
 from matmulbench.training.worker import read_parameters
 
@@ -29,6 +29,7 @@ SAFETY = 4
 RUNS = 2
 _FLOOR = 64  # unit roundoffs of the largest loss: that of the loss's own sum, which no product perturbs
 _ALIKE = 1024  # unit roundoffs between two losses that differ by rounding alone
+_TRACE_S = 0.2  # seconds, about, that may go into tracing
 _SAME_IN_DOUBLE = 0.05  # of the loss, by which that in float64 may differ, or the model does something else there
 
 _problems: list[TrainingProblem] = []
@@ -108,21 +109,16 @@ def _alike(losses: list[float], others: list[float], tolerance: float) -> bool:
 
 def _left_to_torch(problem: CustomModel) -> str | None:
     """Say which products of a step no kernel can do, and why."""
-    trainer = problem.begin_plain()
-    start = time.perf_counter()
-    with Tracer(trainer.model) as tracer:
-        trainer.step(0)
-    step_s = time.perf_counter() - start
     shares: dict[str, float] = {}
-    for product, _, _, seconds in tracer.calls:
-        reason, *_ = product.reason.partition(";")
-        if product.dtype in ("bfloat16", "float16"):
+    for row in trace_steps(problem, _TRACE_S):
+        reason, *_ = row["reason"].partition(";")
+        if row["dtype"] in ("bfloat16", "float16"):
             reason += ", autocast?"
         if reason:
-            shares[reason] = shares.get(reason, 0.0) + seconds / step_s
-    said = [f"{reason} ({share * 100:.0f} % of a step)" for reason, share in shares.items() if reason != FAST_PATH]
+            shares[reason] = shares.get(reason, 0.0) + row["share"]
+    said = [f"{reason} ({100 * share:.0f} % of a step)" for reason, share in shares.items() if reason != FAST_PATH]
     unseen = (
-        [f"not told from the rest of a step: {FAST_PATH} ({shares[FAST_PATH] * 100:.0f} %)"]
+        [f"not told from the rest of a step: {FAST_PATH} ({100 * shares[FAST_PATH]:.0f} %)"]
         if FAST_PATH in shares
         else []
     )

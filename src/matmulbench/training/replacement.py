@@ -1,22 +1,25 @@
-"""Matrix products of any torch code done by a kernel: ``with replaced(kernel): ...``.
+"""Matrix products of any torch code done by a kernel: in a block, ``with replaced(kernel): ...``, or in a module.
 
-For as long as the block runs, ATen's CPU implementations of ``mm``, ``addmm``, ``bmm`` and ``baddbmm`` are overridden
-with ``torch.library``. That stands below autograd: back-propagation, and that of its results, asks for products of its
-own, which are replaced in turn. All other operators are called as before. (A ``TorchDispatchMode`` would cost each of
-them 2.5 µs, and an ``autograd.Function`` would have to be written wherever a product is asked for.)
+While that is wanted, ATen's CPU implementations of ``mm``, ``addmm``, ``bmm`` and ``baddbmm`` are overridden with
+``torch.library``. That stands below autograd: back-propagation in the block, and that of its results, asks for products
+of its own, which are replaced in turn. The back-propagation of a plugged module may come at any time: there, what
+autograd does for these operators is overridden, too, so that the graph keeps the kernel. All other operators are called
+as before. (A ``TorchDispatchMode`` would cost each of them 2.5 µs.)
 """
 
 from __future__ import annotations
 
 import threading
 import warnings
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from time import perf_counter, thread_time
+from typing import Any, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from matmulbench.dtypes import USUAL
 from matmulbench.ladder import Kernel
@@ -27,9 +30,11 @@ Record = Callable[[Tensor, Tensor, float], None]
 RecordBoth = Callable[[Tensor, Tensor, float, float], None]  # with this thread's processor time
 
 _TAKEN = frozenset(getattr(torch, name) for name in USUAL)
+_RANKS = {"mm": 2, "addmm": 2, "bmm": 3, "baddbmm": 3}  # of the operands of what is overridden
+_CPU = torch._C.DispatchKeySet(torch._C.DispatchKey.CPU)
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class _Block:
     """What a block asked for: its kernel, what does batches, and what is called after each product."""
 
@@ -38,18 +43,22 @@ class _Block:
     record: RecordBoth | None
 
 
-_lock = threading.Lock()
-_active: list[_Block] = []  # the innermost last
-_library: torch.library.Library | None = None
+class _Thread(threading.local):
+    """What one thread does."""
+
+    def __init__(self) -> None:
+        self.modules: list[_Block] = []  # the blocks of plugged ones that run now
+
+
+_active = [_Block(None, torch.bmm, None)]  # torch's own, and the blocks in it, the innermost last
+_thread = _Thread()
 _multiplying = False  # process-wide: a kernel may have torch's products done in threads of its own
 
 
-def _fit(rank: int, a: Tensor, b: Tensor, *addends: Tensor) -> bool:
+def _fit(rank: int, *operands: Tensor) -> bool:
     """Say whether operands are a kernel's; torch has the words for wrong ones, and the result of empty ones."""
-    dtype = a.dtype
-    if dtype not in _TAKEN or b.dtype is not dtype or (addends and addends[0].dtype is not dtype):
-        return False
-    if not a.dim() == b.dim() == rank:
+    a, b = operands[-2:]
+    if a.dtype not in _TAKEN or any(each.dtype is not a.dtype for each in operands) or not a.dim() == b.dim() == rank:
         return False
     *batch, _, k = a.shape
     *others, inner, n = b.shape
@@ -76,40 +85,108 @@ def _multiply(block: _Block, a: Tensor, b: Tensor) -> Tensor:
     return c.contiguous()  # what comes next may take a view of it
 
 
-def _override(rank: int, product: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Make what replaces torch's ``product`` of two matrices (``rank`` 2) or of batches of them (3).
+def _override(rank: int, original: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Make what replaces ``original``, ATen's product of two matrices (``rank`` 2) or of batches of them (3).
 
     A third operand, that comes first, is multiplied by ``beta`` and added to the product, times ``alpha``.
     """
 
     def override(*operands: Tensor, **factors: float) -> Tensor:
+        block = (_thread.modules or _active)[-1]
+        kernel, record = block.kernel, block.record
+        if _multiplying or not (kernel or record) or not _fit(rank, *operands):
+            return original(_CPU, *operands, **factors)
         *addends, a, b = operands
-        block = _active[-1]
-        ours = block.kernel or block.record
-        if not ours or _multiplying or not _fit(rank, a, b, *addends):
-            return product(*operands, **factors, out=a.new_empty(0))  # this overload is not overridden
-        processor_s, started = thread_time(), perf_counter()
-        if block.kernel:
-            c = _multiply(block, a, b)
-            if factors.get("alpha", 1) != 1:
-                c.mul_(factors["alpha"])
-            if addends and (beta := factors.get("beta", 1)):  # with a beta of 0, NaN do not count
-                c.add_(addends[0], alpha=beta)
-        else:
-            c = product(*operands, **factors, out=a.new_empty(0))
-        if block.record:
-            block.record(a, b, perf_counter() - started, thread_time() - processor_s)
+        if record:
+            processor_s, started = thread_time(), perf_counter()
+        c = _add(_multiply(block, a, b), addends, **factors) if kernel else original(_CPU, *operands, **factors)
+        if record:
+            record(a, b, perf_counter() - started, thread_time() - processor_s)
         return c
 
     return override
 
 
-_OVERRIDES = {
-    "mm": _override(2, torch.mm),
-    "bmm": _override(3, torch.bmm),
-    "addmm": _override(2, torch.addmm),
-    "baddbmm": _override(3, torch.baddbmm),
-}
+class _Product(torch.autograd.Function):
+    """The product of two matrices, or of batches of them, with gradients by the same kernel, as often as wanted."""
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, b: Tensor, block: _Block) -> Tensor:
+        ctx.block = block
+        ctx.save_for_backward(a, b)
+        return _multiply(block, a, b)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        def product(x: Tensor, y: Tensor) -> Tensor:
+            out: Tensor = _Product.apply(x, y, ctx.block)  # type: ignore[no-untyped-call]
+            return out
+
+        (a, b), (needs_a, needs_b, _) = ctx.saved_tensors, ctx.needs_input_grad
+        of_b = None
+        if needs_b and b.stride(-2) == 1 != b.stride(-1):  # as torch does it: the weight of a layer is transposed
+            of_b = product(gradient.mT, a).mT
+        elif needs_b:
+            of_b = product(a.mT, gradient)
+        return product(gradient, b.mT) if needs_a else None, of_b, None
+
+
+def _override_in_graph(rank: int, original: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Make what replaces ``original``, what autograd does for a product, as :func:`_override` does for the product."""
+
+    def override(keys: Any, *operands: Tensor, **factors: float) -> Tensor:
+        modules = _thread.modules
+        if (
+            not modules
+            or not modules[-1].kernel
+            or _multiplying
+            or not torch.is_grad_enabled()
+            or not _fit(rank, *operands)
+        ):
+            return original(keys, *operands, **factors)
+        *addends, a, b = operands
+        c: Tensor = _Product.apply(a, b, modules[-1])  # type: ignore[no-untyped-call]
+        return _add(c, addends, **factors)
+
+    return override
+
+
+def _add(c: Tensor, addends: list[Tensor], alpha: float = 1, beta: float = 1) -> Tensor:
+    """Return ``alpha`` c plus ``beta`` times what is to be added, in the place of ``c``."""
+    if alpha != 1:
+        c.mul_(alpha)
+    return c.add_(addends[0], alpha=beta) if addends and beta else c  # with a beta of 0, NaN do not count
+
+
+class _Overrides:
+    """Overrides of all products under one dispatch key, for as long as anyone wants them."""
+
+    def __init__(self, key: str, make: Callable[[int, Callable[..., Tensor]], Callable[..., Tensor]]) -> None:
+        self.key, self.make = key, make
+        self.lock, self.wanted = threading.Lock(), 0
+
+    def want(self) -> None:
+        """Override, until :meth:`release`."""
+        with self.lock:
+            self.wanted += 1
+            if self.wanted > 1:
+                return
+            self.library = torch.library.Library("aten", "IMPL")  # type: ignore[no-untyped-call]
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # "overriding a registered kernel": it is meant to be
+                for name, rank in _RANKS.items():
+                    override = self.make(rank, torch.library.get_kernel(f"aten::{name}", self.key).call_boxed)
+                    self.library.impl(name, override, self.key, with_keyset=self is _IN_GRAPH)  # type: ignore[no-untyped-call]
+
+    def release(self) -> None:
+        """Let torch's own be again, if no one else wants them."""
+        with self.lock:
+            self.wanted -= 1
+            if not self.wanted:
+                self.library._destroy()  # type: ignore[no-untyped-call]
+
+
+_ON_CPU, _IN_GRAPH = _Overrides("CPU", _override), _Overrides("AutogradCPU", _override_in_graph)
 
 
 def replaced(kernel: str | Kernel, record: Record | None = None) -> AbstractContextManager[None]:
@@ -152,22 +229,43 @@ def replaced(kernel: str | Kernel, record: Record | None = None) -> AbstractCont
 @contextmanager
 def products_by(kernel: Kernel, record: RecordBoth | None = None) -> Iterator[None]:
     """Do what :func:`replaced` says with a kernel that is loaded."""
-    global _library
-    of_torch = kernel in (torch.mm, torch.matmul, torch_matmul)
-    block = _Block(None if of_torch else kernel, over_batches(kernel), record)
-    with _lock:
-        _active.append(block)
-        if not _library:
-            _library = torch.library.Library("aten", "IMPL")  # type: ignore[no-untyped-call]
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", UserWarning)  # "overriding a registered kernel": it is meant to be
-                for name, override in _OVERRIDES.items():
-                    _library.impl(name, override, "CPU")  # type: ignore[no-untyped-call]
+    block = _block(kernel, record)
+    _ON_CPU.want()
+    _active.append(block)
     try:
         yield
     finally:
-        with _lock:
-            _active.remove(block)
-            if not _active and _library:
-                _library._destroy()  # type: ignore[no-untyped-call]
-                _library = None
+        _active.remove(block)
+        _ON_CPU.release()
+
+
+def _block(kernel: Kernel, record: RecordBoth | None = None) -> _Block:
+    of_torch = kernel in (torch.mm, torch.matmul, torch_matmul)
+    return _Block(None if of_torch else kernel, over_batches(kernel), record)
+
+
+class Hooks:
+    """Hooks of modules: while one of them runs in a thread, a kernel does its products, and the graph's."""
+
+    def __init__(self, kernel: str | Kernel) -> None:
+        self.kernel = kernel
+        self._block = _block(load_kernel(kernel))
+        for overrides in (_ON_CPU, _IN_GRAPH):
+            overrides.want()
+            weakref.finalize(self, overrides.release).atexit = False
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Share the kernel: compiled and foreign functions cannot be copied."""
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Of a kernel that has a name, the name is pickled."""
+        return type(self), (self.kernel,)
+
+    def enter(self, module: nn.Module, _: Any) -> None:
+        """Begin, before a module's ``forward``."""
+        _thread.modules.append(self._block)
+
+    def leave(self, module: nn.Module, *_: Any) -> None:
+        """End, after it, also where it raises."""
+        _thread.modules.pop()

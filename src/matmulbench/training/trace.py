@@ -169,14 +169,12 @@ def _strides(tensor: Tensor) -> tuple[int, ...] | None:
     return tensor.stride() if tensor.layout is torch.strided else None
 
 
-def _trace(model: CustomModel) -> list[dict[str, Any]]:
-    """Trace steps on the first batch, each beside some that are not; return rows."""
+def trace_steps(model: CustomModel, enough_s: float = ENOUGH_S) -> list[dict[str, Any]]:
+    """Trace steps on the first batch, each beside one that is not, for ``enough_s`` seconds; return rows."""
     trainer = model.begin_plain()
     trainer.step(0)
     with Tracer(trainer.model) as tracer:
         trainer.step(0)
-    if not tracer.calls:
-        raise UsageError(f"{model.what}: a step has no matrix product, expected one at least (nn.Linear, @, einsum, …)")
 
     def step() -> float:
         stopwatch = Stopwatch()
@@ -184,7 +182,7 @@ def _trace(model: CustomModel) -> list[dict[str, Any]]:
         return stopwatch.stop()[-1]
 
     # The least of each: whatever else the machine does makes steps and products slower, never faster.
-    step_s, calls, end = math.inf, tracer.calls, perf_counter() + ENOUGH_S
+    step_s, calls, end = math.inf, tracer.calls, perf_counter() + enough_s
     replaceable = not any(call[0].reason for call in calls)
     for _ in range(ROUNDS):
         step_s = min(step_s, step())
@@ -211,6 +209,13 @@ def _trace(model: CustomModel) -> list[dict[str, Any]]:
         row["share"] = row["time_s"] / step_s
     slowest_first = sorted(rows.values(), key=lambda row: row["time_s"], reverse=True)
     return [{name: row[name] for name in COLUMNS} for row in slowest_first]
+
+
+def _trace(model: CustomModel) -> list[dict[str, Any]]:
+    rows = trace_steps(model)
+    if not rows:
+        raise UsageError(f"{model.what}: a step has no matrix product, expected one at least (nn.Linear, @, einsum, …)")
+    return rows
 
 
 def trace_here(model: str) -> list[dict[str, Any]]:
