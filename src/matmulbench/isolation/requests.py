@@ -211,11 +211,12 @@ class CheckBlock(Request):
 
 
 class TunePlans(Request):
-    """Tune ``numba-tiled`` in about ``seconds``; returns rows of what won, and the plans."""
+    """Tune ``numba-tiled`` in ``seconds``; returns rows of what won, and with those ``kept`` before, the plans."""
 
     target = "matmulbench.tuning:tune_here"
     threads: int
     seconds: float
+    kept: dict[str, tuple[str, ...]]
 
 
 # --- what it buys ------------------------------------------------------------------------------------
