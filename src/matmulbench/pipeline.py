@@ -410,6 +410,8 @@ class _Rows:
         """Nothing is finished already."""
 
     def add(self, table: str, row: Any, samples: list[float] | None = None, **extra: Any) -> None:
+        import pandas  # noqa: F401 -- for the end, now that processes are starting and nothing is being timed
+
         self.rows += [row] if table == self.table else []
         self.warnings |= dict.fromkeys(extra.get("warnings", ()))
 

@@ -211,7 +211,7 @@ class CheckBlock(Request):
 
 
 class TunePlans(Request):
-    """Tune ``numba-tiled`` in ``seconds``; returns rows of what won, and with those ``kept`` before, the plans."""
+    """Tune ``numba-tiled`` for ``seconds``, and verify it; returns rows of what won, and plans, those ``kept`` too."""
 
     target = "matmulbench.tuning:tune_here"
     threads: int
