@@ -5,7 +5,7 @@ import subprocess
 import sys
 from contextlib import nullcontext
 from dataclasses import asdict
-from types import SimpleNamespace
+from threading import Event
 
 import pandas as pd
 import pytest
@@ -19,6 +19,7 @@ from matmulbench.results.schema import VerificationRow
 from matmulbench.status import Status
 
 MAIN = [sys.executable, "-c", "from matmulbench.cli import main; main()"]
+START_S = 30.0  # to start Python and print, on a busy machine
 PLANS = {"float32 large": ["8x3 tiles"]}
 
 
@@ -51,7 +52,7 @@ class Kernel:
         return c
 
 
-def tuned(monkeypatch, kernel, threads=1):
+def tuned(monkeypatch, kernel, threads=1, seconds=600.0):
     class Clock:
         def __init__(self):
             self.start = kernel.now
@@ -62,7 +63,7 @@ def tuned(monkeypatch, kernel, threads=1):
     monkeypatch.setattr(tuning, "Stopwatch", Clock)
     monkeypatch.setattr(tuning, "TIMED", {"large": "4x5x6"})
     monkeypatch.setattr(tuning, "CHECKED", {"large": "3x4x5:TN 7x2x1"})
-    row, options = tuning.tune_shape(kernel, threads, "float32", "large", 0.2)
+    row, options = tuning.tune_shape(kernel, threads, "float32", "large", seconds)
     assert kernel.options == options, "what won is in force"
     return row, options
 
@@ -103,39 +104,95 @@ def test_options_that_change_nothing_on_one_thread_are_not_tried(monkeypatch):
     assert tuned(monkeypatch, Kernel(faster), threads=2)[1] == ("rows shared out",)
 
 
-def without_processes(monkeypatch, verdicts):
-    host = SimpleNamespace(call=lambda *_, **__: Outcome(Status.OK, ([{"plan": "8x3 tiles", "refused": ""}], PLANS)))
-    seen = []
+def test_what_would_take_longer_than_is_left_is_not_tried(monkeypatch):
+    row, options = tuned(monkeypatch, Kernel({"8x3 tiles": 0.5}), seconds=2.0)
+    assert (row.plan, row.tried, row.speedup, options) == ("not tried", 0, None, ())
 
-    def opened(threads, variables):
-        seen.append(variables[VARIABLE])
-        return nullcontext(host)
+
+class Child:
+    """Stands in for the process that tunes; one that is ``stuck`` is killed when the time is up."""
+
+    def __init__(self, found, stuck=False):
+        self.found, self.stuck, self.killed = found, stuck, Event()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def fork(self, request):
+        return self
+
+    def end_children(self):
+        self.killed.set()
+
+    def call(self, request, **_):
+        self.request = request
+        if self.stuck:
+            assert self.killed.wait(10)
+            return Outcome(Status.CRASHED, reason="SIGKILL")
+        return Outcome(Status.OK, self.found)
+
+
+def in_a(child, monkeypatch):
+    monkeypatch.setattr(tuning, "Host", lambda threads, variables: child)
+
+
+def test_what_won_is_kept_and_where_is_said(monkeypatch, cache):
+    in_a(Child(([{"plan": "8x3 tiles"}], PLANS)), monkeypatch)
+    rows = tuning.tune(1)
+    assert current(1) == {"float32 large": ("8x3 tiles",)}
+    [file] = rows["kept"]
+    assert file.startswith(str(cache))
+    assert tuning_table(rows).note == f"Kept, for every later run, in {file}"
+
+
+def test_a_budget_is_a_hard_limit(monkeypatch):
+    child = Child(None, stuck=True)
+    in_a(child, monkeypatch)
+    with pytest.raises(UsageError, match=r"budget 0\.2: it ended before what won was verified"):
+        tuning.tune(1, 0.2)
+    assert current(1) == {}
+
+
+def tuned_here(monkeypatch, verdicts, kept, tried=1):
+    def tune_shape(kernel, threads, dtype, shape, seconds):
+        won = ("8x3 tiles",) if (dtype, shape) == ("float32", "large") else ()
+        return tuning.Tuned(threads, dtype, shape, "", tried=tried), won
 
     def verify(host, spec, dtype, effort):
-        return VerificationRow(spec, dtype, verdicts[dtype], finding="c[0, 0] is wrong")
+        return VerificationRow(spec, dtype, verdicts.get(dtype, Status.OK), finding="c[0, 0] is wrong")
 
-    monkeypatch.setattr(tuning, "Host", opened)
+    monkeypatch.setattr(tuning, "tune_shape", tune_shape)
+    monkeypatch.setattr(tuning, "Host", lambda threads, variables: nullcontext(seen.append(variables[VARIABLE])))
     monkeypatch.setattr(tuning, "verify_kernel", verify)
-    return seen
+    seen = []
+    return *tuning.tune_here(1, 1.0, kept), seen
 
 
-def test_what_won_is_kept_once_the_kernel_is_verified_with_it(monkeypatch):
-    seen = without_processes(monkeypatch, {"float32": Status.OK, "float64": Status.OK})
-    rows = tuning.tune(1)
-    assert seen == ["{}", '{"float32 large": ["8x3 tiles"]}']
-    assert list(rows["refused"]) == [""]
-    assert current(1) == {"float32 large": ("8x3 tiles",)}
+def test_the_kernel_is_verified_with_what_won(monkeypatch):
+    _, plans, seen = tuned_here(monkeypatch, {}, {"float64 deep": ("direct",)})
+    assert plans == {"float32 large": ("8x3 tiles",)}
+    assert seen == ['{"float32 large": ["8x3 tiles"]}']
+
+
+def test_what_was_kept_of_classes_that_are_not_tried_stays(monkeypatch):
+    _, plans, _ = tuned_here(monkeypatch, {}, {"float64 deep": ("direct",)}, tried=0)
+    assert plans == {"float64 deep": ("direct",), "float32 large": ("8x3 tiles",)}
 
 
 def test_plans_that_fail_verification_are_not_kept(monkeypatch):
-    without_processes(monkeypatch, {"float32": Status.OK, "float64": Status.FAILED_VERIFICATION})
-    rows = tuning.tune(1)
-    assert list(rows["refused"]) == ["float64: c[0, 0] is wrong"]
+    rows, plans, _ = tuned_here(monkeypatch, {"float64": Status.FAILED_VERIFICATION}, {})
+    assert {row["refused"] for row in rows} == {"float64: c[0, 0] is wrong"}
+    assert plans is None
+    in_a(Child((rows, plans)), monkeypatch)
+    assert tuning_table(tuning.tune(1)).note == "Nothing is kept"
     assert current(1) == {}
 
 
 def test_a_cache_that_cannot_be_written_costs_one_line(monkeypatch, cache):
-    without_processes(monkeypatch, {"float32": Status.OK, "float64": Status.OK})
+    in_a(Child(([asdict(tuning.Tuned(1, "float32", "large", "8x3 tiles"))], PLANS)), monkeypatch)
     (cache / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache / "file"))
     with pytest.warns(InputWarning, match="the plans are not kept: .*Not a directory") as warned:
@@ -158,13 +215,13 @@ def test_without_numba_it_says_what_is_missing(tmp_path):
     assert done.stderr.splitlines()[-1] == "matmulbench: tune needs numba-tiled: No module named 'numba'"
 
 
-def test_the_command_tunes_shows_what_won_and_keeps_it(capsys):
-    command = [*MAIN, "tune", "--budget", "1", "--format", "csv"]
-    done = subprocess.run(command, capture_output=True, text=True)
+def test_the_command_shows_what_won_and_ends_in_time():
+    command = [*MAIN, "tune", "--budget", "40", "--format", "csv"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=40 + START_S)
     assert done.returncode == 0, done.stderr
     header, *lines = done.stdout.splitlines()
     assert header.startswith("threads,dtype,shapes,plan,speedup")
     won = {" ".join(fields[1:3]): fields[3] for fields in (line.split(",") for line in lines)}
     assert len(won) == 8
     assert "tune numba-tiled for deep products in float64, threads 1" in done.stderr
-    assert current(1).keys() == {key for key, plan in won.items() if plan.strip('"') != "heuristics"}
+    assert current(1).keys() == {key for key, plan in won.items() if plan.strip('"') not in ("heuristics", "not tried")}

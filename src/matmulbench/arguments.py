@@ -99,7 +99,7 @@ def _folder() -> tempfile.TemporaryDirectory[str]:
 
 
 def renaming(specs: Iterable[str]) -> Callable[[str], str]:
-    """Return what puts, in a text, the names of functions in place of the files that they were written into.
+    """Return a function that replaces, in a text, the files that functions were written into by the functions' names.
 
     Functions of one name are told apart by a number.
     """

@@ -44,7 +44,7 @@ Floats = npt.NDArray[np.float64]
 
 
 def differences(a: Results, b: Results) -> list[str]:
-    """Say in what the two runs differ so that their figures are not of one kind; empty where they are."""
+    """List what differs between two runs besides time: machine, library versions, and cells that one of them lacks."""
     if pairs := _machines(a, b):
         return [f"{name}: {found}" for name, pair in pairs.items() for found in differences(*pair)]
     found = []
@@ -60,7 +60,7 @@ def differences(a: Results, b: Results) -> list[str]:
 
 
 def one_processor(runs: Sequence[Results]) -> bool:
-    """Tell whether all runs were made on the same kind of processor: else no time can be compared, but ranks can.
+    """Tell whether all runs were made on the same kind of processor; otherwise only ranks can be compared, not times.
 
     Runs of several machines are compared machine by machine.
     """
@@ -175,7 +175,7 @@ def history(runs: Sequence[Results]) -> pd.DataFrame:
 
 
 def ranks(runs: Sequence[Results]) -> pd.DataFrame:
-    """Rank the kernels on each product in each run, on whatever machines these were made; alike shares a rank.
+    """Rank the kernels on each product in each run, whatever machine it was made on.
 
     Returns
     -------

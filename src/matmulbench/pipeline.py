@@ -1,8 +1,8 @@
 """The one pipeline: a job (what to verify, and to measure or train) becomes rows.
 
 ``run``, the Python functions :func:`verify`, :func:`measure` and :func:`train`, the command's verbs and the audit all
-call :func:`carry_out`. A kernel that is refused has no figure anywhere; one that fails costs its own cell; what is
-nobody's kernel's doing is tried again, and then has the status ``lost``.
+call :func:`carry_out`. A kernel that is refused has no figure anywhere; one that fails costs its own cell; a cell that
+fails through no fault of a kernel is tried once more, and then has the status ``lost``.
 """
 
 from __future__ import annotations
@@ -78,17 +78,14 @@ class Sink(Protocol):
 
 @dataclass(frozen=True)
 class Training:
-    """One training: ``task`` names it or a model's factory; ``budget_s`` is for all kernels together.
+    """One training."""
 
-    With ``compare_compile``, ``torch.compile`` takes part beside the kernels; ``workers`` processes share each batch.
-    """
-
-    task: str
-    budget_s: float
-    data_dir: str | None = None
-    options: dict[str, Any] = field(default_factory=dict)
-    compare_compile: bool = False
-    workers: int = 1
+    task: str  #: its name, or a model's factory
+    budget_s: float  #: seconds for all kernels together
+    data_dir: str | None = None  #: where MNIST is
+    options: dict[str, Any] = field(default_factory=dict)  #: of the task; see :func:`find_task`
+    compare_compile: bool = False  #: whether ``torch.compile`` takes part beside the kernels
+    workers: int = 1  #: processes that share each batch
 
     @property
     def dtype(self) -> str | None:
@@ -122,46 +119,23 @@ class Training:
 class Job:
     """What to do with which kernels.
 
-    Attributes
-    ----------
-    kernels
-        names or specs; the baseline is added to them.
-    baseline
-        what speedups are quoted against; None where nothing is timed.
-    threads
-        the thread counts at which to measure and train.
-    dtypes
-        to verify beside those of the workloads and trainings.
-    workloads
-        what to measure, each with its seconds for all kernels together.
-    trainings
-        what to train.
-    effort
-        of verification.
-    cold, compilation
-        whether operands come from memory, and whether to time the first call.
-    seed
-        of initial parameters and of the order of batches and rounds.
-    import_s
-        that the import of a user's kernel or model may take.
-
     Raises
     ------
     UsageError
         if something in it cannot be used; the message names it, and what would be right.
     """
 
-    kernels: tuple[str, ...]
-    baseline: str | None = BASELINE
-    threads: tuple[int, ...] = (1,)
-    dtypes: tuple[str, ...] = ()
-    workloads: tuple[tuple[Workload, float], ...] = ()
-    trainings: tuple[Training, ...] = ()
-    effort: str = "quick"
-    cold: bool = False
-    compilation: bool = False
-    seed: int = 0
-    import_s: float = IMPORT_S
+    kernels: tuple[str, ...]  #: names or specs; the baseline is added to them
+    baseline: str | None = BASELINE  #: what speedups are quoted against; None where nothing is timed
+    threads: tuple[int, ...] = (1,)  #: the thread counts at which to measure and train
+    dtypes: tuple[str, ...] = ()  #: to verify beside those of the workloads and trainings
+    workloads: tuple[tuple[Workload, float], ...] = ()  #: what to measure, each with its seconds for all kernels
+    trainings: tuple[Training, ...] = ()  #: what to train
+    effort: str = "quick"  #: of verification
+    cold: bool = False  #: whether operands come from memory
+    compilation: bool = False  #: whether to time the first call, too
+    seed: int = 0  #: of initial parameters and of the order of batches and rounds
+    import_s: float = IMPORT_S  #: seconds that the import of a user's kernel or model may take
 
     def __post_init__(self) -> None:
         for dtype in self.all_dtypes:
@@ -196,7 +170,7 @@ class Job:
 
 
 class Bench(ExitStack):
-    """The processes that work on this machine, and what holds of it from one job to the next; a context manager."""
+    """The processes at work on this machine, its roofs and compile times, kept from job to job; a context manager."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -271,7 +245,7 @@ class _Work:
         return list(dict.fromkeys(dtype for *_, dtype in course.products))
 
     def verify(self, host: Host, dtypes: Iterable[str]) -> None:
-        """Verify each kernel, but for what an earlier run, or one of this job's, found out."""
+        """Verify each kernel, unless this run or an earlier one did so already."""
         job, remembered = self.job, Remembered(host.threads)
         for dtype, spec in product(dict.fromkeys(dtypes), job.specs):
             if done := self.sink.done("verification", kernel=spec, dtype=dtype):
@@ -309,31 +283,31 @@ class _Work:
 
     def train(self, host: Host, training: Training, dtypes: list[str]) -> None:
         """Train with the kernels that are right for ``dtypes``."""
-        one = training
 
         def train_all(specs: list[str], baseline: str | None) -> Iterator[Finished]:
-            how = one.data_dir, one.options, one.compare_compile, one.workers
+            one, how = training, (training.data_dir, training.options, training.compare_compile, training.workers)
             for row, extra in train_kernels(host, one.task, specs, baseline, one.budget_s, self.job.seed, *how):
                 yield row, [], extra
 
-        several = f"{one.workers} workers of " * (one.workers > 1)
-        self.progress(f"train {one.task}, {several}{_threads(host)}", one.budget_s)
-        self._finish("training", TrainingRow(one.task, "", host.threads, one.workers), dtypes, train_all)
+        several = f"{training.workers} workers of " * (training.workers > 1)
+        self.progress(f"train {training.task}, {several}{_threads(host)}", training.budget_s)
+        self._finish("training", TrainingRow(training.task, "", host.threads, training.workers), dtypes, train_all)
 
     def _finish(
         self,
         table: str,
-        blank: MeasurementRow | TrainingRow,
+        new: MeasurementRow | TrainingRow,
         dtypes: list[str],
         work: Callable[[list[str], str | None], Iterable[Finished]],
     ) -> None:
-        """Do those cells of a workload or a training that are left to do; ``blank`` is the row that no kernel has.
+        """Do those cells of a workload or a training that are left to do; ``new`` is the row that they begin as.
 
         ``work`` does those of the kernels that it is given, paired with a baseline if that is right.
         """
-        verdicts = {spec: [self.verified[spec, dtype] for dtype in dtypes] for spec in self.job.specs}
-        wrong = {spec: row for spec, rows in verdicts.items() for row in rows[::-1] if row.status != Status.OK}
-        cells = [replace(blank, kernel=spec) for spec in self.job.specs]
+        base, specs = self.job.baseline, self.job.specs
+        verdicts = [(spec, self.verified[spec, dtype]) for spec in specs for dtype in reversed(dtypes)]
+        wrong = {spec: row for spec, row in verdicts if row.status != Status.OK}
+        cells = [replace(new, kernel=spec) for spec in specs]
         todo = [cell for cell in cells if not self.sink.done(table, **vars(cell))]
         for cell in todo:
             if refused := wrong.get(cell.kernel):
@@ -341,27 +315,26 @@ class _Work:
         right = [cell.kernel for cell in todo if cell.kernel not in wrong]
         if not right:
             return
-        base = self.job.baseline
         unpaired = wrong.get(base or "")
         try:
             finished = _twice(lambda: list(work(right, None if unpaired else base)))
         except LostError as error:
-            finished = [(replace(blank, kernel=spec, status=Status.LOST, reason=str(error)), [], {}) for spec in right]
+            finished = [(replace(new, kernel=spec, status=Status.LOST, reason=str(error)), [], {}) for spec in right]
         for cell, samples, extra in finished:
             if cell.status == Status.OK and unpaired:
                 why = f"no speedup: the baseline {base} was refused ({unpaired.status})"
                 cell.reason = "; ".join(filter(None, [why, cell.reason]))
-            if cell.kernel in right or cell.kernel not in self.job.specs:
+            if cell.kernel in right or cell.kernel not in specs:
                 self.sink.add(table, cell, samples, **extra)
 
 
 def _twice(action: Callable[[], T]) -> T:
-    """Do what the suite's own processes may fail to do; once more if they did.
+    """Call ``action``, and once more if the suite's own processes ended meanwhile.
 
     Raises
     ------
     LostError
-        if they did so again.
+        if they ended again.
     """
     try:
         return action()
@@ -437,6 +410,8 @@ class _Rows:
         """Nothing is finished already."""
 
     def add(self, table: str, row: Any, samples: list[float] | None = None, **extra: Any) -> None:
+        import pandas  # noqa: F401 -- for the end, now that processes are starting and nothing is being timed
+
         self.rows += [row] if table == self.table else []
         self.warnings |= dict.fromkeys(extra.get("warnings", ()))
 

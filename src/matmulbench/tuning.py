@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import product
+from threading import Timer
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,7 @@ from matmulbench.isolation import Host, send
 from matmulbench.isolation.requests import TunePlans
 from matmulbench.ladder.tiled import plan as plans_of
 from matmulbench.ladder.tiled.plan import DTYPES, SHAPES, STAGES, VARIABLE, Plans
-from matmulbench.measurement.rounds import Candidate, Comparison, run_rounds
+from matmulbench.measurement.rounds import MIN_ROUNDS, Candidate, Comparison, run_rounds
 from matmulbench.measurement.stopwatch import Stopwatch
 from matmulbench.status import Status
 from matmulbench.verification.api import verify_kernel
@@ -35,8 +36,8 @@ if TYPE_CHECKING:
 KERNEL = "numba-tiled"
 BUDGET_S = 60.0
 _BLOCK_S = 0.002
-_OTHERS_S = 12.0  # to start, and to verify what won
-_SILENCE_S = 120.0  # to compile, on a busy machine
+_VERIFY_S = 15.0  # of the budget, at the least, to verify what won
+_SILENCE_S = 120.0
 # What is timed for each class of shapes, each with the same weight, and what else a candidate must do right.
 TIMED = {
     "small": "5x784x10 64x784x50 784x64x50:TN 64x64x64 128x128x128",
@@ -63,14 +64,15 @@ class Tuned:
     dtype: str
     shapes: str
     plan: str
-    speedup: float
-    speedup_low: float | None
-    speedup_high: float | None
-    second: str
-    second_speedup: float | None
-    second_verdict: str | None
-    tried: int
+    speedup: float | None = None
+    speedup_low: float | None = None
+    speedup_high: float | None = None
+    second: str = ""
+    second_speedup: float | None = None
+    second_verdict: str | None = None
+    tried: int = 0
     refused: str = ""
+    kept: str = ""
 
 
 class _Plan(Candidate):
@@ -108,87 +110,116 @@ def tune(
 ) -> pd.DataFrame:
     """Tune ``numba-tiled`` for each thread count, within ``budget_s`` seconds in all, and keep what won.
 
+    A class of shapes for which the time is too short is not tried: what was kept for it before stays.
+
     Returns
     -------
     pandas.DataFrame
-        a row for each thread count, dtype and class of shapes: ``plan`` and how much faster than the heuristics it is.
+        a row for each thread count, dtype and class of shapes: ``plan``, how much faster than the heuristics it is, and
+        in which file it is ``kept``.
 
     Raises
     ------
     UsageError
-        if the kernel is not available, or an option cannot be used.
+        if the kernel is not available, an option cannot be used, or the budget ends before what won is verified.
     """
     import pandas as pd
 
     counts = thread_counts(threads)
     check_seconds("budget", budget_s)
+    end = perf_counter() + budget_s
     rows: list[dict[str, Any]] = []
-    for count in counts:
-        rows += _tune(count, budget_s / len(counts), progress)
+    for done, count in enumerate(counts):
+        rows += _tune(count, (end - perf_counter()) / (len(counts) - done), progress)
     return pd.DataFrame(rows)
 
 
 def _tune(threads: int, budget_s: float, progress: Callable[[str, float], None]) -> list[dict[str, Any]]:
-    step_s = budget_s / len(DTYPES) / len(SHAPES)
+    """Tune in a child, which is killed when the budget ends."""
+    step_s, start = budget_s / len(DTYPES) / len(SHAPES), perf_counter()
     with Host(threads, variables={VARIABLE: "{}"}) as host:
-        outcome = host.call(
-            TunePlans(threads, max(1.0, budget_s - _OTHERS_S)),
-            silence_limit=_SILENCE_S + budget_s,
+        child = host.fork(TunePlans)
+        start_s = perf_counter() - start
+        left_s = max(0.0, budget_s - start_s)
+        # To verify starts a process like this one, and on a busy machine everything takes longer.
+        search_s = left_s - min(max(_VERIFY_S, 4 * start_s), left_s / 2)
+        end = Timer(left_s, host.end_children)
+        end.start()
+        outcome = child.call(
+            TunePlans(threads, search_s, plans_of.current(threads)),
+            silence_limit=left_s + _SILENCE_S,
             on_progress=lambda text: progress(text, step_s),
+        )
+        end.cancel()
+    if outcome.status != Status.OK and perf_counter() - start >= budget_s:
+        raise UsageError(
+            f"budget {budget_s:.3g}: it ended before what won was verified, and nothing is kept: expected more"
         )
     if outcome.status != Status.OK:
         raise UsageError(f"tune needs {KERNEL}: {outcome.reason}")
     rows, plans = outcome.value
-    progress(f"verify {KERNEL} with what won, threads {threads}", 3.0)
-    with Host(threads, variables={VARIABLE: plans_of.as_text(plans)}) as host:
-        for dtype in DTYPES:
-            verified = verify_kernel(host, KERNEL, dtype, "quick")
-            if verified.status != Status.OK:
-                for row in rows:
-                    row["refused"] = row["refused"] or f"{dtype}: {verified.finding}"
-                return list(rows)
-    try:
-        plans_of.keep(threads, plans)
-    except OSError as error:
-        warnings.warn(f"the plans are not kept: {printable(str(error), 300)}", InputWarning, stacklevel=3)
+    if plans is not None:
+        try:
+            kept = str(plans_of.keep(threads, plans))
+            rows = [row | {"kept": kept} for row in rows]
+        except OSError as error:
+            warnings.warn(f"the plans are not kept: {printable(str(error), 300)}", InputWarning, stacklevel=3)
     return list(rows)
 
 
-def tune_here(threads: int, seconds: float) -> tuple[list[dict[str, Any]], Plans]:
-    """Tune in this process, which has ``threads`` threads; return rows, and the options that won."""
+def tune_here(threads: int, seconds: float, kept: Plans) -> tuple[list[dict[str, Any]], Plans | None]:
+    """Tune in this process, which has ``threads`` threads, for ``seconds``; then verify what won.
+
+    Returns rows and, if they multiply rightly, the plans: those that won, and of ``kept`` those of classes not tried.
+    """
     from matmulbench.ladder.tiled import kernel
 
     deadline = perf_counter() + seconds
     for dtype in DTYPES:
-        kernel.matmul(*Workload(8, 8, 8, dtype=dtype).operands())
-    rows, plans = [], {}
+        kernel.matmul(*Workload(8, 8, 8, dtype=dtype).operands())  # compiles
+    rows, plans = [], dict(kept)
     cells = list(product(SHAPES, DTYPES))
     for number, (shape, dtype) in enumerate(cells):
         send(f"tune {KERNEL} for {shape} products in {dtype}, threads {threads}")
-        share_s = max(0.0, deadline - perf_counter()) / (len(cells) - number)
+        share_s = (deadline - perf_counter()) / (len(cells) - number)
         row, options = tune_shape(kernel, threads, dtype, shape, share_s)
         rows.append(asdict(row))
+        if row.tried:
+            plans.pop(f"{dtype} {shape}", None)
         if options:
             plans[f"{dtype} {shape}"] = options
+    if not plans:
+        return rows, plans
+    send(f"verify {KERNEL} with what won, threads {threads}")
+    with Host(threads, variables={VARIABLE: plans_of.as_text(plans)}) as host:
+        verified = [verify_kernel(host, KERNEL, dtype, "quick") for dtype in DTYPES]
+    if wrong := [f"{row.dtype}: {row.finding}" for row in verified if row.status != Status.OK]:
+        return [row | {"refused": row["refused"] or wrong[0]} for row in rows], None
     return rows, plans
 
 
 def tune_shape(kernel: Any, threads: int, dtype: str, shape: str, seconds: float) -> tuple[Tuned, tuple[str, ...]]:
-    """Find the fastest plan for one dtype and class of shapes in about ``seconds``; return the row, and its options.
+    """Find the fastest plan for one dtype and class of shapes in ``seconds``; return the row, and its options.
 
     ``kernel`` is :mod:`matmulbench.ladder.tiled.kernel`. Plans that multiply wrongly take no part; one that is not
-    clearly faster than the heuristics gives way to them.
+    clearly faster than the heuristics gives way to them. What would take longer than is left is not tried.
     """
+    if seconds <= 0:
+        return Tuned(threads, dtype, shape, "not tried"), ()
     start = perf_counter()
     use = partial(kernel.use, dtype, shape)
     timed, checked = ([Workload.parse(text, dtype).operands() for text in of[shape].split()] for of in (TIMED, CHECKED))
     use(())
     work = [_work(kernel.matmul, a, b) for a, b in timed]
+    turn_s = sum(calls * each_s for _, calls, each_s in work)
     best: tuple[str, ...] = ()
     found: dict[tuple[str, ...], Comparison] = {}
     refused = []
     stages = STAGES[shape]
     for number, stage in enumerate(stages, 1):
+        left_s = start + seconds * number / len(stages) - perf_counter()
+        if left_s < 2 * MIN_ROUNDS * turn_s * (1 + len(stage)):
+            break
         right = []
         for option in stage:
             if kernel.fits((option,)) and _matters(option, threads):
@@ -206,12 +237,15 @@ def tune_shape(kernel: Any, threads: int, dtype: str, shape: str, seconds: float
         faster = [options for options, one in found.items() if one.verdict == "faster"]
         best = max(faster, key=lambda options: found[options].speedup.median, default=())
     use(best)
-    figures = found[best].speedup.figures if best else (1.0, None, None)
-    others = {options: (one.speedup.median, one.verdict) for options, one in found.items() if options != best}
-    second = max(others, key=others.__getitem__, default=())
-    speedup, verdict = others.get(second, (None, None))
-    notes = "; ".join(refused)
-    row = Tuned(threads, dtype, shape, _name(best), *figures, _name(second), speedup, verdict, len(found), notes)
+    row = Tuned(threads, dtype, shape, _name(best) if found else "not tried", tried=len(found))
+    row.refused = "; ".join(refused)
+    if found:
+        row.speedup, row.speedup_low, row.speedup_high = found[best].speedup.figures if best else (1.0, None, None)
+    others = {options: one for options, one in found.items() if options != best}
+    if others:
+        second = max(others, key=lambda options: others[options].speedup.median)
+        row.second = _name(second)
+        row.second_speedup, row.second_verdict = others[second].speedup.median, others[second].verdict
     return row, best
 
 

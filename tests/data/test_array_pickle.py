@@ -109,6 +109,7 @@ def long_binput(index):
     return b"\x80\x02Nr" + index.to_bytes(4, "little") + b"."
 
 
+REFUSED = "three pairs|no pickle of arrays"
 DTYPE = b"cnumpy\ndtype\nU\x02f4K\x00K\x01\x87R"
 
 
@@ -119,18 +120,24 @@ DTYPE = b"cnumpy\ndtype\nU\x02f4K\x00K\x01\x87R"
         (call("numpy", "load", b"U\x01x\x85"), "asks for 'numpy.load'"),
         (call("numpy", "dtype.__class__", b"U\x01x\x85"), "asks for"),
         (call("numpy.core.multiarray", "scalar", b"U\x01x\x85"), "asks for"),
-        (call("numpy", "ndarray", b"J\xff\xff\xff\x7f\x85\x85"), "something other"),  # 2 GiB, if it were called
+        (call("numpy", "ndarray", b"J\xff\xff\xff\x7f\x85\x85"), REFUSED),  # 2 GiB, if it were called
         (call("numpy", "dtype", b"U\x01O\x85") + b".", "three pairs"),  # objects
-        (call("numpy.core.multiarray", "_reconstruct", b"cnumpy\nndarray\nJ\xff\xff\xff\x7f\x85U\x01b\x87"), "other"),
-        (call("numpy.core.multiarray", "_reconstruct", b"cnumpy\ndtype\nK\x00\x85U\x01b\x87"), "something other"),
-        (call("numpy._core.numeric", "_frombuffer", b"(C\x04aaaa" + DTYPE + b"K\x07\x85U\x01Ct"), r"damaged \(ValueE"),
-        (call("numpy._core.numeric", "_frombuffer", b"(K\x09" + DTYPE + b"K\x07\x85U\x01Ct"), r"damaged \(TypeError"),
-        (call("numpy._core.numeric", "_frombuffer", b"(C\x04aaaaU\x02f4K\x01\x85U\x01Ct"), "not of plain numbers"),
-        (call("_codecs", "encode", b"X\x04\x00\x00\x00aaaaU\x03zip\x86"), "something other"),
-        (call("_codecs", "encode", b"X\x0c\x00\x00\x00" + "a€aaaaaaaa".encode() + b"U\x06latin1\x86"), "UnicodeEncode"),
+        (
+            call("numpy.core.multiarray", "_reconstruct", b"cnumpy\nndarray\nJ\xff\xff\xff\x7f\x85U\x01b\x87"),
+            REFUSED,
+        ),
+        (
+            call("numpy.core.multiarray", "_reconstruct", b"cnumpy\ndtype\nK\x00\x85U\x01b\x87"),
+            REFUSED,
+        ),
+        (call("numpy._core.numeric", "_frombuffer", b"(C\x04aaaa" + DTYPE + b"K\x07\x85U\x01Ct"), r"three pairs"),
+        (call("numpy._core.numeric", "_frombuffer", b"(K\x09" + DTYPE + b"K\x07\x85U\x01Ct"), "three pairs"),
+        (call("numpy._core.numeric", "_frombuffer", b"(C\x04aaaaU\x02f4K\x01\x85U\x01Ct"), "three pairs"),
+        (call("_codecs", "encode", b"X\x04\x00\x00\x00aaaaU\x03zip\x86"), REFUSED),
+        (call("_codecs", "encode", b"X\x0c\x00\x00\x00" + "a€aaaaaaaa".encode() + b"U\x06latin1\x86"), REFUSED),
         (b"\x80\x02" + DTYPE + b"(K\x03U\x01<NNNK\x00K\x00J\xff\xff\xff\x7ftb.", "three pairs"),  # hostile flags
         (b"\x80\x02" + DTYPE + b"(K\x03U\x01ONNNK\x00K\x00K\x00tb\x85.", "three pairs"),
-        (b"\x80\x02cnumpy\ndtype\n(U\x01xNNtb.", "something other"),  # a state for a function
+        (b"\x80\x02cnumpy\ndtype\n(U\x01xNNtb.", REFUSED),  # a state for a function
         (b"\x80\x02U\x01xQ.", "instruction BINPERSID"),
         (b"\x80\x02}.", "instruction EMPTY_DICT"),
         (b"\x80\x04\x8e" + (2**60).to_bytes(8, "little") + b".", f"more than {BYTES} bytes"),
@@ -139,23 +146,23 @@ DTYPE = b"cnumpy\ndtype\nU\x02f4K\x00K\x01\x87R"
         (pickle.dumps(PAIRS, protocol=0)[:-200], "cut short|damaged"),
         (b"S'" + b"a" * 100, "cut short"),
         (b"V" + b"\\u00", "cut short|damaged"),
-        (b"V" + b"\\u20ac" * 100 + b"\n.", r"damaged \(UnicodeEncodeError"),
+        (b"V" + b"\\u20ac" * 100 + b"\n.", REFUSED),
         (pickle.dumps([1, 2, 3]), "three pairs"),
         (pickle.dumps([(1, 2), (3, 4), (5, 6)]), "three pairs"),
         (pickle.dumps(PAIRS[:2]), "three pairs"),
         (b"", "cut short"),
         (b"not a pickle", "damaged"),
-        (b"\x80\x02h\x05.", r"damaged \(KeyError"),
+        (b"\x80\x02h\x05.", "Memo value not found"),
         (b"\x80\x02c" + b"\x1b" * 90 + b"\n" + b"\xff" * 90 + b"\n.", "damaged"),
         (b"\x80\x02c" + b"\x1b" * 90 + b"\nx\n.", r"asks for '(\\x1b)+"),
         (long_binput(2**28), "three pairs"),  # nine bytes that once took 4.2 GB
         (long_binput(2**32 - 1), "three pairs"),
-        (b"\x80\x02" + b"]" * 4_000_000 + b".", "more than 5000 instructions"),
-        (b"\x80\x02)" + b"\x85" * 4_000_000 + b".", "more than 5000 instructions"),  # nested tuples
+        (b"\x80\x02" + b"]" * 4_000_000 + b".", "more instructions than six arrays need"),
+        (b"\x80\x02)" + b"\x85" * 4_000_000 + b".", "more instructions than six arrays need"),  # nested tuples
         (b"\x80\x02)" + b"\x85" * 4_000 + b"b.", "damaged"),
         (b"\x80\x02]q\x00" + b"h\x00\x86" * 1_000 + b".", "three pairs"),
         (b"\x80\x02]q\x00(h\x00h\x00h\x00e.", "three pairs"),  # a list within itself
-        (b"\x80\x02I" + b"9" * 1_000_000 + b"\n.", "cut short"),
+        (b"\x80\x02I" + b"9" * 1_000_000 + b"\n.", "damaged"),
     ],
     ids=itertools.count(),
 )
@@ -172,9 +179,9 @@ SIZE = LARGE.to_bytes(4, "little")
     ("parts", "message"),
     [
         ((b"\x8b" + SIZE, b"\x01" * LARGE), "instruction LONG4"),
-        ((b"X" + SIZE + "😀".encode(), b"a" * (LARGE - 4)), "stand for no byte"),  # four bytes a character, if decoded
+        ((b"X" + SIZE + "😀".encode(), b"a" * (LARGE - 4)), "three pairs"),  # four bytes a character, if decoded
         ((b"X" + SIZE, b"a" * LARGE, b"q\x00(", b"c_codecs\nencode\nh\x00U\x06latin1\x86R" * 100), "three pairs"),
-        ((b"S'\\N{", b"a" * LARGE, b"'\n."), "cut short"),
+        ((b"S'", b"a" * LARGE, b"'\n."), "three pairs"),
         ((b"U\x00" * 4_000, b"T" + SIZE, b"a" * LARGE, b"\x86" * 20), "three pairs"),
     ],
     ids=itertools.count(),
@@ -188,7 +195,7 @@ def test_an_array_larger_than_its_bytes_is_refused():
     content = pickle.dumps(PAIRS, protocol=2)
     claim = content.replace(b"K\x03K\x04\x86", b"J\xff\xff\xff\x7fK\x04\x86")
     assert claim != content
-    with pytest.raises(pickle.UnpicklingError, match=r"damaged \(ValueError\)"):
+    with pytest.raises(pickle.UnpicklingError, match=r"no pickle of arrays \(ValueError\)"):
         load(claim)
 
 

@@ -1,4 +1,3 @@
-import json
 import math
 import os
 import re
@@ -18,7 +17,7 @@ from matmulbench.ladder import LADDER, Rung
 from matmulbench.report.charts import ladder, rates, save_charts, training
 from matmulbench.report.charts.style import MUTED, RC, styles
 from matmulbench.report.queries import chart_name, matmul_speedup
-from matmulbench.results.folder import Results, load_results
+from matmulbench.results.folder import Results
 from matmulbench.workload import PRESETS, Workload
 
 TWINS = ("work/before/kernel.py:matmul", "work/after/kernel.py:matmul")
@@ -229,19 +228,6 @@ def test_the_roofline_shows_the_best_kernel_and_the_users(make_run: Callable[...
         intensity, gflops = np.transpose(line.get_xydata())
         assert gflops == pytest.approx(gbs * intensity)
         assert gflops[-1] == pytest.approx(112), "up to the peak"
-
-
-def test_a_roof_of_old_has_memory_alone(make_run: Callable[..., Results], tmp_path: Path) -> None:
-    run = make_run(tmp_path / "run", [Workload(64, 64, 64)], tasks=(), kernels=("torch",))
-    journal = tmp_path / "run" / "journal.jsonl"
-    lines = [json.loads(line) for line in journal.read_text().splitlines()]
-    for line in lines:
-        if line["table"] == "roof":
-            line["row"] = {"dtype": "float32", "threads": 1, "fma_gflops": 112.0, "bandwidth_gbs": 20.0}
-    journal.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    with rc_context(RC):
-        [chart] = [chart for chart in rates.draw(load_results(run.path)) if chart.name == "roofline"]
-    assert "DRAM 20.0 GB/s, FMA peak of 112 GFLOP/s" in chart.alt
 
 
 def test_a_decade_has_a_tick_and_the_axis_ends_at_decades(quick: Results) -> None:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from matmulbench.results.machine import caches, describe_machine, older_kernels
+from matmulbench.ladder.tiled.plan import VARIABLE, keep
+from matmulbench.results.machine import caches, describe_machine, library_versions, older_kernels
 
 
 def sysfs(root: Path, *cores: str) -> Path:
@@ -46,6 +47,17 @@ def test_a_farther_cache_is_larger() -> None:
     l2, l3 = machine["l2_cache"], machine["l3_cache"]
     assert l2 is None or l2 >= 2**16
     assert l2 is None or l3 is None or l3 > l2
+
+
+def test_the_plans_that_the_tiled_kernel_uses_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv(VARIABLE, raising=False)
+    assert library_versions()["numba-tiled"] == "plans by heuristics"
+    keep(1, {"float32 large": ("8x3 tiles", "A packed"), "float64 deep": ("direct",)})
+    tuned = "float32 large on threads 1: 8x3 tiles, A packed; float64 deep on threads 1: direct"
+    assert library_versions()["numba-tiled"] == tuned
+    next(tmp_path.rglob("tiled-*.json")).write_text("{")
+    assert library_versions()["numba-tiled"] == "plans by heuristics"
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="Haswell is an x86 processor")

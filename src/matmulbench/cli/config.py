@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,15 @@ from matmulbench.arguments import kernel_specs, read_workloads, thread_counts
 from matmulbench.errors import UsageError, unknown
 
 TABLE = "[tool.matmulbench]"
+# Of each key: the option that it stands for, and an example of its value.
+_KEYS: dict[str, tuple[str, Any]] = {
+    "kernels": ("kernel", ["my.py:matmul"]),
+    "workloads": ("workload", ["5x784x10"]),
+    "threads": ("threads", [1, 2]),
+    "baseline": ("baseline", "torch"),
+    "data_dir": ("data_dir", "data/mnist"),
+}
+OPTIONS = frozenset(option for option, _ in _KEYS.values())
 
 
 def load_config() -> dict[str, Any]:
@@ -33,63 +41,54 @@ def load_config() -> dict[str, Any]:
         if the file cannot be read, or a key or value is wrong; the message names file, key and value.
     """
     here = Path.cwd()
-    for folder in (here, *here.parents):
-        path = folder / "pyproject.toml"
+    for path in (folder / "pyproject.toml" for folder in (here, *here.parents)):
         if not path.is_file():
             continue
         try:
             table = tomllib.loads(path.read_text(encoding="utf-8")).get("tool", {}).get("matmulbench")
         except (OSError, ValueError) as error:
             raise UsageError(f"{os.path.relpath(path)} cannot be read: {error}") from None
+        if isinstance(table, dict):
+            return dict(_option(path, key, value) for key, value in table.items())
         if table is not None:
-            try:
-                return _options(table, folder)
-            except UsageError as error:
-                raise UsageError(f"{os.path.relpath(path)}, {TABLE}: {error}") from None
+            raise UsageError(f"{os.path.relpath(path)}, {TABLE}: expected a table, found {table!r}")
     return {}
 
 
-def _options(table: Any, folder: Path) -> dict[str, Any]:
-    if not isinstance(table, dict):
-        raise UsageError(f"expected a table, found {table!r}")
-    options = {}
-    for key, value in table.items():
-        if key not in _KEYS:
-            raise unknown("key", key, _KEYS)
-        option, example, read = _KEYS[key]
-        several = isinstance(example, list)
-        values = value if several and isinstance(value, list) else [value]
-        kind = type(example[0] if several else example)
-        if not values or any(type(one) is not kind for one in values):  # a bool is an int to isinstance
-            form = f"{example[0]!r} or {example}" if several else repr(example)
-            raise UsageError(f"{key}: expected a value such as {form}, found {value!r}")
-        try:
-            found = [read(one, folder) for one in values]
-        except UsageError as error:
-            raise UsageError(f"{key}: {error}") from None
-        options[option] = ",".join(found) if option == "threads" else found if several else found[0]
-    return options
+def _option(path: Path, key: str, value: Any) -> tuple[str, Any]:
+    """Return the option that a key of the table in the file ``path`` stands for, and its value as it would be typed."""
+    where = f"{os.path.relpath(path)}, {TABLE}: "
+    if key not in _KEYS:
+        raise UsageError(f"{where}{unknown('key', key, _KEYS)}")
+    option, example = _KEYS[key]
+    several = isinstance(example, list)
+    values = value if several and isinstance(value, list) else [value]
+    kind = type(example[0] if several else example)
+    if not values or any(type(one) is not kind for one in values):  # a bool is an int to isinstance
+        form = f"{example[0]!r} or {example}" if several else repr(example)
+        raise UsageError(f"{where}{key}: expected a value such as {form}, found {value!r}")
+    try:
+        match key:
+            case "threads":
+                thread_counts(text := ",".join(map(str, values)))
+                return option, text
+            case "workloads":
+                read_workloads(values)
+            case "kernels" | "baseline":
+                values = [_kernel_from_here(spec, path.parent) for spec in values]
+                kernel_specs(values)
+            case "data_dir":
+                values = [_path_from_here(value, path.parent)]
+    except UsageError as error:
+        raise UsageError(f"{where}{key}: {error}") from None
+    return option, values if several else values[0]
 
 
-def _kernel(spec: str, folder: Path) -> str:
-    place, _, function = spec.rpartition(":")
-    if place.endswith(".py"):
-        spec = f"{_path(place, folder)}:{function}"
-    kernel_specs(spec)
-    return spec
+def _kernel_from_here(spec: str, folder: Path) -> str:
+    file, _, function = spec.rpartition(":")
+    return f"{_path_from_here(file, folder)}:{function}" if file.endswith(".py") else spec
 
 
-def _path(value: str, folder: Path) -> str:
-    """Return a path in the table as it would be typed here."""
-    return os.path.relpath(folder / os.path.expanduser(value))
-
-
-# The option that each key stands for, an example of its value, and what turns a value into what is typed.
-_KEYS: dict[str, tuple[str, Any, Callable[[Any, Path], str]]] = {
-    "kernels": ("kernel", ["my.py:matmul"], _kernel),
-    "workloads": ("workload", ["5x784x10"], lambda text, _: str(*read_workloads(text))),
-    "threads": ("threads", [1, 2], lambda count, _: str(*thread_counts(count))),
-    "baseline": ("baseline", "torch", _kernel),
-    "data_dir": ("data_dir", "data/mnist", _path),
-}
-OPTIONS = frozenset(option for option, _, _ in _KEYS.values())
+def _path_from_here(path: str, folder: Path) -> str:
+    """Return a path that is relative to ``folder`` as it would be typed in the current one."""
+    return os.path.relpath(folder / os.path.expanduser(path))

@@ -10,7 +10,7 @@ import typer
 from matmulbench.arguments import kernel_specs
 from matmulbench.dtypes import DTYPES, USUAL
 from matmulbench.errors import unknown
-from matmulbench.ladder.plugins import OPERANDS, kernels
+from matmulbench.ladder.plugins import OPERANDS, find_function, kernels
 from matmulbench.training.tasks import TASKS
 from matmulbench.workload import PRESETS
 
@@ -38,9 +38,15 @@ def _known_kernels(given: Any) -> Any:
     return given
 
 
+def _known_model(given: str | None) -> str | None:
+    if given is not None:
+        find_function(given, kind="model")
+    return given
+
+
 _A_KERNEL: dict[str, Any] = {"callback": _known_kernels, "autocompletion": _among(kernels)}
 _SPEC = "a name from `matmulbench list`, package.module:function or path/to/file.py:function"
-MODEL = "your model's factory, path/to/file.py:factory or package.module:factory"
+_MODEL = "your model's factory, path/to/file.py:factory or package.module:factory"
 _BESIDE = "Your own are run beside the whole ladder, unless you name some of it too"
 _PRESETS = "quick (30 s), standard (3 min) or full (20 min); standard, or quick with --kernel"
 _NAMES = ", ".join(DTYPES)
@@ -62,6 +68,9 @@ ImportTimeout = Annotated[
 ]
 Preset = Annotated[str | None, typer.Option(help=_PRESETS, **one_of("preset", PRESETS))]
 Task = Annotated[str, typer.Option(help=", ".join(TASKS), **one_of("task", TASKS))]
+_IN_PLACE = "train it in place of a task; `run` times the very products of its step, too"
+Model = Annotated[str | None, typer.Option(help=f"{_MODEL}: {_IN_PLACE}", callback=_known_model)]
+Factory = Annotated[str, typer.Argument(metavar="FACTORY", help=_MODEL, callback=_known_model)]
 Workloads = Annotated[
     list[str] | None,
     typer.Option(

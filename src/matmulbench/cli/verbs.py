@@ -19,7 +19,7 @@ from matmulbench.cli.progress import show_progress
 from matmulbench.dtypes import USUAL
 from matmulbench.errors import UsageError, unknown
 from matmulbench.ladder import BASELINE, RUNGS
-from matmulbench.ladder.plugins import find_function, kernels, with_operands
+from matmulbench.ladder.plugins import kernels, with_operands
 from matmulbench.streams import OutputError, log, write
 from matmulbench.workload import FIRST, PRESETS, USES
 
@@ -79,10 +79,7 @@ def run(
     operands: opt.Operands = None,
     out: Annotated[str | None, typer.Option(help="folder for the results; runs/DATE-TIME, if not named")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="go on with the run that --out holds")] = False,
-    model: Annotated[
-        str | None,
-        typer.Option(help=f"{opt.MODEL}. The products of its step are timed, and it is trained in place of the tasks"),
-    ] = None,
+    model: opt.Model = None,
     compare_compile: opt.CompareCompile = False,
     workload: opt.Workloads = None,
     dtype: opt.TimedDtypes = None,
@@ -114,8 +111,6 @@ def run(
         raise UsageError("--out '': expected a folder")
     if resume and out is None:
         raise UsageError("--resume goes on with the run that --out names: name it")
-    if model is not None:
-        find_function(model, kind="model")
     folder = Path(out) if out else Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S")
     try:
         with Fleet(scheduler) if scheduler else nullcontext() as fleet:
@@ -298,7 +293,7 @@ def train(
     kernel: opt.Kernels = None,
     operands: opt.Operands = None,
     task: opt.Task = "breast-cancer",
-    model: Annotated[str | None, typer.Option(help=f"{opt.MODEL}. It is trained in place of a task")] = None,
+    model: opt.Model = None,
     epochs: Annotated[int | None, typer.Option(help="passes over the data")] = None,
     batch_size: Annotated[int | None, typer.Option(help="rows of a batch")] = None,
     hidden: Annotated[int | None, typer.Option(help="units of the hidden layer")] = None,
@@ -328,8 +323,6 @@ def train(
     from matmulbench.report.tables import training_table
 
     options: dict[str, Any] = {"epochs": epochs, "batch_size": batch_size, "hidden": hidden, "lr": lr, "dtype": dtype}
-    if model is not None:
-        find_function(model, kind="model")
     baseline = with_operands(baseline, operands)
     work = partial(
         pipeline.train,
@@ -350,7 +343,7 @@ def train(
 
 @app.command()
 def trace(
-    model: Annotated[str, typer.Argument(metavar="FACTORY", help=opt.MODEL)],
+    model: opt.Factory,
     threads: opt.Threads = "1",
     import_timeout: opt.ImportTimeout = 20.0,
     format: opt.Format = "table",
@@ -366,7 +359,6 @@ def trace(
     from matmulbench import pipeline
     from matmulbench.report.tables import trace_table
 
-    find_function(model, kind="model")
     work = partial(pipeline.trace_model, model, threads, import_timeout_s=import_timeout)
     _work(work, quiet, format, trace_table)
 
@@ -524,9 +516,8 @@ def audit(
     checks: list[dict[str, Any]] = []
     try:
         with show_progress(quiet) as progress:
-            for check in audit_parts(chosen, quick, progress):
-                checks.append(asdict(check))  # noqa: PERF401 - what is finished is kept if the next is interrupted
-    finally:
+            checks.extend(asdict(check) for check in audit_parts(chosen, quick, progress))
+    finally:  # what was finished is shown, if the next is interrupted
         if checks:
             show(checks, format, audit_table)
     raise typer.Exit(int(not all(check["passed"] for check in checks)))

@@ -1,107 +1,138 @@
 """Read MNIST's arrays from a pickle that may have been written by anyone.
 
-A pickle is a program for a small stack machine. This reader carries out only the instructions that arrays in tuples or
-lists need (protocols 0 to 5, from Python 2 or 3). It imports nothing and calls nothing that the pickle names: what
-arrays need has stand-ins here. Instructions and bytes are both limited, and with them time (seconds) and memory (1 GB).
+A pickle is a program for a small stack machine. Of its instructions, only those are carried out that arrays in tuples
+or lists need (protocols 0 to 5, from Python 2 or 3), and stand-ins take the place of the few things that such a pickle
+names: nothing is imported, and nothing called. Instructions and bytes are limited, and with them time and memory.
 """
 
 from __future__ import annotations
 
-import codecs
+import pickle
 import pickletools
-from itertools import islice
 from pickle import UnpicklingError
 from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
-INSTRUCTIONS = 5_000  # six arrays take some 300
+READS = 20_000  # one or more for each instruction; six arrays take some 1,000
 BYTES = 480_000_000  # as float64, MNIST has 439 million
 _SHORT = 255  # characters of a text that may be a name; a longer one stands for bytes
-
-_PUSH = {"NONE", "INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "BINSTRING", "SHORT_BINSTRING", "BYTEARRAY8"}
-_PUSH |= {"BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"}
-_CONSTANTS = {"NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
-_GLOBALS = {"numpy ndarray", "numpy dtype", "_codecs encode"} | {
-    f"numpy.{core}.{name}"
-    for core in ("core", "_core")  # as numpy 1 and numpy 2 write it
-    for name in ("multiarray _reconstruct", "numeric _frombuffer")
-}
 _KINDS = {f"{kind}{size}" for kind in "iu" for size in (1, 2, 4, 8)} | {"f4", "f8"}
 
 
+class _DType:
+    """Stands for a dtype; its byte order is set after it is made."""
+
+    def __init__(self, code: str, *_: Any) -> None:
+        self.code, self.order = code, "="
+
+    def __setstate__(self, state: Any) -> None:
+        self.order = state[1]
+
+
+class _Array:
+    """Stands for an array."""
+
+    state: tuple[Any, ...] = (None, None, None, None)
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state[1:]
+
+    def read(self) -> npt.NDArray[Any]:
+        """Make the array."""
+        shape, dtype, fortran, data = self.state
+        if not isinstance(dtype, _DType) or dtype.code not in _KINDS or dtype.order not in ("<", ">", "=", "|"):
+            raise UnpicklingError("an array in it is not of plain numbers")
+        flat: npt.NDArray[Any] = np.frombuffer(_as_bytes(data), dtype.order + dtype.code)
+        return flat.reshape(shape, order="F" if fortran else "C")
+
+
+def _reconstruct(kind: Any, shape: Any, code: Any) -> Any:
+    return kind()
+
+
+def _frombuffer(data: Any, dtype: Any, shape: Any, order: Any, axis_order: Any = None) -> _Array:
+    array = _Array()
+    array.state = (shape, dtype, order == "F", data)
+    return array
+
+
+def _encode(text: Any, encoding: Any) -> Any:
+    """Return the text that stands for bytes: they are made of it in the end, once."""
+    return text
+
+
+def _as_bytes(data: Any) -> Any:
+    return data.encode("latin-1") if isinstance(data, str) else data
+
+
+_STAND_INS = {"numpy.ndarray": _Array, "numpy.dtype": _DType, "_codecs.encode": _encode} | {
+    f"numpy.{core}.{module}.{stand_in.__name__}": stand_in
+    for core in ("core", "_core")  # as numpy 1 and numpy 2 write it
+    for module, stand_in in (("multiarray", _reconstruct), ("numeric", _frombuffer))
+}
+_ALL = pickle._Unpickler.dispatch
+_CODES = {instruction.name: ord(instruction.code) for instruction in pickletools.opcodes}
+
+_NEEDED = """
+    PROTO STOP MARK NONE NEWTRUE NEWFALSE INT BININT BININT1 BININT2 LONG LONG1 STRING BINSTRING SHORT_BINSTRING
+    BINBYTES SHORT_BINBYTES BINBYTES8 UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8 PUT BINPUT LONG_BINPUT MEMOIZE GET
+    BINGET LONG_BINGET EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 EMPTY_LIST LIST APPEND APPENDS GLOBAL STACK_GLOBAL REDUCE
+    BUILD
+"""
+
+
+class _Instructions(dict[int, Any]):
+    """What carries out each instruction that arrays need."""
+
+    def __missing__(self, code: int) -> None:
+        name = {code: name for name, code in _CODES.items()}[code]
+        raise UnpicklingError(f"it has the instruction {name}, which arrays do not need")
+
+
+class _Reader(pickle._Unpickler):
+    """Python's own unpickler: the one in C takes memory for what a pickle merely claims."""
+
+    dispatch = _Instructions({_CODES[name]: _ALL[_CODES[name]] for name in _NEEDED.split()})
+    dispatch[_CODES["BYTEARRAY8"]] = _ALL[_CODES["BINBYTES8"]]
+    dispatch[_CODES["FRAME"]] = lambda self: self.read(8)  # what is in a frame can be read piece by piece, too
+
+    def find_class(self, module: str, name: str) -> Any:
+        if stand_in := _STAND_INS.get(f"{module}.{name}"):
+            return stand_in
+        raise UnpicklingError(f"it asks for {ascii(f'{module}.{name}'[:100])[:100]}, and only numpy arrays are let in")
+
+    def _decode_string(self, value: bytes) -> str | bytes:
+        return value if len(value) > _SHORT else value.decode("latin-1")
+
+
 class _Source:
-    """A file of which ``BYTES`` can be read; ``text`` is what the last line of text stands for."""
+    """A file of which ``BYTES`` can be read, in ``READS`` pieces."""
 
     def __init__(self, file: BinaryIO) -> None:
-        self.file, self.left, self.code = file, BYTES, b""
-        self.text: str | bytearray = ""
+        self.file, self.left, self.reads = file, BYTES, 0
 
     def read(self, size: int) -> bytes:
         self._spend(size)
         data = self.file.read(size)
         if len(data) < size:
             raise UnpicklingError("it is cut short")
-        if size == 1:
-            self.code = data
-        elif size > _SHORT and self.code in b"X\x8d" and np.frombuffer(data, np.uint8).max() > 0xC3:
-            # BINUNICODE; beyond latin-1 it is no array's, and would take up to four bytes a character.
-            raise UnpicklingError("a text in it has characters that stand for no byte")
         return data
 
     def readline(self) -> bytes:
-        if self.code in b"SV":
-            self._read_text()
-            return b"''\n"
-        line = self.file.readline(100)
+        line = self.file.readline(self.left + 1)
+        self._spend(len(line))
         if not line.endswith(b"\n"):
             raise UnpicklingError("it is cut short")
         return line
 
-    def _read_text(self) -> None:
-        """Read a line of text in protocol 0, piece by piece: its escapes take up to six characters for a byte."""
-        decoder = codecs.getincrementaldecoder("unicode_escape" if self.code == b"S" else "raw_unicode_escape")()
-        text, line = bytearray(), b""
-        while not line.endswith(b"\n"):
-            line = self.file.readline(2**20)
-            piece = decoder.decode(line.removesuffix(b"\n"), final=not line).encode("latin-1")
-            if not line or len(decoder.getstate()[0]) > 10:
-                raise UnpicklingError("it is cut short")
-            self._spend(max(len(piece), len(line) // 3))
-            text += piece
-        if self.code == b"S":
-            text = text[1:-1]  # without its quotes
-        self.text = text if len(text) > _SHORT else text.decode("latin-1")
-
     def _spend(self, size: int) -> None:
-        self.left -= size
+        self.left, self.reads = self.left - size, self.reads + 1
         if self.left < 0:
             raise UnpicklingError(f"it has more than {BYTES} bytes: save MNIST as float32, with protocol=4")
-
-
-class _Global(str):
-    """What arrays need of numpy, by name."""
-
-
-class _DType:
-    """Stands for a dtype; its byte order is set after it is made."""
-
-    def __init__(self, code: str) -> None:
-        self.code, self.order = code, "="
-
-
-class _Array:
-    """Stands for an array; ``value`` is set once shape, dtype and bytes are known."""
-
-    value: npt.NDArray[Any]
-
-    def fill(self, shape: Any, dtype: Any, fortran: Any, data: Any) -> _Array:
-        if not isinstance(dtype, _DType) or dtype.code not in _KINDS or dtype.order not in ("<", ">", "=", "|"):
-            raise UnpicklingError("an array in it is not of plain numbers")
-        flat: npt.NDArray[Any] = np.frombuffer(_as_bytes(data), dtype.order + dtype.code)
-        self.value = flat.reshape(shape, order="F" if fortran else "C")
-        return self
+        if self.reads > READS:
+            raise UnpicklingError("it has more instructions than six arrays need")
 
 
 def load_pairs(file: BinaryIO) -> list[tuple[npt.NDArray[Any], npt.NDArray[Any]]]:
@@ -113,105 +144,12 @@ def load_pairs(file: BinaryIO) -> list[tuple[npt.NDArray[Any], npt.NDArray[Any]]
         if the pickle needs anything else, is too large, cut short or damaged.
     """
     try:
-        sets = _interpret(_Source(file))
+        sets = _Reader(_Source(file)).load()
+        match sets:
+            case [[_Array(), _Array()], [_Array(), _Array()], [_Array(), _Array()]]:
+                return [(x.read(), y.read()) for x, y in sets]
     except (UnpicklingError, OSError, EOFError):
         raise
-    except Exception as error:  # a damaged pickle may bring about almost any
-        raise UnpicklingError(f"it is damaged ({type(error).__name__})") from None
-    try:
-        (a, b), (c, d), (e, f) = sets
-        return [(a.value, b.value), (c.value, d.value), (e.value, f.value)]
-    except (AttributeError, TypeError, ValueError):
-        raise UnpicklingError("expected are three pairs (x, y) of arrays: train, valid and test") from None
-
-
-def _interpret(source: _Source) -> Any:
-    stack: list[Any] = []
-    marks: list[int] = []
-    memo: dict[Any, Any] = {}
-
-    def pop_from(start: int) -> tuple[Any, ...]:
-        items = tuple(stack[start:])
-        del stack[start:]
-        return items
-
-    for instruction, argument, _ in islice(pickletools.genops(source), INSTRUCTIONS):  # type: ignore[arg-type]
-        match instruction.name:
-            case "PROTO" | "FRAME":
-                pass
-            case name if name in _PUSH:
-                long = isinstance(argument, str) and len(argument) > _SHORT
-                stack.append(_as_bytes(argument) if long else argument)
-            case name if name in _CONSTANTS:
-                stack.append(_CONSTANTS[name])
-            case "STRING" | "UNICODE":
-                stack.append(source.text)
-            case "PUT" | "BINPUT" | "LONG_BINPUT":
-                memo[argument] = stack[-1]
-            case "MEMOIZE":
-                memo[len(memo)] = stack[-1]
-            case "GET" | "BINGET" | "LONG_BINGET":
-                stack.append(memo[argument])
-            case "MARK":
-                marks.append(len(stack))
-            case "TUPLE":
-                stack.append(pop_from(marks.pop()))
-            case "TUPLE1" | "TUPLE2" | "TUPLE3" as name:
-                stack.append(pop_from(len(stack) - int(name[-1])))
-            case "EMPTY_LIST":
-                stack.append([])
-            case "LIST":
-                stack.append([*pop_from(marks.pop())])
-            case "APPEND" | "APPENDS" as name:
-                items = pop_from(len(stack) - 1 if name == "APPEND" else marks.pop())
-                stack[-1] += items
-            case "GLOBAL":
-                stack.append(_global(str(argument)))
-            case "STACK_GLOBAL":
-                stack.append(_global(" ".join(pop_from(len(stack) - 2))))
-            case "REDUCE":
-                arguments = stack.pop()
-                stack.append(_call(stack.pop(), arguments))
-            case "BUILD":
-                state = stack.pop()
-                _build(stack[-1], state)
-            case "STOP":
-                return stack.pop()
-            case name:
-                raise UnpicklingError(f"it has the instruction {name}, which arrays do not need")
-    raise UnpicklingError(f"it has more than {INSTRUCTIONS} instructions; six arrays take some 300")
-
-
-def _as_bytes(data: Any) -> Any:
-    """Return ``data``, or the bytes that a text stands for, as Python 2 and protocols below 3 write them."""
-    return data.encode("latin-1") if isinstance(data, str) else data
-
-
-def _global(wanted: str) -> _Global:
-    if wanted not in _GLOBALS:
-        named = ascii(wanted[:100].replace(" ", "."))[:100]
-        raise UnpicklingError(f"it asks for {named}, and only numpy arrays are let in")
-    return _Global(wanted.split()[-1])
-
-
-def _call(function: Any, arguments: Any) -> Any:
-    match function, arguments:
-        case _Global("dtype"), (str() as code, *_):
-            return _DType(code)
-        case _Global("_reconstruct"), (_Global("ndarray"), (0,), _):
-            return _Array()
-        case _Global("_frombuffer"), (data, dtype, shape, "C" | "F" as order, *_):
-            return _Array().fill(shape, dtype, order == "F", data)
-        case _Global("encode"), (str() | bytes() | bytearray() as text, "latin1" | "latin-1"):
-            return _as_bytes(text)
-    raise UnpicklingError("it makes something other than arrays of numbers")
-
-
-def _build(target: Any, state: Any) -> None:
-    match target, state:
-        case _DType(), (_, str() as order, *_):
-            target.order = order
-        case _Array(), (_, shape, dtype, fortran, data):
-            target.fill(shape, dtype, fortran, data)
-        case _:
-            raise UnpicklingError("it makes something other than arrays of numbers")
+    except Exception as error:  # what is no array's may bring about almost any
+        raise UnpicklingError(f"it is damaged, or no pickle of arrays ({type(error).__name__})") from None
+    raise UnpicklingError("expected are three pairs (x, y) of arrays: train, valid and test")

@@ -79,7 +79,11 @@ def mnist(data_dir: str | Path | None = None) -> Mnist:
         found = _find(given.expanduser())
     except (OSError, RuntimeError) as error:  # a RuntimeError: ~name of nobody
         raise DataError(f"{given}: {getattr(error, 'strerror', None) or error}") from None
-    return _read_one(found) if isinstance(found, Path) else _read_four(found)
+    if isinstance(found, Path):
+        return _split(dict.fromkeys(FILES, found), *_read_one(found))
+    x, y, test_x, test_y = (read_idx(path, FILES[name][0]) for name, path in found.items())
+    train = _pair(found["train-images"], "train", x, y, _ROWS)
+    return _split(found, train, _pair(found["t10k-images"], "test", test_x, test_y, _TEST))
 
 
 def _find(given: Path) -> Path | dict[str, Path]:
@@ -108,28 +112,20 @@ def _find(given: Path) -> Path | dict[str, Path]:
     raise DataError(f"{given}: MNIST is not there{absent}{there}. {_ACCEPTED}")
 
 
-def _read_four(paths: dict[str, Path]) -> Mnist:
-    train_x, train_y, test_x, test_y = (read_idx(path, FILES[name][0]) for name, path in paths.items())
-    train = _pair(paths["train-images"], "train", train_x, train_y, _ROWS)
-    return _split(paths, train, _pair(paths["t10k-images"], "test", test_x, test_y, _TEST))
-
-
-def _read_one(path: Path) -> Mnist:
+def _read_one(path: Path) -> tuple[Pair, Pair]:
     """Read a file that has all of MNIST; its format shows in its first bytes."""
     with unpacked(path) as file:
         start = file.read(3)
     if not start:
         raise DataError(f"{path}: the file is empty")
     if start.startswith(ZIP):
-        train_x, train_y, test_x, test_y = read_npz(path)
-        train, test = _pair(path, "train", train_x, train_y, _ROWS), _pair(path, "test", test_x, test_y, _TEST)
-    elif start == BOM or start[:1].isalnum() or start[:1] == b'"':
-        train, test = _read_csv(path)
-    elif start[:1] in b"\x80(]":
-        train, test = _read_pickle(path)
-    else:
-        raise DataError(f"{path}: it begins with {start!r}, as no form of MNIST does. {_ACCEPTED}")
-    return _split(dict.fromkeys(FILES, path), train, test)
+        x, y, test_x, test_y = read_npz(path)
+        return _pair(path, "train", x, y, _ROWS), _pair(path, "test", test_x, test_y, _TEST)
+    if start == BOM or start[:1].isalnum() or start[:1] == b'"':
+        return _read_csv(path)
+    if start[:1] in b"\x80(]":
+        return _read_pickle(path)
+    raise DataError(f"{path}: it begins with {start!r}, as no form of MNIST does. {_ACCEPTED}")
 
 
 def _read_csv(path: Path) -> tuple[Pair, Pair]:

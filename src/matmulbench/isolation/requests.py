@@ -201,11 +201,12 @@ class CheckBlock(Request):
 
 
 class TunePlans(Request):
-    """Tune ``numba-tiled`` in about ``seconds``; returns rows of what won, and the plans."""
+    """Tune ``numba-tiled`` for ``seconds``, and verify it; returns rows of what won, and plans, those ``kept`` too."""
 
     target = "matmulbench.tuning:tune_here"
     threads: int
     seconds: float
+    kept: dict[str, tuple[str, ...]]
 
 
 # --- what it buys ------------------------------------------------------------------------------------

@@ -197,16 +197,6 @@ def amdahl_limit(reference: Row | None) -> float | None:
     return 1 / (1 - share) if share is not None and share < 1 else None
 
 
-def roofs(results: Results) -> dict[tuple[Any, ...], Row]:
-    """Return the measured roofs by dtype and thread count; those of old have one level, memory."""
-    found: dict[tuple[Any, ...], Row] = {}
-    for cell, entry in results.cells("roof").items():
-        row, gbs = entry["row"], entry["row"].get("bandwidth_gbs")
-        if levels := row.get("levels") or (gbs and [{"name": "DRAM", "read_gbs": gbs, "gbs": gbs}]):
-            found[cell] = row | {"levels": levels}
-    return found
-
-
 def limited_by(row: Row) -> str:
     """Say what limits the product of a row of measurements."""
     limit = text(row["roof_limit"])

@@ -155,25 +155,12 @@ class RunFolder:
 
 @dataclass(repr=False)
 class Results:
-    """A run read back; in a notebook it shows its ``report.html``.
+    """A run read back; in a notebook it shows its ``report.html``."""
 
-    Attributes
-    ----------
-    path
-        the run's folder.
-    run
-        what ``run.json`` holds: options, machine, library versions, notes on what these mean for the figures, start,
-        end.
-    tables
-        a DataFrame for each of ``verification``, ``measurements``, ``training``.
-    journal
-        every entry as it was written, with the raw samples in seconds.
-    """
-
-    path: Path
-    run: dict[str, Any]
-    tables: dict[str, pd.DataFrame]
-    journal: list[dict[str, Any]]
+    path: Path  #: the run's folder
+    run: dict[str, Any]  #: what ``run.json`` holds: options, machine, versions, notes on what these mean, start, end
+    tables: dict[str, pd.DataFrame]  #: ``verification``, ``measurements`` and ``training``
+    journal: list[dict[str, Any]]  #: every entry as it was written, with the raw samples in seconds
 
     @property
     def verification(self) -> pd.DataFrame:
@@ -238,13 +225,10 @@ class Results:
 class FleetResults(Results):
     """Runs on several machines, read back together: each table has a first column ``machine``, the run's name.
 
-    Attributes
-    ----------
-    machines
-        the runs by name. ``run`` has the options of the first, and ``run.json`` of each as ``machines``.
+    ``run`` has the options of the first, and ``run.json`` of each as ``machines``.
     """
 
-    machines: dict[str, Results]
+    machines: dict[str, Results]  #: the runs by name
 
     @classmethod
     def of(cls, folders: Iterable[Path]) -> FleetResults:

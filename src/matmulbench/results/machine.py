@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterable
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from matmulbench.isolation.system import cores
+from matmulbench.ladder.tiled.plan import current
 
 _CPUS = Path("/sys/devices/system/cpu")
 # The processor whose kernels OpenBLAS should use, by what the one at hand can do, and others whose kernels are as wide.
@@ -88,9 +90,10 @@ def caches(threads: int = 1, cpus: Iterable[int] | None = None, root: Path = _CP
 
 
 def library_versions() -> dict[str, str]:
-    """Return the versions of Python and of the libraries that take part; of OpenBLAS also the processor it has in mind.
+    """Return the versions of Python and of the libraries that take part, and the plans that ``numba-tiled`` uses.
 
-    OpenBLAS takes a processor that it does not know for an older one, whose vectors may be half as wide.
+    Of OpenBLAS also the processor it has in mind: one that it does not know it takes for an older one, whose vectors
+    may be half as wide.
     """
     import numpy  # noqa: F401 -- its BLAS has to be loaded, to be found below
     from threadpoolctl import threadpool_info
@@ -104,6 +107,14 @@ def library_versions() -> dict[str, str]:
     for pool in threadpool_info():
         if pool["internal_api"] == "openblas" and "numpy" in pool["filepath"]:  # scipy brings its own
             found["openblas"] = f"{pool['version']}, kernels for {pool['architecture']}"
+    with warnings.catch_warnings(action="ignore"):  # of plans that cannot be used, it warns where they would be
+        plans = {threads: current(threads) for threads in range(1, len(cores()) + 1)}
+    tuned = [
+        f"{name} on threads {threads}: {', '.join(options)}"
+        for threads, of_each in plans.items()
+        for name, options in of_each.items()
+    ]
+    found["numba-tiled"] = "; ".join(tuned) or "plans by heuristics"
     return found
 
 

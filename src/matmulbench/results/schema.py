@@ -163,8 +163,7 @@ _ROOF = {
     "dtype": DTypeName,
     "threads": Count,
     "fma_gflops": Positive,
-    "levels": list[Level] | None,
-    "bandwidth_gbs": Positive | None,  # in place of the levels, in what was written before there were any
+    "levels": list[Level],
 }
 _LOSSES = list[float | None] | None
 

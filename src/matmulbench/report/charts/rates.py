@@ -21,7 +21,7 @@ from matmulbench.report.charts.style import (
     styles,
 )
 from matmulbench.report.formatting import count, known, rate, rate_unit
-from matmulbench.report.queries import Ladder, Row, by_setting, chart_name, in_order, ladders, roofs, users
+from matmulbench.report.queries import Ladder, Row, by_setting, chart_name, in_order, ladders, users
 from matmulbench.results.folder import Results
 
 Styles = dict[str, Style]
@@ -30,7 +30,8 @@ Points = list[tuple[float, Row]]  # a kernel's rows, each where it stands on the
 
 def draw(results: Results) -> Iterator[Chart]:
     """Draw sizes and roofline for each dtype and thread count, and threads if there are several counts."""
-    groups, roof, style = by_setting(ladders(results.measurements)), roofs(results), styles(results)
+    groups, style = by_setting(ladders(results.measurements)), styles(results)
+    roof = {cell: entry["row"] for cell, entry in results.cells("roof").items()}
     for (dtype, threads), group in groups.items():
         setting = f"{dtype} · {count(threads, 'thread')}"
         names = [chart_name(stem, dtype, threads, results) for stem in ("gflops-by-size", "roofline")]
