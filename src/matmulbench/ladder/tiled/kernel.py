@@ -160,7 +160,9 @@ class Tools(NamedTuple):
 _typeof = cast("Callable[[Any], Any]", numba.typeof)
 _MATRIX, _PRODUCT = _typeof(Matrix(0, 0, 0)), _typeof(Product(0, 0, 0, *[Matrix(0, 0, 0)] * 3))
 _WORD, _CODE = types.int64, types.int32
+_COPY = _CODE(_WORD, _WORD, _MATRIX, _MATRIX)
 _PARTS = len(Tools._fields)
+_BFLOAT16 = "uint16"  # as numba knows it; it has no such type
 
 
 def _panel_of(sources: str, dtype: str, shapes: str, unroll: int) -> Any:
@@ -200,9 +202,8 @@ def _m_vectorised_of(sources: str, dtype: str) -> Any:
 
 
 def _copy_of(sources: str, dtype: str, to_dtype: str) -> Any:
-    # bfloat16, which numba does not have, goes by the name of uint16.
     from_zero, zero = (np.dtype(one).type(0) for one in (dtype, to_dtype))
-    size, lanes = from_zero.itemsize, VECTOR // max(zero.itemsize, from_zero.itemsize)
+    size, lanes = from_zero.itemsize, VECTOR // zero.itemsize
 
     def copy(rows: int, columns: int, to: Matrix, source: Matrix) -> int:
         sources  # noqa: B018
@@ -223,6 +224,19 @@ def _copy_of(sources: str, dtype: str, to_dtype: str) -> Any:
         return 0
 
     return copy
+
+
+def _round_of(sources: str) -> Any:
+    from_zero, zero = np.float32(0), np.dtype(_BFLOAT16).type(0)
+
+    def round_rows(rows: int, columns: int, to: Matrix, source: Matrix) -> int:
+        sources  # noqa: B018
+        for i in range(rows):
+            for j in range(0, columns, VECTOR // 4):
+                move(zero, from_zero, _from(to, i, j).at, _from(source, i, j).at, columns - j)
+        return 0
+
+    return round_rows
 
 
 @jit
@@ -331,8 +345,8 @@ def _multiply(tools: Tools, of: Product) -> None:
 def _widened(tools: Tools, of: Product) -> None:
     """C = A B of bfloat16, part by part: in float32, then rounded."""
     size = tools.size
-    columns = min(of.n, FOR_PANELS // (DEEP * size))
-    rows = min(of.m, FOR_RESULTS // (columns * size))
+    columns = max(1, min(of.n, FOR_PANELS // (DEEP * size)))
+    rows = FOR_RESULTS // (columns * size)
     made = Matrix(tools.kept, columns * size, size)
     for j in range(0, of.n, columns):
         for i in range(0, of.m, rows):
@@ -547,18 +561,15 @@ def use(dtype: str, shape: str, options: tuple[str, ...]) -> None:
     )
     kept = -(-_memory().ctypes.data // VECTOR) * VECTOR
 
-    def tools(copy: int, round_: int, plan: Plan) -> list[int]:
-        addresses = [function.address for function in functions]
-        return [kept, *addresses, copy, round_, np.dtype(dtype).itemsize, widest, *plan[2:]]
+    def tools(stored: str, round_rows: int, plan: Plan) -> list[int]:
+        copy = _compiled(_COPY, _copy_of, stored, dtype)
+        addresses = [function.address for function in (*functions, copy)]
+        return [kept, *addresses, round_rows, np.dtype(dtype).itemsize, widest, *plan[2:]]
 
-    _ROWS[DTYPES.index(dtype), SHAPES.index(shape)] = tools(_copy_address(dtype, dtype), 0, plan)
+    _ROWS[DTYPES.index(dtype), SHAPES.index(shape)] = tools(dtype, 0, plan)
     if dtype == "float32":
-        copies = _copy_address("uint16", dtype), _copy_address(dtype, "uint16")
-        _ROWS[-1, SHAPES.index(shape)] = tools(*copies, plan._replace(pack_a=1, pack_b_rows=0))
-
-
-def _copy_address(dtype: str, to_dtype: str) -> int:
-    return cast(int, _compiled(_CODE(_WORD, _WORD, _MATRIX, _MATRIX), _copy_of, dtype, to_dtype).address)
+        round_rows = _compiled(_COPY, _round_of).address
+        _ROWS[-1, SHAPES.index(shape)] = tools(_BFLOAT16, round_rows, plan._replace(pack_a=1, pack_b_rows=0))
 
 
 def _compile(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor | None:

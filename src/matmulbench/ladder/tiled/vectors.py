@@ -337,7 +337,7 @@ def on_stack(typing_context: Any, numbers: Any) -> Any:
 def move(typing_context: Any, zero: Any, from_zero: Any, target: Any, source: Any, count: Any) -> Any:
     """Copy the first ``count`` elements of a vector from one address to another.
 
-    ``zero`` and ``from_zero`` name the types that they have there and here; one of them may be bfloat16.
+    The types are those of ``zero`` there and of ``from_zero`` here; one of them may be bfloat16.
     """
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -373,8 +373,8 @@ def transpose_block(
 ) -> Any:  # fmt: skip
     """Copy a block whose columns are contiguous to where its rows will be.
 
-    It has at most as many ``rows`` and ``columns`` as a vector has lanes, and is transposed in registers. ``zero`` names
-    the type that the elements have there, ``from_zero`` the one they have here, which may be bfloat16.
+    It has at most as many ``rows`` and ``columns`` as a vector has lanes, and is transposed in registers. The types are
+    those of ``zero`` there and of ``from_zero`` here, which may be bfloat16.
     """
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
