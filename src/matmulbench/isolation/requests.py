@@ -124,7 +124,7 @@ class Calibrate(Request, target="matmulbench.measurement.calibration:calibrate")
     """Time a fixed amount of work; returns the seconds of its two kinds."""
 
 
-class CompileSeconds(Request, target="matmulbench.measurement.compilation:compile_seconds"):
+class CompileSeconds(Request, target="matmulbench.measurement.worker:compile_seconds"):
     """Time the first call of a kernel with an empty cache."""
 
     spec: str
