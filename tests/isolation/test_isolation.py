@@ -65,7 +65,7 @@ def disowns():
 def speaks_badly(): raise ValueError('\\udce9\\x1b[31mred' + 'x' * 10**7)
 def pickles(): return object()
 
-class A(Request): pass
+class A(Request, target=''): pass
 """
 NAMES = [line.split("(")[0].removeprefix("def ") for line in MISDEEDS.splitlines() if line.startswith("def ")]
 
@@ -75,8 +75,7 @@ def misdeeds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModuleType]:
     """A module of requests, each to carry out a function of its own, where children find it, too."""
     folder = tmp_path_factory.mktemp("misdeeds")
     requests = "".join(
-        f"class Do_{name}(Request):\n    target = 'misdeeds:{name}'\n"
-        + ("    x: float = 9.0\n" if name == "root" else "")
+        f"class Do_{name}(Request, target='misdeeds:{name}'):\n    {'x: float = 9.0' if name == 'root' else 'pass'}\n"
         for name in NAMES
     )
     (folder / "misdeeds.py").write_text(MISDEEDS + requests)

@@ -40,10 +40,14 @@ def operand(rows, columns, dtype, view, generator):
 
 
 def assert_within_bound(a, b):
-    """Hold each element to k·u·(|A||B|), the classical bound (Higham, 2002, 3.5)."""
-    error = (matmul(a, b).double() - a.double() @ b.double()).abs()
-    k, u = a.shape[1], torch.finfo(a.dtype).eps / 2
-    assert bool((error <= 1.01 * (k + 1) * u * (a.double().abs() @ b.double().abs())).all()), (a.shape, b.shape)
+    """Hold each element to k·u·(|A||B|), the classical bound (Higham, 2002, 3.5), with sums of bfloat16 in float32."""
+    c, exact = matmul(a, b), a.double() @ b.double()
+    assert c.dtype == a.dtype
+    k, u = a.shape[1], torch.finfo(torch.float64 if a.dtype == torch.float64 else torch.float32).eps / 2
+    bound = 1.01 * (k + 1) * u * (a.double().abs() @ b.double().abs())
+    if a.dtype == torch.bfloat16:
+        bound += 2**-8 * exact.abs()
+    assert bool(((c.double() - exact).abs() <= bound).all()), (a.dtype, a.shape, b.shape)
 
 
 def meet_random_shapes(seed, count):
@@ -54,7 +58,7 @@ def meet_random_shapes(seed, count):
 
     for _ in range(count):
         m, k, n = pick(SIZES), pick(SIZES), pick(SIZES)
-        dtype = pick([torch.float32, torch.float64])
+        dtype = pick([torch.float32, torch.float64, torch.bfloat16])
         a, b = operand(m, k, dtype, pick(VIEWS), generator), operand(k, n, dtype, pick(VIEWS), generator)
         assert_within_bound(a, b)
 
@@ -65,7 +69,7 @@ def test_random_shapes_and_strides(seed):
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 @pytest.mark.parametrize(
     ("m", "k", "n", "left", "right"),
     [
@@ -117,20 +121,33 @@ def test_what_is_timed_and_checked_for_a_class_of_shapes_is_of_that_class(shape)
     assert {SHAPES[kernel._shape(one.m, one.k, one.n)] for one in workloads_of(shape)} == {shape}
 
 
+def test_bfloat16_is_rounded_once_to_nearest_and_nothing_is_lost():
+    every = torch.arange(2**16, dtype=torch.int32).to(torch.uint16).view(torch.bfloat16).reshape(-1, 1)
+    others = torch.tensor([[1.0, 1.0078125, -0.6640625, 3e38, 1e-3, 0.0]], dtype=torch.bfloat16)
+    product = every.float() * others.float()  # exact, but for the largest and the smallest
+    assert torch.equal(matmul(every, others).nan_to_num(7.0, -8.0, 8.0), product.bfloat16().nan_to_num(7.0, -8.0, 8.0))
+
+
+def test_sums_of_bfloat16_are_kept_in_float32_from_block_to_block():
+    a, b = torch.full((70, 30_000), 0.01).bfloat16(), torch.ones(30_000, 40).bfloat16()
+    assert torch.equal(matmul(a, b), (a.double() @ b.double()).bfloat16())
+
+
 @pytest.mark.parametrize("option", OPTIONS)
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16"])
 def test_each_option_of_a_plan(dtype, option):
     matmul(torch.ones(1, 1), torch.ones(1, 1))
+    planned = "float32" if dtype == "bfloat16" else dtype
     try:
         for shape in SHAPES:
-            kernel.use(dtype, shape, (option,))
+            kernel.use(planned, shape, (option,))
             for text in CHECKED[shape].split():
                 a, b = Workload.parse(text, dtype).operands()
                 assert_within_bound(a, b)
                 assert torch.equal(matmul(a, b), matmul(a, b)), "one plan, one answer"
     finally:
         for shape in SHAPES:
-            kernel.use(dtype, shape, ())
+            kernel.use(planned, shape, ())
 
 
 def test_a_plan_changes_what_is_done():
@@ -178,7 +195,7 @@ def test_without_the_global_lock_it_is_unavailable():
 def test_dtypes_that_are_not_its_own_are_refused_by_name():
     with pytest.raises(TypeError, match=r"dtypes differ: a is torch.float32, b is torch.float64"):
         matmul(torch.ones(2, 2), torch.ones(2, 2, dtype=torch.float64))
-    with pytest.raises(TypeError, match=r"dtype torch.int64; float32 or float64 is needed"):
+    with pytest.raises(TypeError, match=r"dtype torch.int64; float32, float64 or bfloat16 is needed"):
         matmul(torch.ones(2, 2, dtype=torch.int64), torch.ones(2, 2, dtype=torch.int64))
 
 
@@ -217,4 +234,6 @@ def test_no_memory_for_the_result_is_said_so():
 def test_no_rows_or_columns_give_an_empty_product():
     assert matmul(torch.ones(0, 3), torch.ones(3, 2)).shape == (0, 2)
     assert matmul(torch.ones(2, 3), torch.ones(3, 0)).shape == (2, 0)
+    assert matmul(*(torch.ones(size, dtype=torch.bfloat16) for size in ((2, 3), (3, 0)))).shape == (2, 0)
+    assert torch.equal(matmul(torch.ones(2, 0), torch.ones(0, 3)), torch.zeros(2, 3))
     assert kernel.VECTOR in (16, 32, 64)

@@ -301,7 +301,7 @@ class Child:
                         continue
                 kind, content = self._read()
                 if kind == "answer":
-                    return Outcome(**content)
+                    return Outcome(*content)
                 if kind == "ready":
                     self._pipe.send_bytes(on_ready())
                 else:
@@ -320,14 +320,11 @@ class Child:
         try:
             kind, content = json.loads(self._pipe.recv_bytes(_LONGEST_ANSWER))
             if kind == "answer":
-                content = {
-                    "status": Status(content["status"]),
-                    "value": content.get("value"),
-                    "reason": content.get("reason"),
-                }
-        except (ValueError, TypeError, KeyError, AttributeError):
+                status, value, reason = content
+                content = Status(status), value, reason
+        except (ValueError, TypeError):
             self.close()
-            return "answer", {"status": Status.ERROR, "reason": "the process sent something else than an answer"}
+            return "answer", (Status.ERROR, None, "the process sent something else than an answer")
         return kind, content
 
     def _notice(self) -> int | None:

@@ -23,7 +23,8 @@ class Request:
     target: ClassVar[str]
     reports_import: ClassVar[bool] = False
 
-    def __init_subclass__(cls) -> None:
+    def __init_subclass__(cls, target: str) -> None:
+        cls.target = target
         dataclass(frozen=True)(cls)
 
     @property
@@ -45,10 +46,9 @@ class Request:
         return cls.target.partition(":")[0]
 
 
-class LoadKernel(Request):
+class LoadKernel(Request, target="matmulbench.verification.worker:load"):
     """Import a kernel."""
 
-    target = "matmulbench.verification.worker:load"
     reports_import = True
     spec: str
 
@@ -56,52 +56,46 @@ class LoadKernel(Request):
 # --- is it right -------------------------------------------------------------------------------------
 
 
-class Examine(Request):
+class Examine(Request, target="matmulbench.verification.worker:examine"):
     """Examine the kernel ``spec`` for ``dtype``; returns its report."""
 
-    target = "matmulbench.verification.worker:examine"
     reports_import = True
     spec: str
     dtype: str
     effort: str
 
 
-class Confirm(Request):
+class Confirm(Request, target="matmulbench.verification.worker:confirm"):
     """Judge one case, given by its fields, alone, in a process without a past."""
 
-    target = "matmulbench.verification.worker:confirm"
     spec: str
     case: dict[str, Any]
 
 
-class Repeat(Request):
+class Repeat(Request, target="matmulbench.verification.worker:repeat"):
     """Judge one case, given by its fields, and show its result."""
 
-    target = "matmulbench.verification.worker:repeat"
     spec: str
     case: dict[str, Any]
 
 
-class Multiply(Request):
+class Multiply(Request, target="matmulbench.verification.worker:multiply"):
     """Multiply cases, given by their fields, and write the results into the shared file that comes with it."""
 
-    target = "matmulbench.verification.worker:multiply"
     spec: str
     cases: list[dict[str, Any]]
 
 
-class ProductError(Request):
+class ProductError(Request, target="matmulbench.verification.worker:product_error"):
     """Return how far the product of ``workload`` is from that of operands that are not rounded to its dtype."""
 
-    target = "matmulbench.verification.worker:product_error"
     spec: str
     workload: Workload
 
 
-class Judge(Request):
+class Judge(Request, target="matmulbench.verification.worker:judge_results"):
     """Judge the results that another process wrote into the shared file; returns a finding or None."""
 
-    target = "matmulbench.verification.worker:judge_results"
     cases: list[dict[str, Any]]
     allow_normwise: bool
     accumulation: str | None
@@ -110,48 +104,41 @@ class Judge(Request):
 # --- how fast ----------------------------------------------------------------------------------------
 
 
-class MeasureRoof(Request):
+class MeasureRoof(Request, target="matmulbench.measurement.peaks:measure_roof"):
     """Measure the roof; returns the fields of a :class:`~matmulbench.measurement.roof.Roof`."""
 
-    target = "matmulbench.measurement.peaks:measure_roof"
     dtype: str
     threads: int
 
 
-class Calibrate(Request):
+class Calibrate(Request, target="matmulbench.measurement.calibration:calibrate"):
     """Time a fixed amount of work; returns the seconds of its two kinds."""
 
-    target = "matmulbench.measurement.calibration:calibrate"
 
-
-class CompileSeconds(Request):
+class CompileSeconds(Request, target="matmulbench.measurement.worker:compile_seconds"):
     """Time the first call of a kernel with an empty cache."""
 
-    target = "matmulbench.measurement.compilation:compile_seconds"
     spec: str
     dtype: str
 
 
-class OpenWorkload(Request):
+class OpenWorkload(Request, target="matmulbench.measurement.worker:open_workload"):
     """Load a kernel and map the operands and the output that come with it."""
 
-    target = "matmulbench.measurement.worker:open_workload"
     spec: str
     workload: Workload
     windows: int
 
 
-class LearnCost(Request):
+class LearnCost(Request, target="matmulbench.measurement.worker:learn_cost_here"):
     """Learn what a call costs, on ever larger sub-problems; returns the fields of a cost."""
 
-    target = "matmulbench.measurement.worker:learn_cost_here"
     limit_s: float | None
 
 
-class RunBlock(Request):
+class RunBlock(Request, target="matmulbench.measurement.worker:run_block"):
     """Warm up, wait for the windows of a block and for the word, and run it; returns the clock, and more."""
 
-    target = "matmulbench.measurement.worker:run_block"
     problem: Workload
     left: list[int]
     right: list[int]
@@ -159,40 +146,32 @@ class RunBlock(Request):
     cold: bool
 
 
-class CommitBlock(Request):
+class CommitBlock(Request, target="matmulbench.measurement.worker:commit_block"):
     """Write all results of the block into this child's shared output; returns what is wrong with their form."""
 
-    target = "matmulbench.measurement.worker:commit_block"
 
-
-class CheckSettings(Request):
+class CheckSettings(Request, target="matmulbench.measurement.worker:check_settings"):
     """Say what has changed in the child's arithmetic, clocks and threads since its kernel was loaded."""
 
-    target = "matmulbench.measurement.worker:check_settings"
 
-
-class OpenReferee(Request):
+class OpenReferee(Request, target="matmulbench.measurement.referee:open_operands"):
     """Map a workload's operands, to be written, in the child that no kernel enters; fill them."""
 
-    target = "matmulbench.measurement.referee:open_operands"
     workload: Workload
     windows: int
 
 
-class StartRound(Request):
+class StartRound(Request, target="matmulbench.measurement.referee:start_round"):
     """Change the operands' contents and time a fixed amount of work."""
 
-    target = "matmulbench.measurement.referee:start_round"
 
-
-class CheckBlock(Request):
+class CheckBlock(Request, target="matmulbench.measurement.referee:check"):
     """Compare a block's results, in the shared output that comes with it, with the products; returns a finding or None.
 
     ``left`` and ``right`` are the windows of all calls, ``drawn`` is the one to be compared element by element, if any;
     ``accumulation`` is the dtype in which the kernel says that it adds.
     """
 
-    target = "matmulbench.measurement.referee:check"
     problem: Workload
     left: list[int]
     right: list[int]
@@ -200,10 +179,9 @@ class CheckBlock(Request):
     accumulation: str | None
 
 
-class TunePlans(Request):
+class TunePlans(Request, target="matmulbench.tuning:tune_here"):
     """Tune ``numba-tiled`` for ``seconds``, and verify it; returns rows of what won, and plans, those ``kept`` too."""
 
-    target = "matmulbench.tuning:tune_here"
     threads: int
     seconds: float
     kept: dict[str, tuple[str, ...]]
@@ -212,13 +190,12 @@ class TunePlans(Request):
 # --- what it buys ------------------------------------------------------------------------------------
 
 
-class OpenTraining(Request):
+class OpenTraining(Request, target="matmulbench.training.worker:open_training"):
     """Load a training and what does its products: a kernel, or torch.nn itself; returns costs of its products.
 
     ``place`` is which of how many ranks this is, and the file by which they find each other.
     """
 
-    target = "matmulbench.training.worker:open_training"
     task: str
     spec: str | None
     seed: int
@@ -227,102 +204,86 @@ class OpenTraining(Request):
     place: tuple[int, int, str] | None = None
 
 
-class CompileModel(Request):
+class CompileModel(Request, target="matmulbench.training.worker:compile_model"):
     """Have ``torch.compile`` compile the model of a training that has no kernel; returns how many seconds it takes."""
 
-    target = "matmulbench.training.worker:compile_model"
 
-
-class TrainSteps(Request):
+class TrainSteps(Request, target="matmulbench.training.worker:train_steps"):
     """Train from one step to another; returns clock before and after, losses, and seconds of its parts."""
 
-    target = "matmulbench.training.worker:train_steps"
     first: int
     last: int
     stopwatch: bool
 
 
-class PreloadTask(Request):
+class PreloadTask(Request, target="matmulbench.training.custom_model:preload"):
     """Load a built-in task's data, in the host, so that all its children have it."""
 
-    target = "matmulbench.training.custom_model:preload"
     task: str
     seed: int
     data_dir: str | None
     options: dict[str, Any]
 
 
-class CheckTrainingSettings(Request):
+class CheckTrainingSettings(Request, target="matmulbench.training.worker:check_settings"):
     """Say what has changed in the child's arithmetic, clocks and threads since its kernel was loaded."""
 
-    target = "matmulbench.training.worker:check_settings"
 
-
-class RestartTraining(Request):
+class RestartTraining(Request, target="matmulbench.training.worker:restart"):
     """Begin the training again, as it was before the first step."""
 
-    target = "matmulbench.training.worker:restart"
 
-
-class CommitParameters(Request):
+class CommitParameters(Request, target="matmulbench.training.worker:commit_parameters"):
     """Write the parameters into the shared file that comes with it; returns how many bytes."""
 
-    target = "matmulbench.training.worker:commit_parameters"
 
-
-class TrainFewRows(Request):
+class TrainFewRows(Request, target="matmulbench.training.worker:train_few_rows"):
     """Learn for ``steps`` steps from the first rows of the first batch alone; returns the losses."""
 
-    target = "matmulbench.training.worker:train_few_rows"
     rows: int
     steps: int
 
 
-class DescribeTraining(Request):
+class DescribeTraining(Request, target="matmulbench.training.referee:describe"):
     """Describe a training in the child that no kernel enters: its name, rows, steps, products and what a step costs."""
 
-    target = "matmulbench.training.referee:describe"
     task: str
     seed: int
     data_dir: str | None
     options: dict[str, Any]
 
 
-class LossEnvelope(Request):
+class LossEnvelope(Request, target="matmulbench.training.referee:envelope"):
     """Train the float64 reference and the perturbed runs; returns the reference's losses and the envelope's width."""
 
-    target = "matmulbench.training.referee:envelope"
     steps: int
     seconds: float
     rows: int | None
 
 
-class JudgeParameters(Request):
+class JudgeParameters(Request, target="matmulbench.training.referee:judge_parameters"):
     """Evaluate parameters from the shared file that comes with it; returns the loss at ``step``, and accuracies."""
 
-    target = "matmulbench.training.referee:judge_parameters"
     step: int
     plain: bool
     accuracies: bool
 
 
-class TraceModel(Request):
+class TraceModel(Request, target="matmulbench.training.trace:trace_here"):
     """List the matrix products of one training step of the model that a factory makes; returns rows."""
 
-    target = "matmulbench.training.trace:trace_here"
     model: str
 
 
 # --- on another machine ------------------------------------------------------------------------------
 
 
-class CarryOut(Request):
+class CarryOut(Request, target="matmulbench.fleet:carry_out_here"):
     """Carry out a :class:`~matmulbench.pipeline.Job`, and send each finished cell; returns what cannot be used of it.
 
     ``done`` are entries of cells that are done already, ``names`` says what the client calls kernels and models.
     """
 
-    target = "matmulbench.fleet:carry_out_here"
     job: Any
     done: list[dict[str, Any]]
     names: dict[str, str]

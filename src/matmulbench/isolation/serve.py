@@ -124,14 +124,15 @@ def _live(pipe: Connection, memory_limit: int) -> None:
         pipe.send_bytes(json.dumps(["answer", _carry_out(request, handles)]).encode())
 
 
-def _carry_out(request: Request, descriptors: list[int]) -> dict[str, Any]:
+def _carry_out(request: Request, descriptors: list[int]) -> tuple[Status, Any, str | None]:
+    """Return status, value and reason."""
     try:
         value = request.carry_out(descriptors)
         json.dumps(value)
     except BaseException as error:
         status, reason = describe(error)
-        return {"status": status, "reason": reason}
-    return {"status": Status.OK, "value": value}
+        return status, None, reason
+    return Status.OK, value, None
 
 
 def _set_up(memory_limit: int) -> None:

@@ -30,9 +30,8 @@ from matmulbench.measurement import operands
 from matmulbench.measurement.conditions import Conditions
 from matmulbench.measurement.cost import Cost, extrapolate
 from matmulbench.measurement.roof import Roof
-from matmulbench.measurement.rounds import MIN_ROUNDS, Comparison, run_rounds
-from matmulbench.measurement.seal import SILENCE_S, KernelFailure, Seal, ask
-from matmulbench.measurement.sealed import SealedCandidate, ask_referee
+from matmulbench.measurement.rounds import MIN_ROUNDS, Comparison, SealedCandidate, run_rounds
+from matmulbench.measurement.seal import SILENCE_S, KernelFailure, Seal, ask, no_kernel_to_blame
 from matmulbench.results.schema import Level, MeasurementRow
 from matmulbench.status import Status
 from matmulbench.workload import Workload
@@ -131,15 +130,14 @@ class Referee:
 
     def ask(self, request: Any, *descriptors: int) -> Any:
         """Carry out a request."""
-        return ask_referee(self.child, request, descriptors)
+        with no_kernel_to_blame():
+            return ask(self.child, request, descriptors=descriptors)
 
     def start_round(self, number: int) -> None:
         """Change the operands, and note what the machine takes for fixed work."""
         self.round = number
-        try:
+        with no_kernel_to_blame():
             _, (arithmetic, calls) = self.seal.turn(self.child, StartRound())
-        except KernelFailure as failure:
-            raise LostError(f"the suite's own process failed: {failure.reason}") from None
         self.calibration[number] = (arithmetic, calls)
 
     def close(self) -> None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from math import inf
 from typing import TYPE_CHECKING
 
 import psutil
 
-from matmulbench.measurement.memory import forget_peak, peak_since
 from matmulbench.measurement.stopwatch import Stopwatch
 from matmulbench.workload import Workload
 
@@ -115,9 +116,9 @@ def _watch(kernel: Kernel, a: torch.Tensor, b: torch.Tensor) -> tuple[float, int
         kernel(a, b)
         return stopwatch.stop()[-1]
 
-    before = forget_peak()
+    before = _forget_peak()
     seconds = call_s()
-    taken = peak_since(before)
+    taken = _peak_since(before)
     if seconds < _SHORT_S:
         seconds = min(seconds, call_s(), call_s())
     return seconds, taken if taken > _ALLOCATOR_NOISE else 0
@@ -143,3 +144,26 @@ def _refuse_beyond_free_memory(needed: int, problem: Workload) -> None:
     free = psutil.virtual_memory().available
     if needed > free:
         raise NotEnoughMemoryError(f"{problem} would take {needed:,} bytes beside its operands, {free:,} are free")
+
+
+def _forget_peak() -> int:
+    """Let :func:`_peak_since` count from now; return the bytes held now (Linux; elsewhere 0)."""
+    with suppress(OSError, AttributeError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)  # what was freed must not serve again unseen
+        with open("/proc/self/clear_refs", "w") as reset:
+            reset.write("5")  # the peak starts again from here: proc(5)
+        return _status("VmRSS")
+    return 0
+
+
+def _peak_since(before: int) -> int:
+    """Return how many bytes beyond ``before``, which :func:`_forget_peak` gave, were held at most (elsewhere 0)."""
+    return max(0, _status("VmHWM") - before) if before else 0
+
+
+def _status(field: str) -> int:
+    with open("/proc/self/status") as status:
+        for line in status:
+            if line.startswith(field):
+                return int(line.split()[1]) * 1024
+    raise OSError(f"no {field} in /proc/self/status")

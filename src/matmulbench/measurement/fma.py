@@ -1,64 +1,64 @@
-"""A loop of nothing but fused multiply-adds on registers: the fastest arithmetic that the machine has."""
+"""A loop of nothing but multiply-adds on registers: the fastest arithmetic that the machine has."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import reduce
 from typing import Any
 
 import llvmlite.binding as llvm
 import numba
 from llvmlite import ir
 from numba.core import types
-from numba.extending import intrinsic
 
-from matmulbench.ladder.tiled.vectors import fma, splat, vector_bits
+from matmulbench.ladder.tiled.vectors import I64, Emitter, emitted, fma, splat, vector_bits
 
 # By dtype: LLVM's name of the processor's feature, the instruction, and how many products it adds to 32 bits.
 _DOT_INSTRUCTIONS = {"bfloat16": ("avx512bf16", "vdpbf16ps", 2), "int8": ("avx512vnni", "vpdpbusd", 4)}
 CHAINS = 12  # independent sums: more than latency (4 cycles) x two units, fewer than the registers there are
-_I64 = ir.IntType(64)
+
+Loop = Callable[[int, int, Any], Any]  # (threads, iterations, x); what it returns is of no interest
 
 
-Step = Callable[[Any, Any, Any], Any]  # (builder, factor, sum) -> the larger sum
+@emitted
+def _chains(typing_context: Any, instruction: Any, iterations: Any, x: Any) -> Any:
+    """Do ``iterations`` times :data:`CHAINS` of the literal ``instruction``, the FMA if it is empty.
 
-
-def _chains(builder: Any, count: Any, factor: Any, step: Step) -> Any:
-    """Emit ``count`` iterations of :data:`CHAINS` times ``step``; return a sum of all, so that none can be dropped."""
-    vector = factor.type
-    entry, loop, done = builder.block, builder.append_basic_block("loop"), builder.append_basic_block("done")
-    builder.branch(loop)
-    builder.position_at_end(loop)
-    index = builder.phi(_I64)
-    sums = [builder.phi(vector) for _ in range(CHAINS)]
-    grown = [step(builder, factor, total) for total in sums]
-    index.add_incoming(ir.Constant(_I64, 0), entry)
-    following = builder.add(index, ir.Constant(_I64, 1))
-    index.add_incoming(following, loop)
-    for chain, (total, larger) in enumerate(zip(sums, grown, strict=True)):
-        total.add_incoming(ir.Constant(vector, [float(chain)] * vector.count), entry)
-        total.add_incoming(larger, loop)
-    builder.cbranch(builder.icmp_signed("<", following, count), loop, done)
-    builder.position_at_end(done)
-    total = grown[0]
-    for larger in grown[1:]:
-        total = builder.fadd(total, larger)
-    result = ir.Constant(vector.element, 0.0)
-    for lane in range(vector.count):
-        result = builder.fadd(result, builder.extract_element(total, ir.Constant(_I64, lane)))
-    return result
-
-
-@intrinsic
-def _fma_loop(typing_context: Any, iterations: Any, x: Any) -> Any:
-    """Run ``iterations`` times :data:`CHAINS` vector FMAs."""
-    lanes = vector_bits() // x.bitwidth
+    Returns a sum of all, so that none can be dropped.
+    """
+    name = instruction.literal_value
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        count, scalar = args
-        factor = splat(builder, scalar, lanes)
-        return _chains(builder, count, factor, lambda builder, factor, total: fma(builder, factor, factor, total))
+        _, count, scalar = args
+        emit = Emitter(builder, scalar.type)
+        factor = splat(builder, scalar, emit.lanes)
 
-    return x(types.int64, x), codegen
+        def step(total: Any) -> Any:
+            if not name:
+                return fma(builder, factor, factor, total)
+            kind = ir.FunctionType(total.type, [total.type] * 3)  # LLVM has no types for these
+            return builder.asm(kind, f"{name} $2, $1, $0", "=v,v,v,0", (factor, factor, total), False)
+
+        starts = [ir.Constant(emit.vector, [float(chain)] * emit.lanes) for chain in range(CHAINS)]
+        *sums, _ = emit.loop(ir.Constant(I64, 0), count, 1, starts, lambda p, sums: [step(total) for total in sums])
+        return emit.sum(reduce(builder.fadd, sums))
+
+    return x(instruction, types.int64, x), codegen
+
+
+@numba.njit(cache=True)
+def run_alone(iterations: int, x: Any) -> Any:
+    """Run the loop of FMAs once; the sum is of no interest."""
+    return _chains("", iterations, x)
+
+
+@numba.njit(parallel=True, cache=True)
+def run_fma(threads: int, iterations: int, x: Any) -> Any:
+    """Run the loop of FMAs once on each of ``threads`` threads; the sum is of no interest."""
+    total = x
+    for _ in numba.prange(threads):
+        total += _chains("", iterations, x)
+    return total
 
 
 def dot_instruction(dtype: str) -> tuple[str, int] | None:
@@ -68,45 +68,22 @@ def dot_instruction(dtype: str) -> tuple[str, int] | None:
     return (name, products) if known else None
 
 
-def dot_loop(instruction: str) -> Callable[[int, int, Any], Any]:
-    """Make what :func:`run_fma` is, of an instruction that LLVM has no types for."""
+def dot_loop(instruction: str) -> Loop:
+    """Make what :func:`run_fma` is, of another instruction."""
     llvm.initialize_native_asmparser()
 
-    @intrinsic
-    def loop(typing_context: Any, iterations: Any, x: Any) -> Any:
-        def step(builder: Any, factor: Any, total: Any) -> Any:
-            kind = ir.FunctionType(total.type, [total.type] * 3)
-            return builder.asm(kind, f"{instruction} $2, $1, $0", "=v,v,v,0", (factor, factor, total), False)
-
-        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            return _chains(builder, args[0], splat(builder, args[1], vector_bits() // 32), step)
-
-        return x(types.int64, x), codegen
+    @numba.njit
+    def alone(iterations: int, x: Any) -> Any:
+        return _chains(instruction, iterations, x)
 
     @numba.njit(parallel=True)
     def run(threads: int, iterations: int, x: Any) -> Any:
         total = x
         for _ in numba.prange(threads):
-            total += loop(iterations, x)  # type: ignore[call-arg]  # numba supplies the context
+            total += alone(iterations, x)
         return total
 
-    found: Callable[[int, int, Any], Any] = run
-    return found
-
-
-@numba.njit(cache=True)
-def run_alone(iterations: int, x: Any) -> Any:
-    """Run the loop once; the sum is of no interest."""
-    return _fma_loop(iterations, x)  # type: ignore[call-arg]  # numba supplies the context
-
-
-@numba.njit(parallel=True, cache=True)
-def run_fma(threads: int, iterations: int, x: Any) -> Any:
-    """Run the loop once on each of ``threads`` threads; the sum is of no interest."""
-    total = x
-    for _ in numba.prange(threads):
-        total += _fma_loop(iterations, x)  # type: ignore[call-arg]  # numba supplies the context
-    return total
+    return run
 
 
 def flop_per_iteration(bits: int) -> int:

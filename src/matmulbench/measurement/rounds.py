@@ -8,6 +8,7 @@ allows); each has its share of the 5 % that an interval may err, so stopping ear
 
 from __future__ import annotations
 
+import os
 import random
 from abc import ABC, abstractmethod
 from bisect import bisect_left
@@ -16,7 +17,9 @@ from functools import partial
 from statistics import median
 from time import perf_counter
 
-from matmulbench.measurement.seal import KernelFailure
+from matmulbench.isolation import Child
+from matmulbench.isolation.system import shared_file
+from matmulbench.measurement.seal import KernelFailure, Seal
 from matmulbench.measurement.statistics import (
     CONFIDENCE,
     FALSE_ALARM,
@@ -104,6 +107,41 @@ class Candidate(ABC):
             self.close()
             return False
         return True
+
+
+class SealedCandidate(Candidate):
+    """A kernel in a process of its own, which writes into a file that the parent made.
+
+    Attributes
+    ----------
+    seal
+        what was seen of its processes from outside.
+    output
+        the file's descriptor.
+    child
+        the process that it has now, if any.
+    """
+
+    def __init__(self, name: str, threads: int, peers: list[Seal], output_bytes: int = 0) -> None:
+        super().__init__(name)
+        self.seal = Seal(threads, peers)
+        self.output = shared_file(output_bytes)
+        self.child: Child | None = None
+
+    @property
+    def _child(self) -> Child:
+        assert self.child
+        return self.child
+
+    def close(self) -> None:
+        """End the process."""
+        if self.child:
+            self.child.close()
+
+    def release(self) -> None:
+        """End the process for good, and let its file go."""
+        self.close()
+        os.close(self.output)
 
 
 class Comparison:

@@ -11,7 +11,8 @@ from __future__ import annotations
 import math
 import random
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import cycle
 from time import perf_counter
@@ -73,6 +74,15 @@ def ask(
     if outcome.status != Status.OK:
         raise KernelFailure(outcome.status, outcome.reason, child.killed)
     return outcome.value
+
+
+@contextmanager
+def no_kernel_to_blame() -> Iterator[None]:
+    """Raise LostError for what fails in the process that no kernel enters."""
+    try:
+        yield
+    except KernelFailure as failure:
+        raise LostError(f"the suite's own process failed: {failure.reason}") from None
 
 
 @dataclass

@@ -6,6 +6,7 @@ import gc
 import math
 import mmap
 import os
+import tempfile
 from collections import deque
 from dataclasses import asdict, dataclass, field
 from itertools import repeat
@@ -13,6 +14,7 @@ from math import inf
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+import numba
 import numpy as np
 import torch
 
@@ -151,3 +153,19 @@ def time_calls(kernel: Kernel, a: torch.Tensor, b: torch.Tensor, calls: int) -> 
     start = perf_counter()
     deque(map(kernel, repeat(a, calls), repeat(b, calls)), maxlen=0)
     return (perf_counter() - start) / calls
+
+
+def compile_seconds(spec: str, dtype: str) -> float:
+    """Return by how many seconds the first call of ``spec`` exceeds the second, in a process that never saw it."""
+    with tempfile.TemporaryDirectory() as empty:
+        numba.config.CACHE_DIR = empty  # type: ignore[attr-defined]  # set by numba at run time
+        kernel = load_kernel(spec)
+        a, b = Workload(8, 8, 8, dtype=dtype).operands()
+
+        def call_s() -> float:
+            start = perf_counter()
+            kernel(a, b)
+            return perf_counter() - start
+
+        first = call_s()
+        return max(0.0, first - min(call_s() for _ in range(3)))

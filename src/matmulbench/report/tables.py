@@ -437,7 +437,7 @@ def tuning_table(tuned: pd.DataFrame) -> Table:
     """Return what ``matmulbench tune`` found for each class of shapes."""
     files = ", ".join(filter(None, tuned["kept"].unique()))
     note = f"Kept, for every later run, in {files}" if files else "Nothing is kept"
-    return Table("numba-tiled on this machine", _TUNING, tuned.to_dict("records"), note)
+    return Table("numba-tiled on this machine", _TUNING, tuned.to_dict("records"), (note,))
 
 
 def list_tables(rows: pd.DataFrame) -> list[Table]:

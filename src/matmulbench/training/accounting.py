@@ -25,9 +25,8 @@ from matmulbench.isolation.requests import (
     TrainFewRows,
     TrainSteps,
 )
-from matmulbench.measurement.rounds import MIN_ROUNDS, Comparison, run_rounds
-from matmulbench.measurement.seal import KernelFailure, Seal, ask
-from matmulbench.measurement.sealed import SealedCandidate, ask_referee
+from matmulbench.measurement.rounds import MIN_ROUNDS, Comparison, SealedCandidate, run_rounds
+from matmulbench.measurement.seal import KernelFailure, Seal, ask, no_kernel_to_blame
 from matmulbench.results.schema import TrainingRow
 from matmulbench.status import Status
 from matmulbench.training.ranks import Ranks
@@ -140,7 +139,8 @@ class Course:
     def find_envelope(self, seconds: float, rows: int | None = None, steps: int | None = None) -> Envelope:
         """Train the reference and the perturbed runs for at most ``seconds``."""
         request = LossEnvelope(steps or self.steps, seconds, rows)
-        return Envelope(*ask_referee(self.referee, request, silence_limit=_SILENCE_S))
+        with no_kernel_to_blame():
+            return Envelope(*ask(self.referee, request, _SILENCE_S))
 
 
 class TrainingCandidate(SealedCandidate):

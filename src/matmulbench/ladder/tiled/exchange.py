@@ -29,7 +29,8 @@ _MANAGED = 32  # where the DLTensor begins in a DLManagedTensorVersioned
 _CPU = 1
 _METH_FASTCALL = 0x80
 
-FLOAT32, FLOAT64 = (2 | bits << 8 | 1 << 16 for bits in (32, 64))  # a DLDataType: code of floats, bits, lanes
+# DLDataTypes: the code of floats or bfloat, bits, lanes.
+FLOAT32, FLOAT64, BFLOAT16 = (code | bits << 8 | 1 << 16 for code, bits in ((2, 32), (2, 64), (4, 16)))
 
 
 @numba.cfunc(types.void(types.int64, types.int64, types.int64), cache=True)

@@ -21,6 +21,10 @@ would cost as much as 16. Where A is stored by columns and they fill vectors bet
 product is done; where there are ten columns at most, vectors lie along the rows of C, and A is transposed in registers
 for them.
 
+**bfloat16.** A bfloat16 is the upper half of a float32. Panels of B and blocks of A are widened while they are packed,
+and the tiles are float32's, as are all sums, kept in float32 from block to block along k. The result is rounded once,
+to nearest, ties to even. A processor with instructions for bfloat16 multiplies large matrices twice as fast with them.
+
 **Calls.** A product of a few microseconds takes less time than Python needs to look at its operands. So Python calls
 compiled code with the tensors as they are: see :mod:`~matmulbench.ladder.tiled.exchange`.
 
@@ -48,6 +52,7 @@ from numba import types
 
 from matmulbench.ladder.operands import sizes
 from matmulbench.ladder.tiled.exchange import (
+    BFLOAT16,
     EXCHANGE,
     FLOAT32,
     FLOAT64,
@@ -58,7 +63,7 @@ from matmulbench.ladder.tiled.exchange import (
     to_python,
     view,
 )
-from matmulbench.ladder.tiled.plan import DTYPES, SHAPES, current, make_plan
+from matmulbench.ladder.tiled.plan import DTYPES, SHAPES, Plan, current, make_plan
 from matmulbench.ladder.tiled.tiles import dots, m_vectorised, panel
 from matmulbench.ladder.tiled.vectors import (
     FORCED_BITS,
@@ -85,10 +90,10 @@ SMALL = 4096  # elements of B that stay in the first cache as they are
 SMALL_PRODUCT = 2**22  # multiplications; up to here a product is of the class "small"
 FEW_ROWS = 32  # are not worth preparing anything for
 TRANSPOSED = 2**16  # elements of C that are transposed at once
-# Bytes of memory that a thread keeps for what it prepares: C transposed, single columns of B, panels of B, blocks of A.
-# To get it anew for each product, page by page, would take up to a third of the time.
-FOR_TRANSPOSED, FOR_COLUMNS, FOR_PANELS, FOR_BLOCKS = 2**20, 2**17, 2**23, 2**22
-AT_COLUMNS, AT_PANELS = FOR_TRANSPOSED, FOR_TRANSPOSED + FOR_COLUMNS
+# Bytes of memory that a thread keeps for what it prepares: C transposed or not yet rounded, single columns of B, panels
+# of B, blocks of A. To get it anew for each product, page by page, would take up to a third of the time.
+FOR_RESULTS, FOR_COLUMNS, FOR_PANELS, FOR_BLOCKS = 2**22, 2**17, 2**23, 2**22
+AT_COLUMNS, AT_PANELS = FOR_RESULTS, FOR_RESULTS + FOR_COLUMNS
 AT_BLOCKS = AT_PANELS + FOR_PANELS
 KEPT = AT_BLOCKS + FOR_BLOCKS
 
@@ -127,13 +132,17 @@ class Product(NamedTuple):
 
 
 class Tools(NamedTuple):
-    """What a thread works with: memory, functions for an element type, bytes of an element, and the plan."""
+    """What a thread works with: memory, functions for an element type, bytes of an element, and the plan.
+
+    Of bfloat16 the elements are float32's, which ``copy`` widens and ``round`` rounds; else ``round`` is 0.
+    """
 
     kept: int
     panel: int
     dots: int
     m_vectorised: int
     copy: int
+    round: int
     size: int
     widest: int
     k_block: int
@@ -151,7 +160,9 @@ class Tools(NamedTuple):
 _typeof = cast("Callable[[Any], Any]", numba.typeof)
 _MATRIX, _PRODUCT = _typeof(Matrix(0, 0, 0)), _typeof(Product(0, 0, 0, *[Matrix(0, 0, 0)] * 3))
 _WORD, _CODE = types.int64, types.int32
+_COPY = _CODE(_WORD, _WORD, _MATRIX, _MATRIX)
 _PARTS = len(Tools._fields)
+_BFLOAT16 = "uint16"  # as numba knows it; it has no such type
 
 
 def _panel_of(sources: str, dtype: str, shapes: str, unroll: int) -> Any:
@@ -190,29 +201,42 @@ def _m_vectorised_of(sources: str, dtype: str) -> Any:
     return all_m_vectorised
 
 
-def _copy_of(sources: str, dtype: str) -> Any:
-    zero = np.dtype(dtype).type(0)
-    size, lanes = zero.itemsize, VECTOR // zero.itemsize
+def _copy_of(sources: str, dtype: str, to_dtype: str) -> Any:
+    from_zero, zero = (np.dtype(one).type(0) for one in (dtype, to_dtype))
+    size, lanes = from_zero.itemsize, VECTOR // zero.itemsize
 
     def copy(rows: int, columns: int, to: Matrix, source: Matrix) -> int:
         sources  # noqa: B018
         if source.column == size:
             for i in range(rows):
                 for j in range(0, columns, lanes):
-                    move(zero, _from(to, i, j).at, _from(source, i, j).at, columns - j)
+                    move(zero, from_zero, _from(to, i, j).at, _from(source, i, j).at, columns - j)
         elif source.row == size:
             for j in range(0, columns, lanes):
                 for i in range(0, rows, lanes):
                     here, there = _from(to, i, j).at, _from(source, i, j).at
                     height, width = min(lanes, rows - i), min(lanes, columns - j)
-                    transpose_block(zero, height, width, here, to.row, there, source.column)
+                    transpose_block(zero, from_zero, height, width, here, to.row, there, source.column)
         else:
             for i in range(rows):
                 for j in range(columns):
-                    move(zero, _from(to, i, j).at, _from(source, i, j).at, 1)
+                    move(zero, from_zero, _from(to, i, j).at, _from(source, i, j).at, 1)
         return 0
 
     return copy
+
+
+def _round_of(sources: str) -> Any:
+    from_zero, zero = np.float32(0), np.dtype(_BFLOAT16).type(0)
+
+    def round_rows(rows: int, columns: int, to: Matrix, source: Matrix) -> int:
+        sources  # noqa: B018
+        for i in range(rows):
+            for j in range(0, columns, VECTOR // 4):
+                move(zero, from_zero, _from(to, i, j).at, _from(source, i, j).at, columns - j)
+        return 0
+
+    return round_rows
 
 
 @jit
@@ -302,7 +326,9 @@ def _multiply(tools: Tools, of: Product) -> None:
     lanes = VECTOR // size
     other = Product(n, of.k, m, _transposed(of.b), _transposed(of.a), _transposed(of.c))
     fills_better = n * -(-m // lanes) < m * -(-n // lanes)
-    if not tools.transpose or of.a.row != size or of.k < lanes or n > TRANSPOSED // lanes or not fills_better:
+    if tools.round:
+        _widened(tools, of)
+    elif not tools.transpose or of.a.row != size or of.k < lanes or n > TRANSPOSED // lanes or not fills_better:
         _direct(tools, of)
     elif n == 1 and of.c.row == size:
         _direct(tools, other)
@@ -313,6 +339,20 @@ def _multiply(tools: Tools, of: Product) -> None:
             part = _part(other, 0, first, n, min(columns, m - first))
             _direct(tools, Product(part.m, part.k, part.n, part.a, part.b, made))
             _copy(tools, part.n, n, _transposed(part.c), _transposed(made))
+
+
+@jit
+def _widened(tools: Tools, of: Product) -> None:
+    """C = A B of bfloat16, part by part: in float32, then rounded."""
+    size = tools.size
+    columns = max(1, min(of.n, FOR_PANELS // (DEEP * size)))
+    rows = FOR_RESULTS // (columns * size)
+    made = Matrix(tools.kept, columns * size, size)
+    for j in range(0, of.n, columns):
+        for i in range(0, of.m, rows):
+            part = _part(of, i, j, min(rows, of.m - i), min(columns, of.n - j))
+            _in_blocks(tools, Product(part.m, part.k, part.n, part.a, part.b, made))
+            call(tools.round, (part.m, part.n, part.c, made))
 
 
 @jit
@@ -339,7 +379,13 @@ def _pays(tools: Tools, of: Product) -> bool:
     """Whether to do the columns that fill no vector by vectors along k."""
     lanes = VECTOR // tools.size
     rest = of.n % lanes
-    return rest > 0 and 4 * rest <= 3 * lanes and of.m >= FEW_ROWS and of.k >= 256 and of.a.column == tools.size
+    return rest > 0 and 4 * rest <= 3 * lanes and of.m >= FEW_ROWS and of.k >= 256 and _runs_along_k(tools, of)
+
+
+@jit
+def _runs_along_k(tools: Tools, of: Product) -> bool:
+    """Whether neighbours along k are neighbours in A's memory, or in its packed blocks."""
+    return of.a.column == tools.size or tools.pack_a > 0
 
 
 @jit
@@ -352,7 +398,7 @@ def _in_blocks(tools: Tools, of: Product) -> None:
     vectors = -(-wide // lanes)
     panels = -(-vectors // tools.widest)
     packing = of.b.column != size or m >= tools.pack_b_rows
-    k_block = tools.k_block if of.a.column == size else tools.k_block_strided
+    k_block = tools.k_block if _runs_along_k(tools, of) else tools.k_block_strided
     streaming = k > k_block and not packing  # B is read once, from memory: a panel of it need not stay for long
     if streaming:
         k_block = tools.k_block_streamed
@@ -455,12 +501,12 @@ def _product_of(sources: str) -> Any:
         left, right = words(arguments, 2)
         kind, a, m, k, a_row, a_column = view(view_of, left)
         b_kind, b, b_rows, n, b_row, b_column = view(view_of, right)
-        if kind != b_kind or (kind != FLOAT32 and kind != FLOAT64) or k != b_rows or k == 0:
+        if kind != b_kind or (kind != FLOAT32 and kind != FLOAT64 and kind != BFLOAT16) or k != b_rows or k == 0:
             return none()
         handle, c = new_matrix(allocate, ignore, kind, m, n)
         if handle == 0:
             return none()
-        size, of_dtype = (4, 0) if kind == FLOAT32 else (8, 1)
+        size, of_dtype = (4, 0) if kind == FLOAT32 else (8, 1) if kind == FLOAT64 else (2, 2)
         row = first_row + (of_dtype * len(SHAPES) + _shape(m, k, n)) * 8 * _PARTS
         of_a, of_b = (a, a_row * size, a_column * size), (b, b_row * size, b_column * size)
         operands = on_stack((m, k, n, *of_a, *of_b, c, n * size, size))
@@ -487,7 +533,7 @@ def _memory() -> Any:
     return np.empty(threads * KEPT + VECTOR, np.uint8)
 
 
-_ROWS = np.zeros((len(DTYPES), len(SHAPES), _PARTS), np.int64)  # of Tools
+_ROWS = np.zeros((len(DTYPES) + 1, len(SHAPES), _PARTS), np.int64)  # of Tools, those of bfloat16 last
 _TABLE = np.zeros(len(EXCHANGE) + 2, np.int64)  # torch's functions, a share's, the address of the rows
 
 
@@ -500,7 +546,8 @@ def fits(options: tuple[str, ...]) -> bool:
 def use(dtype: str, shape: str, options: tuple[str, ...]) -> None:
     """Do products of a dtype and a class of shapes by the plan with ``options`` from now on.
 
-    ``shape`` is one of :data:`~matmulbench.ladder.tiled.plan.SHAPES`; a tile that does not fit is passed over.
+    ``shape`` is one of :data:`~matmulbench.ladder.tiled.plan.SHAPES`; a tile that does not fit is passed over. Those of
+    bfloat16 follow float32's plan, but that both operands are always packed.
     """
     plan = make_plan(options)
     tile = plan.tile if plan.tile and fits(options) else TILE
@@ -511,16 +558,22 @@ def use(dtype: str, shape: str, options: tuple[str, ...]) -> None:
         _compiled(_CODE(_WORD, _PRODUCT, _WORD, _WORD, _WORD), _panel_of, dtype, shapes, plan.unroll),
         _compiled(_CODE(_PRODUCT, _WORD), _dots_of, dtype),
         _compiled(_CODE(_PRODUCT), _m_vectorised_of, dtype),
-        _compiled(_CODE(_WORD, _WORD, _MATRIX, _MATRIX), _copy_of, dtype),
     )
-    addresses = [function.address for function in functions]
     kept = -(-_memory().ctypes.data // VECTOR) * VECTOR
-    tools = [kept, *addresses, np.dtype(dtype).itemsize, widest, *plan[2:]]
-    _ROWS[DTYPES.index(dtype), SHAPES.index(shape)] = tools
+
+    def tools(stored: str, round_rows: int, plan: Plan) -> list[int]:
+        copy = _compiled(_COPY, _copy_of, stored, dtype)
+        addresses = [function.address for function in (*functions, copy)]
+        return [kept, *addresses, round_rows, np.dtype(dtype).itemsize, widest, *plan[2:]]
+
+    _ROWS[DTYPES.index(dtype), SHAPES.index(shape)] = tools(dtype, 0, plan)
+    if dtype == "float32":
+        round_rows = _compiled(_COPY, _round_of).address
+        _ROWS[-1, SHAPES.index(shape)] = tools(_BFLOAT16, round_rows, plan._replace(pack_a=1, pack_b_rows=0))
 
 
 def _compile(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor | None:
-    """Compile everything for both dtypes, then multiply."""
+    """Compile everything for all dtypes, then multiply."""
     global _fast
     plans = current(numba.get_num_threads())  # starts the threads, too
     for dtype in DTYPES:
@@ -537,7 +590,9 @@ _fast: Callable[[torch.Tensor, torch.Tensor], torch.Tensor | None] = _compile
 
 
 def matmul(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """Multiply ``a`` (m, k) by ``b`` (k, n), both float32 or both float64, of any strides.
+    """Multiply ``a`` (m, k) by ``b`` (k, n), both float32, both float64 or both bfloat16, of any strides.
+
+    Products of bfloat16 are added in float32, and the sums rounded once, to nearest, ties to even.
 
     Raises
     ------
@@ -558,8 +613,8 @@ def _unusual(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     m, k, n = sizes(a, b)
     if a.dtype != b.dtype:
         raise TypeError(f"dtypes differ: a is {a.dtype}, b is {b.dtype}")
-    if a.dtype not in (torch.float32, torch.float64):
-        raise TypeError(f"dtype {a.dtype}; float32 or float64 is needed")
+    if a.dtype not in (torch.float32, torch.float64, torch.bfloat16):
+        raise TypeError(f"dtype {a.dtype}; float32, float64 or bfloat16 is needed")
     c = torch.empty(m, n, dtype=a.dtype)  # says so where there is no memory
     if k:
         raise TypeError(f"operands on {a.device} and {b.device}; the CPU's memory is needed")

@@ -20,7 +20,7 @@ from numba.extending import intrinsic
 
 LINE = 64  # bytes of a cache line
 _PIECE = 16  # bytes of a vector within which shuffling is cheapest
-_I8, _I32, I64 = ir.IntType(8), ir.IntType(32), ir.IntType(64)
+_I8, BFLOAT16, _I32, I64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 jit = cast("Callable[[_F], _F]", numba.njit(error_model="numpy"))
@@ -66,12 +66,21 @@ def splat(builder: Any, scalar: Any, lanes: int) -> Any:
     return builder.shuffle_vector(one, ir.Constant(kind, ir.Undefined), zeros)
 
 
+def _size(scalar: Any) -> int:
+    """Return the bytes of an element."""
+    return {BFLOAT16: 2, ir.FloatType(): 4}.get(scalar, 8)
+
+
 class Emitter:
-    """Loads, stores and loops of one intrinsic; the element type is ``scalar``'s."""
+    """Loads, stores and loops of one intrinsic; the element type is ``scalar``'s.
+
+    A bfloat16 is the upper half of a float32. LLVM's integer of 16 bits, :data:`BFLOAT16`, names what is one in memory;
+    in registers all are float32.
+    """
 
     def __init__(self, builder: Any, scalar: Any) -> None:
         self.builder, self.scalar = builder, scalar
-        self.size = 4 if isinstance(scalar, ir.FloatType) else 8
+        self.size = _size(scalar)
         self.lanes = vector_bits() // (8 * self.size)
         self.piece = _PIECE // self.size
         self.vector = ir.VectorType(scalar, self.lanes)
@@ -101,28 +110,60 @@ class Emitter:
         numbers = ir.Constant(ir.VectorType(I64, lanes), list(range(lanes)))
         return self.builder.icmp_signed("<", numbers, splat(self.builder, count, lanes))
 
-    def load(self, address: Any, mask: Any = None, lanes: int | None = None) -> Any:
-        """Load a vector, or one of ``lanes``; lanes outside ``mask`` are neither read nor anything but 0."""
-        kind = ir.VectorType(self.scalar, lanes or self.lanes)
+    def load(self, address: Any, mask: Any = None, lanes: int | None = None, stored: Any = None) -> Any:
+        """Load a vector, or one of ``lanes``; lanes outside ``mask`` are neither read nor anything but 0.
+
+        ``stored`` is the type in memory, if it is another: of bfloat16, which is widened.
+        """
+        scalar = stored or self.scalar
+        kind = ir.VectorType(scalar, lanes or self.lanes)
         pointer = self.builder.inttoptr(address, kind.as_pointer())
         if mask is None:
             loaded = self.builder.load(pointer)
-            loaded.align = self.size
-            return loaded
-        function = self._masked("load", kind.count, kind, [pointer.type, _I32, mask.type, kind])
-        return self.builder.call(function, (pointer, ir.Constant(_I32, self.size), mask, ir.Constant(kind, None)))
-
-    def store(self, value: Any, address: Any, mask: Any = None) -> None:
-        """Store a vector; memory outside ``mask`` is left alone."""
-        pointer = self.builder.inttoptr(address, self.vector.as_pointer())
-        if mask is None:
-            self.builder.store(value, pointer).align = self.size
+            loaded.align = _size(scalar)
         else:
-            function = self._masked("store", self.lanes, ir.VoidType(), [self.vector, pointer.type, _I32, mask.type])
-            self.builder.call(function, (value, pointer, ir.Constant(_I32, self.size), mask))
+            function = self._masked("load", kind, kind, [pointer.type, _I32, mask.type, kind])
+            align = ir.Constant(_I32, _size(scalar))
+            loaded = self.builder.call(function, (pointer, align, mask, ir.Constant(kind, None)))
+        if scalar != BFLOAT16:
+            return loaded
+        bits = self.builder.zext(loaded, ir.VectorType(_I32, kind.count))
+        return self.builder.bitcast(
+            self.builder.shl(bits, ir.Constant(bits.type, [16] * kind.count)), ir.VectorType(self.scalar, kind.count)
+        )
 
-    def _masked(self, what: str, lanes: int, result: Any, arguments: list[Any]) -> Any:
-        name = f"llvm.masked.{what}.v{lanes}f{8 * self.size}.p0"
+    def store(self, value: Any, address: Any, mask: Any = None, stored: Any = None) -> None:
+        """Store a vector, as bfloat16 if it is so ``stored``; memory outside ``mask`` is left alone."""
+        if stored == BFLOAT16:
+            value = self._rounded(value)
+        pointer = self.builder.inttoptr(address, value.type.as_pointer())
+        size = _size(value.type.element)
+        if mask is None:
+            self.builder.store(value, pointer).align = size
+        else:
+            function = self._masked("store", value.type, ir.VoidType(), [value.type, pointer.type, _I32, mask.type])
+            self.builder.call(function, (value, pointer, ir.Constant(_I32, size), mask))
+
+    def _rounded(self, value: Any) -> Any:
+        """Round a vector to the nearest bfloat16, a tie to the even one; NaN stays NaN.
+
+        In integers: the processor's own instruction takes numbers below the smallest normal one for zero.
+        """
+        builder, whole = self.builder, ir.VectorType(_I32, self.lanes)
+
+        def all_of(number: int) -> Any:
+            return ir.Constant(whole, [number] * self.lanes)
+
+        bits = builder.bitcast(value, whole)
+        upper = builder.lshr(bits, all_of(16))
+        half = builder.add(all_of(0x7FFF), builder.and_(upper, all_of(1)))
+        rounded = builder.lshr(builder.add(bits, half), all_of(16))
+        quiet = builder.or_(upper, all_of(0x40))  # a NaN whose lower half alone says so would become infinite
+        chosen = builder.select(builder.fcmp_unordered("uno", value, value), quiet, rounded)
+        return builder.trunc(chosen, ir.VectorType(BFLOAT16, self.lanes))
+
+    def _masked(self, what: str, kind: Any, result: Any, arguments: list[Any]) -> Any:
+        name = f"llvm.masked.{what}.v{kind.count}{'i' if kind.element == BFLOAT16 else 'f'}{8 * _size(kind.element)}.p0"
         return cgutils.get_or_insert_function(  # type: ignore[no-untyped-call]
             self.builder.module, ir.FunctionType(result, arguments), name
         )
@@ -293,22 +334,25 @@ def on_stack(typing_context: Any, numbers: Any) -> Any:
 
 
 @emitted
-def move(typing_context: Any, zero: Any, target: Any, source: Any, count: Any) -> Any:
-    """Copy the first ``count`` elements of a vector from one address to another."""
+def move(typing_context: Any, zero: Any, from_zero: Any, target: Any, source: Any, count: Any) -> Any:
+    """Copy the first ``count`` elements of a vector from one address to another.
+
+    The types are those of ``zero`` there and of ``from_zero`` here; one of them may be bfloat16.
+    """
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        zero, target, source, count = args
-        emit = Emitter(builder, zero.type)
+        zero, from_zero, target, source, count = args
+        emit = Emitter(builder, from_zero.type if zero.type == BFLOAT16 else zero.type)
         whole = builder.icmp_signed(">=", count, ir.Constant(I64, emit.lanes))
         with builder.if_else(whole) as (then, otherwise):
             with then:
-                emit.store(emit.load(source), target)
+                emit.store(emit.load(source, stored=from_zero.type), target, stored=zero.type)
             with otherwise:
                 mask = emit.mask(count)
-                emit.store(emit.load(source, mask), target, mask)
+                emit.store(emit.load(source, mask, stored=from_zero.type), target, mask, zero.type)
         return context.get_dummy_value()
 
-    return types.void(zero, types.int64, types.int64, types.int64), codegen
+    return types.void(zero, from_zero, types.int64, types.int64, types.int64), codegen
 
 
 @emitted
@@ -324,16 +368,17 @@ def fetch(typing_context: Any, address: Any) -> Any:
 
 @emitted
 def transpose_block(
-    typing_context: Any, zero: Any, rows: Any, columns: Any,
+    typing_context: Any, zero: Any, from_zero: Any, rows: Any, columns: Any,
     target: Any, target_row: Any, source: Any, source_column: Any,
 ) -> Any:  # fmt: skip
     """Copy a block whose columns are contiguous to where its rows will be.
 
-    It has at most as many ``rows`` and ``columns`` as a vector has lanes, and is transposed in registers.
+    It has at most as many ``rows`` and ``columns`` as a vector has lanes, and is transposed in registers. The types are
+    those of ``zero`` there and of ``from_zero`` here, which may be bfloat16.
     """
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        zero, rows, columns, target, target_row, source, source_column = args
+        zero, from_zero, rows, columns, target, target_row, source, source_column = args
         emit = Emitter(builder, zero.type)
         number = emit.constants(emit.lanes + 1)
         nothing = number[0]
@@ -349,7 +394,8 @@ def transpose_block(
                     yield emit.at(first, offset), emit.mask(builder.select(used, length, nothing))
 
         def block(partly: bool) -> None:
-            columns_of = [emit.load(*place) for place in places(source, source_column, columns, rows, partly)]
+            of_source = places(source, source_column, columns, rows, partly)
+            columns_of = [emit.load(*place, stored=from_zero.type) for place in of_source]
             rows_of = emit.transpose(columns_of)
             for vector, place in zip(rows_of, places(target, target_row, rows, columns, partly), strict=True):
                 emit.store(vector, *place)
@@ -362,4 +408,4 @@ def transpose_block(
                 block(partly=True)
         return context.get_dummy_value()
 
-    return types.void(zero, *[types.int64] * 6), codegen
+    return types.void(zero, from_zero, *[types.int64] * 6), codegen
