@@ -23,7 +23,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 REFERENCE = ROOT / "results" / "reference"
 GENERATED = DOCS / "reference" / "commands.md"
