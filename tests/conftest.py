@@ -1,10 +1,18 @@
 import os
 import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
+from matmulbench.cli import main
 from matmulbench.data import DataError, mnist
+from matmulbench.isolation import Host
+from matmulbench.pipeline import Bench, Job
+from matmulbench.run import BUDGETS
 
 # Where tests run in the background, SIGINT is ignored, and children would inherit that: they are to be interrupted.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -21,3 +29,86 @@ def mnist_dir():
     except DataError as error:
         pytest.skip(f"MNIST is needed: {error}")
     return folder
+
+
+@dataclass
+class Done:
+    """What became of a command."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+Command = Callable[..., Done]
+
+
+@pytest.fixture
+def matmulbench(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Command:
+    """Run the command in this process: a new one would spend its time on imports."""
+
+    def run(*arguments: str) -> Done:
+        monkeypatch.setattr(sys, "argv", ["matmulbench", *arguments])
+        with pytest.raises(SystemExit) as left:
+            main()
+        return Done(int(left.value.code or 0), *capfd.readouterr())
+
+    return run
+
+
+class _LastingBench(Bench):
+    """Hosts that stay when a job closes them: to start one takes seconds, most of them to import torch."""
+
+    def host(self, job: Job, threads: int, spin: bool = True) -> Host:
+        host = super().host(job, threads, spin)
+        host.close = host.end_children
+        return host
+
+
+@contextmanager
+def _lasting_bench() -> Iterator[Bench]:
+    with _LastingBench() as bench:
+        yield bench
+        for host in bench._hosts.values():
+            del host.close
+
+
+@pytest.fixture(scope="session")
+def bench() -> Iterator[Bench]:
+    """The hosts of all tests that change nothing in them, and the roof, which is measured once."""
+    with _lasting_bench() as bench:
+        yield bench
+
+
+@pytest.fixture
+def shared_bench(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    """Let all jobs of a test be carried out there; kernels are to be named by absolute paths."""
+    monkeypatch.setattr("matmulbench.pipeline.Bench", lambda: nullcontext(bench))
+    return bench
+
+
+@pytest.fixture
+def new_bench(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
+    """Return a function after which all jobs of a test share hosts that stand in the present folder."""
+    with _lasting_bench() as own:
+        own.roofs = bench.roofs
+        yield lambda: monkeypatch.setattr("matmulbench.pipeline.Bench", lambda: nullcontext(own))
+
+
+@pytest.fixture
+def brief_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a quick run have little time for each thing."""
+    brief = replace(BUDGETS["quick"], workload_s=0.1, first_s=0.1, task_s=0.5, model_s=1.0)
+    monkeypatch.setitem(BUDGETS, "quick", brief)
+
+
+@pytest.fixture(scope="session")
+def host(bench: Bench) -> Host:
+    """One thread, to time with."""
+    return bench.host(Job(()), 1)
+
+
+@pytest.fixture(scope="session")
+def checking_host(bench: Bench) -> Host:
+    """Two threads, to verify with: races need company."""
+    return bench.host(Job(()), 2, spin=False)

@@ -11,15 +11,19 @@ word and in that order, figures aside. Comments before a block say what a reader
 - ``<!-- at the root of the repository -->``.
 - ``<!-- file: my.py -->``: the name of a file, where a caption would not be understood.
 
-What is measured has its budget cut down; a training needs its own, or its accuracy is not known.
+What is measured has its budget cut down, and so has a training, as far as its accuracy is known all the same. What
+needs no shell is run in this process, where all commands of a page share the processes in which kernels run.
 """
 
 import os
 import re
+import shlex
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,7 +31,8 @@ ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 REFERENCE = ROOT / "results" / "reference"
 GENERATED = DOCS / "reference" / "commands.md"
-BUDGET_S = "0.3"
+BUDGET_S, TRAINING_S = "0.3", "5"
+Command = Callable[..., Any]
 
 # What differs from one machine and one day to another, names of machines among it, and the rules of tables.
 _FIGURE = re.compile(
@@ -51,11 +56,15 @@ class Block:
 
     @property
     def commands(self) -> str:
+        """What is run, with less time for measurements and trainings."""
         if match := re.search(r"<!-- tested as:\s(.*?)\s*-->", self.notes, re.DOTALL):
             script = match[1]
         else:
             script = "\n".join(line[2:] for line in self.text.splitlines() if line.startswith("$ "))
-        return re.sub(r"((?:measure|guard) .*--budget) \S+", rf"\1 {BUDGET_S}", script)
+        script = re.sub(
+            r"^matmulbench (measure|guard)(?!.*--help)", rf"\\g<0> --budget {BUDGET_S}", script, flags=re.MULTILINE
+        )
+        return re.sub(r"^(matmulbench train.*--budget) \S+", rf"\\1 {TRAINING_S}", script, flags=re.MULTILINE)
 
     @property
     def shown(self) -> list[list[str]]:
@@ -104,35 +113,61 @@ def environment(folder: Path) -> dict[str, str]:
     return outside | caches | {"HOME": str(folder), "PATH": path, "REFERENCE": str(REFERENCE)}
 
 
-def run(block: Block, folder: Path) -> None:
-    where = ROOT if "at the root of the repository" in block.notes else folder
+def in_shell(script: str, where: Path, home: Path) -> tuple[int, str]:
+    """Run ``script``; return the exit status and what was printed."""
     done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", block.commands],
-        cwd=where, env=environment(folder), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
+        ["bash", "-euo", "pipefail", "-c", script],
+        cwd=where, env=environment(home), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
     )  # fmt: skip
-    assert done.returncode in block.statuses, f"{block.commands}\n{done.stdout}"
+    return done.returncode, done.stdout
+
+
+def run(block: Block, folder: Path, matmulbench: Command) -> None:
+    lines = block.commands.splitlines()
+    at_root = "at the root of the repository" in block.notes
+    if not at_root and all(line.startswith("matmulbench ") and not set(line) & set("$;|<>&") for line in lines):
+        done = [matmulbench(*shlex.split(line)[1:]) for line in lines]
+        status, printed = done[-1].returncode, "".join(one.stdout + one.stderr for one in done)
+    else:
+        status, printed = in_shell(block.commands, ROOT if at_root else folder, folder)
+    assert status in block.statuses, f"{block.commands}\n{printed}"
+    words = without_figures(printed)
     for line in block.shown:  # in any order: tables are sorted by times
-        printed = iter(without_figures(done.stdout))  # perhaps with more columns between
-        assert all(word in printed for word in line), f"{block.commands}: no line {line} in\n{done.stdout}"
+        rest = iter(words)  # perhaps with more columns between
+        assert all(word in rest for word in line), f"{block.commands}: no line {line} in\n{printed}"
     for text in block.expected:
         pattern = ".*".join(map(re.escape, text.split("…")))
-        assert re.search(pattern, done.stdout, re.DOTALL), f"{block.commands}: no {text!r} in\n{done.stdout}"
-
-
-def follow(page: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(folder)
-    names: dict[str, object] = {"__name__": "__main__"}
-    for block in blocks(page):
-        if block.file:
-            Path(block.file).write_text(block.text, "utf-8")
-        elif block.kind == "console":
-            run(block, folder)
-        else:
-            exec(compile(re.sub(r"budget_s=\S+?\)", f"budget_s={BUDGET_S})", block.text), page.name, "exec"), names)
+        assert re.search(pattern, printed, re.DOTALL), f"{block.commands}: no {text!r} in\n{printed}"
 
 
 @pytest.fixture
-def clone(tmp_path: Path) -> Path:
+def follow(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    matmulbench: Command,
+    new_bench: Callable[[], object],
+    brief_runs: None,
+) -> Callable[[Path], None]:
+    """Return a function that does in a folder of its own what a page says."""
+    monkeypatch.chdir(tmp_path)
+    new_bench()
+    names: dict[str, object] = {"__name__": "__main__"}
+
+    def through(page: Path) -> None:
+        for block in blocks(page):
+            if block.file:
+                Path(block.file).write_text(block.text, "utf-8")
+            elif block.kind == "console":
+                run(block, tmp_path, matmulbench)
+            else:
+                code = re.sub(r"budget_s=\S+?\)", f"budget_s={BUDGET_S})", block.text)
+                exec(compile(code, page.name, "exec"), names)
+
+    return through
+
+
+@pytest.fixture
+def _clone(tmp_path: Path) -> None:
     """The repository as it stands, as a clone with two commits: what a page about asv starts from."""
     script = f"""
     git clone --quiet --shared {ROOT} .
@@ -141,18 +176,18 @@ def clone(tmp_path: Path) -> Path:
     git commit --quiet --all --allow-empty --message 'as it stands'
     """
     subprocess.run(["bash", "-euc", script], cwd=tmp_path, check=True)
-    return tmp_path
 
 
 @pytest.mark.timeout(600)  # a busy machine takes its time, most of it to import torch
 @pytest.mark.parametrize("name", [name for name in RUNNABLE if name != "howto/asv.md"])
-def test_a_page_does_what_it_says(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    follow(PAGES[name], tmp_path, monkeypatch)
+def test_a_page_does_what_it_says(name: str, follow: Callable[[Path], None]) -> None:
+    follow(PAGES[name])
 
 
 @pytest.mark.timeout(600)
-def test_the_page_about_asv_does_what_it_says(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    follow(PAGES["howto/asv.md"], clone, monkeypatch)
+@pytest.mark.usefixtures("_clone")
+def test_the_page_about_asv_does_what_it_says(follow: Callable[[Path], None]) -> None:
+    follow(PAGES["howto/asv.md"])
 
 
 def test_no_command_escapes_the_collector() -> None:
