@@ -1,16 +1,19 @@
+import math
 import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from matmulbench.cli import main
 from matmulbench.data import DataError, mnist
-from matmulbench.isolation import Host
+from matmulbench.isolation import IMPORT_S, Host
+from matmulbench.measurement.rounds import run_rounds
 from matmulbench.pipeline import Bench, Job
 from matmulbench.run import BUDGETS
 
@@ -60,13 +63,24 @@ class _LastingBench(Bench):
     """Hosts that stay when a job closes them: to start one takes seconds, most of them to import torch."""
 
     def host(self, job: Job, threads: int, spin: bool = True) -> Host:
-        host = super().host(job, threads, spin)
-        host.close = host.end_children
-        return host
+        if (threads, spin) not in self._hosts:
+            host = self._hosts[threads, spin] = self.enter_context(Host(threads, spin=spin))
+            host.close = host.end_children
+        self._hosts[threads, spin].import_s = job.import_s
+        return self._hosts[threads, spin]
+
+    def use(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Let the pipeline work here."""
+
+        def host(threads: int = 1, import_s: float = IMPORT_S) -> AbstractContextManager[Host]:
+            return nullcontext(self.host(Job((), import_s=import_s), threads))
+
+        monkeypatch.setattr("matmulbench.pipeline.Bench", lambda: nullcontext(self))
+        monkeypatch.setattr("matmulbench.pipeline.Host", host)
 
 
 @contextmanager
-def _lasting_bench() -> Iterator[Bench]:
+def _lasting_bench() -> Iterator[_LastingBench]:
     with _LastingBench() as bench:
         yield bench
         for host in bench._hosts.values():
@@ -74,25 +88,40 @@ def _lasting_bench() -> Iterator[Bench]:
 
 
 @pytest.fixture(scope="session")
-def bench() -> Iterator[Bench]:
+def bench() -> Iterator[_LastingBench]:
     """The hosts of all tests that change nothing in them, and the roof, which is measured once."""
     with _lasting_bench() as bench:
         yield bench
 
 
 @pytest.fixture
-def shared_bench(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Bench:
+def shared_bench(bench: _LastingBench, monkeypatch: pytest.MonkeyPatch) -> Bench:
     """Let all jobs of a test be carried out there; kernels are to be named by absolute paths."""
-    monkeypatch.setattr("matmulbench.pipeline.Bench", lambda: nullcontext(bench))
+    bench.use(monkeypatch)
     return bench
 
 
 @pytest.fixture
-def new_bench(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
+def new_bench(bench: _LastingBench, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
     """Return a function after which all jobs of a test share hosts that stand in the present folder."""
     with _lasting_bench() as own:
         own.roofs = bench.roofs
-        yield lambda: monkeypatch.setattr("matmulbench.pipeline.Bench", lambda: nullcontext(own))
+        yield lambda: own.use(monkeypatch)
+
+
+@pytest.fixture
+def to_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the clock of trainings stand still until their schedules are finished, and then strike the end."""
+
+    def run_to_the_end(candidates: list[Any], *more: Any, **options: Any) -> int:
+        def clock() -> float:
+            return 0.0 if any(one.unfinished and not one.failure for one in candidates) else math.inf
+
+        with monkeypatch.context() as patch:
+            patch.setattr("matmulbench.measurement.rounds.perf_counter", clock)
+            return run_rounds(candidates, *more, **options)
+
+    monkeypatch.setattr("matmulbench.training.accounting.run_rounds", run_to_the_end)
 
 
 @pytest.fixture

@@ -45,6 +45,13 @@ _BLOCK = re.compile(
 )
 
 
+def brief(line: str) -> str:
+    """Return a line of commands with less time in it for measurements and trainings."""
+    if verb := re.match(r"matmulbench (measure|guard) ", line):
+        return f"{verb[0]}--budget {BUDGET_S}" + re.sub(r" --budget \S+", "", " " + line[verb.end() :])
+    return re.sub(r"^(matmulbench train .*--budget) \S+", rf"\1 {TRAINING_S}", line)
+
+
 @dataclass
 class Block:
     """One block of a page: a file to write, Python to run, or commands with what they should print."""
@@ -61,10 +68,7 @@ class Block:
             script = match[1]
         else:
             script = "\n".join(line[2:] for line in self.text.splitlines() if line.startswith("$ "))
-        script = re.sub(
-            r"^matmulbench (measure|guard)(?!.*--help)", rf"\\g<0> --budget {BUDGET_S}", script, flags=re.MULTILINE
-        )
-        return re.sub(r"^(matmulbench train.*--budget) \S+", rf"\\1 {TRAINING_S}", script, flags=re.MULTILINE)
+        return "\n".join(map(brief, script.splitlines()))
 
     @property
     def shown(self) -> list[list[str]]:
@@ -147,6 +151,7 @@ def follow(
     matmulbench: Command,
     new_bench: Callable[[], object],
     brief_runs: None,
+    to_the_end: None,
 ) -> Callable[[Path], None]:
     """Return a function that does in a folder of its own what a page says."""
     monkeypatch.chdir(tmp_path)

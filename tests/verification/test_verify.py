@@ -8,7 +8,6 @@ import pytest
 
 from matmulbench import verify
 from matmulbench.audit.mutants.right import strassen
-from matmulbench.isolation import Host
 from matmulbench.ladder import LADDER
 from matmulbench.ladder.plugins import load_kernel
 from matmulbench.results.schema import columns
@@ -21,10 +20,9 @@ from matmulbench.verification.shapes import full_precision
 MUTANTS = "matmulbench.audit.mutants"
 
 
-@pytest.fixture(scope="module")
-def host():
-    with Host(threads=2) as host:
-        yield host
+@pytest.fixture
+def host(checking_host):
+    return checking_host
 
 
 @pytest.mark.parametrize("spec", ["triple-loop", "numpy-einsum", "numba", "numba-tiled", "torch"])
@@ -89,6 +87,7 @@ def test_an_unknown_kernel_is_an_error_and_the_host_goes_on(host):
     assert verify_kernel(host, "torch", "float32", "quick").status == "ok"
 
 
+@pytest.mark.usefixtures("shared_bench")
 def test_the_table_has_the_columns_of_the_file():
     frame = verify([f"{MUTANTS}.wrong_values:ones", "numpy"], ["float64"], "quick")
     assert list(frame.columns) == columns("verification")
