@@ -79,18 +79,24 @@ class _LastingBench(Bench):
         monkeypatch.setattr("matmulbench.pipeline.Host", host)
 
 
-@contextmanager
-def _lasting_bench() -> Iterator[_LastingBench]:
-    with _LastingBench() as bench:
-        yield bench
-        for host in bench._hosts.values():
-            del host.close
+@pytest.fixture(scope="session")
+def lasting_bench() -> Callable[[], AbstractContextManager[_LastingBench]]:
+    """Return what opens a bench whose hosts stay."""
+
+    @contextmanager
+    def opened() -> Iterator[_LastingBench]:
+        with _LastingBench() as bench:
+            yield bench
+            for host in bench._hosts.values():
+                del host.close
+
+    return opened
 
 
 @pytest.fixture(scope="session")
-def bench() -> Iterator[_LastingBench]:
+def bench(lasting_bench: Callable[[], AbstractContextManager[_LastingBench]]) -> Iterator[_LastingBench]:
     """The hosts of all tests that change nothing in them, and the roof, which is measured once."""
-    with _lasting_bench() as bench:
+    with lasting_bench() as bench:
         yield bench
 
 
@@ -99,14 +105,6 @@ def shared_bench(bench: _LastingBench, monkeypatch: pytest.MonkeyPatch) -> Bench
     """Let all jobs of a test be carried out there; kernels are to be named by absolute paths."""
     bench.use(monkeypatch)
     return bench
-
-
-@pytest.fixture
-def new_bench(bench: _LastingBench, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
-    """Return a function after which all jobs of a test share hosts that stand in the present folder."""
-    with _lasting_bench() as own:
-        own.roofs = bench.roofs
-        yield lambda: own.use(monkeypatch)
 
 
 @pytest.fixture

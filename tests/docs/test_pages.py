@@ -11,17 +11,21 @@ word and in that order, figures aside. Comments before a block say what a reader
 - ``<!-- at the root of the repository -->``.
 - ``<!-- file: my.py -->``: the name of a file, where a caption would not be understood.
 
-What is measured has its budget cut down, and so has a training, as far as its accuracy is known all the same. What
-needs no shell is run in this process, where all commands of a page share the processes in which kernels run.
+What is measured has its budget cut down, and trainings end with their schedules. What needs no shell is run in this
+process, where all commands share the processes in which kernels run.
 """
 
+import glob
+import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +35,7 @@ ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 REFERENCE = ROOT / "results" / "reference"
 GENERATED = DOCS / "reference" / "commands.md"
-BUDGET_S, TRAINING_S = "0.3", "5"
+BUDGET_S = "0.2"
 Command = Callable[..., Any]
 
 # What differs from one machine and one day to another, names of machines among it, and the rules of tables.
@@ -46,10 +50,10 @@ _BLOCK = re.compile(
 
 
 def brief(line: str) -> str:
-    """Return a line of commands with less time in it for measurements and trainings."""
+    """Return a line of commands with less time in it for measurements."""
     if verb := re.match(r"matmulbench (measure|guard) ", line):
         return f"{verb[0]}--budget {BUDGET_S}" + re.sub(r" --budget \S+", "", " " + line[verb.end() :])
-    return re.sub(r"^(matmulbench train .*--budget) \S+", rf"\1 {TRAINING_S}", line)
+    return line
 
 
 @dataclass
@@ -63,7 +67,7 @@ class Block:
 
     @property
     def commands(self) -> str:
-        """What is run, with less time for measurements and trainings."""
+        """What is run."""
         if match := re.search(r"<!-- tested as:\s(.*?)\s*-->", self.notes, re.DOTALL):
             script = match[1]
         else:
@@ -108,71 +112,109 @@ PAGES["README"] = ROOT / "README.md"
 RUNNABLE = [name for name, page in PAGES.items() if blocks(page)]
 
 
-def environment(folder: Path) -> dict[str, str]:
+def environment(folder: Path, reference: Path) -> dict[str, str]:
     """A home of one's own, for asv writes there, and the commands of this Python first."""
     caches = {"MPLCONFIGDIR": os.environ.get("MPLCONFIGDIR", str(Path.home() / ".config" / "matplotlib"))}
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     # A page's own pytest is nobody's worker.
     outside = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_XDIST")}
-    return outside | caches | {"HOME": str(folder), "PATH": path, "REFERENCE": str(REFERENCE)}
+    return outside | caches | {"HOME": str(folder), "PATH": path, "REFERENCE": str(reference)}
 
 
-def in_shell(script: str, where: Path, home: Path) -> tuple[int, str]:
+def in_shell(script: str, home: Path, reference: Path) -> tuple[int, str]:
     """Run ``script``; return the exit status and what was printed."""
     done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", script],
-        cwd=where, env=environment(home), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
+        ["bash", "-euo", "pipefail", "-c", script], env=environment(home, reference),
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
     )  # fmt: skip
     return done.returncode, done.stdout
 
 
-def run(block: Block, folder: Path, matmulbench: Command) -> None:
-    lines = block.commands.splitlines()
-    at_root = "at the root of the repository" in block.notes
-    if not at_root and all(line.startswith("matmulbench ") and not set(line) & set("$;|<>&") for line in lines):
-        done = [matmulbench(*shlex.split(line)[1:]) for line in lines]
-        status, printed = done[-1].returncode, "".join(one.stdout + one.stderr for one in done)
-    else:
-        status, printed = in_shell(block.commands, ROOT if at_root else folder, folder)
-    assert status in block.statuses, f"{block.commands}\n{printed}"
-    words = without_figures(printed)
-    for line in block.shown:  # in any order: tables are sorted by times
-        rest = iter(words)  # perhaps with more columns between
-        assert all(word in rest for word in line), f"{block.commands}: no line {line} in\n{printed}"
-    for text in block.expected:
-        pattern = ".*".join(map(re.escape, text.split("…")))
-        assert re.search(pattern, printed, re.DOTALL), f"{block.commands}: no {text!r} in\n{printed}"
+def needs_no_shell(line: str) -> bool:
+    return line.startswith("matmulbench ") and not set(line) & set("$;|<>&")
+
+
+def words_of(line: str) -> list[str]:
+    """Return the words after the command's name, with patterns of file names replaced by what they match."""
+    words = [sorted(glob.glob(word)) or [word] for word in shlex.split(line)[1:]]
+    return [one for some in words for one in some]
+
+
+@pytest.fixture(scope="session")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The committed run, less most of its workloads: charts take their time."""
+    folder = tmp_path_factory.mktemp("some") / "reference"
+    shutil.copytree(REFERENCE, folder, ignore=shutil.ignore_patterns("*.csv", "*.html", "charts"))
+    kept = {"5x784x10", "64x64x64", "256x256x256"}
+    lines = (folder / "journal.jsonl").read_text("utf-8").splitlines(keepends=True)
+    (folder / "journal.jsonl").write_text(
+        "".join(line for line in lines if json.loads(line)["row"].get("workload") in {*kept, None}), "utf-8"
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory, lasting_bench: Any, bench: Any) -> Iterator[tuple[Path, Any]]:
+    """A folder in which pages are followed, one after the other, and the processes for kernels that stand there."""
+    with lasting_bench() as there:
+        there.roofs = bench.roofs
+        yield tmp_path_factory.mktemp("pages"), there
 
 
 @pytest.fixture
 def follow(
-    tmp_path: Path,
+    place: tuple[Path, Any],
+    reference: Path,
     monkeypatch: pytest.MonkeyPatch,
     matmulbench: Command,
-    new_bench: Callable[[], object],
     brief_runs: None,
     to_the_end: None,
-) -> Callable[[Path], None]:
-    """Return a function that does in a folder of its own what a page says."""
-    monkeypatch.chdir(tmp_path)
-    new_bench()
-    names: dict[str, object] = {"__name__": "__main__"}
+) -> Iterator[Callable[[Path, Path], None]]:
+    """Return a function that does what a page says, in a folder."""
+    empty, bench = place
+    bench.use(monkeypatch)
 
-    def through(page: Path) -> None:
+    def run(block: Block, folder: Path) -> None:
+        at_root = "at the root of the repository" in block.notes
+        monkeypatch.chdir(ROOT if at_root else folder)
+        printed = ""
+        for plain, lines in groupby(block.commands.splitlines(), lambda line: needs_no_shell(line) and not at_root):
+            if not plain:
+                status, text = in_shell("\n".join(lines), folder, reference)
+                printed += text
+                continue
+            for line in lines:
+                done = matmulbench(*words_of(line))
+                status, printed = done.returncode, printed + done.stdout + done.stderr
+        monkeypatch.chdir(folder)
+        assert status in block.statuses, f"{block.commands}\n{printed}"
+        words = without_figures(printed)
+        for line in block.shown:  # in any order: tables are sorted by times
+            rest = iter(words)  # perhaps with more columns between
+            assert all(word in rest for word in line), f"{block.commands}: no line {line} in\n{printed}"
+        for text in block.expected:
+            pattern = ".*".join(map(re.escape, text.split("…")))
+            assert re.search(pattern, printed, re.DOTALL), f"{block.commands}: no {text!r} in\n{printed}"
+
+    def through(page: Path, folder: Path = empty) -> None:
+        monkeypatch.chdir(folder)
+        names: dict[str, object] = {"__name__": "__main__"}
         for block in blocks(page):
             if block.file:
                 Path(block.file).write_text(block.text, "utf-8")
             elif block.kind == "console":
-                run(block, tmp_path, matmulbench)
+                run(block, folder)
             else:
                 code = re.sub(r"budget_s=\S+?\)", f"budget_s={BUDGET_S})", block.text)
                 exec(compile(code, page.name, "exec"), names)
 
-    return through
+    yield through
+    for left in empty.iterdir():
+        shutil.rmtree(left) if left.is_dir() else left.unlink()
 
 
 @pytest.fixture
-def _clone(tmp_path: Path) -> None:
+def clone(tmp_path: Path) -> Path:
     """The repository as it stands, as a clone with two commits: what a page about asv starts from."""
     script = f"""
     git clone --quiet --shared {ROOT} .
@@ -181,6 +223,7 @@ def _clone(tmp_path: Path) -> None:
     git commit --quiet --all --allow-empty --message 'as it stands'
     """
     subprocess.run(["bash", "-euc", script], cwd=tmp_path, check=True)
+    return tmp_path
 
 
 @pytest.mark.timeout(600)  # a busy machine takes its time, most of it to import torch
@@ -190,9 +233,8 @@ def test_a_page_does_what_it_says(name: str, follow: Callable[[Path], None]) -> 
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.usefixtures("_clone")
-def test_the_page_about_asv_does_what_it_says(follow: Callable[[Path], None]) -> None:
-    follow(PAGES["howto/asv.md"])
+def test_the_page_about_asv_does_what_it_says(clone: Path, follow: Callable[[Path, Path], None]) -> None:
+    follow(PAGES["howto/asv.md"], clone)
 
 
 def test_no_command_escapes_the_collector() -> None:
