@@ -129,7 +129,6 @@ def matmul(a, b):
         ("b", (5, 784, 10), "float64", 52),
         ("a", (64, 784, 50), "float32", 23),
         ("b", (50_000, 784, 50), "float32", 22),
-        ("a", (50, 50_000, 784), "float32", 16),
         ("b", (2, 100_000, 3), "float64", 40),
     ],
 )
@@ -138,9 +137,11 @@ def test_operands_rounded_at_one_shape_alone_are_found(tmp_path, operand, shape,
     mine.write_text(ROUNDING.format(operand=operand, shape=shape, bits=bits))
     spec = f"{mine}:matmul"
     kernel = KernelUnderTest(spec, load_kernel(spec), dtype, prop="full precision")
-    tried = [case for case in full_precision(dtype) if (case.m, case.k, case.n) == shape]  # all others are right
+    def of_its_kind(case):  # as all others are right
+        return sum(x == y for x, y in zip((case.m, case.k, case.n), shape, strict=True)) >= 2
+
     with pytest.raises(WrongError) as found:
-        check_large(kernel, tried, 100.0)
+        check_large(kernel, filter(of_its_kind, full_precision(dtype)), 100.0)
     assert str(found.value).startswith(f"full precision: {'x'.join(map(str, shape))}")
     with pytest.raises(WrongError, match=re.escape(found.value.detail)):
         kernel.check(Case.parse(found.value.repeat.strip("`").split()[-1]))
