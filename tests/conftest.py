@@ -1,10 +1,21 @@
+import math
 import os
 import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from matmulbench.cli import main
 from matmulbench.data import DataError, mnist
+from matmulbench.isolation import IMPORT_S, Host
+from matmulbench.measurement.rounds import run_rounds
+from matmulbench.pipeline import Bench, Job
+from matmulbench.run import BUDGETS
 
 # Where tests run in the background, SIGINT is ignored, and children would inherit that: they are to be interrupted.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -21,3 +32,110 @@ def mnist_dir():
     except DataError as error:
         pytest.skip(f"MNIST is needed: {error}")
     return folder
+
+
+@dataclass
+class Done:
+    """What became of a command."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+Command = Callable[..., Done]
+
+
+@pytest.fixture
+def matmulbench(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Command:
+    """Run the command in this process: a new one would spend its time on imports."""
+
+    def run(*arguments: str) -> Done:
+        monkeypatch.setattr(sys, "argv", ["matmulbench", *arguments])
+        with pytest.raises(SystemExit) as left:
+            main()
+        return Done(int(left.value.code or 0), *capfd.readouterr())
+
+    return run
+
+
+class _LastingBench(Bench):
+    """Hosts that stay when a job closes them: to start one takes seconds, most of them to import torch."""
+
+    def host(self, job: Job, threads: int, spin: bool = True) -> Host:
+        if (threads, spin) not in self._hosts:
+            host = self._hosts[threads, spin] = self.enter_context(Host(threads, spin=spin))
+            host.close = host.end_children
+        self._hosts[threads, spin].import_s = job.import_s
+        return self._hosts[threads, spin]
+
+    def use(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Let the pipeline work here."""
+
+        def host(threads: int = 1, import_s: float = IMPORT_S) -> AbstractContextManager[Host]:
+            return nullcontext(self.host(Job((), import_s=import_s), threads))
+
+        monkeypatch.setattr("matmulbench.pipeline.Bench", lambda: nullcontext(self))
+        monkeypatch.setattr("matmulbench.pipeline.Host", host)
+
+
+@pytest.fixture(scope="session")
+def lasting_bench() -> Callable[[], AbstractContextManager[_LastingBench]]:
+    """Return what opens a bench whose hosts stay."""
+
+    @contextmanager
+    def opened() -> Iterator[_LastingBench]:
+        with _LastingBench() as bench:
+            yield bench
+            for host in bench._hosts.values():
+                del host.close
+
+    return opened
+
+
+@pytest.fixture(scope="session")
+def bench(lasting_bench: Callable[[], AbstractContextManager[_LastingBench]]) -> Iterator[_LastingBench]:
+    """The hosts of all tests that change nothing in them, and the roof, which is measured once."""
+    with lasting_bench() as bench:
+        yield bench
+
+
+@pytest.fixture
+def shared_bench(bench: _LastingBench, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    """Let all jobs of a test be carried out there; kernels are to be named by absolute paths."""
+    bench.use(monkeypatch)
+    return bench
+
+
+@pytest.fixture
+def to_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the clock of trainings stand still until their schedules are finished, and then strike the end."""
+
+    def run_to_the_end(candidates: list[Any], *more: Any, **options: Any) -> int:
+        def clock() -> float:
+            return 0.0 if any(one.unfinished and not one.failure for one in candidates) else math.inf
+
+        with monkeypatch.context() as patch:
+            patch.setattr("matmulbench.measurement.rounds.perf_counter", clock)
+            return run_rounds(candidates, *more, **options)
+
+    monkeypatch.setattr("matmulbench.training.accounting.run_rounds", run_to_the_end)
+
+
+@pytest.fixture
+def brief_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a quick run have little time for each thing."""
+    brief = replace(BUDGETS["quick"], workload_s=0.1, first_s=0.1, task_s=0.5, model_s=1.0)
+    monkeypatch.setitem(BUDGETS, "quick", brief)
+
+
+@pytest.fixture(scope="session")
+def host(bench: Bench) -> Host:
+    """One thread, to time with."""
+    return bench.host(Job(()), 1)
+
+
+@pytest.fixture(scope="session")
+def checking_host(bench: Bench) -> Host:
+    """Two threads, to verify with: races need company."""
+    return bench.host(Job(()), 2, spin=False)

@@ -2,12 +2,16 @@
 
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 import matmulbench
 from matmulbench import pipeline
 from matmulbench.isolation import LostError
+from matmulbench.isolation.requests import ProductError
+from matmulbench.report.tables import precision_table
 from matmulbench.status import Status
+from matmulbench.workload import Workload
 
 MODEL = """
 import torch
@@ -23,6 +27,7 @@ def wrong_in_float64(a, b):
 """
 
 
+@pytest.mark.usefixtures("shared_bench")
 def test_a_models_kernels_are_verified_in_the_dtype_of_its_products(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(MODEL)
     rows = matmulbench.train(f"{tmp_path}/mine.py:make", [f"{tmp_path}/mine.py:wrong_in_float64"], budget_s=1.0)
@@ -32,7 +37,9 @@ def test_a_models_kernels_are_verified_in_the_dtype_of_its_products(tmp_path: Pa
     assert status["torch"][0] == Status.OK
 
 
-def test_a_roof_that_cannot_be_measured_is_tried_again_and_costs_its_own_cells(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_roof_that_cannot_be_measured_is_tried_again_and_costs_its_own_cells(
+    monkeypatch: pytest.MonkeyPatch, shared_bench: pipeline.Bench
+) -> None:
     tries = []
 
     def no_roof(host: object, dtype: str) -> None:
@@ -40,15 +47,49 @@ def test_a_roof_that_cannot_be_measured_is_tried_again_and_costs_its_own_cells(m
         raise LostError("its process was killed")
 
     monkeypatch.setattr(pipeline, "measure_roof", no_roof)
+    monkeypatch.setattr(shared_bench, "roofs", {})
     rows = matmulbench.measure("numpy", "8x8x8", budget_s=0.2)
     assert tries == ["float32", "float32"]
     assert set(rows["status"]) == {Status.LOST}
     assert set(rows["reason"]) == {"its process was killed"}
 
 
+@pytest.mark.usefixtures("shared_bench")
 def test_what_else_is_said_of_a_training_stays_beside_a_refused_baseline(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text("def wrong(a, b):\n    return 2 * (a @ b)\n")
     rows = matmulbench.train("digits", "torch", baseline=f"{tmp_path}/mine.py:wrong", budget_s=0.2)
     reason = rows.set_index("kernel")["reason"]["torch"]
     assert reason.startswith("no speedup: the baseline ")
     assert "of 440 steps" in reason
+
+
+def _rows(**seconds):
+    first = {"workload": "64x64x64", "threads": 1, "kernel": "torch"}
+    return pd.DataFrame([first | {"dtype": dtype, "median_s": s} for dtype, s in seconds.items()])
+
+
+def test_fewer_bits_cost_precision(host):
+    errors = {
+        dtype: host.call(ProductError("torch", Workload(64, 300, 32, dtype=dtype)), silence_limit=60).value
+        for dtype in ("float64", "float32", "float16", "bfloat16", "int8")
+    }
+    assert list(errors) == sorted(errors, key=errors.__getitem__)
+    assert errors["float64"] < 1e-14 < errors["float32"] < 1e-6 < errors["float16"] < 1e-3 < errors["bfloat16"] < 0.01
+    assert errors["int8"] < 0.03
+
+
+def test_a_cliff_is_named_with_what_the_processor_has(monkeypatch):
+    monkeypatch.setattr("matmulbench.results.machine.narrow_instructions", lambda: {"bfloat16": [], "int8": ["i8mm"]})
+    found = pipeline.precision(_rows(float32=1e-3, bfloat16=4e-3, int8=5e-4)).set_index("dtype")
+    assert found["times"].to_dict() == {"float32": 1, "bfloat16": 4, "int8": 0.5}
+    assert found["warning"].to_dict() == {
+        "float32": "",
+        "bfloat16": "slower than float32; the processor has no instructions for it",
+        "int8": "",
+    }
+    shown = precision_table(found.reset_index())
+    assert shown.title == "What precision buys here, 64x64x64"
+
+
+def test_one_dtype_has_nothing_to_compare():
+    assert not len(pipeline.precision(_rows(float32=1e-3)))

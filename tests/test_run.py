@@ -5,14 +5,18 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 
+from matmulbench.measurement.roof import Roof
 from matmulbench.pipeline import trace_model
 from matmulbench.results.folder import load_results
-from matmulbench.results.schema import TABLES, columns
+from matmulbench.results.schema import TABLES, Level, columns
 from matmulbench.run import _products, plan
 from matmulbench.workload import Workload
 
@@ -31,25 +35,40 @@ def matmul(a, b):
 '''
 
 
-def command(out: Path, *more: str) -> list[str]:
-    start = [sys.executable, "-c", "from matmulbench.cli import main; main()", "run", "--preset", "quick"]
-    return [*start, "--out", str(out), *more]
+ROOF = Roof("float32", 1, 1e4, (Level("DRAM", None, 1e3, 1e3),), 1e-9)
+PAIR = ["--kernel", "numpy", "--workload", "8x8x8", "--workload", "16x16x16"]
+Command = Callable[..., Any]
+
+
+def start(*arguments: str) -> subprocess.Popen[str]:
+    """Start a run in a process of its own."""
+    command = [sys.executable, "-m", "matmulbench", "run", "--preset", "quick", *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, shared_bench: object, brief_runs: None, matmulbench: Command) -> Command:
+    """Run in this process, with little time for each thing."""
+    monkeypatch.setattr("matmulbench.pipeline.measure_roof", lambda *_: ROOF)
+    return partial(matmulbench, "run", "--preset", "quick")
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int, str, str]:
     folder = tmp_path_factory.mktemp("run")
     broken = folder / "broken.py"
     broken.write_text(BROKEN)
     kernels = ["--kernel", "numpy", "--kernel", f"{broken}:matmul"]
-    done = subprocess.run(command(folder / "out", *kernels), capture_output=True, text=True, check=False)
-    return folder / "out", done
+    workloads = ["--workload", "5x784x10", "--workload", "64x64x64"]
+    with start("--out", str(folder / "out"), *kernels, *workloads) as process:
+        out, err = process.communicate()
+    return folder / "out", process.returncode, out, err
 
 
-def test_the_folder_is_that_of_the_contract(finished: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
-    out, done = finished
-    assert "Traceback" not in done.stderr
-    assert f"report: {out}/report.html" in done.stdout
+def test_the_folder_is_that_of_the_contract(finished: tuple[Path, int, str, str]) -> None:
+    out, _, stdout, stderr = finished
+    assert "Traceback" not in stderr
+    assert f"report: {out}/report.html" in stdout
     for table in TABLES:
         assert (out / f"{table}.csv").read_text().splitlines()[0] == ",".join(columns(table))
     assert (out / "report.html").stat().st_size > 10_000
@@ -59,11 +78,9 @@ def test_the_folder_is_that_of_the_contract(finished: tuple[Path, subprocess.Com
     assert str(out.parent) not in json.dumps(run["machine"])
 
 
-def test_the_articles_loop_is_refused_everywhere_and_the_rest_goes_on(
-    finished: tuple[Path, subprocess.CompletedProcess[str]],
-) -> None:
-    out, done = finished
-    assert done.returncode == 1
+def test_the_articles_loop_is_refused_everywhere_and_the_rest_goes_on(finished: tuple[Path, int, str, str]) -> None:
+    out, code, *_ = finished
+    assert code == 1
     results = load_results(out)
     for frame in results.tables.values():
         wrong = frame[frame["kernel"].str.endswith("broken.py:matmul")]
@@ -74,28 +91,43 @@ def test_the_articles_loop_is_refused_everywhere_and_the_rest_goes_on(
     assert results.measurements[results.measurements["status"] != "ok"]["median_s"].isna().all()
 
 
-def test_an_interrupted_run_keeps_what_it_had_and_resumes(tmp_path: Path) -> None:
+def interrupted(out: Path, number: signal.Signals) -> tuple[int, str]:
+    """Start a run and end it while its second workload is measured; return the exit code and its last words."""
+    with start("--out", str(out), *PAIR) as process:
+        assert process.stderr
+        for line in process.stderr:
+            if "measure 16x16x16" in line:
+                process.send_signal(number)
+                break
+        _, said = process.communicate()
+    return process.returncode, said
+
+
+def test_an_interrupted_run_keeps_what_it_had_and_resumes(tmp_path: Path, run: Command) -> None:
     out = tmp_path / "out"
-    arguments = ["--kernel", "numpy", "--workload", "8x8x8", "--workload", "16x16x16"]
-    run = subprocess.Popen(command(out, *arguments), stderr=subprocess.PIPE, text=True)
-    assert run.stderr
-    for line in run.stderr:
-        if "measure 16x16x16" in line:
-            run.send_signal(signal.SIGINT)
-            break
-    said = run.stderr.read()
-    assert run.wait() == 130
+    code, said = interrupted(out, signal.SIGINT)
+    assert code == 130
     assert f"go on with --out {out} --resume" in said
     kept = load_results(out)
     assert set(kept.measurements["workload"]) == {"8x8x8"}
-    refused = subprocess.run(command(out, *arguments), capture_output=True, text=True, check=False)
+    refused = run("--out", str(out), *PAIR)
     assert (refused.returncode, "--resume" in refused.stderr) == (2, True)
-    done = subprocess.run(command(out, *arguments, "--resume"), capture_output=True, text=True, check=False)
+    done = run("--out", str(out), *PAIR, "--resume")
     assert done.returncode == 0, done.stderr
     resumed = load_results(out)
     assert set(resumed.measurements["workload"]) == {"8x8x8", "16x16x16"}
     cells = [(e["row"]["workload"], e["row"]["kernel"]) for e in resumed.journal if e["table"] == "measurements"]
     assert len(cells) == len(set(cells)), "nothing is measured twice"
+
+
+def test_a_run_that_is_told_to_end_writes_its_tables(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    code, said = interrupted(out, signal.SIGTERM)
+    assert code == 143
+    assert said.splitlines() == [
+        f"matmulbench: ended by SIGTERM; what was finished is kept: go on with --out {out} --resume"
+    ]
+    assert "8x8x8" in (out / "measurements.csv").read_text()
 
 
 MODEL = """
@@ -113,11 +145,11 @@ def make():
 """
 
 
-def test_the_products_of_a_model_are_what_is_timed_and_it_is_trained(tmp_path: Path) -> None:
+def test_the_products_of_a_model_are_what_is_timed_and_it_is_trained(tmp_path: Path, run: Command) -> None:
     (tmp_path / "model.py").write_text(MODEL)
     model, out = f"{tmp_path / 'model.py'}:make", tmp_path / "out"
-    arguments = ["--kernel", "numpy", "--model", model, "--workload", "8x8x8"]
-    done = subprocess.run(command(out, *arguments), capture_output=True, text=True, check=False)
+    arguments = ["--out", str(out), "--kernel", "numpy", "--model", model, "--workload", "8x8x8"]
+    done = run(*arguments)
     assert done.returncode == 0, done.stderr
     results = load_results(out)
     assert results.run["options"]["model"] == model
@@ -131,7 +163,7 @@ def test_the_products_of_a_model_are_what_is_timed_and_it_is_trained(tmp_path: P
     [said] = [line for line in done.stdout.splitlines() if line.startswith("Your step (")]
     shapes = traced["shape"].nunique()
     assert re.search(rf" % in {shapes} shapes; with `numpy` predicted [0-9.]+x, measured [0-9.]+x \[.*\], limit ", said)
-    again = subprocess.run(command(out, *arguments, "--resume"), capture_output=True, text=True, check=False)
+    again = run(*arguments, "--resume")
     assert again.returncode == 0, again.stderr
     assert len(load_results(out).journal) == len(results.journal)
 
@@ -151,28 +183,6 @@ def test_of_very_many_products_those_are_timed_that_take_nearly_all_the_time() -
     assert _products(table, said.append) == []
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
-def test_a_run_that_is_told_to_end_keeps_what_it_had_and_writes_its_tables(
-    tmp_path: Path, number: signal.Signals, code: int
-) -> None:
-    out = tmp_path / "out"
-    run = subprocess.Popen(
-        command(out, "--kernel", "numpy", "--workload", "8x8x8", "--workload", "16x16x16"),
-        stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    assert run.stderr
-    for line in run.stderr:
-        if "measure 16x16x16" in line:
-            run.send_signal(number)
-            break
-    said = run.stderr.read()
-    assert run.wait() == code
-    assert said.splitlines() == [
-        f"matmulbench: ended by {number.name}; what was finished is kept: go on with --out {out} --resume"
-    ]
-    assert "8x8x8" in (out / "measurements.csv").read_text()
-
-
 def test_what_openblas_loses_is_noted_in_run_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         "matmulbench.run.older_kernels", lambda machine, versions: f"numpy is slow: {len(versions) > 1}"
@@ -180,3 +190,10 @@ def test_what_openblas_loses_is_noted_in_run_json(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr("matmulbench.run.carry_out", lambda job, sink, progress: None)
     plan("quick").execute(tmp_path)
     assert load_results(tmp_path).run["notes"] == ["numpy is slow: True"]
+
+
+def test_a_run_is_planned_for_each_dtype_and_the_standard_one_has_no_narrow_ones():
+    planned = plan("quick", products=["5x784x10"], dtypes=["bfloat16", "int8"])
+    assert [(str(one), one.dtype) for one in planned.asked] == [("5x784x10", "bfloat16"), ("5x784x10", "int8")]
+    assert {one.dtype for one in plan("standard").asked} == {"float32"}
+    assert {one.dtype for one in plan("full").asked} == {"float32", "float64", "bfloat16", "float16", "int8"}

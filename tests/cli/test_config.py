@@ -2,17 +2,17 @@
 
 import json
 import os
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from matmulbench.cli import main
 from matmulbench.cli.config import load_config
 from matmulbench.errors import UsageError
 from matmulbench.pipeline import Job
 
+Command = Callable[..., Any]
 TABLE = """
 [project]
 name = "mine"
@@ -120,7 +120,8 @@ def test_a_broken_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     assert str(found.value).startswith(message)
 
 
-def measured(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> Job:
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch, matmulbench: Command) -> Callable[..., Job]:
     """Return the job that ``matmulbench measure`` would carry out."""
     jobs: list[Job] = []
 
@@ -130,38 +131,37 @@ def measured(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> Job:
 
     monkeypatch.setattr("matmulbench.pipeline.carry_out", carry_out)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(8))
-    monkeypatch.setattr(sys, "argv", ["matmulbench", "measure", *arguments])
-    with pytest.raises(SystemExit) as left:
-        main()
-    assert left.value.code == 0
-    return jobs[0]
+
+    def run(*arguments: str) -> Job:
+        assert matmulbench("measure", *arguments).returncode == 0
+        return jobs[-1]
+
+    return run
 
 
-def test_precedence_of_threads(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_precedence_of_threads(project: Path, monkeypatch: pytest.MonkeyPatch, measured: Callable[..., Job]) -> None:
     """Each step of defaults < table < environment < command line, strongest first."""
     monkeypatch.setenv("MATMULBENCH_THREADS", "3")
-    assert measured(monkeypatch, "--threads", "4").threads == (4,)
-    assert measured(monkeypatch).threads == (3,)
+    assert measured("--threads", "4").threads == (4,)
+    assert measured().threads == (3,)
     monkeypatch.delenv("MATMULBENCH_THREADS")
-    assert measured(monkeypatch).threads == (1, 2)
+    assert measured().threads == (1, 2)
     (project / "pyproject.toml").unlink()
-    assert measured(monkeypatch).threads == (1,)
+    assert measured().threads == (1,)
 
 
-def test_the_command_line_replaces_kernels_workloads_and_baseline(
-    project: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    job = measured(monkeypatch)
+def test_the_command_line_replaces_kernels_workloads_and_baseline(project: Path, measured: Callable[..., Job]) -> None:
+    job = measured()
     assert job.specs == ["kernels/my.py:matmul", "numpy", "einsum"]
     assert [str(workload) for workload, _ in job.workloads] == ["8x8x8", "16x8x4:TN"]
     assert job.baseline == "einsum"
-    job = measured(monkeypatch, "row-slice", "--workload", "2x2x2", "--baseline", "torch")
+    job = measured("row-slice", "--workload", "2x2x2", "--baseline", "torch")
     assert job.specs == ["row-slice", "torch"]
     assert [str(workload) for workload, _ in job.workloads] == ["2x2x2"]
     assert job.baseline == "torch"
 
 
-def test_precedence_of_the_data_folder(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_precedence_of_the_data_folder(project: Path, monkeypatch: pytest.MonkeyPatch, matmulbench: Command) -> None:
     folders = []
 
     def train(*_: Any, data_dir: str | None, **__: Any) -> None:
@@ -170,36 +170,28 @@ def test_precedence_of_the_data_folder(project: Path, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr("matmulbench.pipeline.train", train)
     for arguments, variable in ((["--data-dir", "line"], "variable"), ([], "variable"), ([], None)):
-        monkeypatch.setattr(sys, "argv", ["matmulbench", "train", "--threads", "1", *arguments])
         if variable:
             monkeypatch.setenv("MATMULBENCH_DATA", variable)
         else:
             monkeypatch.delenv("MATMULBENCH_DATA", raising=False)
-        with pytest.raises(SystemExit):
-            main()
+        matmulbench("train", "--threads", "1", *arguments)
     assert folders == ["line", "variable", "data/mnist"]
 
 
-def test_list_shows_the_projects_own(
-    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(sys, "argv", ["matmulbench", "list", "--format", "json"])
-    with pytest.raises(SystemExit):
-        main()
-    rows = {(row["kind"], row["name"]): row for row in json.loads(capsys.readouterr().out)}
-    assert rows["kernel", "kernels/my.py:matmul"]["status"] == "available"
-    assert ("workload", "16x8x4:TN") in rows
+def test_list_shows_the_projects_own(project: Path, monkeypatch: pytest.MonkeyPatch, matmulbench: Command) -> None:
+    def availability(custom: list[str], *_: object) -> list[dict[str, str]]:
+        return [{"name": name, "about": "", "status": "available"} for name in custom]
+
+    monkeypatch.setattr("matmulbench.pipeline.availability", availability)
+    rows = {(row["kind"], row["name"]) for row in json.loads(matmulbench("list", "--format", "json").stdout)}
+    assert rows > {("kernel", "kernels/my.py:matmul"), ("workload", "16x8x4:TN")}
 
 
-def test_a_bad_table_ends_the_verbs_that_take_it_alone(
-    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_bad_table_ends_the_verbs_that_take_it_alone(project: Path, matmulbench: Command) -> None:
     (project / "pyproject.toml").write_text("[tool.matmulbench]\nthread = 1\n")
-    for verb in (["measure"], ["report", "nowhere"]):
-        monkeypatch.setattr(sys, "argv", ["matmulbench", *verb])
-        with pytest.raises(SystemExit) as left:
-            main()
-        assert left.value.code == 2
-    taken, other = capsys.readouterr().err.splitlines()
-    assert taken == "matmulbench: pyproject.toml, [tool.matmulbench]: key 'thread' is unknown: did you mean threads?"
-    assert "nowhere" in other
+    taken, other = matmulbench("measure"), matmulbench("report", "nowhere")
+    assert taken.returncode == other.returncode == 2
+    assert taken.stderr == (
+        "matmulbench: pyproject.toml, [tool.matmulbench]: key 'thread' is unknown: did you mean threads?\n"
+    )
+    assert "nowhere" in other.stderr

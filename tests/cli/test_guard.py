@@ -6,17 +6,20 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 import pytest
 import typer
 import yaml
 
-from matmulbench.cli import app, main
+from matmulbench.cli import app
 from matmulbench.errors import UsageError
 from matmulbench.revision import kernel_at
 
 WORKFLOW = Path(__file__).parents[2] / "docs" / "howto" / "kernel.yml"
-OPTIONS = ["--workload", "128x128x128", "--budget", "1"]
+Command = Callable[..., Any]
+OPTIONS = ["--against", "HEAD", "--workload", "128x128x128", "--budget", "1", "--format", "json"]
 KERNEL = "from helper import multiply\ndef matmul(a, b):\n    return multiply(a, b)\n"
 ONCE = "def multiply(a, b):\n    return a @ b\n"
 FOUR_TIMES = "def multiply(a, b):\n    a @ b; a @ b; a @ b\n    return a @ b\n"
@@ -43,54 +46,48 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-@pytest.fixture
-def guard(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["matmulbench", "guard", *arguments])
-        with pytest.raises(SystemExit) as left:
-            main()
-        out, err = capsys.readouterr()
-        return int(left.value.code or 0), out, err
-
-    return run
-
-
-Guard = Callable[..., tuple[int, str, str]]
-
-
 def loaded(spec: str) -> subprocess.CompletedProcess[str]:
     """Call a kernel in a process that has imported no other."""
     code = f"from matmulbench import load_kernel; print(load_kernel({spec!r})(0, 0))"
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
 
 
-def test_a_slower_helper_is_found_and_the_two_are_told_apart(repository: Path, guard: Guard) -> None:
+def verdicts(done: Any) -> dict[str, str]:
+    """Return what is said of each kernel, by the last part of its path."""
+    return {Path(row["kernel"]).name: row["verdict"] for row in json.loads(done.stdout)}
+
+
+@pytest.mark.usefixtures("shared_bench")
+def test_a_slower_helper_is_found_and_the_two_are_told_apart(repository: Path, matmulbench: Command) -> None:
     (repository / "helper.py").write_text(FOUR_TIMES)
-    code, out, err = guard("kernel.py:matmul", "--against", "HEAD", *OPTIONS)
-    assert code == 1
-    rows = {line.split()[0]: line for line in out.splitlines() if line.strip()}
-    assert "slower" in rows["kernel.py:matmul"]
-    assert "baseline" in rows["HEAD"]
-    assert "matmulbench-" not in out + err, "where the old version lies meanwhile is nobody's affair"
+    done = matmulbench("guard", f"{repository}/kernel.py:matmul", *OPTIONS)
+    assert done.returncode == 1
+    assert verdicts(done) == {"kernel.py:matmul": "slower", "HEAD": "baseline"}
+    assert "matmulbench-" not in done.stdout + done.stderr, "where the old version lies meanwhile is nobody's affair"
 
 
-def test_a_faster_one_is_all_well(repository: Path, guard: Guard) -> None:
-    (repository / "helper.py").write_text(FOUR_TIMES)
-    git(repository, "commit", "--quiet", "--all", "--message", "four times")
-    (repository / "helper.py").write_text(ONCE)
-    code, out, _ = guard("kernel.py:matmul", "--against", "HEAD", *OPTIONS, "--format", "json")
-    assert code == 0
-    assert {row["kernel"]: row["verdict"] for row in json.loads(out)}["kernel.py:matmul"] == "faster"
+@pytest.mark.parametrize(("verdict", "code"), [("faster", 0), ("unclear", 0), ("slower", 1)])
+def test_the_verdict_decides(
+    repository: Path, monkeypatch: pytest.MonkeyPatch, matmulbench: Command, verdict: str, code: int
+) -> None:
+    def measure(spec: str, *_: object, baseline: str, **__: object) -> pd.DataFrame:
+        kernels = {"kernel": [spec, baseline], "verdict": [verdict, "baseline"]}
+        return pd.DataFrame({**kernels, "status": "ok", "reason": None})
+
+    monkeypatch.setattr("matmulbench.pipeline.measure", measure)
+    assert matmulbench("guard", "kernel.py:matmul", *OPTIONS).returncode == code
 
 
-def test_a_wrong_one_is_no_gain_and_mending_one_is_no_failure(repository: Path, guard: Guard) -> None:
+@pytest.mark.usefixtures("shared_bench")
+def test_a_wrong_one_is_no_gain_and_mending_one_is_no_failure(repository: Path, matmulbench: Command) -> None:
+    kernel = f"{repository}/kernel.py:matmul"
     (repository / "helper.py").write_text(WRONG)
-    assert guard("kernel.py:matmul", "--against", "HEAD", *OPTIONS)[0] == 1
+    assert matmulbench("guard", kernel, *OPTIONS).returncode == 1
     git(repository, "commit", "--quiet", "--all", "--message", "wrong")
     (repository / "helper.py").write_text(ONCE)
-    code, out, _ = guard("kernel.py:matmul", "--against", "HEAD", *OPTIONS)
-    assert code == 0
-    assert "the baseline HEAD was refused" in out
+    done = matmulbench("guard", kernel, *OPTIONS)
+    assert done.returncode == 0
+    assert "the baseline HEAD was refused" in done.stdout
 
 
 def test_a_file_of_a_package_meets_the_old_package(repository: Path) -> None:
@@ -125,11 +122,11 @@ def test_a_package_in_memory_does_not_pass_for_another_of_its_name(tmp_path: Pat
         (["/tmp/matmulbench-nowhere.py:f", "--against", "HEAD"], "there is no file"),
     ],
 )  # fmt: skip
-def test_bad_input_is_one_sentence(repository: Path, guard: Guard, arguments: list[str], message: str) -> None:
+def test_bad_input_is_one_sentence(repository: Path, matmulbench: Command, arguments: list[str], message: str) -> None:
     (repository / "kernel.py").write_text(KERNEL + "def newer(a, b): ...\n")
-    code, out, err = guard(*arguments)
-    assert (code, out, err.count("\n")) == (2, "", 1)
-    assert message in err
+    done = matmulbench("guard", *arguments)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert message in done.stderr
 
 
 def test_the_workflow_of_the_documentation_gives_a_command_that_is_understood() -> None:

@@ -2,7 +2,9 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -62,29 +64,37 @@ def test_a_hard_limit_of_memory_is_no_fault_of_a_kernel(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(len(psutil.Process().cpu_affinity() or []) < 2, reason="there is one core to be kept to")
-@pytest.mark.parametrize("variable", ["OMP_PROC_BIND=close", "GOMP_CPU_AFFINITY=0"])
-def test_variables_that_bind_threads_do_not_keep_children_to_one_core(tmp_path: Path, variable: str) -> None:
+def test_variables_that_bind_threads_do_not_keep_children_to_one_core(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(FREE)
+    variables = "OMP_PROC_BIND=close GOMP_CPU_AFFINITY=0"
     alone = subprocess.run(
-        ["bash", "-c", f"OMP_NUM_THREADS=2 {variable} {sys.executable} mine.py"],
+        ["bash", "-c", f"OMP_NUM_THREADS=2 {variables} {sys.executable} mine.py"],
         cwd=tmp_path, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert "kept to one core" in alone.stderr  # elsewhere, they do
-    done = run(tmp_path, f"{variable} matmulbench verify mine.py:matmul --dtype float32")
+    done = run(tmp_path, f"{variables} matmulbench verify mine.py:matmul --dtype float32")
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.fixture
+def verified(shared_bench: object, matmulbench: Callable[..., Any], tmp_path: Path) -> Callable[..., Any]:
+    """Return a function that verifies the kernel in a file of this content."""
+
+    def verify(source: str, *options: str) -> Any:
+        path = tmp_path / "mine.py"
+        path.write_text(source)
+        return matmulbench("verify", f"{path}:matmul", "--dtype", "float32", *options)
+
+    return verify
 
 
 @pytest.mark.parametrize("source", [POOLED, GENERALISED], ids=["a pool of processes", "a generalised ufunc"])
-def test_a_kernel_works_as_it_does_when_it_is_imported(tmp_path: Path, source: str) -> None:
-    (tmp_path / "mine.py").write_text(source)
-    done = run(tmp_path, "matmulbench verify mine.py:matmul --operands numpy --dtype float32")
+def test_a_kernel_works_as_it_does_when_it_is_imported(verified: Callable[..., Any], source: str) -> None:
+    done = verified(source, "--operands", "numpy")
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_threads_that_an_import_sets_are_the_imports_doing(tmp_path: Path) -> None:
-    (tmp_path / "mine.py").write_text(
-        "import torch\ntorch.set_num_threads(1)\n\n\ndef matmul(a, b):\n    return a @ b\n"
-    )
-    done = run(tmp_path, "matmulbench verify mine.py:matmul --dtype float32")
+def test_threads_that_an_import_sets_are_the_imports_doing(verified: Callable[..., Any]) -> None:
+    done = verified("import torch\ntorch.set_num_threads(1)\n\n\ndef matmul(a, b):\n    return a @ b\n")
     assert "after its calls" not in done.stdout
     assert "when it is imported" in done.stdout

@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -70,13 +71,9 @@ def test_operands_go_with_the_name_and_with_the_baselines(planned: Callable[...,
     assert plan.job.baseline == f"{mine}@numpy"
 
 
-def test_a_kernel_of_arrays_is_measured(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], mine: str
-) -> None:
-    options = ["--operands", "numpy", "--workload", "8x8x8", "--budget", "0.2", "--format", "json"]
-    monkeypatch.setattr(sys, "argv", ["matmulbench", "measure", mine, *options])
-    with pytest.raises(SystemExit) as left:
-        main()
-    assert not left.value.code
-    rows = json.loads(capsys.readouterr().out)
-    assert {row["kernel"]: row["status"] for row in rows} == {f"{mine}@numpy": "ok", "torch": "ok"}
+@pytest.mark.usefixtures("shared_bench")
+def test_a_kernel_of_arrays_is_measured(matmulbench: Callable[..., Any], mine: str) -> None:
+    options = ["--operands", "numpy", "--workload", "8x8x8", "--budget", "0.1", "--format", "json"]
+    done = matmulbench("measure", mine, *options)
+    assert done.returncode == 0
+    assert {row["kernel"]: row["status"] for row in json.loads(done.stdout)} == {f"{mine}@numpy": "ok", "torch": "ok"}

@@ -46,6 +46,7 @@ def arrays() -> np.ndarray:
     return found
 
 
+@pytest.mark.timing
 def test_what_was_evicted_is_as_far_away_as_what_was_never_touched(arrays: np.ndarray, one_thread: None) -> None:
     again = arrays[-1]
     untouched, evicted, cached = [], [], []
@@ -71,12 +72,12 @@ def test_all_in_lists_is_evicted_and_other_objects_are_let_be(monkeypatch: pytes
     assert seen == [(tensor.data_ptr(), 48), (array.ctypes.data, 40)]
 
 
-def test_a_cold_call_waits_for_its_operands() -> None:
+@pytest.mark.timing
+def test_a_cold_call_waits_for_its_operands(host: Host) -> None:
     product = Workload(8, SIZE // 4 // 64, 64)  # little arithmetic, one pass over b
-    with Host(1) as host:
-        times = [
-            measure_cells(host, product, [], BASELINE, 0.5, settings=Settings(cold=cold))[0].row.median_s
-            for cold in (False, True)
-        ]
+    times = [
+        measure_cells(host, product, [], BASELINE, 0.5, settings=Settings(cold=cold))[0].row.median_s
+        for cold in (False, True)
+    ]
     warm_s, cold_s = (time for time in times if time)
     assert cold_s > 1.2 * warm_s

@@ -2,6 +2,7 @@ import contextlib
 import io
 import json
 import statistics
+from functools import partial
 from pathlib import Path
 from time import perf_counter, thread_time
 
@@ -14,7 +15,6 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
 import matmulbench
-from matmulbench.cli import app
 from matmulbench.errors import UsageError
 from matmulbench.training import trace as module
 from matmulbench.training.custom_model import load_model
@@ -299,6 +299,7 @@ def test_a_step_that_asks_for_products_inside_other_operators_is_timed_by_lookin
     assert found["count"].sum() >= 2
 
 
+@pytest.mark.timing
 def test_timing_products_takes_little():
     trainer = load_model(f"{EXAMPLES / 'lstm.py'}:make_of_cells").begin_plain()
     trainer.step(0)
@@ -314,6 +315,7 @@ def test_timing_products_takes_little():
     assert min(timed) <= 2 * min(plain)
 
 
+@pytest.mark.timing
 def test_tracing_takes_at_most_twice_as_long():
     trainer = load_model(f"{EXAMPLES / 'transformer.py'}:make").begin_plain()
     trainer.step(0)
@@ -331,42 +333,37 @@ def test_tracing_takes_at_most_twice_as_long():
 # --- the command -------------------------------------------------------------------------------------
 
 
-def typed(*arguments: str) -> int:
-    with pytest.raises(SystemExit) as left:
-        app(["trace", *arguments])
-    return int(left.value.code or 0)
+@pytest.fixture
+def run(shared_bench, matmulbench):
+    return partial(matmulbench, "trace")
 
 
-def test_the_command_writes_a_table_and_what_it_comes_to(capsys):
-    assert typed(f"{EXAMPLES / 'conv.py'}:make") == 0
-    out, err = capsys.readouterr()
-    assert "64x512x64:NT" in out
-    assert "backward of 2" in out
-    assert "convolution is one operator" in out
-    assert "in products that a kernel can do, " in out
-    assert err == f"trace {EXAMPLES / 'conv.py'}:make, 1 thread\n"
+def test_the_command_writes_a_table_and_what_it_comes_to(run):
+    done = run(f"{EXAMPLES / 'conv.py'}:make")
+    assert done.returncode == 0
+    assert "64x512x64:NT" in done.stdout
+    assert "backward of 2" in done.stdout
+    assert "convolution is one operator" in done.stdout
+    assert "in products that a kernel can do, " in done.stdout
+    assert done.stderr == f"trace {EXAMPLES / 'conv.py'}:make, 1 thread\n"
 
 
-def test_what_can_be_done_about_a_reason_is_said_once(capsys):
-    assert typed(f"{EXAMPLES / 'lstm.py'}:make", "-q") == 0
-    out = capsys.readouterr().out
-    assert out.count("MKL-DNN's LSTM is one operator") == 3  # forward, backward and below
+def test_what_can_be_done_about_a_reason_is_said_once(run):
+    out = run(f"{EXAMPLES / 'lstm.py'}:make", "-q").stdout
     assert out.count("torch.backends.mkldnn.set_flags(False) makes products of it") == 1
 
 
-def test_a_model_of_convolutions_alone_is_listed_with_reasons(capsys):
-    assert typed(f"{FACTORIES}:only_convolution", "-q", "--format", "json") == 0
-    records = json.loads(capsys.readouterr().out)
+def test_a_model_of_convolutions_alone_is_listed_with_reasons(run):
+    records = json.loads(run(f"{FACTORIES}:only_convolution", "-q", "--format", "json").stdout)
     assert {row["reason"] for row in records} == {"convolution is one operator"}
     assert all(row["time_s"] > 0 for row in records)
 
 
-def test_the_command_writes_csv_and_json(capsys):
+def test_the_command_writes_csv_and_json(run):
     factory = f"{EXAMPLES / 'lstm.py'}:make"
-    assert typed(factory, "-q", "--format", "csv") == 0
-    table = pd.read_csv(io.StringIO(capsys.readouterr().out), dtype={"flop": "Int64"})
-    assert typed(factory, "-q", "--format", "json") == 0
-    records = json.loads(capsys.readouterr().out)
+    written = run(factory, "-q", "--format", "csv").stdout
+    table = pd.read_csv(io.StringIO(written), dtype={"flop": "Int64"})
+    records = json.loads(run(factory, "-q", "--format", "json").stdout)
     assert list(table.columns) == ["threads", *COLUMNS]
     assert list(records[0]) == ["threads", *COLUMNS]
     assert table["flop"].sum() == sum(row["flop"] or 0 for row in records) == 3 * 2 * 512 * 64 * 80
@@ -383,17 +380,17 @@ def test_the_command_writes_csv_and_json(capsys):
         ("no_such_thing", "no function 'no_such_thing'"),
     ],
 )
-def test_bad_input_ends_with_2_and_one_sentence(factory, message, capsys):
-    assert typed(f"{FACTORIES}:{factory}", "-q") == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.startswith(f"matmulbench: model '{FACTORIES}:{factory}': ")
-    assert message in err
-    assert err.count("\n") == 1
-    assert "Traceback" not in err
+def test_bad_input_ends_with_2_and_one_sentence(run, factory, message):
+    done = run(f"{FACTORIES}:{factory}", "-q")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"matmulbench: model '{FACTORIES}:{factory}': ")
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert "Traceback" not in done.stderr
 
 
-def test_a_factory_that_ends_its_process_ends_with_2(capsys, tmp_path):
+def test_a_factory_that_ends_its_process_ends_with_2(run, tmp_path):
     (tmp_path / "ending.py").write_text("import os\n\ndef make():\n    os._exit(3)\n")
-    assert typed(f"{tmp_path / 'ending.py'}:make", "-q") == 2
-    assert "ending.py:make': the process ended itself with exit code 3" in capsys.readouterr().err
+    done = run(f"{tmp_path / 'ending.py'}:make", "-q")
+    assert done.returncode == 2
+    assert "ending.py:make': the process ended itself with exit code 3" in done.stderr

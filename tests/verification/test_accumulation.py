@@ -75,6 +75,7 @@ def arrays(a, b):
 """
 
 
+@pytest.mark.usefixtures("shared_bench")
 def test_what_a_kernel_adds_in_is_said_and_may_be_declared(tmp_path):
     file = tmp_path / "kernels.py"
     file.write_text(KERNELS)

@@ -1,6 +1,5 @@
 """A kernel that says it takes batches is verified with them; one that does not is never given any."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -36,12 +35,6 @@ def plain(a, b):
 
 
 @pytest.fixture(scope="module")
-def host() -> Iterator[Host]:
-    with Host(threads=2) as host:
-        yield host
-
-
-@pytest.fixture(scope="module")
 def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("batches") / "mine.py"
     path.write_text(SOURCE)
@@ -49,8 +42,8 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("name", ["right", "plain"])
-def test_what_takes_batches_or_does_not_say_so_is_right(host: Host, file: Path, name: str) -> None:
-    row = verify_kernel(host, f"{file}:{name}", "float32", "quick")
+def test_what_takes_batches_or_does_not_say_so_is_right(checking_host: Host, file: Path, name: str) -> None:
+    row = verify_kernel(checking_host, f"{file}:{name}", "float32", "quick")
     assert (row.status, row.finding) == ("ok", None)
 
 
@@ -64,8 +57,8 @@ def test_what_takes_batches_or_does_not_say_so_is_right(host: Host, file: Path, 
         ("matrices_alone", "(mine.py:16); it says with `batched = True` that"),
     ],
 )
-def test_what_is_wrong_on_batches_alone_is_found(host: Host, file: Path, name: str, finding: str) -> None:
-    row = verify_kernel(host, f"{file}:{name}", "float64", "quick")
+def test_what_is_wrong_on_batches_alone_is_found(checking_host: Host, file: Path, name: str, finding: str) -> None:
+    row = verify_kernel(checking_host, f"{file}:{name}", "float64", "quick")
     assert row.status != "ok"
     assert "a batch of " in str(row.finding)
     assert finding in str(row.finding)

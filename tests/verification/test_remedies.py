@@ -1,6 +1,5 @@
 """A kernel of one's own that cannot take part is answered with what to do about it."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -65,12 +64,6 @@ quick = numba.njit(fastmath={"contract", "reassoc", "arcp", "nsz"})(product)
 quick.operands = "numpy"
 a_number = 3
 """
-
-
-@pytest.fixture(scope="module")
-def host() -> Iterator[Host]:
-    with Host(1) as host:
-        yield host
 
 
 @pytest.fixture(scope="module")

@@ -122,7 +122,7 @@ def test_other_source_forgets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert Remembered(2).recall("torch", "float32", "quick") is None
 
 
-@pytest.mark.usefixtures("file")
+@pytest.mark.usefixtures("file", "shared_bench")
 def test_what_is_known_is_not_verified_again_unless_it_is_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,7 +8,6 @@ import pytest
 
 from matmulbench import verify
 from matmulbench.audit.mutants.right import strassen
-from matmulbench.isolation import Host
 from matmulbench.ladder import LADDER
 from matmulbench.ladder.plugins import load_kernel
 from matmulbench.results.schema import columns
@@ -22,10 +21,9 @@ from matmulbench.verification.worker import examine
 MUTANTS = "matmulbench.audit.mutants"
 
 
-@pytest.fixture(scope="module")
-def host():
-    with Host(threads=2) as host:
-        yield host
+@pytest.fixture
+def host(checking_host):
+    return checking_host
 
 
 @pytest.mark.parametrize("spec", ["triple-loop", "numpy-einsum", "numba", "numba-tiled", "torch"])
@@ -90,6 +88,7 @@ def test_an_unknown_kernel_is_an_error_and_the_host_goes_on(host):
     assert verify_kernel(host, "torch", "float32", "quick").status == "ok"
 
 
+@pytest.mark.usefixtures("shared_bench")
 def test_the_table_has_the_columns_of_the_file():
     frame = verify([f"{MUTANTS}.wrong_values:ones", "numpy"], ["float64"], "quick")
     assert list(frame.columns) == columns("verification")
@@ -133,7 +132,6 @@ def matmul(a, b):
         ("b", (5, 784, 10), "float64", 52),
         ("a", (64, 784, 50), "float32", 23),
         ("b", (50_000, 784, 50), "float32", 22),
-        ("a", (50, 50_000, 784), "float32", 16),
         ("b", (2, 100_000, 3), "float64", 40),
     ],
 )
@@ -142,8 +140,12 @@ def test_operands_rounded_at_one_shape_alone_are_found(tmp_path, operand, shape,
     mine.write_text(ROUNDING.format(operand=operand, shape=shape, bits=bits))
     spec = f"{mine}:matmul"
     kernel = KernelUnderTest(spec, load_kernel(spec), dtype, prop="full precision")
+
+    def of_its_kind(case):  # as all others are right
+        return sum(x == y for x, y in zip((case.m, case.k, case.n), shape, strict=True)) >= 2
+
     with pytest.raises(WrongError) as found:
-        check_large(kernel, full_precision(dtype), 100.0)
+        check_large(kernel, filter(of_its_kind, full_precision(dtype)), 100.0)
     assert str(found.value).startswith(f"full precision: {'x'.join(map(str, shape))}")
     with pytest.raises(WrongError, match=re.escape(found.value.detail)):
         kernel.check(Case.parse(found.value.repeat.strip("`").split()[-1]))

@@ -8,7 +8,7 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-NOTEBOOK = Path(__file__).parents[1] / "examples" / "ladder.ipynb"
+NOTEBOOK = Path(__file__).parents[2] / "examples" / "ladder.ipynb"
 
 
 def outputs(notebook: nbformat.NotebookNode, kind: str) -> list[str]:

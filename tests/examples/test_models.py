@@ -8,7 +8,7 @@ import torch
 from matmulbench import replaced, trace
 from matmulbench.ladder.plugins import load_function
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 # And which share of its operators that multiply matrices a kernel can do.
 MODELS = {"transformer.py:make": 1.0, "lstm.py:make": 0.6, "lstm.py:make_of_cells": 1.0, "conv.py:make": 0.6}
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-EXAMPLE = Path(__file__).parents[1] / "examples" / "reframe"
+EXAMPLE = Path(__file__).parents[2] / "examples" / "reframe"
 
 
 @pytest.mark.timeout(300)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 NAMES = {"outer-products", "numpy-dot"}
 COMMAND = [sys.executable, "-m", "matmulbench"]
 

@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "explanation" / "architecture.md"
 SVG = "{http://www.w3.org/2000/svg}"
 house = runpy.run_path(str(ROOT / "docs" / "house.py"))

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 pytest.importorskip("asv_runner", reason="the extra asv is not installed")
-FILE = Path(__file__).parents[1] / "benchmarks" / "asv_suite" / "ladder.py"
+FILE = Path(__file__).parents[2] / "benchmarks" / "asv_suite" / "ladder.py"
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,6 @@
 """The README's figures are those of the committed reference run; its table is narrow enough for a page.
 
-That its commands do what they say, and print what it shows, :mod:`test_docs` sees to.
+That its commands do what they say, and print what it shows, :mod:`test_pages` sees to.
 """
 
 import re
@@ -12,7 +12,7 @@ from matmulbench.report.splice import BEGIN, END, splice
 from matmulbench.results.folder import load_results
 from matmulbench.workload import workloads
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text("utf-8")
 SPLICED = README.partition(BEGIN)[2].partition(END)[0]
 
