@@ -1,5 +1,6 @@
 """The same run on many machines: real schedulers and workers, killed, hung, cut off and refused."""
 
+import hashlib
 import json
 import os
 import re
@@ -647,3 +648,87 @@ def test_ten_thousand_cells_over_a_hundred_hosts_of_which_ten_end(tmp_path: Path
     assert len(re.findall(r"^ended \d+$", (tmp_path / "crowd.log").read_text(), re.MULTILINE)) == 10
     assert len({entry["host"] for entry in several.journal}) >= 90
     assert after - before < 350 * 2**20  # alone it has 140 MiB to begin with; in a process of many tests, much more
+
+
+# --- one training by several hosts ---------------------------------------------------------------------
+
+
+def trained(found: Cluster, *more: str, workers: int = 2, **started: Any) -> subprocess.Popen[str]:
+    given = ["train", "torch", "--task", "digits", "--workers", str(workers), "--scheduler", found.address]
+    command = [sys.executable, "-m", "matmulbench", *given, "--format", "json", *more]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, env=ENVIRONMENT, stdout=pipe, stderr=pipe, text=True, **started)
+
+
+def served(worker: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    """The processes below a worker in which kernels are, and those that fork them."""
+    below = psutil.Process(worker.pid).children(recursive=True)
+    alive = [child for child in below if child.status() != psutil.STATUS_ZOMBIE]
+    return [child for child in alive if "isolation.serve" in str(child.cmdline())]
+
+
+def check_ended(processes: list[psutil.Process]) -> None:
+    assert psutil.wait_procs(processes, timeout=20)[1] == []
+
+
+@pytest.mark.timeout(240)
+def test_workers_of_a_training_on_a_host_each_learn_what_one_process_does(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(MINE)
+    (tmp_path / "beside.py").write_text(BESIDE)
+    with namespaces("a", "b") as (address, spaces), cluster(tmp_path / "cluster") as found:
+        found.scheduler("--host", f"{address}.1")
+        for name, before in spaces.items():
+            found.worker(name, "--no-nanny", before=before)
+        few = ["mine.py:matmul", "--epochs", "2", "--budget", "12"]
+        client = trained(found, *few, cwd=tmp_path)
+        out, said = client.communicate()
+        assert client.returncode == 0, said
+        check_ended([one for name in spaces for one in served(found.processes[name])])
+        three = trained(found, workers=3).communicate()[1]
+        assert three.endswith("workers 3: expected 2 at most, the hosts of the cluster\n")
+    alone = [sys.executable, "-m", "matmulbench", "train", "torch", "--task", "digits", "--format", "json"]
+    [once, *_] = json.loads(subprocess.run([*alone, "--epochs", "2"], capture_output=True, check=True).stdout)
+    rows = {row["kernel"]: row for row in json.loads(out)}
+    assert rows.keys() == {"mine.py:matmul", "torch", "torch.nn"}
+    for row in rows.values():
+        assert (row["status"], row["workers"], row["steps"], row["extrapolated"]) == ("ok", 2, once["steps"], False)
+        assert row["final_loss"] == pytest.approx(once["final_loss"], rel=1e-4)
+    assert 0 < rows["torch"]["communication_share"] < 1
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("what", ["worker killed", "cut off", "rank killed", "client killed"])
+def test_a_host_that_is_lost_ends_a_training_with_the_reason(tmp_path: Path, what: str) -> None:
+    with namespaces("a", "b") as (address, spaces), cluster(tmp_path / "cluster") as found:
+        found.scheduler("--host", f"{address}.1")
+        for name, before in spaces.items():
+            found.worker(name, "--no-nanny", before=before)
+        client = trained(found, "--epochs", "200", "--budget", "40")
+        assert client.stderr
+        first = client.stderr.readline().split()[1]  # which host takes part: it serves the other
+        [name] = [each for each in spaces if hashlib.sha256(each.encode()).hexdigest().startswith(first)]
+        while not client.stderr.readline().startswith("train"):
+            assert client.poll() is None
+        time.sleep(8)  # until it is in the middle of its steps
+        running = {each: served(found.processes[each]) for each in spaces}
+        assert all(len(each) > 3 for each in running.values())
+        start = time.monotonic()
+        if what == "worker killed":
+            found.processes[name].kill()
+        elif what == "cut off":
+            ip("link", "set", f"{spaces[name][3]}v", "down")
+        elif what == "rank killed":
+            running[name][-1].kill()
+        else:
+            client.kill()
+        out, said = client.communicate()
+        assert time.monotonic() - start < 60, said
+        rows = json.loads(out or "[]")
+        if what == "rank killed":
+            assert {row["status"] for row in rows} == {"ok"}, rows
+        elif what != "client killed":
+            assert {row["kernel"] for row in rows} == {"torch"}
+            for row in rows:
+                assert row["status"] == "lost"
+                assert re.match(r"rank 1 of 2: host 10\.77\.[\d.]+ (is gone|cannot be reached)", row["reason"])
+        check_ended([one for each in running.values() for one in each])

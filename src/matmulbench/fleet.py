@@ -16,6 +16,7 @@ import hashlib
 import json
 import queue
 import re
+import secrets
 import threading
 import time
 import uuid
@@ -28,14 +29,14 @@ from typing import Any, Self
 
 from matmulbench.errors import UsageError, printable
 from matmulbench.isolation import Child, Host, LostError, send
-from matmulbench.isolation.requests import CarryOut
+from matmulbench.isolation.requests import CarryOut, PreloadTask, ServeRanks
 from matmulbench.ladder.plugins import find_function, find_kernel, import_root
 from matmulbench.measurement.cells import failed_cell
-from matmulbench.pipeline import Bench, Job, Progress, carry_out
+from matmulbench.pipeline import Bench, Job, Progress, Sink, carry_out
 from matmulbench.report import write_report
 from matmulbench.results.folder import RUN, FolderError, RunFolder, cell_key, check_unchanged
 from matmulbench.results.machine import describe_machine, library_versions
-from matmulbench.results.schema import TrainingRow, VerificationRow
+from matmulbench.results.schema import TABLES, TrainingRow, VerificationRow
 from matmulbench.run import Run
 from matmulbench.status import Status
 from matmulbench.training.tasks import is_model
@@ -99,7 +100,7 @@ class Unit:
         if table == "measurements":
             return failed_cell(self.job.workloads[0][0], key["threads"], key["kernel"], Status.LOST, reason).row
         if table == "training":
-            return TrainingRow(**key, status=Status.LOST, reason=reason)
+            return TrainingRow(**key, workers=self.job.trainings[0].workers, status=Status.LOST, reason=reason)
         return VerificationRow(**key, status=Status.LOST, finding=reason)
 
 
@@ -180,11 +181,17 @@ class Parcel:
 
     job: Job
     sources: dict[str, Source]
-    done: list[dict[str, Any]]
+    done: list[dict[str, Any]] = field(default_factory=list)
+    key: bytes = b""  # by which the host that trains is known to those that serve it ranks
 
-    def unpack(self, folder: Path) -> CarryOut:
-        """Write the files below ``folder``; return the request to carry out the job there."""
+    def unpack(self, folder: Path, ip: str) -> CarryOut | ServeRanks:
+        """Write the files below ``folder``; return the request to carry out the job there, or to serve it ranks."""
         there = {spec: source.write(folder) for spec, source in self.sources.items()}
+        if self.key:
+            [one] = self.job.trainings
+            preload = PreloadTask(one.task, self.job.seed, one.data_dir, one.options)
+            ends = {spec.removeprefix(str(folder)): spec for spec in there.values()}
+            return ServeRanks(ip, self.key, self.job.import_s, preload, ends)
         job = replace(
             self.job,
             kernels=tuple(there.get(spec, spec) for spec in self.job.kernels),
@@ -267,18 +274,18 @@ def carry_out_unit(parcel: Parcel, run: str) -> None:
             if not wanted():
                 child.host.end_children()
 
-    request, finished = parcel.unpack(Path(worker.local_directory)), threading.Event()
+    request, finished = parcel.unpack(Path(worker.local_directory), worker.ip), threading.Event()
     lock = Lock(f"matmulbench-{host_id()}")
     while not lock.acquire(timeout=1):
         if not wanted():
             return
     try:
-        child = _take_kept(run) or Host().fork(CarryOut, memory_limit=_UNLIMITED)
+        child = _take_kept(run) or Host().fork(type(request), memory_limit=_UNLIMITED)
         watcher = threading.Thread(target=watch, daemon=True)
         watcher.start()
         outcome = child.call(
             request,
-            silence_limit=300 + 10 * request.job.seconds(),
+            silence_limit=300 + 10 * parcel.job.seconds(),
             on_progress=lambda message: worker.log_event(run, {"key": key, **message}),
         )
         finished.set()
@@ -414,6 +421,94 @@ class Fleet:
             return dict(self.client.run(introduction, workers=list(addresses), callback_timeout=_SILENCE_S / 2))
         except (OSError, TimeoutError) as error:
             return dict.fromkeys(addresses, f"no answer: {error}")
+
+    def submit(self, work: Callable[[Parcel, str], None], worker: str, parcel: Parcel, run: str) -> Any:
+        """Have the worker at an address do a piece of work; return its future."""
+        return self.client.submit(
+            work,
+            parcel,
+            run,
+            key=f"{run}-{uuid.uuid4().hex}",
+            workers=[worker],
+            allow_other_workers=False,
+            resources={"machine": 1},
+            retries=0,
+            pure=False,
+        )
+
+    def carry_out(self, job: Job, sink: Sink, progress: Progress = lambda text, seconds: None) -> None:
+        """Carry out a job with one training, of whose workers each has a host to itself.
+
+        One host does all else, too; the others serve it ranks. Whatever ends a host costs what is left of the training.
+
+        Raises
+        ------
+        UsageError
+            if there are fewer hosts than workers, the scheduler is gone, or the data cannot be read.
+        """
+        [training], unit = job.trainings, Unit(job)
+        # In one order for everyone: two that train at once would wait for each other for ever.
+        hosts = sorted({node.name: address for address, node in self.alive.items() if node}.items())
+        if training.workers > len(hosts):
+            raise UsageError(f"workers {training.workers}: expected {len(hosts)} at most, the hosts of the cluster")
+        run, key, found = f"matmulbench-{uuid.uuid4().hex}", secrets.token_bytes(32), sources(job)
+        messages: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+        self.client.subscribe_topic(run, lambda event: messages.put(event[1]))
+        left = {cell_key({"table": table, "row": row}): (table, row) for table, row in unit.cells()}
+        elsewhere: list[tuple[str, int, bytes]] = []
+        futures: list[Any] = []
+        reason = "its cells did not arrive"
+        try:
+            for i, (name, address) in enumerate(hosts[: training.workers], 1):
+                progress(f"host {name} takes part", 0.0)
+                serves = key if i < training.workers else b""
+                part = replace(job, trainings=(replace(training, elsewhere=tuple(elsewhere)),))
+                futures.append(self.submit(carry_out_unit, address, Parcel(part, found, key=serves), run))
+                for message in self._messages(futures[-1], name, address, messages):
+                    if "listens" in message:
+                        elsewhere.append((*message["listens"], key))
+                        break
+                    if "progress" in message:
+                        progress(message["progress"], 0.0)
+                    if "entry" in message:
+                        entry = message["entry"]
+                        left.pop(cell_key(entry), None)
+                        sink.add(**entry | {"row": TABLES[entry["table"]](**entry["row"])})
+        except LostError as error:
+            reason = str(error)
+        finally:
+            with suppress(Exception):  # the scheduler may be gone
+                self.client.cancel(futures, force=True)
+        for table, row in left.values():
+            sink.add(table, unit.lost_row(table, row, reason))
+
+    def _messages(
+        self, future: Any, host: str, worker: str, messages: queue.SimpleQueue[dict[str, Any]]
+    ) -> Iterator[dict[str, Any]]:
+        """Yield what is sent until a piece of work has ended.
+
+        Raises
+        ------
+        LostError
+            if it fails, or its worker is gone.
+        UsageError
+            if something in it cannot be used, or the scheduler is gone.
+        """
+        future.add_done_callback(lambda future: messages.put({"ended": future.key}))
+        while True:
+            with suppress(queue.Empty):
+                message = messages.get(timeout=_LOOK_S)
+                if message.get("ended") != future.key:
+                    yield message
+                    continue
+                if isinstance(error := future.exception(), UsageError):
+                    raise UsageError(f"host {host}: {error}")
+                if error:
+                    raise LostError(f"host {host}: {printable(str(error), 200)}")
+                return
+            self.look()
+            if not self.alive.get(worker):
+                raise LostError(f"worker of host {host} is gone")
 
     def execute(
         self,
@@ -553,17 +648,7 @@ class _Dispatch:
         cells = ((table, key, group.folder.done(table, **key)) for table, key in unit.cells())
         done = [{"table": table, "row": row} for table, key, row in cells if row]
         node.unit, node.at_work = unit, address
-        node.future = self.fleet.client.submit(
-            self.work,
-            Parcel(unit.job, self.sources, done),
-            self.name,
-            key=f"{self.name}-{uuid.uuid4().hex}",
-            workers=[address],
-            allow_other_workers=False,
-            resources={"machine": 1},
-            retries=0,
-            pure=False,
-        )
+        node.future = self.fleet.submit(self.work, address, Parcel(unit.job, self.sources, done), self.name)
         node.future.add_done_callback(lambda future: self.messages.put({"key": future.key, "ended": True}))
 
     def _take(self, node: Node, message: dict[str, Any]) -> None:

@@ -81,8 +81,8 @@ def test_what_a_row_says_of_several_workers(host):
         ("crashes", "crashed", "rank 1 of 2: SIGSEGV"),
         ("ends", "crashed", "rank 1 of 2: the process ended itself with exit code 3"),
         ("raises", "error", "rank 1 of 2: RuntimeError: inconsistent tensor size"),
-        ("hangs", "timeout", "a rank of 2: no sign of life for 4 s"),
-        ("stops", "timeout", "a rank of 2: no sign of life for 4 s"),
+        ("hangs", "timeout", "rank 1 of 2: no sign of life for 4 s"),
+        ("stops", "timeout", "rank 1 of 2: no sign of life for 4 s"),
         ("coarse", "failed-verification", "it learns differently: at step"),
     ],
 )

@@ -224,7 +224,7 @@ class TunePlans(Request):
 class OpenTraining(Request):
     """Load a training and what does its products: a kernel, or torch.nn itself; returns costs of its products.
 
-    ``place`` is which of how many ranks this is, and the file by which they find each other.
+    ``place`` is which of how many ranks this is, the URL at which they meet, and how many seconds it waits for others.
     """
 
     target = "matmulbench.training.worker:open_training"
@@ -233,7 +233,18 @@ class OpenTraining(Request):
     seed: int
     data_dir: str | None
     options: dict[str, Any]
-    place: tuple[int, int, str] | None = None
+    place: tuple[int, int, str, float] | None = None
+
+
+class ServeRanks(Request):
+    """Start ranks on this host for another one, which connects to a port that is sent, until this process is ended."""
+
+    target = "matmulbench.training.ranks:serve_ranks"
+    ip: str
+    key: bytes
+    import_s: float
+    preload: Any
+    files: dict[str, str]
 
 
 class CompileModel(Request):
