@@ -14,7 +14,6 @@ import ast
 import asyncio
 import hashlib
 import json
-import queue
 import re
 import secrets
 import threading
@@ -28,7 +27,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from matmulbench.errors import UsageError, printable
-from matmulbench.isolation import Child, Host, LostError, send
+from matmulbench.isolation import Child, Host, LostError
 from matmulbench.isolation.requests import CarryOut, PreloadTask, ServeRanks
 from matmulbench.ladder.plugins import find_function, find_kernel, import_root
 from matmulbench.measurement.cells import failed_cell
@@ -45,8 +44,8 @@ START = "dask worker SCHEDULER --nthreads 1 --resources machine=1"
 _MUST_AGREE = ("matmulbench", "torch", "numpy", "numba")
 _NOT_OF_A_KIND = ("memory", "system")  # machines of one kind may differ in them
 _CONNECT_S = 5.0
+_INTRODUCE_S = 30.0
 _LOOK_S = 1.0
-_SILENCE_S = 60.0  # without a heartbeat, after which a worker counts as gone
 _GRACE_S = 60.0  # in which a worker may come back before what is left for its kind is lost
 _IDLE_S = 10.0  # after which a node's process ends that waits for a unit
 _ATTEMPTS = 3
@@ -69,6 +68,7 @@ def introduce() -> dict[str, Any]:
 
 
 Cell = tuple[str, dict[str, Any]]
+Entry = dict[str, Any]  # of a journal
 
 
 @dataclass(eq=False)
@@ -94,6 +94,14 @@ class Unit:
                 yield "measurements", key
             for training in job.trainings:
                 yield "training", {"task": training.task, "kernel": spec, "threads": threads}
+
+    @property
+    def about(self) -> str:
+        """What is done, for a user who waits."""
+        job = self.job
+        what = [f"measure {workload} {workload.dtype}" for workload, _ in job.workloads]
+        what += [f"train {training.task}" for training in job.trainings]
+        return what[0] if what else f"verify {job.kernels[0]} {job.dtypes[0]}"
 
     def lost_row(self, table: str, key: dict[str, Any], reason: str) -> Any:
         """Return the row of a cell that no node could do."""
@@ -181,7 +189,7 @@ class Parcel:
 
     job: Job
     sources: dict[str, Source]
-    done: list[dict[str, Any]] = field(default_factory=list)
+    done: list[Entry] = field(default_factory=list)
     key: bytes = b""  # by which the host that trains is known to those that serve it ranks
 
     def unpack(self, folder: Path, ip: str) -> CarryOut | ServeRanks:
@@ -204,41 +212,39 @@ class Parcel:
 # --- on a node -----------------------------------------------------------------------------------------
 
 
-class _Relay:
-    """Sends what is found to the client, under the names that kernels have there."""
+class _Found:
+    """The entries that a unit's pipeline finds, under the names that the client has for kernels and models."""
 
-    def __init__(self, done: list[dict[str, Any]], names: dict[str, str]) -> None:
+    def __init__(self, done: list[Entry], names: dict[str, str]) -> None:
         self._done, self._names = {cell_key(entry): entry["row"] for entry in done}, names
+        self.entries: list[Entry] = []
 
     def rename(self, text: str) -> str:
         for here, name in self._names.items():
             text = text.replace(here, name).replace(here.rpartition(":")[0], name.rpartition(":")[0])
         return text
 
-    def _named(self, row: dict[str, Any]) -> dict[str, Any]:
+    def _renamed(self, row: dict[str, Any]) -> dict[str, Any]:
         return {name: self.rename(value) if isinstance(value, str) else value for name, value in row.items()}
 
     def done(self, table: str, **key: Any) -> dict[str, Any] | None:
-        return self._done.get(cell_key({"table": table, "row": self._named(key)}))
+        return self._done.get(cell_key({"table": table, "row": self._renamed(key)}))
 
     def add(self, table: str, row: Any, samples: list[float] | None = None, **extra: Any) -> None:
-        send({"entry": {"table": table, "row": self._named(asdict(row)), "samples": samples, **extra}})
-
-    def progress(self, text: str, seconds: float) -> None:
-        send({"progress": self.rename(text)})
+        self.entries.append({"table": table, "row": self._renamed(asdict(row)), "samples": samples, **extra})
 
 
 _bench = Bench()  # in the process that carries out units
 
 
-def carry_out_here(job: Job, done: list[dict[str, Any]], names: dict[str, str]) -> str | None:
-    """Carry out a job in this process; return what cannot be used of it, if something cannot."""
-    relay = _Relay(done, names)
+def carry_out_here(job: Job, done: list[Entry], names: dict[str, str]) -> tuple[list[Entry], str | None]:
+    """Carry out a job in this process; return what it found, and what cannot be used of it, if something cannot."""
+    found = _Found(done, names)
     try:
-        carry_out(job, relay, relay.progress, _bench)
+        carry_out(job, found, bench=_bench)
     except UsageError as error:
-        return relay.rename(str(error))
-    return None
+        return [], found.rename(str(error))
+    return found.entries, None
 
 
 _kept: list[tuple[str, Child, threading.Timer]] = []  # the process that waits for the next unit of a run
@@ -255,8 +261,8 @@ def _take_kept(run: str = "") -> Child | None:
     return None
 
 
-def carry_out_unit(parcel: Parcel, run: str) -> None:
-    """Carry out a unit, as a Dask task: no other is timed on this computer meanwhile.
+def carry_out_unit(parcel: Parcel, run: str) -> list[Entry]:
+    """Carry out a unit, as a Dask task, and return what it found: no other is timed on this computer meanwhile.
 
     It ends as soon as the client is gone, or wants it no more; so does every process that it started.
     """
@@ -278,7 +284,7 @@ def carry_out_unit(parcel: Parcel, run: str) -> None:
     lock = Lock(f"matmulbench-{host_id()}")
     while not lock.acquire(timeout=1):
         if not wanted():
-            return
+            return []
     try:
         child = _take_kept(run) or Host().fork(type(request), memory_limit=_UNLIMITED)
         watcher = threading.Thread(target=watch, daemon=True)
@@ -286,7 +292,7 @@ def carry_out_unit(parcel: Parcel, run: str) -> None:
         outcome = child.call(
             request,
             silence_limit=300 + 10 * parcel.job.seconds(),
-            on_progress=lambda message: worker.log_event(run, {"key": key, **message}),
+            on_progress=lambda address: worker.log_event(key, address),  # where it serves ranks
         )
         finished.set()
         watcher.join()
@@ -297,8 +303,10 @@ def carry_out_unit(parcel: Parcel, run: str) -> None:
         timer.daemon = True
         _kept.append((run, child, timer))
         timer.start()
-        if outcome.value:
-            raise UsageError(outcome.value)
+        entries, unusable = outcome.value
+        if unusable:
+            raise UsageError(unusable)
+        return entries  # type: ignore[no-any-return]
     finally:
         finished.set()
         lock.release()
@@ -309,13 +317,12 @@ def carry_out_unit(parcel: Parcel, run: str) -> None:
 
 @dataclass(eq=False)
 class Node:
-    """A computer of the fleet with its workers, and what it is doing."""
+    """A computer of the fleet, whatever workers it has, and the unit that one of them is at."""
 
     name: str
     machine: dict[str, Any]
     versions: dict[str, str]
-    workers: set[str] = field(default_factory=set)
-    at_work: str = ""  # the worker that has the unit
+    worker: str = ""
     unit: Unit | None = None
     future: Any = None
 
@@ -326,6 +333,23 @@ class Node:
         own = f"-{self.name}" if each == "host" else ""
         return f"{cpu}-{self.machine['cores']}-cores-{kind}{own}"
 
+    def result(self) -> list[Entry]:
+        """Return what it found.
+
+        Raises
+        ------
+        LostError
+            if it failed, or what it found is gone.
+        UsageError
+            if something in its unit cannot be used there.
+        """
+        try:
+            return self.future.result(timeout=_CONNECT_S)  # type: ignore[no-any-return]
+        except UsageError as error:
+            raise UsageError(f"host {self.name}: {error}") from None
+        except (Exception, asyncio.CancelledError) as error:  # cancelled where the scheduler was out of reach
+            raise LostError(f"host {self.name}: {printable(str(error), 200) or type(error).__name__}") from None
+
 
 @dataclass(eq=False)
 class Group:
@@ -334,6 +358,19 @@ class Group:
     folder: RunFolder
     pending: list[Unit]
     last_alive: float = 0.0
+
+    def left(self, unit: Unit) -> list[Cell]:
+        """Return the cells of a unit that are not done."""
+        return [(table, key) for table, key in unit.cells() if not self.folder.done(table, **key)]
+
+    def lose(self, lost: Iterable[Unit], reason: str) -> None:
+        """Note that no node could do what is left of these units."""
+        for unit in lost:
+            for table, key in self.left(unit):
+                self.folder.add(table, unit.lost_row(table, key, reason))
+
+
+Work = Callable[[Parcel, str], list[Entry]]
 
 
 class Fleet:
@@ -348,9 +385,10 @@ class Fleet:
 
     def __init__(self, address: str) -> None:
         self.address, self.client = address, _connect(address)
+        self.run = f"matmulbench-{uuid.uuid4().hex}"
         self.nodes: dict[str, Node] = {}  # by host
-        self.alive: dict[str, Node | None] = {}  # workers that are there; None: of no use
-        self._heartbeats: dict[str, tuple[float, float]] = {}  # of each worker the last, and when it was noticed
+        self.alive: dict[str, Node] = {}  # of each worker that is there and of use
+        self._known: dict[str, Node | None] = {}  # of each worker that was ever there; None: of no use
         try:
             with suppress(TimeoutError):
                 self.client.wait_for_workers(1, timeout=_CONNECT_S)
@@ -374,7 +412,7 @@ class Fleet:
         return min(int(node.machine["cores"]) for node in self.nodes.values())
 
     def look(self) -> list[str]:
-        """Notice workers that came, left or hang; return what is amiss with those that came.
+        """Notice workers that came or left; return what is amiss with those that came.
 
         Raises
         ------
@@ -386,27 +424,20 @@ class Fleet:
             workers = self.client.scheduler_info(n_workers=-1).get("workers", {})
         if self.client.status not in ("running", "connecting"):
             raise UsageError(f"scheduler {self.address} is gone; what was finished is kept: go on with --resume")
-        now = time.monotonic()
-        for address, worker in workers.items():
-            if self._heartbeats.get(address, (0.0, now))[0] != worker["last_seen"]:
-                self._heartbeats[address] = worker["last_seen"], now
-        present = {address for address in workers if now - self._heartbeats[address][1] < _SILENCE_S}
-        known: dict[str, Node | None] = {address: node for node in self.nodes.values() for address in node.workers}
-        known |= {address: None for address in self.alive if address not in known}
         amiss = []
-        for address, answer in self._ask(new).items() if (new := present - known.keys()) else ():
-            known[address] = None
+        new = workers.keys() - self._known.keys()
+        for address, answer in self._ask(new).items() if new else ():
+            self._known[address] = None
             if finding := _finding(workers[address]["resources"], answer):
                 amiss.append(f"worker {address}: {finding}")
                 continue
             name = hashlib.sha256(answer["host"].encode()).hexdigest()[:8]
             machine = {each: value for each, value in answer["machine"].items() if each not in _NOT_OF_A_KIND}
-            known[address] = node = self.nodes.setdefault(name, Node(name, machine, answer["versions"]))
-            node.workers.add(address)
-        self.alive = {address: known[address] for address in present}
+            self._known[address] = self.nodes.setdefault(name, Node(name, machine, answer["versions"]))
+        self.alive = {address: node for address in workers if (node := self._known[address])}
         return amiss
 
-    def _ask(self, addresses: set[str]) -> dict[str, Any]:
+    def _ask(self, addresses: Iterable[str]) -> dict[str, Any]:
         """Return how each of these workers describes itself, or why it does not."""
 
         def introduction() -> Any:  # a function in a function travels by value: a worker may not have this module
@@ -418,23 +449,31 @@ class Fleet:
                 return f"{error}; install the same matmulbench there" if isinstance(error, ImportError) else repr(error)
 
         try:
-            return dict(self.client.run(introduction, workers=list(addresses), callback_timeout=_SILENCE_S / 2))
+            return dict(self.client.run(introduction, workers=list(addresses), callback_timeout=_INTRODUCE_S))
         except (OSError, TimeoutError) as error:
             return dict.fromkeys(addresses, f"no answer: {error}")
 
-    def submit(self, work: Callable[[Parcel, str], None], worker: str, parcel: Parcel, run: str) -> Any:
-        """Have the worker at an address do a piece of work; return its future."""
-        return self.client.submit(
+    def begin(self, node: Node, worker: str, unit: Unit, parcel: Parcel, work: Work = carry_out_unit) -> None:
+        """Have a worker of a node do a unit."""
+        node.unit, node.worker = unit, worker
+        node.future = self.client.submit(
             work,
             parcel,
-            run,
-            key=f"{run}-{uuid.uuid4().hex}",
+            self.run,
+            key=f"{self.run}-{uuid.uuid4().hex}",
             workers=[worker],
             allow_other_workers=False,
             resources={"machine": 1},
             retries=0,
             pure=False,
         )
+
+    def stop(self) -> None:
+        """Let go of whatever is still being done."""
+        with suppress(Exception):  # the scheduler may be gone
+            self.client.cancel([node.future for node in self.nodes.values() if node.future], force=True)
+        for node in self.nodes.values():
+            node.unit = node.future = None
 
     def carry_out(self, job: Job, sink: Sink, progress: Progress = lambda text, seconds: None) -> None:
         """Carry out a job with one training, of whose workers each has a host to itself.
@@ -446,69 +485,49 @@ class Fleet:
         UsageError
             if there are fewer hosts than workers, the scheduler is gone, or the data cannot be read.
         """
-        [training], unit = job.trainings, Unit(job)
+        [training], unit, found, key = job.trainings, Unit(job), sources(job), secrets.token_bytes(32)
         # In one order for everyone: two that train at once would wait for each other for ever.
-        hosts = sorted({node.name: address for address, node in self.alive.items() if node}.items())
+        hosts = sorted({node.name: (node, address) for address, node in self.alive.items()}.items())
         if training.workers > len(hosts):
             raise UsageError(f"workers {training.workers}: expected {len(hosts)} at most, the hosts of the cluster")
-        run, key, found = f"matmulbench-{uuid.uuid4().hex}", secrets.token_bytes(32), sources(job)
-        messages: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
-        self.client.subscribe_topic(run, lambda event: messages.put(event[1]))
-        left = {cell_key({"table": table, "row": row}): (table, row) for table, row in unit.cells()}
+        first, *others = [host for _, host in hosts[: training.workers]]
         elsewhere: list[tuple[str, int, bytes]] = []
-        futures: list[Any] = []
+        entries: list[Entry] = []
         reason = "its cells did not arrive"
         try:
-            for i, (name, address) in enumerate(hosts[: training.workers], 1):
-                progress(f"host {name} takes part", 0.0)
-                serves = key if i < training.workers else b""
-                part = replace(job, trainings=(replace(training, elsewhere=tuple(elsewhere)),))
-                futures.append(self.submit(carry_out_unit, address, Parcel(part, found, key=serves), run))
-                for message in self._messages(futures[-1], name, address, messages):
-                    if "listens" in message:
-                        elsewhere.append((*message["listens"], key))
-                        break
-                    if "progress" in message:
-                        progress(message["progress"], 0.0)
-                    if "entry" in message:
-                        entry = message["entry"]
-                        left.pop(cell_key(entry), None)
-                        sink.add(**entry | {"row": TABLES[entry["table"]](**entry["row"])})
+            for node, worker in others:
+                progress(f"host {node.name} takes part", 0.0)
+                self.begin(node, worker, unit, Parcel(job, found, key=key))
+                while not (events := self.client.get_events(node.future.key)):
+                    self._wait(node)
+                elsewhere.append((*events[0][1], key))
+            node, worker = first
+            progress(f"host {node.name} takes part: {unit.about}", 0.0)
+            part = replace(job, trainings=(replace(training, elsewhere=tuple(elsewhere)),))
+            self.begin(node, worker, unit, Parcel(part, found))
+            while not node.future.done():
+                self._wait(node)
+            entries = node.result()
         except LostError as error:
             reason = str(error)
         finally:
-            with suppress(Exception):  # the scheduler may be gone
-                self.client.cancel(futures, force=True)
-        for table, row in left.values():
-            sink.add(table, unit.lost_row(table, row, reason))
+            self.stop()
+        for entry in entries:
+            sink.add(**entry | {"row": TABLES[entry["table"]](**entry["row"])})
+        arrived = {cell_key(entry) for entry in entries}
+        for table, named in unit.cells():
+            if cell_key({"table": table, "row": named}) not in arrived:
+                sink.add(table, unit.lost_row(table, named, reason))
 
-    def _messages(
-        self, future: Any, host: str, worker: str, messages: queue.SimpleQueue[dict[str, Any]]
-    ) -> Iterator[dict[str, Any]]:
-        """Yield what is sent until a piece of work has ended.
-
-        Raises
-        ------
-        LostError
-            if it fails, or its worker is gone.
-        UsageError
-            if something in it cannot be used, or the scheduler is gone.
-        """
-        future.add_done_callback(lambda future: messages.put({"ended": future.key}))
-        while True:
-            with suppress(queue.Empty):
-                message = messages.get(timeout=_LOOK_S)
-                if message.get("ended") != future.key:
-                    yield message
-                    continue
-                if isinstance(error := future.exception(), UsageError):
-                    raise UsageError(f"host {host}: {error}")
-                if error:
-                    raise LostError(f"host {host}: {printable(str(error), 200)}")
-                return
-            self.look()
-            if not self.alive.get(worker):
-                raise LostError(f"worker of host {host} is gone")
+    def _wait(self, node: Node) -> None:
+        """Wait a moment; raise LostError if a node is lost meanwhile, UsageError if it cannot use its unit."""
+        if node.future.done():
+            node.result()
+            raise LostError(f"host {node.name} does not serve ranks any more")
+        time.sleep(_LOOK_S / 4)
+        self.look()
+        if node.worker not in self.alive:
+            raise LostError(f"worker of host {node.name} is gone")
 
     def execute(
         self,
@@ -517,7 +536,7 @@ class Fleet:
         each: str = "machine",
         resume: bool = False,
         progress: Progress = lambda text, seconds: None,
-        work: Callable[[Parcel, str], None] = carry_out_unit,
+        work: Work = carry_out_unit,
     ) -> Path:
         """Carry out a plan on every kind of machine, or with ``each`` host on every host; return the report's path.
 
@@ -541,11 +560,8 @@ class Fleet:
                 raise FolderError(f"folder {out} holds a run already; continue it with --resume, or name another --out")
             check_unchanged(earlier.parent, {"options": options}, ["options"])
         with ExitStack() as stack:
-            dispatch = _Dispatch(self, run.job, found, out, options, resume, progress, work, stack)
-            try:
-                dispatch.carry_out()
-            finally:
-                dispatch.stop()
+            stack.callback(self.stop)
+            _Dispatch(self, run.job, found, out, options, resume, progress, work, stack).carry_out()
         for folder in sorted(path.parent for path in out.glob(f"*/{RUN}")):
             progress(f"report {folder.name}", 0.0)
             write_report(folder)
@@ -554,7 +570,7 @@ class Fleet:
 
 @dataclass
 class _Dispatch:
-    """One run on a fleet: gives units to nodes, and takes what they find."""
+    """One run on a fleet: gives units to nodes, and journals what they find."""
 
     fleet: Fleet
     job: Job
@@ -563,50 +579,33 @@ class _Dispatch:
     options: dict[str, Any]
     resume: bool
     progress: Progress
-    work: Callable[[Parcel, str], None]
+    work: Work
     stack: ExitStack
-
-    def __post_init__(self) -> None:
-        self.groups: dict[str, Group] = {}
-        self.name = f"matmulbench-{uuid.uuid4().hex}"
-        self.messages: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
-
-    @property
-    def busy(self) -> dict[str, Node]:
-        """The nodes that do something, by the key of the task."""
-        return {node.future.key: node for node in self.fleet.nodes.values() if node.future}
+    groups: dict[str, Group] = field(default_factory=dict)
 
     def carry_out(self) -> None:
         """Have every unit of every group done, or lost."""
-        self.fleet.client.subscribe_topic(self.name, self._hear)
-        looked = 0.0
+        from distributed import wait
+
+        looked = time.monotonic()
         while True:
             if time.monotonic() - looked > _LOOK_S:
-                for finding in self.fleet.look() if looked else ():
+                for finding in self.fleet.look():
                     self.progress(f"warning: {finding}: not used", 0.0)
                 looked = time.monotonic()
                 self._give_up()
             self._assign()
-            busy = self.busy
-            if not busy and not any(group.pending for group in self.groups.values()):
+            busy = [node for node in self.fleet.nodes.values() if node.future]
+            if busy:
+                with suppress(TimeoutError, asyncio.CancelledError), self.fleet.client.as_current():
+                    wait([node.future for node in busy], timeout=_LOOK_S, return_when="FIRST_COMPLETED")
+            elif any(group.pending for group in self.groups.values()):
+                time.sleep(_LOOK_S)
+            else:
                 return
-            with suppress(queue.Empty):
-                message = self.messages.get(timeout=_LOOK_S)
-                while True:
-                    node = busy.get(message["key"])
-                    if node and node.future and node.future.key == message["key"]:
-                        self._take(node, message)
-                    message = self.messages.get_nowait()
-
-    def _hear(self, event: tuple[float, dict[str, Any]]) -> None:
-        self.messages.put(event[1])
-
-    def stop(self) -> None:
-        """Let go of whatever is still being done."""
-        with suppress(Exception):  # the scheduler may be gone
-            self.fleet.client.cancel([node.future for node in self.busy.values()], force=True)
-        for node in self.fleet.nodes.values():
-            node.unit = node.future = None
+            for node in busy:
+                if node.future.done():
+                    self._take(node)
 
     def _group(self, node: Node) -> Group:
         """Return the group that a node belongs to; the first of a kind opens its folder."""
@@ -614,21 +613,17 @@ class _Dispatch:
         if name not in self.groups:
             folder = RunFolder(self.out / name, self.options, self.resume, node.machine, node.versions)
             self.stack.enter_context(folder)
-            pending = [unit for unit in units(self.job) if self._left(folder, unit)]
-            self.groups[name] = Group(folder, pending)
-            self.progress(f"{name}: {len(pending)} units", 0.0)
+            group = self.groups[name] = Group(folder, [])
+            group.pending = [unit for unit in units(self.job) if group.left(unit)]
+            self.progress(f"{name}: {len(group.pending)} units", 0.0)
         return self.groups[name]
-
-    @staticmethod
-    def _left(folder: RunFolder, unit: Unit) -> list[Cell]:
-        return [(table, key) for table, key in unit.cells() if not folder.done(table, **key)]
 
     def _assign(self) -> None:
         """Give each node that waits a unit: not one that it was lost with, if another of its kind can do that."""
-        alive = {node: address for address, node in self.fleet.alive.items() if node}
+        alive = {node: worker for worker, node in self.fleet.alive.items()}
         of = {node: self._group(node) for node in alive}
         verifying = {of[node] for node in alive if node.unit and node.unit.verifies}
-        for node, address in alive.items():
+        for node, worker in alive.items():
             group = of[node]
             group.last_alive = time.monotonic()
             if node.unit:
@@ -638,64 +633,50 @@ class _Dispatch:
                     break
                 others = (one for one in alive if of[one] is group and one.name not in unit.lost_on)
                 if node.name not in unit.lost_on or not any(others):
-                    self._submit(node, address, unit, group)
+                    self._begin(node, worker, unit, group)
                     if unit.verifies:
                         verifying.add(group)
                     break
 
-    def _submit(self, node: Node, address: str, unit: Unit, group: Group) -> None:
+    def _begin(self, node: Node, worker: str, unit: Unit, group: Group) -> None:
         group.pending.remove(unit)
         cells = ((table, key, group.folder.done(table, **key)) for table, key in unit.cells())
         done = [{"table": table, "row": row} for table, key, row in cells if row]
-        node.unit, node.at_work = unit, address
-        node.future = self.fleet.submit(self.work, address, Parcel(unit.job, self.sources, done), self.name)
-        node.future.add_done_callback(lambda future: self.messages.put({"key": future.key, "ended": True}))
+        self.progress(f"{node.name}: {unit.about}", 0.0)
+        self.fleet.begin(node, worker, unit, Parcel(unit.job, self.sources, done), self.work)
 
-    def _take(self, node: Node, message: dict[str, Any]) -> None:
-        if "progress" in message:
-            self.progress(f"{node.name}: {message['progress']}", 0.0)
-        elif "entry" in message:
-            entry = message["entry"]
-            self._group(node).folder.add(**entry, host=node.name)
-        else:
-            error = node.future.exception() if node.future.status == "error" else None
-            if isinstance(error, UsageError):
-                raise UsageError(f"host {node.name}: {error}")
-            if node.future.status != "finished" and not error:  # the connection to the scheduler was lost, and is back
-                self.fleet.client.subscribe_topic(self.name, self._hear)
-                self._release(node, "interrupted", blame=False)
-            else:
-                self._release(node, printable(str(error), 200) if error else "its cells did not arrive")
+    def _take(self, node: Node) -> None:
+        reason = "its cells did not arrive"
+        try:
+            for entry in node.result():
+                self._group(node).folder.add(**entry, host=node.name)
+        except LostError as error:
+            reason = str(error)
+        self._release(node, reason)
 
     def _give_up(self) -> None:
         """Take units from nodes whose worker is gone; what has no node left that could do it is lost."""
-        for node in self.busy.values():
-            if node.at_work not in self.fleet.alive:
+        for node in self.fleet.nodes.values():
+            if node.future and node.worker not in self.fleet.alive:
                 node.future.cancel(force=True)
                 self._release(node, f"worker of host {node.name} is gone")
         for group in self.groups.values():
             if group.pending and time.monotonic() - group.last_alive > _GRACE_S:
-                self._lose(group, group.pending, "no worker of its kind is left")
+                group.lose(group.pending, "no worker of its kind is left")
                 group.pending = []
 
-    def _release(self, node: Node, reason: str, blame: bool = True) -> None:
+    def _release(self, node: Node, reason: str) -> None:
         """Let a node go; what it left of its unit is done again, on another if there is one."""
         unit, group = node.unit, self._group(node)
         node.unit = node.future = None
-        if not unit or not self._left(group.folder, unit):
+        if not unit or not group.left(unit):
             return
-        if blame:
-            unit.lost_on.append(node.name)
+        unit.lost_on.append(node.name)
         if len(unit.lost_on) < _ATTEMPTS:
             self.progress(f"warning: {node.name}: {reason}; its unit is done again", 0.0)
             group.pending.insert(0, unit)
         else:
-            self._lose(group, [unit], f"tried {_ATTEMPTS} times; {reason}")
-
-    def _lose(self, group: Group, lost: Iterable[Unit], reason: str) -> None:
-        for unit in lost:
-            for table, key in self._left(group.folder, unit):
-                group.folder.add(table, unit.lost_row(table, key, reason))
+            group.lose([unit], f"tried {_ATTEMPTS} times; {reason}")
 
 
 def _connect(address: str) -> Any:

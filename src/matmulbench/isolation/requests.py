@@ -337,7 +337,7 @@ class TraceModel(Request):
 
 
 class CarryOut(Request):
-    """Carry out a :class:`~matmulbench.pipeline.Job`, and send each finished cell; returns what cannot be used of it.
+    """Carry out a :class:`~matmulbench.pipeline.Job`; returns what it found, and what cannot be used of it, if any.
 
     ``done`` are entries of cells that are done already, ``names`` says what the client calls kernels and models.
     """

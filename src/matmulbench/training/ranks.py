@@ -204,7 +204,7 @@ def serve_ranks(ip: str, key: bytes, import_s: float, preload: PreloadTask, file
     """
     hosts: dict[int, Host] = {}
     with Listener((ip, 0), authkey=key) as listener:
-        send({"listens": listener.address})
+        send(listener.address)
         while True:
             with suppress(OSError, EOFError, AuthenticationError):
                 connection = listener.accept()
