@@ -26,7 +26,7 @@ from matmulbench import fleet
 from matmulbench.errors import UsageError
 from matmulbench.fleet import Fleet, Parcel, Source, Unit, sources, units
 from matmulbench.measurement.cells import failed_cell
-from matmulbench.pipeline import Job, train
+from matmulbench.pipeline import Job
 from matmulbench.results.folder import FleetResults, FolderError, cell_key, load_results
 from matmulbench.results.schema import KEYS, TABLES, TrainingRow, VerificationRow, columns
 from matmulbench.run import Run
@@ -322,9 +322,7 @@ def certificate(folder: Path) -> dict[str, str]:
 
 
 @pytest.mark.timeout(240)
-def test_behind_tls_the_run_works_and_a_plain_client_is_refused(
-    tmp_path: Path,
-) -> None:
+def test_behind_tls_the_run_works_and_a_plain_client_is_refused(tmp_path: Path) -> None:
     import dask
 
     variables = certificate(tmp_path)
@@ -335,10 +333,20 @@ def test_behind_tls_the_run_works_and_a_plain_client_is_refused(
         for refused in (address.replace("tls", "tcp"), address):  # the second without a certificate
             with pytest.raises(UsageError, match="cannot be reached"):
                 Fleet(refused)
-        theirs = dask.config.merge(dask.config.config, dask.config.collect_env(variables))
+        quick = {"distributed": {"comm": {"timeouts": {"connect": "3s"}}}}  # to give up a scheduler that is gone
+        theirs = dask.config.merge(dask.config.config, dask.config.collect_env(variables), quick)
         with dask.config.set(theirs), Fleet(address) as one:
             one.execute(plan(1), tmp_path / "out", work=sleeps)
-    check_complete(tmp_path / "out", plan(1))
+            check_complete(tmp_path / "out", plan(1))
+
+            def kill(text: str, _: float) -> None:
+                if "measure 2x" in text:
+                    found.processes["scheduler"].kill()
+
+            with pytest.raises(UsageError, match="is gone; what was finished is kept"):
+                one.execute(plan(9), tmp_path / "ended", work=sleeps, progress=kill)
+        [journal] = tmp_path.glob("ended/*/journal.jsonl")
+        assert len(journal.read_text().splitlines()) == 4, "two verified, and timed on one product"
 
 
 # --- simulated hosts, jobs that sleep ------------------------------------------------------------------
@@ -729,20 +737,19 @@ def trained(apart: Apart, *more: str, **started: Any) -> subprocess.Popen[str]:
 def test_workers_of_a_training_on_a_host_each_learn_what_one_process_does(apart: Apart, tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(MINE)
     (tmp_path / "beside.py").write_text(BESIDE)
-    few = ["mine.py:matmul", "--epochs", "1", "--budget", "6"]
+    few = ["mine.py:matmul", "--epochs", "1", "--budget", "12"]
     client = trained(apart, *few, "--workers", "2", cwd=tmp_path)
     out, said = client.communicate()
     assert client.returncode == 0, said
     check_ended([each for name in apart.spaces for each in apart.found.below(name)])
     four = trained(apart, "--workers", "4").communicate()[1]
     assert four.endswith("workers 4: expected 3 at most, the hosts of the cluster\n")
-    [once, *_] = train("digits", "torch", epochs=1, budget_s=3.0).to_dict("records")
     rows = {row["kernel"]: row for row in json.loads(out)}
     assert rows.keys() == {"mine.py:matmul", "torch", "torch.nn"}
     for row in rows.values():
-        assert (row["status"], row["workers"], row["steps"], row["extrapolated"]) == ("ok", 2, once["steps"], False)
-        assert row["final_loss"] == pytest.approx(once["final_loss"], rel=1e-4)
-    assert 0 < rows["torch"]["communication_share"] < 1
+        assert (row["status"], row["workers"]) == ("ok", 2)
+        assert row["loss_deviation"] < 1e-5  # of all its losses from those of one process, in float64
+        assert row["communication_share"] is None or 0 < row["communication_share"] < 1  # None: hardly had a turn
 
 
 @pytest.mark.timeout(300)
