@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import cloudpickle
@@ -18,9 +19,7 @@ from distributed import LocalCluster
 
 from matmulbench import fleet
 from matmulbench.fleet import Fleet, Parcel, Unit
-from matmulbench.measurement.cells import failed_cell
 from matmulbench.pipeline import Job
-from matmulbench.results.schema import VerificationRow
 from matmulbench.run import Run
 from matmulbench.status import Status
 from matmulbench.workload import Workload
@@ -64,13 +63,8 @@ def overhead(folder: Path, pairs: int, preset: str) -> None:
 
 def sleeps(parcel: Parcel, run: str) -> list[dict[str, object]]:
     time.sleep(0.5)
-    rows: list[tuple[str, object]] = []
-    for table, key in Unit(parcel.job).cells():
-        if table == "verification":
-            rows.append((table, VerificationRow(**key)))
-        else:
-            rows.append((table, failed_cell(parcel.job.workloads[0][0], 1, key["kernel"], Status.OK, None).row))
-    return [{"table": table, "row": vars(row), "samples": []} for table, row in rows]
+    cells = Unit(parcel.job).cells()
+    return [{"table": table, "row": asdict(replace(row, status=Status.OK)), "samples": []} for table, row in cells]
 
 
 def sharing(folder: Path, units: int = 60) -> None:

@@ -35,7 +35,7 @@ from matmulbench.pipeline import Bench, Job, Progress, Sink, carry_out
 from matmulbench.report import write_report
 from matmulbench.results.folder import RUN, FolderError, RunFolder, cell_key, check_unchanged
 from matmulbench.results.machine import describe_machine, library_versions
-from matmulbench.results.schema import TABLES, TrainingRow, VerificationRow
+from matmulbench.results.schema import TABLES, Row, TrainingRow, VerificationRow
 from matmulbench.run import Run
 from matmulbench.status import Status
 from matmulbench.training.tasks import is_model
@@ -67,7 +67,7 @@ def introduce() -> dict[str, Any]:
 # --- units ---------------------------------------------------------------------------------------------
 
 
-Cell = tuple[str, dict[str, Any]]
+Cell = tuple[str, Row]  # a table, and the row there is as long as no node has done it
 Entry = dict[str, Any]  # of a journal
 
 
@@ -84,16 +84,15 @@ class Unit:
         return not (self.job.workloads or self.job.trainings)
 
     def cells(self) -> Iterator[Cell]:
-        """Yield the table and the key of each cell, verifications first."""
+        """Yield each cell, verifications first."""
         job = self.job
         for spec, dtype in product(job.specs, job.all_dtypes):
-            yield "verification", {"kernel": spec, "dtype": dtype}
+            yield "verification", VerificationRow(spec, dtype, status=Status.LOST)
         for spec, threads in product(job.specs, job.threads):
             for workload, _ in job.workloads:
-                key = {"workload": str(workload), "dtype": workload.dtype, "threads": threads, "kernel": spec}
-                yield "measurements", key
-            for training in job.trainings:
-                yield "training", {"task": training.task, "kernel": spec, "threads": threads}
+                yield "measurements", failed_cell(workload, threads, spec, Status.LOST, None).row
+            for one in job.trainings:
+                yield "training", TrainingRow(one.task, spec, threads, one.workers, Status.LOST)
 
     @property
     def about(self) -> str:
@@ -103,13 +102,12 @@ class Unit:
         what += [f"train {training.task}" for training in job.trainings]
         return what[0] if what else f"verify {job.kernels[0]} {job.dtypes[0]}"
 
-    def lost_row(self, table: str, key: dict[str, Any], reason: str) -> Any:
-        """Return the row of a cell that no node could do."""
-        if table == "measurements":
-            return failed_cell(self.job.workloads[0][0], key["threads"], key["kernel"], Status.LOST, reason).row
-        if table == "training":
-            return TrainingRow(**key, workers=self.job.trainings[0].workers, status=Status.LOST, reason=reason)
-        return VerificationRow(**key, status=Status.LOST, finding=reason)
+
+def add_lost(sink: Sink, cells: Iterable[Cell], reason: str) -> None:
+    """Note that no node could do these cells."""
+    for table, row in cells:
+        why: dict[str, Any] = {"finding" if table == "verification" else "reason": reason}
+        sink.add(table, replace(row, **why))
 
 
 def units(job: Job) -> Iterator[Unit]:
@@ -361,13 +359,7 @@ class Group:
 
     def left(self, unit: Unit) -> list[Cell]:
         """Return the cells of a unit that are not done."""
-        return [(table, key) for table, key in unit.cells() if not self.folder.done(table, **key)]
-
-    def lose(self, lost: Iterable[Unit], reason: str) -> None:
-        """Note that no node could do what is left of these units."""
-        for unit in lost:
-            for table, key in self.left(unit):
-                self.folder.add(table, unit.lost_row(table, key, reason))
+        return [(table, row) for table, row in unit.cells() if not self.folder.done(table, **vars(row))]
 
 
 Work = Callable[[Parcel, str], list[Entry]]
@@ -515,9 +507,8 @@ class Fleet:
         for entry in entries:
             sink.add(**entry | {"row": TABLES[entry["table"]](**entry["row"])})
         arrived = {cell_key(entry) for entry in entries}
-        for table, named in unit.cells():
-            if cell_key({"table": table, "row": named}) not in arrived:
-                sink.add(table, unit.lost_row(table, named, reason))
+        missing = (cell for cell in unit.cells() if cell_key({"table": cell[0], "row": vars(cell[1])}) not in arrived)
+        add_lost(sink, missing, reason)
 
     def _wait(self, node: Node) -> None:
         """Wait a moment; raise LostError if a node is lost meanwhile, UsageError if it cannot use its unit."""
@@ -640,8 +631,8 @@ class _Dispatch:
 
     def _begin(self, node: Node, worker: str, unit: Unit, group: Group) -> None:
         group.pending.remove(unit)
-        cells = ((table, key, group.folder.done(table, **key)) for table, key in unit.cells())
-        done = [{"table": table, "row": row} for table, key, row in cells if row]
+        cells = ((table, group.folder.done(table, **vars(row))) for table, row in unit.cells())
+        done = [{"table": table, "row": row} for table, row in cells if row]
         self.progress(f"{node.name}: {unit.about}", 0.0)
         self.fleet.begin(node, worker, unit, Parcel(unit.job, self.sources, done), self.work)
 
@@ -662,7 +653,8 @@ class _Dispatch:
                 self._release(node, f"worker of host {node.name} is gone")
         for group in self.groups.values():
             if group.pending and time.monotonic() - group.last_alive > _GRACE_S:
-                group.lose(group.pending, "no worker of its kind is left")
+                for unit in group.pending:
+                    add_lost(group.folder, group.left(unit), "no worker of its kind is left")
                 group.pending = []
 
     def _release(self, node: Node, reason: str) -> None:
@@ -676,7 +668,7 @@ class _Dispatch:
             self.progress(f"warning: {node.name}: {reason}; its unit is done again", 0.0)
             group.pending.insert(0, unit)
         else:
-            group.lose([unit], f"tried {_ATTEMPTS} times; {reason}")
+            add_lost(group.folder, group.left(unit), f"tried {_ATTEMPTS} times; {reason}")
 
 
 def _connect(address: str) -> Any:
