@@ -21,6 +21,7 @@ class MatmulBenchCheck(rfm.RunOnlyRegressionTest):
     workload = variable(str, value="256x256x256")
     threads = variable(int, value=1)
     executable = "matmulbench"
+    keep_files = ["results"]
     time_limit = "10m"
 
     @run_before("run")
@@ -48,5 +49,5 @@ class MatmulBenchCheck(rfm.RunOnlyRegressionTest):
 
     @performance_function("%")
     def roof(self):
-        """Return the rate as a percentage of what this node was measured to allow."""
+        """Return the rate as a percentage of the node's roof; none, with a warning, if others kept the node busy."""
         return float(self.row()["roof_percent"])

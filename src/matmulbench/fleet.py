@@ -11,15 +11,15 @@ Whoever can reach a Dask scheduler can run anything on its workers: it belongs o
 from __future__ import annotations
 
 import ast
-import asyncio
 import hashlib
 import json
-import queue
 import re
+import secrets
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import CancelledError
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field, replace
 from itertools import product
@@ -27,15 +27,15 @@ from pathlib import Path
 from typing import Any, Self
 
 from matmulbench.errors import UsageError, printable
-from matmulbench.isolation import Child, Host, LostError, send
-from matmulbench.isolation.requests import CarryOut
+from matmulbench.isolation import Child, Host, LostError
+from matmulbench.isolation.requests import CarryOut, PreloadTask, ServeRanks
 from matmulbench.ladder.plugins import find_function, find_kernel, import_root
 from matmulbench.measurement.cells import failed_cell
-from matmulbench.pipeline import Bench, Job, Progress, carry_out
+from matmulbench.pipeline import Bench, Job, Progress, Sink, carry_out
 from matmulbench.report import write_report
 from matmulbench.results.folder import RUN, FolderError, RunFolder, cell_key, check_unchanged
 from matmulbench.results.machine import describe_machine, library_versions
-from matmulbench.results.schema import TrainingRow, VerificationRow
+from matmulbench.results.schema import TABLES, Row, TrainingRow, VerificationRow
 from matmulbench.run import Run
 from matmulbench.status import Status
 from matmulbench.training.tasks import is_model
@@ -44,8 +44,8 @@ START = "dask worker SCHEDULER --nthreads 1 --resources machine=1"
 _MUST_AGREE = ("matmulbench", "torch", "numpy", "numba")
 _NOT_OF_A_KIND = ("memory", "system")  # machines of one kind may differ in them
 _CONNECT_S = 5.0
+_INTRODUCE_S = 30.0
 _LOOK_S = 1.0
-_SILENCE_S = 60.0  # without a heartbeat, after which a worker counts as gone
 _GRACE_S = 60.0  # in which a worker may come back before what is left for its kind is lost
 _IDLE_S = 10.0  # after which a node's process ends that waits for a unit
 _ATTEMPTS = 3
@@ -67,7 +67,8 @@ def introduce() -> dict[str, Any]:
 # --- units ---------------------------------------------------------------------------------------------
 
 
-Cell = tuple[str, dict[str, Any]]
+Cell = tuple[str, Row]  # a table, and the row there is as long as no node has done it
+Entry = dict[str, Any]  # of a journal
 
 
 @dataclass(eq=False)
@@ -83,24 +84,30 @@ class Unit:
         return not (self.job.workloads or self.job.trainings)
 
     def cells(self) -> Iterator[Cell]:
-        """Yield the table and the key of each cell, verifications first."""
+        """Yield each cell, verifications first."""
         job = self.job
         for spec, dtype in product(job.specs, job.all_dtypes):
-            yield "verification", {"kernel": spec, "dtype": dtype}
+            yield "verification", VerificationRow(spec, dtype, status=Status.LOST)
         for spec, threads in product(job.specs, job.threads):
             for workload, _ in job.workloads:
-                key = {"workload": str(workload), "dtype": workload.dtype, "threads": threads, "kernel": spec}
-                yield "measurements", key
-            for training in job.trainings:
-                yield "training", {"task": training.task, "kernel": spec, "threads": threads}
+                yield "measurements", failed_cell(workload, threads, spec, Status.LOST, None).row
+            for one in job.trainings:
+                yield "training", TrainingRow(one.task, spec, threads, one.workers, Status.LOST)
 
-    def lost_row(self, table: str, key: dict[str, Any], reason: str) -> Any:
-        """Return the row of a cell that no node could do."""
-        if table == "measurements":
-            return failed_cell(self.job.workloads[0][0], key["threads"], key["kernel"], Status.LOST, reason).row
-        if table == "training":
-            return TrainingRow(**key, status=Status.LOST, reason=reason)
-        return VerificationRow(**key, status=Status.LOST, finding=reason)
+    @property
+    def about(self) -> str:
+        """What is done, for a user who waits."""
+        job = self.job
+        what = [f"measure {workload} {workload.dtype}" for workload, _ in job.workloads]
+        what += [f"train {training.task}" for training in job.trainings]
+        return what[0] if what else f"verify {job.kernels[0]} {job.dtypes[0]}"
+
+
+def add_lost(sink: Sink, cells: Iterable[Cell], reason: str) -> None:
+    """Note that no node could do these cells."""
+    for table, row in cells:
+        why: dict[str, Any] = {"finding" if table == "verification" else "reason": reason}
+        sink.add(table, replace(row, **why))
 
 
 def units(job: Job) -> Iterator[Unit]:
@@ -180,11 +187,17 @@ class Parcel:
 
     job: Job
     sources: dict[str, Source]
-    done: list[dict[str, Any]]
+    done: list[Entry] = field(default_factory=list)
+    key: bytes = b""  # by which the host that trains is known to those that serve it ranks
 
-    def unpack(self, folder: Path) -> CarryOut:
-        """Write the files below ``folder``; return the request to carry out the job there."""
+    def unpack(self, folder: Path, ip: str) -> CarryOut | ServeRanks:
+        """Write the files below ``folder``; return the request to carry out the job there, or to serve it ranks."""
         there = {spec: source.write(folder) for spec, source in self.sources.items()}
+        if self.key:
+            [one] = self.job.trainings
+            preload = PreloadTask(one.task, self.job.seed, one.data_dir, one.options)
+            ends = {spec.removeprefix(str(folder)): spec for spec in there.values()}
+            return ServeRanks(ip, self.key, self.job.import_s, preload, ends)
         job = replace(
             self.job,
             kernels=tuple(there.get(spec, spec) for spec in self.job.kernels),
@@ -197,41 +210,39 @@ class Parcel:
 # --- on a node -----------------------------------------------------------------------------------------
 
 
-class _Relay:
-    """Sends what is found to the client, under the names that kernels have there."""
+class _Found:
+    """The entries that a unit's pipeline finds, under the names that the client has for kernels and models."""
 
-    def __init__(self, done: list[dict[str, Any]], names: dict[str, str]) -> None:
+    def __init__(self, done: list[Entry], names: dict[str, str]) -> None:
         self._done, self._names = {cell_key(entry): entry["row"] for entry in done}, names
+        self.entries: list[Entry] = []
 
     def rename(self, text: str) -> str:
         for here, name in self._names.items():
             text = text.replace(here, name).replace(here.rpartition(":")[0], name.rpartition(":")[0])
         return text
 
-    def _named(self, row: dict[str, Any]) -> dict[str, Any]:
+    def _renamed(self, row: dict[str, Any]) -> dict[str, Any]:
         return {name: self.rename(value) if isinstance(value, str) else value for name, value in row.items()}
 
     def done(self, table: str, **key: Any) -> dict[str, Any] | None:
-        return self._done.get(cell_key({"table": table, "row": self._named(key)}))
+        return self._done.get(cell_key({"table": table, "row": self._renamed(key)}))
 
     def add(self, table: str, row: Any, samples: list[float] | None = None, **extra: Any) -> None:
-        send({"entry": {"table": table, "row": self._named(asdict(row)), "samples": samples, **extra}})
-
-    def progress(self, text: str, seconds: float) -> None:
-        send({"progress": self.rename(text)})
+        self.entries.append({"table": table, "row": self._renamed(asdict(row)), "samples": samples, **extra})
 
 
 _bench = Bench()  # in the process that carries out units
 
 
-def carry_out_here(job: Job, done: list[dict[str, Any]], names: dict[str, str]) -> str | None:
-    """Carry out a job in this process; return what cannot be used of it, if something cannot."""
-    relay = _Relay(done, names)
+def carry_out_here(job: Job, done: list[Entry], names: dict[str, str]) -> tuple[list[Entry], str | None]:
+    """Carry out a job in this process; return what it found, and what cannot be used of it, if something cannot."""
+    found = _Found(done, names)
     try:
-        carry_out(job, relay, relay.progress, _bench)
+        carry_out(job, found, bench=_bench)
     except UsageError as error:
-        return relay.rename(str(error))
-    return None
+        return [], found.rename(str(error))
+    return found.entries, None
 
 
 _kept: list[tuple[str, Child, threading.Timer]] = []  # the process that waits for the next unit of a run
@@ -248,8 +259,8 @@ def _take_kept(run: str = "") -> Child | None:
     return None
 
 
-def carry_out_unit(parcel: Parcel, run: str) -> None:
-    """Carry out a unit, as a Dask task: no other is timed on this computer meanwhile.
+def carry_out_unit(parcel: Parcel, run: str) -> list[Entry]:
+    """Carry out a unit, as a Dask task, and return what it found: no other is timed on this computer meanwhile.
 
     It ends as soon as the client is gone, or wants it no more; so does every process that it started.
     """
@@ -267,19 +278,19 @@ def carry_out_unit(parcel: Parcel, run: str) -> None:
             if not wanted():
                 child.host.end_children()
 
-    request, finished = parcel.unpack(Path(worker.local_directory)), threading.Event()
+    request, finished = parcel.unpack(Path(worker.local_directory), worker.ip), threading.Event()
     lock = Lock(f"matmulbench-{host_id()}")
     while not lock.acquire(timeout=1):
         if not wanted():
-            return
+            return []
     try:
-        child = _take_kept(run) or Host().fork(CarryOut, memory_limit=_UNLIMITED)
+        child = _take_kept(run) or Host().fork(type(request), memory_limit=_UNLIMITED)
         watcher = threading.Thread(target=watch, daemon=True)
         watcher.start()
         outcome = child.call(
             request,
-            silence_limit=300 + 10 * request.job.seconds(),
-            on_progress=lambda message: worker.log_event(run, {"key": key, **message}),
+            silence_limit=300 + 10 * parcel.job.seconds(),
+            on_progress=lambda address: worker.log_event(key, address),  # where it serves ranks
         )
         finished.set()
         watcher.join()
@@ -290,8 +301,10 @@ def carry_out_unit(parcel: Parcel, run: str) -> None:
         timer.daemon = True
         _kept.append((run, child, timer))
         timer.start()
-        if outcome.value:
-            raise UsageError(outcome.value)
+        entries, unusable = outcome.value
+        if unusable:
+            raise UsageError(unusable)
+        return entries  # type: ignore[no-any-return]
     finally:
         finished.set()
         lock.release()
@@ -302,13 +315,12 @@ def carry_out_unit(parcel: Parcel, run: str) -> None:
 
 @dataclass(eq=False)
 class Node:
-    """A computer of the fleet with its workers, and what it is doing."""
+    """A computer of the fleet, whatever workers it has, and the unit that one of them is at."""
 
     name: str
     machine: dict[str, Any]
     versions: dict[str, str]
-    workers: set[str] = field(default_factory=set)
-    at_work: str = ""  # the worker that has the unit
+    worker: str = ""
     unit: Unit | None = None
     future: Any = None
 
@@ -319,6 +331,23 @@ class Node:
         own = f"-{self.name}" if each == "host" else ""
         return f"{cpu}-{self.machine['cores']}-cores-{kind}{own}"
 
+    def result(self) -> list[Entry]:
+        """Return what it found.
+
+        Raises
+        ------
+        LostError
+            if it failed, or what it found is gone.
+        UsageError
+            if something in its unit cannot be used there.
+        """
+        try:
+            return self.future.result(timeout=_CONNECT_S)  # type: ignore[no-any-return]
+        except UsageError as error:
+            raise UsageError(f"host {self.name}: {error}") from None
+        except Exception as error:  # cancelled, too, where the scheduler was out of reach
+            raise LostError(f"host {self.name}: {printable(str(error), 200) or type(error).__name__}") from None
+
 
 @dataclass(eq=False)
 class Group:
@@ -327,6 +356,13 @@ class Group:
     folder: RunFolder
     pending: list[Unit]
     last_alive: float = 0.0
+
+    def left(self, unit: Unit) -> list[Cell]:
+        """Return the cells of a unit that are not done."""
+        return [(table, row) for table, row in unit.cells() if not self.folder.done(table, **vars(row))]
+
+
+Work = Callable[[Parcel, str], list[Entry]]
 
 
 class Fleet:
@@ -341,9 +377,10 @@ class Fleet:
 
     def __init__(self, address: str) -> None:
         self.address, self.client = address, _connect(address)
+        self.run = f"matmulbench-{uuid.uuid4().hex}"
         self.nodes: dict[str, Node] = {}  # by host
-        self.alive: dict[str, Node | None] = {}  # workers that are there; None: of no use
-        self._heartbeats: dict[str, tuple[float, float]] = {}  # of each worker the last, and when it was noticed
+        self.alive: dict[str, Node] = {}  # of each worker that is there and of use
+        self._known: dict[str, Node | None] = {}  # of each worker that was ever there; None: of no use
         try:
             with suppress(TimeoutError):
                 self.client.wait_for_workers(1, timeout=_CONNECT_S)
@@ -367,7 +404,7 @@ class Fleet:
         return min(int(node.machine["cores"]) for node in self.nodes.values())
 
     def look(self) -> list[str]:
-        """Notice workers that came, left or hang; return what is amiss with those that came.
+        """Notice workers that came or left; return what is amiss with those that came.
 
         Raises
         ------
@@ -379,27 +416,20 @@ class Fleet:
             workers = self.client.scheduler_info(n_workers=-1).get("workers", {})
         if self.client.status not in ("running", "connecting"):
             raise UsageError(f"scheduler {self.address} is gone; what was finished is kept: go on with --resume")
-        now = time.monotonic()
-        for address, worker in workers.items():
-            if self._heartbeats.get(address, (0.0, now))[0] != worker["last_seen"]:
-                self._heartbeats[address] = worker["last_seen"], now
-        present = {address for address in workers if now - self._heartbeats[address][1] < _SILENCE_S}
-        known: dict[str, Node | None] = {address: node for node in self.nodes.values() for address in node.workers}
-        known |= {address: None for address in self.alive if address not in known}
         amiss = []
-        for address, answer in self._ask(new).items() if (new := present - known.keys()) else ():
-            known[address] = None
+        new = workers.keys() - self._known.keys()
+        for address, answer in self._ask(new).items() if new else ():
+            self._known[address] = None
             if finding := _finding(workers[address]["resources"], answer):
                 amiss.append(f"worker {address}: {finding}")
                 continue
             name = hashlib.sha256(answer["host"].encode()).hexdigest()[:8]
             machine = {each: value for each, value in answer["machine"].items() if each not in _NOT_OF_A_KIND}
-            known[address] = node = self.nodes.setdefault(name, Node(name, machine, answer["versions"]))
-            node.workers.add(address)
-        self.alive = {address: known[address] for address in present}
+            self._known[address] = self.nodes.setdefault(name, Node(name, machine, answer["versions"]))
+        self.alive = {address: node for address in workers if (node := self._known[address])}
         return amiss
 
-    def _ask(self, addresses: set[str]) -> dict[str, Any]:
+    def _ask(self, addresses: Iterable[str]) -> dict[str, Any]:
         """Return how each of these workers describes itself, or why it does not."""
 
         def introduction() -> Any:  # a function in a function travels by value: a worker may not have this module
@@ -411,9 +441,84 @@ class Fleet:
                 return f"{error}; install the same matmulbench there" if isinstance(error, ImportError) else repr(error)
 
         try:
-            return dict(self.client.run(introduction, workers=list(addresses), callback_timeout=_SILENCE_S / 2))
+            return dict(self.client.run(introduction, workers=list(addresses), callback_timeout=_INTRODUCE_S))
         except (OSError, TimeoutError) as error:
             return dict.fromkeys(addresses, f"no answer: {error}")
+
+    def begin(self, node: Node, worker: str, unit: Unit, parcel: Parcel, work: Work = carry_out_unit) -> None:
+        """Have a worker of a node do a unit."""
+        node.unit, node.worker = unit, worker
+        node.future = self.client.submit(
+            work,
+            parcel,
+            self.run,
+            key=f"{self.run}-{uuid.uuid4().hex}",
+            workers=[worker],
+            allow_other_workers=False,
+            resources={"machine": 1},
+            retries=0,
+            pure=False,
+        )
+
+    def stop(self) -> None:
+        """Let go of whatever is still being done."""
+        with suppress(Exception):  # the scheduler may be gone
+            self.client.cancel([node.future for node in self.nodes.values() if node.future], force=True)
+        for node in self.nodes.values():
+            node.unit = node.future = None
+
+    def carry_out(self, job: Job, sink: Sink, progress: Progress = lambda text, seconds: None) -> None:
+        """Carry out a job with one training, of whose workers each has a host to itself.
+
+        One host does all else, too; the others serve it ranks. Whatever ends a host costs what is left of the training.
+
+        Raises
+        ------
+        UsageError
+            if there are fewer hosts than workers, the scheduler is gone, or the data cannot be read.
+        """
+        [training], unit, found, key = job.trainings, Unit(job), sources(job), secrets.token_bytes(32)
+        # In one order for everyone: two that train at once would wait for each other for ever.
+        hosts = sorted({node.name: (node, address) for address, node in self.alive.items()}.items())
+        if training.workers > len(hosts):
+            raise UsageError(f"workers {training.workers}: expected {len(hosts)} at most, the hosts of the cluster")
+        first, *others = [host for _, host in hosts[: training.workers]]
+        elsewhere: list[tuple[str, int, bytes]] = []
+        entries: list[Entry] = []
+        reason = "its cells did not arrive"
+        try:
+            for node, worker in others:
+                progress(f"host {node.name} takes part", 0.0)
+                self.begin(node, worker, unit, Parcel(job, found, key=key))
+                while not (events := self.client.get_events(node.future.key)):
+                    self._wait(node)
+                elsewhere.append((*events[0][1], key))
+            node, worker = first
+            progress(f"host {node.name} takes part: {unit.about}", 0.0)
+            part = replace(job, trainings=(replace(training, elsewhere=tuple(elsewhere)),))
+            self.begin(node, worker, unit, Parcel(part, found))
+            while not node.future.done():
+                self._wait(node)
+            entries = node.result()
+        except LostError as error:
+            reason = str(error)
+        finally:
+            self.stop()
+        for entry in entries:
+            sink.add(**entry | {"row": TABLES[entry["table"]](**entry["row"])})
+        arrived = {cell_key(entry) for entry in entries}
+        missing = (cell for cell in unit.cells() if cell_key({"table": cell[0], "row": vars(cell[1])}) not in arrived)
+        add_lost(sink, missing, reason)
+
+    def _wait(self, node: Node) -> None:
+        """Wait a moment; raise LostError if a node is lost meanwhile, UsageError if it cannot use its unit."""
+        if node.future.done():
+            node.result()
+            raise LostError(f"host {node.name} does not serve ranks any more")
+        time.sleep(_LOOK_S / 4)
+        self.look()
+        if node.worker not in self.alive:
+            raise LostError(f"worker of host {node.name} is gone")
 
     def execute(
         self,
@@ -422,7 +527,7 @@ class Fleet:
         each: str = "machine",
         resume: bool = False,
         progress: Progress = lambda text, seconds: None,
-        work: Callable[[Parcel, str], None] = carry_out_unit,
+        work: Work = carry_out_unit,
     ) -> Path:
         """Carry out a plan on every kind of machine, or with ``each`` host on every host; return the report's path.
 
@@ -446,11 +551,8 @@ class Fleet:
                 raise FolderError(f"folder {out} holds a run already; continue it with --resume, or name another --out")
             check_unchanged(earlier.parent, {"options": options}, ["options"])
         with ExitStack() as stack:
-            dispatch = _Dispatch(self, run.job, found, out, options, resume, progress, work, stack)
-            try:
-                dispatch.carry_out()
-            finally:
-                dispatch.stop()
+            stack.callback(self.stop)
+            _Dispatch(self, run.job, found, out, options, resume, progress, work, stack).carry_out()
         for folder in sorted(path.parent for path in out.glob(f"*/{RUN}")):
             progress(f"report {folder.name}", 0.0)
             write_report(folder)
@@ -459,7 +561,7 @@ class Fleet:
 
 @dataclass
 class _Dispatch:
-    """One run on a fleet: gives units to nodes, and takes what they find."""
+    """One run on a fleet: gives units to nodes, and journals what they find."""
 
     fleet: Fleet
     job: Job
@@ -468,50 +570,33 @@ class _Dispatch:
     options: dict[str, Any]
     resume: bool
     progress: Progress
-    work: Callable[[Parcel, str], None]
+    work: Work
     stack: ExitStack
-
-    def __post_init__(self) -> None:
-        self.groups: dict[str, Group] = {}
-        self.name = f"matmulbench-{uuid.uuid4().hex}"
-        self.messages: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
-
-    @property
-    def busy(self) -> dict[str, Node]:
-        """The nodes that do something, by the key of the task."""
-        return {node.future.key: node for node in self.fleet.nodes.values() if node.future}
+    groups: dict[str, Group] = field(default_factory=dict)
 
     def carry_out(self) -> None:
         """Have every unit of every group done, or lost."""
-        self.fleet.client.subscribe_topic(self.name, self._hear)
-        looked = 0.0
+        from distributed import wait
+
+        looked = time.monotonic()
         while True:
             if time.monotonic() - looked > _LOOK_S:
-                for finding in self.fleet.look() if looked else ():
+                for finding in self.fleet.look():
                     self.progress(f"warning: {finding}: not used", 0.0)
                 looked = time.monotonic()
                 self._give_up()
             self._assign()
-            busy = self.busy
-            if not busy and not any(group.pending for group in self.groups.values()):
+            busy = [node for node in self.fleet.nodes.values() if node.future]
+            if busy:
+                with suppress(TimeoutError, CancelledError), self.fleet.client.as_current():
+                    wait([node.future for node in busy], timeout=_LOOK_S, return_when="FIRST_COMPLETED")
+            elif any(group.pending for group in self.groups.values()):
+                time.sleep(_LOOK_S)
+            else:
                 return
-            with suppress(queue.Empty):
-                message = self.messages.get(timeout=_LOOK_S)
-                while True:
-                    node = busy.get(message["key"])
-                    if node and node.future and node.future.key == message["key"]:
-                        self._take(node, message)
-                    message = self.messages.get_nowait()
-
-    def _hear(self, event: tuple[float, dict[str, Any]]) -> None:
-        self.messages.put(event[1])
-
-    def stop(self) -> None:
-        """Let go of whatever is still being done."""
-        with suppress(Exception):  # the scheduler may be gone
-            self.fleet.client.cancel([node.future for node in self.busy.values()], force=True)
-        for node in self.fleet.nodes.values():
-            node.unit = node.future = None
+            for node in busy:
+                if node.future.done():
+                    self._take(node)
 
     def _group(self, node: Node) -> Group:
         """Return the group that a node belongs to; the first of a kind opens its folder."""
@@ -519,21 +604,17 @@ class _Dispatch:
         if name not in self.groups:
             folder = RunFolder(self.out / name, self.options, self.resume, node.machine, node.versions)
             self.stack.enter_context(folder)
-            pending = [unit for unit in units(self.job) if self._left(folder, unit)]
-            self.groups[name] = Group(folder, pending)
-            self.progress(f"{name}: {len(pending)} units", 0.0)
+            group = self.groups[name] = Group(folder, [])
+            group.pending = [unit for unit in units(self.job) if group.left(unit)]
+            self.progress(f"{name}: {len(group.pending)} units", 0.0)
         return self.groups[name]
-
-    @staticmethod
-    def _left(folder: RunFolder, unit: Unit) -> list[Cell]:
-        return [(table, key) for table, key in unit.cells() if not folder.done(table, **key)]
 
     def _assign(self) -> None:
         """Give each node that waits a unit: not one that it was lost with, if another of its kind can do that."""
-        alive = {node: address for address, node in self.fleet.alive.items() if node}
+        alive = {node: worker for worker, node in self.fleet.alive.items()}
         of = {node: self._group(node) for node in alive}
         verifying = {of[node] for node in alive if node.unit and node.unit.verifies}
-        for node, address in alive.items():
+        for node, worker in alive.items():
             group = of[node]
             group.last_alive = time.monotonic()
             if node.unit:
@@ -543,90 +624,59 @@ class _Dispatch:
                     break
                 others = (one for one in alive if of[one] is group and one.name not in unit.lost_on)
                 if node.name not in unit.lost_on or not any(others):
-                    self._submit(node, address, unit, group)
+                    self._begin(node, worker, unit, group)
                     if unit.verifies:
                         verifying.add(group)
                     break
 
-    def _submit(self, node: Node, address: str, unit: Unit, group: Group) -> None:
+    def _begin(self, node: Node, worker: str, unit: Unit, group: Group) -> None:
         group.pending.remove(unit)
-        cells = ((table, key, group.folder.done(table, **key)) for table, key in unit.cells())
-        done = [{"table": table, "row": row} for table, key, row in cells if row]
-        node.unit, node.at_work = unit, address
-        node.future = self.fleet.client.submit(
-            self.work,
-            Parcel(unit.job, self.sources, done),
-            self.name,
-            key=f"{self.name}-{uuid.uuid4().hex}",
-            workers=[address],
-            allow_other_workers=False,
-            resources={"machine": 1},
-            retries=0,
-            pure=False,
-        )
-        node.future.add_done_callback(lambda future: self.messages.put({"key": future.key, "ended": True}))
+        cells = ((table, group.folder.done(table, **vars(row))) for table, row in unit.cells())
+        done = [{"table": table, "row": row} for table, row in cells if row]
+        self.progress(f"{node.name}: {unit.about}", 0.0)
+        self.fleet.begin(node, worker, unit, Parcel(unit.job, self.sources, done), self.work)
 
-    def _take(self, node: Node, message: dict[str, Any]) -> None:
-        if "progress" in message:
-            self.progress(f"{node.name}: {message['progress']}", 0.0)
-        elif "entry" in message:
-            entry = message["entry"]
-            self._group(node).folder.add(**entry, host=node.name)
-        else:
-            error = node.future.exception() if node.future.status == "error" else None
-            if isinstance(error, UsageError):
-                raise UsageError(f"host {node.name}: {error}")
-            if node.future.status != "finished" and not error:  # the connection to the scheduler was lost, and is back
-                self.fleet.client.subscribe_topic(self.name, self._hear)
-                self._release(node, "interrupted", blame=False)
-            else:
-                self._release(node, printable(str(error), 200) if error else "its cells did not arrive")
+    def _take(self, node: Node) -> None:
+        reason = "its cells did not arrive"
+        try:
+            for entry in node.result():
+                self._group(node).folder.add(**entry, host=node.name)
+        except LostError as error:
+            reason = str(error)
+        self._release(node, reason)
 
     def _give_up(self) -> None:
         """Take units from nodes whose worker is gone; what has no node left that could do it is lost."""
-        for node in self.busy.values():
-            if node.at_work not in self.fleet.alive:
+        for node in self.fleet.nodes.values():
+            if node.future and node.worker not in self.fleet.alive:
                 node.future.cancel(force=True)
                 self._release(node, f"worker of host {node.name} is gone")
         for group in self.groups.values():
             if group.pending and time.monotonic() - group.last_alive > _GRACE_S:
-                self._lose(group, group.pending, "no worker of its kind is left")
+                for unit in group.pending:
+                    add_lost(group.folder, group.left(unit), "no worker of its kind is left")
                 group.pending = []
 
-    def _release(self, node: Node, reason: str, blame: bool = True) -> None:
+    def _release(self, node: Node, reason: str) -> None:
         """Let a node go; what it left of its unit is done again, on another if there is one."""
         unit, group = node.unit, self._group(node)
         node.unit = node.future = None
-        if not unit or not self._left(group.folder, unit):
+        if not unit or not group.left(unit):
             return
-        if blame:
-            unit.lost_on.append(node.name)
+        unit.lost_on.append(node.name)
         if len(unit.lost_on) < _ATTEMPTS:
             self.progress(f"warning: {node.name}: {reason}; its unit is done again", 0.0)
             group.pending.insert(0, unit)
         else:
-            self._lose(group, [unit], f"tried {_ATTEMPTS} times; {reason}")
-
-    def _lose(self, group: Group, lost: Iterable[Unit], reason: str) -> None:
-        for unit in lost:
-            for table, key in self._left(group.folder, unit):
-                group.folder.add(table, unit.lost_row(table, key, reason))
+            add_lost(group.folder, group.left(unit), f"tried {_ATTEMPTS} times; {reason}")
 
 
 def _connect(address: str) -> Any:
     try:
         from distributed import Client
-        from distributed.core import connect
-        from distributed.security import Security
     except ImportError:
         raise UsageError("--scheduler needs Dask; install matmulbench[fleet]") from None
-
-    async def knock() -> None:  # a client that cannot connect leaves threads behind
-        comm = await connect(address, timeout=_CONNECT_S, **Security().get_connection_args("client"))
-        await comm.close()
-
     try:
-        asyncio.run(knock())
         return Client(address, timeout=_CONNECT_S, set_as_default=False)
     except (OSError, RuntimeError, TypeError, ValueError) as error:
         raise UsageError(

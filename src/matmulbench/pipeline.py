@@ -76,6 +76,15 @@ class Sink(Protocol):
         """Take a finished cell, or the roof."""
 
 
+class Fleet(Protocol):
+    """Hosts that work together; see :class:`matmulbench.fleet.Fleet`."""
+
+    cores: int
+
+    def carry_out(self, job: Job, sink: Sink, progress: Progress) -> None:
+        """Do as :func:`carry_out` does, with a host for each worker of a training."""
+
+
 @dataclass(frozen=True)
 class Training:
     """One training."""
@@ -86,6 +95,7 @@ class Training:
     options: dict[str, Any] = field(default_factory=dict)  #: of the task; see :func:`find_task`
     compare_compile: bool = False  #: whether ``torch.compile`` takes part beside the kernels
     workers: int = 1  #: processes that share each batch
+    elsewhere: tuple[Any, ...] = ()  #: on which hosts all but the first are, if not here: ``DistantRank``
 
     @property
     def dtype(self) -> str | None:
@@ -93,11 +103,8 @@ class Training:
         task = TASKS.get(self.task)
         return self.options.get("dtype") or (task.dtype if task else None)
 
-    def check(self, threads: int) -> None:
-        """Raise UsageError if task, model or an option cannot be used, as far as that shows without importing.
-
-        This machine must have a core for every one of each worker's ``threads``.
-        """
+    def check(self) -> None:
+        """Raise UsageError if task, model or an option cannot be used, as far as that shows without importing."""
         check_seconds("budget", self.budget_s)
         for name, value in self.options.items():
             if isinstance(value, int | float) and not 0 < value <= _LARGEST:
@@ -111,8 +118,6 @@ class Training:
             raise UsageError(f"data-dir {self.data_dir!r}: there is no such folder or file")
         if not isinstance(self.workers, int) or self.workers < 1:
             raise UsageError(f"workers {self.workers!r}: expected a whole number above 0")
-        if self.workers > 1 and (wanted := self.workers * threads) > (has := len(cores())):
-            raise UsageError(f"workers {self.workers} x threads {threads} need {wanted} cores, this machine has {has}")
 
 
 @dataclass(frozen=True)
@@ -145,7 +150,7 @@ class Job:
         for _, budget_s in self.workloads:
             check_seconds("budget", budget_s)
         for training in self.trainings:
-            training.check(max(self.threads))
+            training.check()
         check_seconds("import-timeout", self.import_s)
         if not 0 <= self.seed < 2**32:  # which every library takes
             raise UsageError(f"seed {self.seed}: expected a number from 0 to {2**32 - 1}")
@@ -285,7 +290,8 @@ class _Work:
         """Train with the kernels that are right for ``dtypes``."""
 
         def train_all(specs: list[str], baseline: str | None) -> Iterator[Finished]:
-            one, how = training, (training.data_dir, training.options, training.compare_compile, training.workers)
+            one = training
+            how = one.data_dir, one.options, one.compare_compile, one.workers, one.elsewhere
             for row, extra in train_kernels(host, one.task, specs, baseline, one.budget_s, self.job.seed, *how):
                 yield row, [], extra
 
@@ -416,7 +422,9 @@ class _Rows:
         self.warnings |= dict.fromkeys(extra.get("warnings", ()))
 
 
-def _rows(job: Job, table: str, progress: Callable[[str], None]) -> pd.DataFrame:
+def _rows(
+    job: Job, table: str, progress: Callable[[str], None], carry_out: Callable[..., None] = carry_out
+) -> pd.DataFrame:
     """Carry out ``job`` and return the rows of ``table``, in which functions have their own names.
 
     Raises
@@ -638,6 +646,7 @@ def train(
     data_dir: str | None = None,
     import_timeout_s: float = IMPORT_S,
     compare_compile: bool = False,
+    fleet: Fleet | None = None,
     progress: Callable[[str], None] = lambda text: None,
     **options: Any,
 ) -> pd.DataFrame:
@@ -653,8 +662,8 @@ def train(
     threads
         one thread count or several, of each worker.
     workers
-        processes on this computer that share each batch of the task out and average their gradients
-        (``torch.distributed``), with a kernel each: the losses are those of one process with the whole batch.
+        processes that share each batch of the task out and average their gradients (``torch.distributed``), with a
+        kernel each: the losses are those of one process with the whole batch.
     baseline
         the kernel that speedups are quoted against.
     budget_s
@@ -664,6 +673,8 @@ def train(
     compare_compile
         whether to add a row for the same model under ``torch.compile``; to compile takes up to minutes, on top of
         ``budget_s``.
+    fleet
+        a :class:`matmulbench.fleet.Fleet`: each worker then has a host of it to itself; else all are on this computer.
     progress
         is called with what comes next.
     options
@@ -688,9 +699,11 @@ def train(
     job = Job(
         kernel_specs(kernels),
         kernel_specs(baseline)[0],
-        thread_counts(threads),
+        thread_counts(threads, fleet.cores if fleet else None),
         trainings=(Training(spec_of(task, "model"), budget_s, data_dir, options, compare_compile, workers),),
         seed=seed,
         import_s=import_timeout_s,
     )
-    return _rows(job, "training", progress)
+    if not fleet and workers > 1 and (wanted := workers * max(job.threads)) > (has := len(cores())):
+        raise UsageError(f"workers {workers} x threads {max(job.threads)} need {wanted} cores, this machine has {has}")
+    return _rows(job, "training", progress, fleet.carry_out if fleet else carry_out)

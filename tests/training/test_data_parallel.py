@@ -76,7 +76,7 @@ def test_several_workers_of_a_slow_kernel_are_slow(host):
         ("crashes", "crashed", "rank 1 of 2: SIGSEGV"),
         ("ends", "crashed", "rank 1 of 2: the process ended itself with exit code 3"),
         ("raises", "error", "rank 1 of 2: RuntimeError: inconsistent tensor size"),
-        ("stops", "timeout", "a rank of 2: no sign of life for 4 s"),
+        ("stops", "timeout", "rank 1 of 2: no sign of life for 4 s"),
         ("coarse", "failed-verification", "it learns differently: at step"),
     ],
 )

@@ -107,8 +107,10 @@ Scheduler = Annotated[
     str | None,
     typer.Option(
         metavar="ADDRESS",
-        help="of a running Dask cluster, such as tcp://HOST:8786: every kind of machine in it does the run. Whoever "
-        "reaches a scheduler can run anything on its workers: keep it on a trusted network, or behind TLS (tls://)",
+        help="of a running Dask cluster, such as tcp://HOST:8786: every kind of machine in it does a `run`, and each "
+        "of the workers of `train` has a host of it. Whoever reaches a scheduler can run anything on its workers: keep "
+        "it on a trusted network, or behind TLS (tls://). What the workers of a training send each other (gloo) is not "
+        "encrypted even then",
     ),
 ]
 Each = Annotated[

@@ -302,6 +302,7 @@ def train(
     seed: opt.Seed = 0,
     threads: opt.Threads = "1",
     workers: opt.Workers = 1,
+    scheduler: opt.Scheduler = None,
     baseline: opt.Baseline = BASELINE,
     budget: Annotated[float, typer.Option(help="seconds for the whole task")] = 30.0,
     data_dir: opt.DataDir = None,
@@ -317,9 +318,11 @@ def train(
     $ matmulbench train numba --task mnist --data-dir data/mnist --epochs 3
     $ matmulbench train numpy --model my_package.models:build --format json
     $ matmulbench train my.py:matmul --task digits --workers 2
+    $ matmulbench train my.py:matmul --task digits --workers 2 --scheduler tcp://10.0.0.1:8786
     ```
     """
     from matmulbench import pipeline
+    from matmulbench.fleet import Fleet
     from matmulbench.report.tables import training_table
 
     options: dict[str, Any] = {"epochs": epochs, "batch_size": batch_size, "hidden": hidden, "lr": lr, "dtype": dtype}
@@ -338,7 +341,8 @@ def train(
         compare_compile=compare_compile,
         **{name: value for name, value in options.items() if value is not None},
     )
-    _work(work, quiet, format, partial(training_table, baseline=baseline))
+    with Fleet(scheduler) if scheduler else nullcontext() as fleet:
+        _work(partial(work, fleet=fleet), quiet, format, partial(training_table, baseline=baseline))
 
 
 @app.command()

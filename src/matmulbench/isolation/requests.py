@@ -193,7 +193,7 @@ class TunePlans(Request, target="matmulbench.tuning:tune_here"):
 class OpenTraining(Request, target="matmulbench.training.worker:open_training"):
     """Load a training and what does its products: a kernel, or torch.nn itself; returns costs of its products.
 
-    ``place`` is which of how many ranks this is, and the file by which they find each other.
+    ``place`` is which of how many ranks this is, the URL at which they meet, and how many seconds it waits for others.
     """
 
     task: str
@@ -201,7 +201,17 @@ class OpenTraining(Request, target="matmulbench.training.worker:open_training"):
     seed: int
     data_dir: str | None
     options: dict[str, Any]
-    place: tuple[int, int, str] | None = None
+    place: tuple[int, int, str, float] | None = None
+
+
+class ServeRanks(Request, target="matmulbench.training.ranks:serve_ranks"):
+    """Start ranks on this host for another one, which connects to a port that is sent, until this process is ended."""
+
+    ip: str
+    key: bytes
+    import_s: float
+    preload: Any
+    files: dict[str, str]
 
 
 class CompileModel(Request, target="matmulbench.training.worker:compile_model"):
@@ -279,7 +289,7 @@ class TraceModel(Request, target="matmulbench.training.trace:trace_here"):
 
 
 class CarryOut(Request, target="matmulbench.fleet:carry_out_here"):
-    """Carry out a :class:`~matmulbench.pipeline.Job`, and send each finished cell; returns what cannot be used of it.
+    """Carry out a :class:`~matmulbench.pipeline.Job`; returns what it found, and what cannot be used of it, if any.
 
     ``done`` are entries of cells that are done already, ``names`` says what the client calls kernels and models.
     """

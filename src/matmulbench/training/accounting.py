@@ -29,7 +29,7 @@ from matmulbench.measurement.rounds import MIN_ROUNDS, Comparison, SealedCandida
 from matmulbench.measurement.seal import KernelFailure, Seal, ask, no_kernel_to_blame
 from matmulbench.results.schema import TrainingRow
 from matmulbench.status import Status
-from matmulbench.training.ranks import Ranks
+from matmulbench.training.ranks import Address, Ranks
 from matmulbench.training.tasks import TORCH_COMPILE, TORCH_NN, find_task, is_model
 from matmulbench.workload import fair_parts, layer_products
 
@@ -84,6 +84,7 @@ class Course:
     options: dict[str, Any]
     referee: Child
     workers: int = 1
+    elsewhere: tuple[Address, ...] = ()
     name: str = ""
     batch_rows: int = 0
     rows: int = 0  # of a batch, that the first rank learns from
@@ -96,7 +97,14 @@ class Course:
 
     @classmethod
     def open(
-        cls, host: Host, task: str, seed: int, data_dir: str | None, options: dict[str, Any], workers: int = 1
+        cls,
+        host: Host,
+        task: str,
+        seed: int,
+        data_dir: str | None,
+        options: dict[str, Any],
+        workers: int = 1,
+        elsewhere: tuple[Address, ...] = (),
     ) -> Course:
         """Load the training where no kernel is.
 
@@ -107,7 +115,7 @@ class Course:
         """
         if not is_model(task):
             host.warm(OpenTraining, first=PreloadTask(task, seed, data_dir, options))
-        course = cls(host, task, seed, data_dir, options, host.fork(DescribeTraining), workers)
+        course = cls(host, task, seed, data_dir, options, host.fork(DescribeTraining), workers, elsewhere)
         outcome = course.referee.call(DescribeTraining(task, seed, data_dir, options), silence_limit=_SILENCE_S)
         if outcome.status == Status.LOST:
             raise LostError(outcome.reason)
@@ -152,7 +160,8 @@ class TrainingCandidate(SealedCandidate):
     """
 
     def __init__(self, course: Course, spec: str | None) -> None:
-        super().__init__(spec or TORCH_NN, course.host.threads * course.workers, course.seals)
+        here = course.workers - len(course.elsewhere)
+        super().__init__(spec or TORCH_NN, course.host.threads * here, course.seals)
         self.course, self.spec = course, spec
         self.predicted_s: list[float] = []  # seconds of each product of a step
         self.turn_steps = 1
@@ -182,7 +191,7 @@ class TrainingCandidate(SealedCandidate):
         """Start the process and predict what a step takes."""
         began = perf_counter()
         course = self.course
-        self.child = Ranks.fork(course.host, course.workers, course.batch_rows)
+        self.child = Ranks.fork(course.host, course.workers, course.batch_rows, course.elsewhere)
         request = OpenTraining(course.task, self.spec, course.seed, course.data_dir, course.options)
         self.predicted_s = ask(self._child, request, _SILENCE_S)
         self.renewal_s = perf_counter() - began
@@ -326,6 +335,7 @@ def train_kernels(
     options: dict[str, Any] | None = None,
     compare_compile: bool = False,
     workers: int = 1,
+    elsewhere: tuple[Address, ...] = (),
 ) -> list[tuple[TrainingRow, dict[str, Any]]]:
     """Train ``task`` with each kernel and with plain ``torch.nn``, taking turns, and account for it.
 
@@ -343,6 +353,8 @@ def train_kernels(
         whether ``torch.compile`` takes turns, too; what it takes to compile comes on top of ``budget_s``.
     workers
         processes that divide each batch among them and average their gradients; for built-in tasks alone.
+    elsewhere
+        the hosts of all of them but the first, if they have one each.
 
     Returns
     -------
@@ -360,7 +372,7 @@ def train_kernels(
     LostError
         if the suite's own processes ended.
     """
-    course = Course.open(host, task, seed, data_dir, options or {}, workers)
+    course = Course.open(host, task, seed, data_dir, options or {}, workers, elsewhere)
     everyone = list(dict.fromkeys([*([baseline] if baseline else []), *specs]))
     compiled = [CompiledCandidate(course)] if compare_compile else []
     candidates = [*(TrainingCandidate(course, spec) for spec in [*everyone, None]), *compiled]

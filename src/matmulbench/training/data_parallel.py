@@ -2,8 +2,8 @@
 
 The rows of a batch are divided among the ranks as evenly as possible. The mean loss of the batch, and its gradient, are
 the means of the parts' weighted by their rows: but for rounding, all ranks together take the step that one process
-takes with the whole batch. The ranks are processes on one host that talk through ``torch.distributed``'s gloo
-(Li et al., PVLDB 13(12), 2020).
+takes with the whole batch. The ranks are processes, on one host or a host each, that talk through
+``torch.distributed``'s gloo (Li et al., PVLDB 13(12), 2020).
 """
 
 # ruff: noqa: D102  # TrainingProblem says what each method does
@@ -11,11 +11,14 @@ takes with the whole batch. The ranks are processes on one host that talk throug
 from __future__ import annotations
 
 import os
-import sys
+import socket
 from dataclasses import replace
+from datetime import timedelta
 from itertools import accumulate
 from time import perf_counter
+from urllib.parse import urlsplit
 
+import psutil
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -80,12 +83,31 @@ class _AveragingMLP(MLP):
         super().update(rate)
 
 
-def join(problem: TaskProblem, rank: int, ranks: int, meeting: str) -> RankProblem:
-    """Meet the other ranks by the file ``meeting``, and return this one's part of the problem."""
-    # By default it looks up the host's name, which may have no address.
-    os.environ["GLOO_SOCKET_IFNAME"] = "lo0" if sys.platform == "darwin" else "lo"
-    dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=ranks)
+def join(problem: TaskProblem, rank: int, ranks: int, meeting: str, patience_s: float) -> RankProblem:
+    """Meet the other ranks at the URL ``meeting``, and return this one's part of the problem.
+
+    A rank that waits longer than ``patience_s`` for another gives up, with an error of gloo's.
+    """
+    os.environ["GLOO_SOCKET_IFNAME"] = _interface_to(urlsplit(meeting).hostname or "127.0.0.1")
+    patience = timedelta(seconds=patience_s)
+    dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=ranks, timeout=patience)
     return RankProblem(problem.problem, rank, ranks)
+
+
+def _interface_to(host: str) -> str:
+    """Return the network interface that leads to a host: by default gloo looks up this one's name, which may have none.
+
+    Raises
+    ------
+    OSError
+        if none does.
+    """
+    family, _, _, _, address = socket.getaddrinfo(host, 1)[0]
+    with socket.socket(family, socket.SOCK_DGRAM) as line:
+        line.connect(address)  # sends nothing
+        own = line.getsockname()[0]
+    known = psutil.net_if_addrs().items()
+    return str(next(name for name, found in known if any(each.address.partition("%")[0] == own for each in found)))
 
 
 def meet() -> None:

@@ -60,7 +60,7 @@ def open_training(
     seed: int,
     data_dir: str | None,
     options: dict[str, Any],
-    place: tuple[int, int, str] | None = None,
+    place: tuple[int, int, str, float] | None = None,
 ) -> list[float]:
     """Load the training and the kernel; return about how many seconds each product of a step takes."""
     problem = load_training(task, seed, data_dir, options)
