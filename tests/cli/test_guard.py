@@ -91,6 +91,7 @@ def test_a_wrong_one_is_no_gain_and_mending_one_is_no_failure(repository: Path, 
     code, out, _ = guard("kernel.py:matmul", "--against", "HEAD", *OPTIONS)
     assert code == 0
     assert "the baseline HEAD was refused" in out
+    assert "Repeat:" not in out, "the old version is no longer there"
 
 
 def test_a_file_of_a_package_meets_the_old_package(repository: Path) -> None:
