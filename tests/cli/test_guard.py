@@ -88,6 +88,7 @@ def test_a_wrong_one_is_no_gain_and_mending_one_is_no_failure(repository: Path, 
     done = matmulbench("guard", kernel, *OPTIONS)
     assert done.returncode == 0
     assert "the baseline HEAD was refused" in done.stdout
+    assert "Repeat:" not in done.stdout, "the old version is no longer there"
 
 
 def test_a_file_of_a_package_meets_the_old_package(repository: Path) -> None:

@@ -61,6 +61,7 @@ def test_every_example_of_the_help_is_understood(verb: str, tmp_path: Path, monk
     """Options in an example that do not exist, or no longer, are found here."""
     monkeypatch.chdir(tmp_path)
     Path("my.py").write_text("def matmul(a, b): ...")
+    Path("model.py").write_text("def make(): ...")
     command = typer.main.get_command(app).commands[verb]
     for line in re.findall(r"\$ matmulbench (\S+)(.*)", command.help):
         words = line[1].partition("|")[0].partition(">")[0].split()

@@ -405,8 +405,12 @@ def guard(
             import_timeout_s=import_timeout,
             progress=lambda text: progress(text.replace(before, against)),
         )
+
+    def named(text: str) -> str:  # without the command that repeats a finding: the old file is gone by then
+        return text.replace(before, against).partition("Repeat: ")[0].rstrip() if before in text else text
+
     for name in ("kernel", "reason"):
-        rows[name] = rows[name].map(lambda text: text.replace(before, against), na_action="ignore")
+        rows[name] = rows[name].map(named, na_action="ignore")
     new = rows[rows["kernel"] == spec]
     slower = bool((new["verdict"] == "slower").any())
     _finish(rows, format, slower or _any_failed(new), partial(measurement_table, baseline=against))

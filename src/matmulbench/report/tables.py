@@ -231,9 +231,11 @@ def _shared_notes(groups: dict[str, list[Row]]) -> list[str]:
     titles: dict[str, list[str]] = {}
     for title, rows in groups.items():
         timed = [row for row in rows if row["status"] == Status.OK]
-        said = [row["note"].split("; ") for row in timed] if len(timed) > 1 else [[""]]
+        if len(timed) < 2:
+            continue
+        said = [row["note"].split("; ") for row in timed]
         shared = [each for each in said[0] if each and all(each in own for own in said)]
-        for row, own in zip(timed, said, strict=False):
+        for row, own in zip(timed, said, strict=True):
             row["note"] = "; ".join(each for each in own if each not in shared)
         for each in shared:
             titles.setdefault(each, []).append(title)
