@@ -58,6 +58,5 @@ def check_memory_safety(kernel: KernelUnderTest, seconds: float) -> None:
         for at_end in (True, False):
             side = "end" if at_end else "begin"
             where = f"{case}, operands that {side} at an inaccessible page and are read-only"
-            kernel.announce(where)
             a, b = (guarded(v, x, at_end) for v, x in zip(case.arrays(), case.layout, strict=True))
             kernel.check_exact(a, b, where)
