@@ -82,6 +82,7 @@ def rows():
     return {check.check: check for check in rows}
 
 
+@pytest.mark.timeout(600)  # the first waits for all
 @pytest.mark.parametrize("name", SAMPLE)
 def test_it_is_judged_for_what_it_is(rows, name):
     assert rows[name].passed, f"{rows[name].required} expected, got {rows[name].got}"

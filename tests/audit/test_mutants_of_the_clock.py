@@ -17,6 +17,7 @@ PLAIN = """
 import os, sys, torch
 from matmulbench.ladder.plugins import load_kernel
 generator = torch.Generator().manual_seed(0)
+torch.set_num_threads(1)  # threads that wait for each other take long on a busy machine
 for spec in sys.argv[1:]:
     if not os.fork():
         kernel, right = load_kernel(spec), 0

@@ -81,7 +81,6 @@ def _arrange(values: Array, letter: str, place: str) -> torch.Tensor:
 
 
 def _check(kernel: KernelUnderTest, case: Case, a: torch.Tensor, b: torch.Tensor, where: str) -> None:
-    kernel.announce(where)
     result = kernel.call(a, b, where)
     for i, operands in enumerate(zip(as_array(a), as_array(b), result, strict=True)):
         if kernel.judge(*operands, f"{where}, product {i}", case.values).verdict == "normwise":

@@ -113,7 +113,6 @@ def _assumes_finite(kernel: Any) -> str | None:
 
 
 def _check(kernel: KernelUnderTest, a: Array, b: Array, layout: str, where: str) -> None:
-    kernel.announce(where)
     with np.errstate(all="ignore"):  # numpy's kernels warn of what is asked of them here
         result = kernel.call(arrange(a, layout[0]), arrange(b, layout[1]), where)
         wide = np.promote_types(a.dtype, np.float32)  # that of the sums

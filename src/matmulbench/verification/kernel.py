@@ -128,7 +128,6 @@ class KernelUnderTest:
 
     def _check(self, case: Case) -> Judgement:
         self.last = case
-        self.announce(str(case), case)
         a, b = case.operands()
         before = self.pace.clock()
         result = self.call(a, b, str(case), case)
@@ -152,7 +151,6 @@ class KernelUnderTest:
         WrongError
             if it is not, or an operand was mistreated.
         """
-        self.announce(where)
         self.judge(as_array(a), as_array(b), self.call(a, b, where), where, "small-integers")
 
     def judge(self, a: Array, b: Array, c: Array, where: str, values: str, case: Case | None = None) -> Judgement:
@@ -172,7 +170,7 @@ class KernelUnderTest:
         return judgement
 
     def call(self, a: torch.Tensor, b: torch.Tensor, where: str, case: Case | None = None) -> Array:
-        """Return the kernel's product of ``a`` and ``b`` as it stands when the kernel returns.
+        """Announce the call, and return the kernel's product of ``a`` and ``b`` as it stands when the kernel returns.
 
         Raises
         ------
@@ -180,6 +178,7 @@ class KernelUnderTest:
             if an operand, or an earlier result, has changed, or the result is no fresh, plain tensor of the right
             shape and dtype.
         """
+        self.announce(where, case)
         before = fingerprint(a), fingerprint(b)
         with poisoned(result_shape(a, b), result_dtype(a)):
             c: Any = self.kernel(a, b)

@@ -13,9 +13,9 @@ _SLOW_FIRST_CALL_S = 0.02  # a first call longer than this has compiled somethin
 _KEPT = 2  # of the largest cases of each kind of work, as any may have been held up
 
 
-def _work(m: int, k: int, n: int) -> tuple[int, int, int]:
-    """Return what a kernel may spend its time on: multiplications, elements of the result, steps along a side."""
-    return m * k * n, m * n, max(m, k, n)
+def _work(m: int, k: int, n: int) -> tuple[int, ...]:
+    """Return what a kernel may spend its time on: multiplications, elements of the result, steps along each side."""
+    return m * k * n, m * n, m, k, n
 
 
 class Pace:
@@ -40,16 +40,20 @@ class Pace:
     def predict(self, m: int, k: int, n: int) -> float:
         """Return the seconds that a product of this size should take, by the largest so far.
 
-        It takes as much longer as the kind of work that grows most. What the shortest call took is taken for the cost
-        of a call, of which a twentieth at most is work.
+        No kind of work can have cost more than the whole of a call that had some of it: of each kind, the call that
+        says least counts, and of all kinds the one that would take longest. What the shortest call took is taken for
+        the cost of a call, of which a twentieth at most is work.
         """
         call_s = min(self._shortest_s, *(seconds for _, seconds in self._largest))
 
-        def scaled(seen: tuple[int, ...], seconds: float) -> float:
-            larger = max(1.0, *(new / max(1, old) for new, old in zip(_work(m, k, n), seen, strict=True)))
-            return float(call_s + max(seconds - call_s, call_s / 20) * larger**_BEYOND_CACHES)
+        def scaled(new: int, old: int, seconds: float) -> float:
+            larger = new / max(1, old)
+            return float(max(seconds - call_s, call_s / 20) * (larger**_BEYOND_CACHES if larger > 1 else larger))
 
-        return min(scaled(seen, seconds) for seen, seconds in self._largest)
+        kinds = enumerate(_work(m, k, n))
+        return call_s + max(
+            min(scaled(work, seen[kind], seconds) for seen, seconds in self._largest) for kind, work in kinds
+        )
 
     def learn(self, case: Case, seconds: float) -> None:
         """Take note of how long a case took."""
@@ -60,5 +64,6 @@ class Pace:
                 return
         self._shortest_s = min(self._shortest_s, seconds)
         seen = [*self._largest, (_work(case.m, case.k, case.n), seconds)]
-        largest = (nlargest(_KEPT, seen, key=lambda one: (one[0][kind], -one[1])) for kind in range(3))
+        kinds = range(len(seen[0][0]))
+        largest = (nlargest(_KEPT, seen, key=lambda one: (one[0][kind], -one[1])) for kind in kinds)
         self._largest = list(dict.fromkeys(one for some in largest for one in some))

@@ -39,7 +39,7 @@ def check_earlier_calls(kernel: KernelUnderTest, seconds: float) -> None:
     a, b = _small_integers(kernel, *TINY, seed=8)
     kernel.check_exact(a, b, "first call")
     kernel.check_exact(a, b, "the same operands again")
-    for name, operand in (("a", a), ("b", b)):
+    for name, operand in zip("ab", (a, b), strict=True):
         array = as_array(operand)  # writes through it leave no trace in the tensor's version counter
         for index in np.ndindex(*array.shape):
             array[index] += 1
