@@ -149,7 +149,7 @@ def _watched(custom):
 
 @pytest.mark.parametrize("factory", ["workers", "ragged", "routed"])
 def test_it_is_trained_to_its_end(host, factory):
-    rows = trained(host, factory, "numpy")
+    rows = trained(host, factory, "numpy", budget=8.0)
     assert [row.status for row in rows.values()] == ["ok"] * 3
     assert not any(row.extrapolated for row in rows.values())
 
