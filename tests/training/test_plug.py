@@ -328,7 +328,7 @@ def test_an_encoder_runs_the_kernel_in_eval_too(nested):
     torch.manual_seed(0)
     model = nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 8, batch_first=True), 2, enable_nested_tensor=nested)
     model, x, kernel = model.eval(), torch.randn(2, 3, 8), Counting()
-    with pytest.warns(InputWarning, match="of MultiheadAttention, some products"):
+    with pytest.warns(InputWarning, match="within one operator of MultiheadAttention"):
         plugged = plug(model, kernel)
     mask = torch.zeros(2, 3, dtype=torch.bool)
     mask[0, 2] = True
@@ -348,6 +348,32 @@ def test_a_model_that_cannot_be_copied_is_said():
 
 
 def test_layers_whose_products_stay_torchs_are_named():
-    model = nn.ModuleList([nn.Linear(4, 4), nn.LSTM(4, 4), nn.Conv1d(1, 1, 1)])
-    with pytest.warns(InputWarning, match=r"^of Conv1d, LSTM, some products are within one operator and do not run"):
+    model = nn.ModuleList([nn.Linear(4, 4, dtype=torch.bfloat16), nn.LSTM(4, 4), nn.Conv1d(1, 1, 1)])
+    said = (
+        "products within one operator of Conv1d, LSTM and products in bfloat16 do not run the kernel: trace lists them"
+    )
+    with pytest.warns(InputWarning, match=f"^{said}$"):
         plug(model, "torch")
+
+
+def test_scripted_modules_run_the_kernel_inside_others():
+    scripted, kernel = torch.jit.script(nn.Linear(5, 4)), Counting()
+    plugged = plug(nn.Sequential(scripted), kernel)
+    plugged(torch.ones(2, 5)).sum().backward()
+    assert len(kernel.calls) == 2
+    with pytest.warns(InputWarning, match="products of TorchScript do not run the kernel"):
+        plug(scripted, kernel)
+
+
+def test_a_plugged_model_can_be_compiled_and_transformed():
+    kernel, x = Counting(), torch.randn(2, 5)
+    model = nn.Linear(5, 4)
+    plugged = plug(model, kernel)
+    assert torch.allclose(torch.compile(plugged, backend="eager")(x), model(x))
+    calls = len(kernel.calls)
+    assert calls
+    assert torch.allclose(torch.func.vmap(plugged)(x), model(x))
+    found = torch.func.grad(lambda x: plugged(x).sum())(x)
+    assert torch.allclose(found, model.weight.sum(0).expand(2, 5))
+    assert len(kernel.calls) > calls
+    torch._dynamo.reset()  # it keeps the model

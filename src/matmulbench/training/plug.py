@@ -7,12 +7,13 @@ import warnings
 from typing import Any, TypeVar
 
 from torch import Tensor, nn
+from torch.jit import ScriptModule
 from torch.nn.modules.conv import _ConvNd
 from torch.overrides import TorchFunctionMode
 
 from matmulbench.errors import InputWarning, UsageError
 from matmulbench.ladder import Kernel
-from matmulbench.training.replacement import Hooks
+from matmulbench.training.replacement import TAKEN, Hooks
 
 T = TypeVar("T")
 
@@ -57,7 +58,7 @@ def plug(model: nn.Module, kernel: str | Kernel) -> nn.Module:
 
     The copy has parameters of its own; those that layers share stay shared, and those that are frozen stay frozen. Its
     ``state_dict`` has the keys and values of the model's. An ``InputWarning`` names layers (convolution, LSTM,
-    attention) of which some products are within one operator, where they do not run the kernel.
+    attention) of which some products are within one operator, and dtypes, for which the kernel is not run.
 
     Parameters
     ----------
@@ -74,6 +75,7 @@ def plug(model: nn.Module, kernel: str | Kernel) -> nn.Module:
 
     Examples
     --------
+    >>> import torch
     >>> shapes = []
     >>> def kernel(a, b):
     ...     shapes.append((*a.shape, b.shape[1]))
@@ -88,13 +90,15 @@ def plug(model: nn.Module, kernel: str | Kernel) -> nn.Module:
     # Layers with hooks take no fast path, but the encoder goes by whether they could and hands them nested tensors.
     inside = {module for encoder in encoders for module in encoder.modules() if module is not encoder}
     for module in plugged.modules():
-        if module not in inside:
+        if module not in inside and not isinstance(module, ScriptModule):
             module.register_forward_pre_hook(hooks.enter, prepend=True)
             module.register_forward_hook(hooks.leave, always_call=True)
-    if fused := sorted({type(module).__name__ for module in plugged.modules() if isinstance(module, _FUSED)}):
-        text = (
-            f"of {', '.join(fused)}, some products are within one operator and do not run the kernel: trace lists them"
-        )
+    fused = {type(module).__name__ for module in plugged.modules() if isinstance(module, _FUSED)}
+    others = {str(one.dtype).removeprefix("torch.") for one in plugged.parameters() if one.dtype not in TAKEN}
+    scripted = {"TorchScript"} if isinstance(plugged, ScriptModule) else set()  # without another module around it
+    left = {"within one operator of": fused, "in": others, "of": scripted}
+    if said := [f"products {where} {', '.join(sorted(names))}" for where, names in left.items() if names]:
+        text = f"{' and '.join(said)} do not run the kernel: trace lists them"
         warnings.warn(text, InputWarning, stacklevel=2)
     return plugged
 
