@@ -365,6 +365,15 @@ def test_scripted_modules_run_the_kernel_inside_others():
         plug(scripted, kernel)
 
 
+def test_what_a_kernel_returns_may_be_a_view_and_is_written_to():
+    model, x = nn.Sequential(nn.Linear(5, 4), nn.ReLU(inplace=True)), torch.randn(2, 5)
+    want, want_gradients = gradients(model, x)
+    got, got_gradients = gradients(plug(model, lambda a, b: torch.einsum("ik,kj->ij", a, b)), x)
+    assert torch.allclose(got, want)
+    for one, other in zip(got_gradients, want_gradients, strict=True):
+        assert torch.allclose(one, other, atol=1e-6)
+
+
 def test_a_plugged_model_can_be_compiled_and_transformed():
     kernel, x = Counting(), torch.randn(2, 5)
     model = nn.Linear(5, 4)

@@ -115,7 +115,9 @@ class _Product(torch.autograd.Function):
     def forward(ctx: Any, a: Tensor, b: Tensor, block: _Block) -> Tensor:
         ctx.block = block
         ctx.save_for_backward(a, b)
-        return _multiply(block, a, b)
+        c = _multiply(block, a, b)
+        # Autograd would let nobody write into a view.
+        return c.new_empty(0).set_(c) if c._is_view() else c  # type: ignore[call-overload,no-any-return]
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
