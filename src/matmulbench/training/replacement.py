@@ -117,7 +117,7 @@ class _Product(torch.autograd.Function):
         ctx.save_for_backward(a, b)
         c = _multiply(block, a, b)
         # Autograd would let nobody write into a view.
-        return c.new_empty(0).set_(c) if c._is_view() else c  # type: ignore[call-overload,no-any-return]
+        return c.new_empty(0).set_(c) if c._is_view() else c  # type: ignore[call-overload]
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
