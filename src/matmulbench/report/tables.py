@@ -387,7 +387,7 @@ def trace_table(products: pd.DataFrame) -> Table:
         more = f", {percent(others)} in others" if others else ""
         notes.append(f"threads {threads}: {percent(able)} of a step of {step} in products that a kernel can do{more}")
     # What can be done about a reason stands behind a semicolon: it is said once, below.
-    notes += [reason for reason in dict.fromkeys(products["reason"]) if ";" in reason]
+    notes += [reason.replace("; ", ": ") for reason in dict.fromkeys(products["reason"]) if ";" in reason]
     rows = products.assign(
         mflop=products["flop"].astype(float) / 1e6, reason=products["reason"].str.partition(";")[0]
     ).to_dict("records")
