@@ -86,20 +86,25 @@ class Workload:
         """FLOP per byte, the horizontal axis of the roofline model (Williams et al., CACM 2009)."""
         return self.flop / self.bytes
 
-    def operands(self, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
-        """Draw ``a`` and ``b``, standard normal, integers 32 times as large; transposed views as the layout says."""
+    def operands(self, seed: int | None = 0) -> tuple[torch.Tensor, torch.Tensor]:
+        """Draw ``a`` and ``b``, standard normal, integers 32 times as large; transposed views as the layout says.
+
+        Without a seed all their elements are 1.
+        """
         import torch
 
         kind, dtype = DTYPES[self.dtype], getattr(torch, self.dtype)
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator().manual_seed(seed or 0)
 
         def draw(rows: int, columns: int, transposed: bool) -> torch.Tensor:
             shape = (columns, rows) if transposed else (rows, columns)
             batch = (self.batch,) if self.batch > 1 else ()
-            drawn = torch.randn(
-                *batch, *shape, generator=generator, dtype=dtype if kind.itemsize > 2 else torch.float32
-            )
-            drawn = (32 * drawn).clamp(-127, 127).to(dtype) if kind.is_integer else drawn.to(dtype)
+            if seed is None:
+                drawn = torch.ones(*batch, *shape, dtype=dtype)
+            else:
+                wide = dtype if kind.itemsize > 2 else torch.float32
+                drawn = torch.randn(*batch, *shape, generator=generator, dtype=wide)
+                drawn = (32 * drawn).clamp(-127, 127).to(dtype) if kind.is_integer else drawn.to(dtype)
             return drawn.mT if transposed else drawn
 
         left, right = (letter == "T" for letter in self.layout)

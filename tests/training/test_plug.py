@@ -129,7 +129,9 @@ def test_plugging_again_changes_the_kernel():
 def test_a_kernel_can_be_named():
     plugged = plug(nn.Linear(5, 4), "row-slice")
     assert plugged(torch.ones(2, 5)).shape == (2, 4)
+    assert "kernel=row-slice" in repr(plugged)
     again = pickle.loads(pickle.dumps(plugged))
+    assert repr(again) == repr(plugged)
     assert again(torch.ones(2, 5)).shape == (2, 4)
     assert torch.equal(plugged(torch.zeros(2, 5)), again(torch.zeros(2, 5)))
     assert sum(isinstance(hook.__self__, Hooks) for hook in again._forward_hooks.values()) == 1
@@ -162,15 +164,22 @@ class Multiplier(nn.Module):
 
 
 @pytest.mark.parametrize(
-    "kernel",
-    [scripted, torch.compile(row_slice, backend="eager"), ctypes.CDLL(None).abs, Multiplier()],
+    ("kernel", "name"),
+    [
+        (scripted, "scripted"),
+        (torch.compile(row_slice, backend="eager"), "matmul"),
+        (ctypes.CDLL(None).abs, "abs"),
+        (Multiplier(), "Multiplier"),
+    ],
     ids=["script", "compile", "ctypes", "module"],
 )
-def test_copies_share_the_kernel(kernel):
+def test_copies_share_the_kernel_and_name_it(kernel, name):
     model = nn.Sequential(nn.Linear(5, 4), nn.ReLU())
     plugged = copy.deepcopy(plug(model, kernel))
     hooks = [hook.__self__ for module in plugged.modules() for hook in module._forward_hooks.values()]
     assert [one.kernel is kernel for one in hooks] == [True] * 3
+    assert repr(plugged).count(f"kernel={name}") == 2, "once for all, once in the layer that has weights"
+    assert repr(unplug(plugged)) == repr(model)
     assert list(plugged.state_dict()) == list(model.state_dict())
     assert vars(unplug(plugged)[0]).keys() == vars(model[0]).keys()
 
@@ -328,7 +337,7 @@ def test_an_encoder_runs_the_kernel_in_eval_too(nested):
     torch.manual_seed(0)
     model = nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 8, batch_first=True), 2, enable_nested_tensor=nested)
     model, x, kernel = model.eval(), torch.randn(2, 3, 8), Counting()
-    with pytest.warns(InputWarning, match="of MultiheadAttention, some products"):
+    with pytest.warns(InputWarning, match="within one operator of MultiheadAttention"):
         plugged = plug(model, kernel)
     mask = torch.zeros(2, 3, dtype=torch.bool)
     mask[0, 2] = True
@@ -348,6 +357,41 @@ def test_a_model_that_cannot_be_copied_is_said():
 
 
 def test_layers_whose_products_stay_torchs_are_named():
-    model = nn.ModuleList([nn.Linear(4, 4), nn.LSTM(4, 4), nn.Conv1d(1, 1, 1)])
-    with pytest.warns(InputWarning, match=r"^of Conv1d, LSTM, some products are within one operator and do not run"):
+    model = nn.ModuleList([nn.Linear(4, 4, dtype=torch.bfloat16), nn.LSTM(4, 4), nn.Conv1d(1, 1, 1)])
+    said = (
+        "products within one operator of Conv1d, LSTM and products in bfloat16 do not run the kernel: trace lists them"
+    )
+    with pytest.warns(InputWarning, match=f"^{said}$"):
         plug(model, "torch")
+
+
+def test_scripted_modules_run_the_kernel_inside_others():
+    scripted, kernel = torch.jit.script(nn.Linear(5, 4)), Counting()
+    plugged = plug(nn.Sequential(scripted), kernel)
+    plugged(torch.ones(2, 5)).sum().backward()
+    assert len(kernel.calls) == 2
+    with pytest.warns(InputWarning, match="products of TorchScript do not run the kernel"):
+        plug(scripted, kernel)
+
+
+def test_what_a_kernel_returns_may_be_a_view_and_is_written_to():
+    model, x = nn.Sequential(nn.Linear(5, 4), nn.ReLU(inplace=True)), torch.randn(2, 5)
+    want, want_gradients = gradients(model, x)
+    got, got_gradients = gradients(plug(model, lambda a, b: torch.einsum("ik,kj->ij", a, b)), x)
+    assert torch.allclose(got, want)
+    for one, other in zip(got_gradients, want_gradients, strict=True):
+        assert torch.allclose(one, other, atol=1e-6)
+
+
+def test_a_plugged_model_can_be_compiled_and_transformed():
+    kernel, x = Counting(), torch.randn(2, 5)
+    model = nn.Linear(5, 4)
+    plugged = plug(model, kernel)
+    assert torch.allclose(torch.compile(plugged, backend="eager")(x), model(x))
+    calls = len(kernel.calls)
+    assert calls
+    assert torch.allclose(torch.func.vmap(plugged)(x), model(x))
+    found = torch.func.grad(lambda x: plugged(x).sum())(x)
+    assert torch.allclose(found, model.weight.sum(0).expand(2, 5))
+    assert len(kernel.calls) > calls
+    torch._dynamo.reset()  # it keeps the model

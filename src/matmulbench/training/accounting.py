@@ -65,12 +65,14 @@ class Envelope:
         """Tell whether rounding explains ``loss`` at ``step``. Steps that the reference lacks hold; NaN does not."""
         return step >= len(self.reference) or abs(loss - self.reference[step]) <= self.width[step]
 
-    def finding(self, step: int, loss: float) -> str:
-        """Return the words for a ``loss`` at ``step`` that lies outside the envelope."""
-        return (
-            f"it learns differently: at step {step + 1} the loss is {loss:.6g}, {self.name}'s "
-            f"{self.reference[step]:.6g}, and rounding explains ±{self.width[step]:.2g}"
-        )
+    def check(self, step: int, loss: float, by: str = "") -> None:
+        """Raise KernelFailure if rounding does not explain ``loss`` at ``step``."""
+        if not self.holds(step, loss):
+            raise KernelFailure(
+                Status.FAILED_VERIFICATION,
+                f"{by}it learns differently: at step {step + 1} the loss is {loss:.6g}, {self.name}'s "
+                f"{self.reference[step]:.6g}, and rounding explains ±{self.width[step]:.2g}",
+            )
 
 
 @dataclass
@@ -82,16 +84,15 @@ class Course:
     seed: int
     data_dir: str | None
     options: dict[str, Any]
+    workers: int
+    elsewhere: tuple[Address, ...]
     referee: Child
-    workers: int = 1
-    elsewhere: tuple[Address, ...] = ()
-    name: str = ""
-    batch_rows: int = 0
-    rows: int = 0  # of a batch, that the first rank learns from
-    steps: int = 0
-    products: list[tuple[int, str, str, str]] = field(default_factory=list)  # layer, which, workload, dtype
-    non_matmul_s: float = 0.0
-    notes: list[str] = field(default_factory=list)  # on how a model can be judged, and what no kernel can do in it
+    name: str
+    batch_rows: int
+    steps: int
+    products: list[tuple[int, str, str, str]]  # layer, which, workload, dtype
+    non_matmul_s: float
+    notes: list[str]  # on how a model can be judged, and what no kernel can do in it
     seals: list[Seal] = field(default_factory=list)
     envelope: Envelope = field(default_factory=lambda: Envelope([], []))
 
@@ -115,22 +116,23 @@ class Course:
         """
         if not is_model(task):
             host.warm(OpenTraining, first=PreloadTask(task, seed, data_dir, options))
-        course = cls(host, task, seed, data_dir, options, host.fork(DescribeTraining), workers, elsewhere)
-        outcome = course.referee.call(DescribeTraining(task, seed, data_dir, options), silence_limit=_SILENCE_S)
+        referee = host.fork(DescribeTraining)
+        outcome = referee.call(DescribeTraining(task, seed, data_dir, options), silence_limit=_SILENCE_S)
         if outcome.status == Status.LOST:
             raise LostError(outcome.reason)
         if outcome.status != Status.OK:
-            course.referee.close()
+            referee.close()
             reason = outcome.reason or ""
             raise UsageError(f"model {task!r}: {reason}" if outcome.status != Status.ERROR else reason)
-        found = outcome.value
-        course.name, course.steps = found["name"], found["steps"]
-        course.batch_rows = course.rows = found["rows"]
-        course.products, course.non_matmul_s = found["products"], found["non_matmul_s"]
-        course.notes = found["notes"]
+        course = cls(host, task, seed, data_dir, options, workers, elsewhere, referee, **outcome.value)
         if workers > 1:
             course._divide()
         return course
+
+    @property
+    def rows(self) -> int:
+        """Those of a batch that the first rank learns from."""
+        return fair_parts(self.batch_rows, self.workers)[0]
 
     def _divide(self) -> None:
         """Describe what the first of several ranks does."""
@@ -140,7 +142,6 @@ class Course:
                 f"workers {self.workers}: expected {self.batch_rows} at most, the rows of a batch of {self.task}"
             )
         task = find_task(self.task, **self.options)
-        self.rows = fair_parts(self.batch_rows, self.workers)[0]
         products = layer_products(self.rows, task.layers, task.dtype)
         self.products = [(layer, which, str(one), one.dtype) for layer, which, one in products]
 
@@ -228,7 +229,9 @@ class TrainingCandidate(SealedCandidate):
         self.at = last
         at_end = last == self.course.steps
         if not self.finished:
-            self._check(losses)
+            for loss in losses:
+                self.course.envelope.check(len(self.losses), loss)
+                self.losses.append(loss)
             if at_end or len(self.losses) == steps or _draw.random() < _JUDGED:
                 self._judge(at_end)
         if at_end:
@@ -237,30 +240,19 @@ class TrainingCandidate(SealedCandidate):
             self.at = 0
         self.seal.rest(self._child)  # what is asked of it after its steps is no work while idle
 
-    def _check(self, losses: list[float]) -> None:
-        """Note the losses of a turn; each must lie in the envelope."""
-        for loss in losses:
-            if not self.course.envelope.holds(len(self.losses), loss):
-                raise KernelFailure(Status.FAILED_VERIFICATION, self.course.envelope.finding(len(self.losses), loss))
-            self.losses.append(loss)
-
     def _judge(self, at_end: bool) -> None:
         """Have the referee compute the loss from the parameters: the loss that the child reports may be made up."""
         ask(self._child, CommitParameters(), _SILENCE_S, (self.output,))
+        request = JudgeParameters(self.at, self.spec is None, at_end)
         try:
-            loss, *accuracies = ask(
-                self.course.referee, JudgeParameters(self.at, self.spec is None, at_end), _SILENCE_S, (self.output,)
-            )
+            loss, *accuracies = ask(self.course.referee, request, _SILENCE_S, (self.output,))
         except KernelFailure as failure:
-            raise KernelFailure(
-                Status.FAILED_VERIFICATION, f"its parameters cannot be judged: {failure.reason}"
-            ) from None
-        if not at_end and loss is not None and not self.course.envelope.holds(self.at, loss):
-            raise KernelFailure(
-                Status.FAILED_VERIFICATION, f"by its parameters, {self.course.envelope.finding(self.at, loss)}"
-            )
+            finding = f"its parameters cannot be judged: {failure.reason}"
+            raise KernelFailure(Status.FAILED_VERIFICATION, finding) from None
         if at_end:
             self.accuracies = (accuracies[0], accuracies[1])
+        elif loss is not None:
+            self.course.envelope.check(self.at, loss, "by its parameters, ")
 
     def audit(self) -> None:
         """Refuse a kernel whose clock, processor time or settings are not what they must be."""
@@ -420,9 +412,10 @@ def fair_share(budget: float, requests: Sequence[float]) -> list[float]:
     return allocated
 
 
-def _failed(one: TrainingCandidate, failure: KernelFailure) -> Account:
+def _account(one: TrainingCandidate, failure: KernelFailure | None = None) -> Account:
     row = one.new_row()
-    row.status, row.reason = failure.status, failure.reason
+    if failure:
+        row.status, row.reason = failure.status, failure.reason
     return Account(row, one.course, _losses(one.losses, one.course.envelope))
 
 
@@ -438,11 +431,10 @@ def _losses(losses: list[float], envelope: Envelope) -> dict[str, Any]:
 
 def _measured(one: TrainingCandidate, base: TrainingCandidate | None, analyses: int, comparisons: int) -> Account:
     """Account for a candidate that took turns."""
+    account, course = _account(one, one.failure), one.course
     if one.failure:
-        return _failed(one, one.failure)
-    course = one.course
-    row = one.new_row()
-    account = Account(row, course, _losses(one.losses, course.envelope))
+        return account
+    row = account.row
     row.steps, row.extrapolated = len(one.losses), not one.finished
     row.compile_s = one.compile_s if isinstance(one, CompiledCandidate) else None
     if not one.samples:
@@ -468,22 +460,19 @@ def _measured(one: TrainingCandidate, base: TrainingCandidate | None, analyses: 
 
 def _predicted(one: TrainingCandidate, share_s: float) -> Account:
     """Account for a kernel too slow for its share of the time: it learns from a few rows, and its step is predicted."""
-    course = one.course
-    row = one.new_row()
+    account, course, estimate = _account(one), one.course, one.step_estimate_s
+    row = account.row
     row.extrapolated, row.steps = True, 0
-    estimate = one.step_estimate_s
     rows = min(_FEW_ROWS, course.rows, int(course.rows * max(share_s, _FEW_ROWS_S) / (2 * estimate)))
-    account = Account(row, course)
     account.note("predicted from smaller products")
     envelope = course.find_envelope(_SILENCE_S / 2, rows, 2) if rows else Envelope([], [])
     if envelope.reference:
         try:
             losses = ask(one._child, TrainFewRows(rows, 2), _SILENCE_S)
             for step, loss in enumerate(losses):
-                if not envelope.holds(step, loss):
-                    raise KernelFailure(Status.FAILED_VERIFICATION, envelope.finding(step, loss))
+                envelope.check(step, loss)
         except KernelFailure as failure:
-            return _failed(one, failure)
+            return _account(one, failure)
         row.steps, row.final_loss, row.loss_deviation = 2, losses[-1], envelope.deviation(losses)
         account.note(f"losses of {rows} of {course.rows} rows")
         account.extra = _losses(losses, envelope)

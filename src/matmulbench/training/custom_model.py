@@ -84,13 +84,13 @@ class CustomModel(TrainingProblem):
         return found
 
     def begin(self, kernel: Kernel) -> ModuleTrainer:
-        return self._trainer(kernel)
+        return _Trainer(self, kernel)
 
     def begin_plain(self) -> ModuleTrainer:
-        return self._trainer()
+        return _Trainer(self)
 
     def reference(self) -> ModuleTrainer:
-        return self._trainer(dtype=torch.float64 if self.in_double else None)
+        return _Trainer(self, dtype=torch.float64 if self.in_double else None)
 
     def few(self, rows: int) -> CustomModel:
         """Cut each tensor that has as many rows as the batch."""
@@ -102,23 +102,7 @@ class CustomModel(TrainingProblem):
         fewer.batches, fewer.steps = [tree_map(cut, self.batches[0])], 1
         return fewer
 
-    def _trainer(self, kernel: Kernel | None = None, dtype: torch.dtype | None = None) -> ModuleTrainer:
-        model, loss = self._copy()
-        if dtype:
-            model.to(dtype)
-            loss = loss.to(dtype) if isinstance(loss, nn.Module) else loss
-        form = Form(model, loss, self.batches[0])
-
-        def loss_of(model: nn.Module, batch: Any) -> Tensor:
-            value = form.loss(model, batch)
-            if not isinstance(value, Tensor) or value.numel() != 1:
-                got = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
-                raise UsageError(f"{self.what}: its loss returned {got}, expected a tensor of one number")
-            return value
-
-        return _Trainer(self, model, self._optimizer(model), loss_of, kernel, dtype)
-
-    def _copy(self) -> tuple[nn.Module, Loss]:
+    def copy(self) -> tuple[nn.Module, Loss]:
         """Return model and loss as they were at the start."""
         try:
             return copied((self.model, self.loss))
@@ -137,7 +121,7 @@ class CustomModel(TrainingProblem):
                     lambda: Form(model, self.loss, self.batches[0]).output(model, clone_batch(self.batches[0]))
                 )
 
-    def _optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
+    def make_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
         if not self.optimizer:
             if not any(parameter.requires_grad for parameter in model.parameters()):
                 raise UsageError(f"{self.what}: none of its parameters asks for a gradient, expected one to learn")
@@ -163,7 +147,7 @@ class CustomModel(TrainingProblem):
         """Take the first, second and last step; note the products, and whether random numbers are drawn."""
         before = _random_state()
         watch = TimedKernel(torch.matmul)
-        trainer = self._trainer(watch)
+        trainer = _Trainer(self, watch)
         for step in sorted({0, min(1, self.steps - 1), self.steps - 1}):
             self._explain(lambda step=step: trainer.step(step), step)  # type: ignore[misc]
             trainer.use(torch.matmul)  # the products are those of the first step
@@ -191,17 +175,13 @@ class CustomModel(TrainingProblem):
 class _Trainer(ModuleTrainer):
     """A trainer that copies its batches, as a model may write into what it is given."""
 
-    def __init__(
-        self,
-        problem: CustomModel,
-        model: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        loss_of: Callable[[nn.Module, Any], Tensor],
-        kernel: Kernel | None,
-        dtype: torch.dtype | None,
-    ) -> None:
-        super().__init__(model, optimizer, self._loss_of_step, kernel)
-        self.problem, self.dtype, self.loss_of_batch = problem, dtype, loss_of
+    def __init__(self, problem: CustomModel, kernel: Kernel | None = None, dtype: torch.dtype | None = None) -> None:
+        model, loss = problem.copy()
+        if dtype:
+            model.to(dtype)
+            loss = loss.to(dtype) if isinstance(loss, nn.Module) else loss
+        super().__init__(model, problem.make_optimizer(model), self._loss, kernel)
+        self.problem, self.form, self.dtype = problem, Form(model, loss, problem.batches[0]), dtype
         self.ready: dict[int, Any] = {}
 
     def prepare(self, first: int, last: int) -> None:
@@ -210,11 +190,15 @@ class _Trainer(ModuleTrainer):
     def _batch(self, step: int) -> Any:
         return clone_batch(self.problem.batches[step % self.problem.steps], self.dtype)
 
-    def _loss_of_step(self, model: nn.Module, step: int) -> Tensor:
+    def _loss(self, model: nn.Module, step: int) -> Tensor:
         batch = self.ready.pop(step) if step in self.ready else self._batch(step)
         if self.problem.reseeds:
             _seed(step)
-        return self.loss_of_batch(model, batch)
+        value = self.form.loss(model, batch)
+        if not isinstance(value, Tensor) or value.numel() != 1:
+            got = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+            raise UsageError(f"{self.problem.what}: its loss returned {got}, expected a tensor of one number")
+        return value
 
 
 def _seed(seed: int) -> None:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import copy
 import warnings
+from functools import partial
 from typing import Any, TypeVar
 
 from torch import Tensor, nn
+from torch.jit import ScriptModule
 from torch.nn.modules.conv import _ConvNd
 from torch.overrides import TorchFunctionMode
 
 from matmulbench.errors import InputWarning, UsageError
 from matmulbench.ladder import Kernel
-from matmulbench.training.replacement import Hooks
+from matmulbench.training.replacement import TAKEN, Hooks
 
 T = TypeVar("T")
 
@@ -43,6 +45,11 @@ def copied(model: T) -> T:
         raise UsageError(f"the model cannot be copied: {type(error).__name__}: {error}") from error
 
 
+def _describe(module: nn.Module, kernel: str) -> str:
+    """Return what stands in the text form of a plugged module: its own, and the kernel."""
+    return ", ".join(filter(None, (type(module).extra_repr(module), f"kernel={kernel}")))
+
+
 # Of these, some products are within one operator.
 _FUSED = (_ConvNd, nn.LSTM, nn.Bilinear, nn.MultiheadAttention)
 
@@ -57,7 +64,7 @@ def plug(model: nn.Module, kernel: str | Kernel) -> nn.Module:
 
     The copy has parameters of its own; those that layers share stay shared, and those that are frozen stay frozen. Its
     ``state_dict`` has the keys and values of the model's. An ``InputWarning`` names layers (convolution, LSTM,
-    attention) of which some products are within one operator, where they do not run the kernel.
+    attention) of which some products are within one operator, and dtypes, for which the kernel is not run.
 
     Parameters
     ----------
@@ -74,6 +81,7 @@ def plug(model: nn.Module, kernel: str | Kernel) -> nn.Module:
 
     Examples
     --------
+    >>> import torch
     >>> shapes = []
     >>> def kernel(a, b):
     ...     shapes.append((*a.shape, b.shape[1]))
@@ -82,19 +90,25 @@ def plug(model: nn.Module, kernel: str | Kernel) -> nn.Module:
     >>> plugged(torch.ones(64, 784)).sum().backward()
     >>> shapes
     [(64, 784, 10), (10, 64, 784)]
+    >>> plug(nn.Linear(784, 10), "numpy")
+    Linear(in_features=784, out_features=10, bias=True, kernel=numpy)
     """
     hooks, plugged = Hooks(kernel), unplug(model)
     encoders = [module for module in plugged.modules() if isinstance(module, nn.TransformerEncoder)]
     # Layers with hooks take no fast path, but the encoder goes by whether they could and hands them nested tensors.
     inside = {module for encoder in encoders for module in encoder.modules() if module is not encoder}
     for module in plugged.modules():
-        if module not in inside:
+        if module not in inside and not isinstance(module, ScriptModule):
             module.register_forward_pre_hook(hooks.enter, prepend=True)
             module.register_forward_hook(hooks.leave, always_call=True)
-    if fused := sorted({type(module).__name__ for module in plugged.modules() if isinstance(module, _FUSED)}):
-        text = (
-            f"of {', '.join(fused)}, some products are within one operator and do not run the kernel: trace lists them"
-        )
+            if module is plugged or next(module.parameters(recurse=False), None) is not None:
+                module.__dict__["extra_repr"] = partial(_describe, module, hooks.name)
+    fused = {type(module).__name__ for module in plugged.modules() if isinstance(module, _FUSED)}
+    others = {str(one.dtype).removeprefix("torch.") for one in plugged.parameters() if one.dtype not in TAKEN}
+    scripted = {"TorchScript"} if isinstance(plugged, ScriptModule) else set()  # without another module around it
+    left = {"within one operator of": fused, "in": others, "of": scripted}
+    if said := [f"products {where} {', '.join(sorted(names))}" for where, names in left.items() if names]:
+        text = f"{' and '.join(said)} do not run the kernel: trace lists them"
         warnings.warn(text, InputWarning, stacklevel=2)
     return plugged
 
@@ -103,6 +117,8 @@ def unplug(model: nn.Module) -> nn.Module:
     """Return a copy of ``model`` whose products are torch's again."""
     plain = copied(model)
     for module in plain.modules():
+        if getattr(vars(module).get("extra_repr"), "func", None) is _describe:
+            del module.__dict__["extra_repr"]
         for hooks in (module._forward_pre_hooks, module._forward_hooks):
             for number, hook in list(hooks.items()):
                 if isinstance(getattr(hook, "__self__", None), Hooks):

@@ -36,7 +36,7 @@ _problems: list[TrainingProblem] = []
 
 
 def describe(task: str, seed: int, data_dir: str | None, options: dict[str, Any]) -> dict[str, Any]:
-    """Load the training; return its ``name``, ``rows`` of a batch, ``steps``, ``products`` and ``non_matmul_s``.
+    """Load the training; return its ``name``, ``batch_rows``, ``steps``, ``products`` and ``non_matmul_s``.
 
     Behind them, what a reader should know: ``notes``, on how it can be judged and what no kernel can do in it.
     """
@@ -55,7 +55,7 @@ def describe(task: str, seed: int, data_dir: str | None, options: dict[str, Any]
         notes = [*_assess(problem, again), *([left] if left else [])]
     return {
         "name": problem.name,
-        "rows": problem.rows,
+        "batch_rows": problem.rows,
         "steps": problem.steps,
         "products": [[one.layer, one.which, str(one.workload), one.workload.dtype] for one in problem.products],
         "non_matmul_s": _time_non_matmul(problem),

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from time import perf_counter, thread_time
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -26,10 +26,11 @@ from matmulbench.ladder import Kernel
 from matmulbench.ladder.plugins import load_kernel, over_batches
 from matmulbench.ladder.torch_matmul import matmul as torch_matmul
 
+T = TypeVar("T")
 Record = Callable[[Tensor, Tensor, float], None]
 RecordBoth = Callable[[Tensor, Tensor, float, float], None]  # with this thread's processor time
 
-_TAKEN = frozenset(getattr(torch, name) for name in USUAL)
+TAKEN = frozenset(getattr(torch, name) for name in USUAL)  # dtypes
 _RANKS = {"mm": 2, "addmm": 2, "bmm": 3, "baddbmm": 3}  # of the operands of what is overridden
 _CPU = torch._C.DispatchKeySet(torch._C.DispatchKey.CPU)
 
@@ -58,7 +59,7 @@ _multiplying = False  # process-wide: a kernel may have torch's products done in
 def _fit(rank: int, *operands: Tensor) -> bool:
     """Say whether operands are a kernel's; torch has the words for wrong ones, and the result of empty ones."""
     a, b = operands[-2:]
-    if a.dtype not in _TAKEN or any(each.dtype is not a.dtype for each in operands) or not a.dim() == b.dim() == rank:
+    if a.dtype not in TAKEN or any(each.dtype is not a.dtype for each in operands) or not a.dim() == b.dim() == rank:
         return False
     *batch, _, k = a.shape
     *others, inner, n = b.shape
@@ -114,7 +115,9 @@ class _Product(torch.autograd.Function):
     def forward(ctx: Any, a: Tensor, b: Tensor, block: _Block) -> Tensor:
         ctx.block = block
         ctx.save_for_backward(a, b)
-        return _multiply(block, a, b)
+        c = _multiply(block, a, b)
+        # Autograd would let nobody write into a view.
+        return c.new_empty(0).set_(c) if c._is_view() else c  # type: ignore[call-overload]
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
@@ -136,13 +139,9 @@ def _override_in_graph(rank: int, original: Callable[..., Tensor]) -> Callable[.
 
     def override(keys: Any, *operands: Tensor, **factors: float) -> Tensor:
         modules = _thread.modules
-        if (
-            not modules
-            or not modules[-1].kernel
-            or _multiplying
-            or not torch.is_grad_enabled()
-            or not _fit(rank, *operands)
-        ):
+        recorded = modules and modules[-1].kernel and not _multiplying and torch.is_grad_enabled()
+        # torch.func has graphs of its own.
+        if not recorded or torch._C._are_functorch_transforms_active() or not _fit(rank, *operands):
             return original(keys, *operands, **factors)
         *addends, a, b = operands
         c: Tensor = _Product.apply(a, b, modules[-1])  # type: ignore[no-untyped-call]
@@ -244,6 +243,12 @@ def _block(kernel: Kernel, record: RecordBoth | None = None) -> _Block:
     return _Block(None if of_torch else kernel, over_batches(kernel), record)
 
 
+def _uncompiled(hook: T) -> T:
+    """Have ``torch.compile`` call it as it is; its own decorator for that takes two seconds to import."""
+    hook._torchdynamo_disable = True  # type: ignore[attr-defined]
+    return hook
+
+
 class Hooks:
     """Hooks of modules: while one of them runs in a thread, a kernel does its products, and the graph's."""
 
@@ -262,10 +267,18 @@ class Hooks:
         """Of a kernel that has a name, the name is pickled."""
         return type(self), (self.kernel,)
 
+    @property
+    def name(self) -> str:
+        """The kernel's, as it was given or as it calls itself."""
+        names = (getattr(self.kernel, name, None) for name in ("name", "__name__"))
+        return self.kernel if isinstance(self.kernel, str) else next(filter(None, names), type(self.kernel).__name__)
+
+    @_uncompiled
     def enter(self, module: nn.Module, _: Any) -> None:
         """Begin, before a module's ``forward``."""
         _thread.modules.append(self._block)
 
+    @_uncompiled
     def leave(self, module: nn.Module, *_: Any) -> None:
         """End, after it, also where it raises."""
         _thread.modules.pop()

@@ -86,20 +86,15 @@ def predict_seconds(kernel: Kernel, product: Workload) -> float:
     One step of the triple loop may take a minute, or half a day: a slow kernel must not be met unprepared.
     """
 
-    def ones(batch: int, rows: int, columns: int, transposed: bool) -> Tensor:
-        # Ones, for random numbers take longer to draw than many kernels take to multiply them.
-        shape = (columns, rows) if transposed else (rows, columns)
-        made = torch.ones((batch, *shape)[-rank:], dtype=getattr(torch, product.dtype))
-        return made.mT if transposed else made
+    def either(a: Tensor, b: Tensor) -> Tensor:
+        return kernel(a, b) if a.dim() == 2 else batched(a, b)
 
-    def operands(problem: Workload) -> tuple[Tensor, Tensor]:
-        left, right = (letter == "T" for letter in problem.layout)
-        return ones(problem.batch, problem.m, problem.k, left), ones(problem.batch, problem.k, problem.n, right)
+    def ones(problem: Workload) -> tuple[Tensor, Tensor]:
+        # Random numbers take longer to draw than many kernels take to multiply them.
+        return problem.operands(seed=None)
 
-    rank = 3 if product.batch > 1 else 2
-    if rank == 3:
-        kernel = over_batches(kernel)
-    return learn_cost(kernel, product, _ENOUGH_S, operands, largest_bytes=_LARGE).full_s
+    batched = over_batches(kernel)
+    return learn_cost(either, product, _ENOUGH_S, ones, largest_bytes=_LARGE).full_s
 
 
 def compile_model() -> float:
