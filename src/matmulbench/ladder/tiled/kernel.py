@@ -23,7 +23,8 @@ for them.
 
 **bfloat16.** A bfloat16 is the upper half of a float32. Panels of B and blocks of A are widened while they are packed,
 and the tiles are float32's, as are all sums, kept in float32 from block to block along k. The result is rounded once,
-to nearest, ties to even. A processor with instructions for bfloat16 multiplies large matrices twice as fast with them.
+to nearest, ties to even. Instructions for bfloat16, which some processors have and this does without, do two steps
+along k at once.
 
 **Calls.** A product of a few microseconds takes less time than Python needs to look at its operands. So Python calls
 compiled code with the tensors as they are: see :mod:`~matmulbench.ladder.tiled.exchange`.
