@@ -213,13 +213,10 @@ def processor_s(pid: int) -> float:
     """Return the seconds of processor time that all threads of ``pid`` have used; NaN where that cannot be asked."""
     with suppress(OSError, AttributeError):
         return time.clock_gettime((~pid << 3) | _CPU_CLOCK)  # Linux: as clock_getcpuclockid(3) makes it
-    return _coarse_s(pid) if sys.platform == "darwin" else math.nan  # Windows counts ticks of 16 ms
-
-
-def _coarse_s(pid: int) -> float:
     with suppress(psutil.Error):
-        times = psutil.Process(pid).cpu_times()
-        return float(times.user + times.system)
+        if sys.platform == "darwin":  # Windows counts ticks of 16 ms
+            times = psutil.Process(pid).cpu_times()
+            return float(times.user + times.system)
     return math.nan
 
 

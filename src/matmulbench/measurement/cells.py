@@ -451,7 +451,7 @@ def _cell(
 ) -> Cell:
     workload, threads = one.workload, one.host.threads
     if one.failure:
-        return Cell(_row(workload, threads, one.name, one.failure.status, one.failure.reason), [], {})
+        return failed_cell(workload, threads, one.name, one.failure.status, one.failure.reason)
     seen = Comparison(one, base, analyses, comparisons)
     if not seen.samples:
         return failed_cell(workload, threads, one.name, Status.LOST, "no turn was undisturbed beside the baseline's")

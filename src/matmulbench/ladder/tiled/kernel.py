@@ -23,7 +23,8 @@ for them.
 
 **bfloat16.** A bfloat16 is the upper half of a float32. Panels of B and blocks of A are widened while they are packed,
 and the tiles are float32's, as are all sums, kept in float32 from block to block along k. The result is rounded once,
-to nearest, ties to even. A processor with instructions for bfloat16 multiplies large matrices twice as fast with them.
+to nearest, ties to even. Instructions for bfloat16, which some processors have and this does without, do two steps
+along k at once.
 
 **Calls.** A product of a few microseconds takes less time than Python needs to look at its operands. So Python calls
 compiled code with the tensors as they are: see :mod:`~matmulbench.ladder.tiled.exchange`.
@@ -107,9 +108,8 @@ HEIGHTS = (
 
 # A width that is forced for a test must not be found in the machine's own cache.
 _KEPT_ON_DISK: dict[str, Any] = {"cache": not FORCED_BITS, "error_model": "numpy"}
-# numba's cache on disk sees changes of one file alone, and of what a function's closure holds: here, all files.
 _FILES = sorted(Path(__file__).parent.glob("*.py"))
-_SOURCES = hashlib.sha256(b"".join(file.read_bytes() for file in _FILES)).hexdigest()
+_SOURCES = hashlib.sha256(b"".join(file.read_bytes() for file in _FILES)).hexdigest()[:12]
 
 
 class Matrix(NamedTuple):
@@ -162,25 +162,23 @@ _MATRIX, _PRODUCT = _typeof(Matrix(0, 0, 0)), _typeof(Product(0, 0, 0, *[Matrix(
 _WORD, _CODE = types.int64, types.int32
 _COPY = _CODE(_WORD, _WORD, _MATRIX, _MATRIX)
 _PARTS = len(Tools._fields)
-_BFLOAT16 = "uint16"  # as numba knows it; it has no such type
+_BFLOAT16 = np.uint16  # as numba knows it; it has no such type
 
 
-def _panel_of(sources: str, dtype: str, shapes: str, unroll: int) -> Any:
+def _panel_of(dtype: str, shapes: str, unroll: int) -> Any:
     zero = np.dtype(dtype).type(0)
 
     def all_tiles(vectors: int, product: Product, last: int, add: int, far: int) -> int:
-        sources  # noqa: B018 - in the closure, so in the key of the cache on disk
         panel(shapes, unroll, zero, vectors, product, last, add, far)
         return 0
 
     return all_tiles
 
 
-def _dots_of(sources: str, dtype: str) -> Any:
+def _dots_of(dtype: str) -> Any:
     zero = np.dtype(dtype).type(0)
 
     def all_dots(product: Product, add: int) -> int:
-        sources  # noqa: B018
         for j in range(0, product.n - 1, 2):
             dots(2, zero, _part(product, 0, j, product.m, 2), add)
         if product.n % 2:
@@ -190,23 +188,21 @@ def _dots_of(sources: str, dtype: str) -> Any:
     return all_dots
 
 
-def _m_vectorised_of(sources: str, dtype: str) -> Any:
+def _m_vectorised_of(dtype: str) -> Any:
     zero = np.dtype(dtype).type(0)
 
     def all_m_vectorised(product: Product) -> int:
-        sources  # noqa: B018
         m_vectorised(NARROW_VECTORS, NARROW, zero, product)
         return 0
 
     return all_m_vectorised
 
 
-def _copy_of(sources: str, dtype: str, to_dtype: str) -> Any:
+def _copy_of(dtype: str, to_dtype: str) -> Any:
     from_zero, zero = (np.dtype(one).type(0) for one in (dtype, to_dtype))
     size, lanes = from_zero.itemsize, VECTOR // zero.itemsize
 
     def copy(rows: int, columns: int, to: Matrix, source: Matrix) -> int:
-        sources  # noqa: B018
         if source.column == size:
             for i in range(rows):
                 for j in range(0, columns, lanes):
@@ -226,17 +222,18 @@ def _copy_of(sources: str, dtype: str, to_dtype: str) -> Any:
     return copy
 
 
-def _round_of(sources: str) -> Any:
-    from_zero, zero = np.float32(0), np.dtype(_BFLOAT16).type(0)
+def _round(rows: int, columns: int, to: Matrix, source: Matrix) -> int:
+    """Round float32 to bfloat16."""
+    for i in range(rows):
+        for j in range(0, columns, VECTOR // 4):
+            move(_BFLOAT16(0), np.float32(0), _from(to, i, j).at, _from(source, i, j).at, columns - j)
+    return 0
 
-    def round_rows(rows: int, columns: int, to: Matrix, source: Matrix) -> int:
-        sources  # noqa: B018
-        for i in range(rows):
-            for j in range(0, columns, VECTOR // 4):
-                move(zero, from_zero, _from(to, i, j).at, _from(source, i, j).at, columns - j)
-        return 0
 
-    return round_rows
+def _renamed(function: Any) -> Any:
+    """Give a function a name that changes with any file here: numba's cache on disk looks at one file alone."""
+    function.__qualname__ += f"_{_SOURCES}"
+    return function
 
 
 @jit
@@ -450,34 +447,27 @@ def _product_at(operands: int) -> Product:
     return Product(m, k, n, Matrix(a, a_row, a_column), Matrix(b, b_row, b_column), Matrix(c, c_row, c_column))
 
 
-def _share_of(sources: str) -> Any:
-    def share(row: int, thread: int, threads: int, operands: int) -> int:
-        """Do one thread's share of C's rows or, if few, columns."""
-        sources  # noqa: B018
-        tools, of = _tools(row, thread), _product_at(operands)
-        by_rows = of.m > of.n or of.n < tools.columns_each * threads
-        unit = (1 if by_rows else tools.widest) * VECTOR // tools.size
-        length = of.m if by_rows else of.n
-        here = -(-length // (unit * threads)) * unit
-        first = min(thread * here, length)
-        here = min(here, length - first)
-        part = _part(of, first, 0, here, of.n) if by_rows else _part(of, 0, first, of.m, here)
-        _multiply(tools, part)
-        return 0
-
-    return share
+def _share(row: int, thread: int, threads: int, operands: int) -> int:
+    """Do one thread's share of C's rows or, if few, columns."""
+    tools, of = _tools(row, thread), _product_at(operands)
+    by_rows = of.m > of.n or of.n < tools.columns_each * threads
+    unit = (1 if by_rows else tools.widest) * VECTOR // tools.size
+    length = of.m if by_rows else of.n
+    here = -(-length // (unit * threads)) * unit
+    first = min(thread * here, length)
+    here = min(here, length - first)
+    part = _part(of, first, 0, here, of.n) if by_rows else _part(of, 0, first, of.m, here)
+    _multiply(tools, part)
+    return 0
 
 
-def _together_of(sources: str) -> Any:
-    def together(share: int, row: int, threads: int, operands: int) -> None:
-        sources  # noqa: B018
-        for thread in numba.prange(threads):
-            call(share, (row, thread, threads, operands))
+@cast("Callable[[Any], Any]", numba.njit(parallel=True, **_KEPT_ON_DISK))
+@_renamed
+def _together(share: int, row: int, threads: int, operands: int) -> None:
+    """Do the shares of all threads."""
+    for thread in numba.prange(threads):
+        call(share, (row, thread, threads, operands))
 
-    return together
-
-
-_together = cast("Callable[..., None]", numba.njit(parallel=True, **_KEPT_ON_DISK)(_together_of(_SOURCES)))
 
 # numba.get_num_threads() itself keeps a function that calls it out of the cache on disk.
 _get_num_threads = types.ExternalFunction("get_num_threads", types.int32())
@@ -493,37 +483,33 @@ def _shape(m: int, k: int, n: int) -> int:
     return 2 if m >= 4 * n else 3
 
 
-def _product_of(sources: str) -> Any:
-    def product(table: int, arguments: int, count: int) -> Any:
-        """Return the product of two tensors, or None of those that need a closer look."""
-        sources  # noqa: B018
-        view_of, allocate, finish, ignore, share, first_row = words(numbers_of(table), 6)
-        left, right = words(arguments, 2)
-        kind, a, m, k, a_row, a_column = view(view_of, left)
-        b_kind, b, b_rows, n, b_row, b_column = view(view_of, right)
-        if kind != b_kind or (kind != FLOAT32 and kind != FLOAT64 and kind != BFLOAT16) or k != b_rows or k == 0:
-            return none()
-        handle, c = new_matrix(allocate, ignore, kind, m, n)
-        if handle == 0:
-            return none()
-        size, of_dtype = (4, 0) if kind == FLOAT32 else (8, 1) if kind == FLOAT64 else (2, 2)
-        row = first_row + (of_dtype * len(SHAPES) + _shape(m, k, n)) * 8 * _PARTS
-        of_a, of_b = (a, a_row * size, a_column * size), (b, b_row * size, b_column * size)
-        operands = on_stack((m, k, n, *of_a, *of_b, c, n * size, size))
-        threads = _get_num_threads() if m * k * n >= _tools(row, 0).threading else 1
-        if threads == 1:
-            call(share, (row, 0, 1, operands))
-        else:
-            _together(share, row, threads, operands)
-        return to_python(finish, handle)
-
-    return product
+def _product(table: int, arguments: int, count: int) -> Any:
+    """Return the product of two tensors, or None of those that need a closer look."""
+    view_of, allocate, finish, ignore, share, first_row = words(numbers_of(table), 6)
+    left, right = words(arguments, 2)
+    kind, a, m, k, a_row, a_column = view(view_of, left)
+    b_kind, b, b_rows, n, b_row, b_column = view(view_of, right)
+    if kind != b_kind or (kind != FLOAT32 and kind != FLOAT64 and kind != BFLOAT16) or k != b_rows or k == 0:
+        return none()
+    handle, c = new_matrix(allocate, ignore, kind, m, n)
+    if handle == 0:
+        return none()
+    size, of_dtype = (4, 0) if kind == FLOAT32 else (8, 1) if kind == FLOAT64 else (2, 2)
+    row = first_row + (of_dtype * len(SHAPES) + _shape(m, k, n)) * 8 * _PARTS
+    of_a, of_b = (a, a_row * size, a_column * size), (b, b_row * size, b_column * size)
+    operands = on_stack((m, k, n, *of_a, *of_b, c, n * size, size))
+    threads = _get_num_threads() if m * k * n >= _tools(row, 0).threading else 1
+    if threads == 1:
+        call(share, (row, 0, 1, operands))
+    else:
+        _together(share, row, threads, operands)
+    return to_python(finish, handle)
 
 
 @cache
-def _compiled(signature: Any, make: Callable[..., Any], *arguments: Any) -> Any:
-    """Compile a function, or find it in the cache on disk; it stays, for its address is used."""
-    return numba.cfunc(signature, **_KEPT_ON_DISK)(make(_SOURCES, *arguments))
+def _compiled(signature: Any, function: Callable[..., Any], *arguments: Any) -> Any:
+    """Compile a function, or what it makes of ``arguments``, or find it in the cache on disk; its address is used."""
+    return numba.cfunc(signature, **_KEPT_ON_DISK)(_renamed(function(*arguments) if arguments else function))
 
 
 @cache
@@ -568,8 +554,8 @@ def use(dtype: str, shape: str, options: tuple[str, ...]) -> None:
 
     _ROWS[DTYPES.index(dtype), SHAPES.index(shape)] = tools(dtype, 0, plan)
     if dtype == "float32":
-        round_rows = _compiled(_COPY, _round_of).address
-        _ROWS[-1, SHAPES.index(shape)] = tools(_BFLOAT16, round_rows, plan._replace(pack_a=1, pack_b_rows=0))
+        round_rows = _compiled(_COPY, _round).address
+        _ROWS[-1, SHAPES.index(shape)] = tools(_BFLOAT16.__name__, round_rows, plan._replace(pack_a=1, pack_b_rows=0))
 
 
 def _compile(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor | None:
@@ -579,9 +565,9 @@ def _compile(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor | None:
     for dtype in DTYPES:
         for shape in SHAPES:
             use(dtype, shape, plans.get(f"{dtype} {shape}", ()))
-    share = _compiled(_CODE(_WORD, _WORD, _WORD, _WORD), _share_of)
+    share = _compiled(_CODE(_WORD, _WORD, _WORD, _WORD), _share)
     _TABLE[:] = [*EXCHANGE, share.address, _ROWS.ctypes.data]
-    compiled = _compiled(_WORD(_WORD, _WORD, _WORD), _product_of)
+    compiled = _compiled(_WORD(_WORD, _WORD, _WORD), _product)
     _fast = product = python_function("product", compiled, _TABLE)
     return cast("torch.Tensor | None", product(a, b))
 
