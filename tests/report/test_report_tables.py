@@ -250,7 +250,7 @@ def test_a_comparison_names_what_broke() -> None:
         "5x784x10", "numpy", "4.00 µs", "8.00 µs", "2.000", "1.82× slower", "1.67–2.00× slower",
         "1.100", "1.200", "slower",
     ]  # fmt: skip
-    assert [cell.text for cell in second[2:]] == ["mine.py:matmul", *["–"] * 7, "broken: ok, then crashed"]
+    assert [cell.text for cell in second[1:]] == ["mine.py:matmul", *["–"] * 7, "broken: ok, then crashed"]
     assert {first[-1].tone, second[-1].tone} == {"bad"}
 
 
