@@ -184,7 +184,7 @@ def test_kernels_of_one_name_are_told_apart_in_every_chart(make_run: Callable[..
     run = make_run(tmp_path / "run", workloads, tasks=("digits",), threads=(1, 2), kernels=("torch", *TWINS))
     with rc_context(RC):
         charts = {chart.name: chart.svg for room in (ladder, rates, training) for chart in room.draw(run)}
-    assert len(charts) == 15
+    assert len(charts) == 14
     for name, svg in charts.items():
         assert all(f">{label}</text>" in svg for label in ("before/kernel.py:matmul", "after/kernel.py:matmul")), name
 
