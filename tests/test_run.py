@@ -177,7 +177,7 @@ def test_of_very_many_products_those_are_timed_that_take_nearly_all_the_time() -
     found = _products(table, said.append)
     assert found[:2] == [Workload(1, 8, 8), Workload(2, 8, 8, dtype="float64")]
     assert len(found) == 2
-    assert said == ["2 of its 40 shapes are timed: 98% of the time of its products"]
+    assert said == ["2 of its 40 shapes are timed: 98 % of the time of its products"]
     assert len(_products(table[:16], said.append)) == 16
     table["reason"] = "convolution is one operator"
     assert _products(table, said.append) == []

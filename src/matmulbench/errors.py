@@ -26,11 +26,13 @@ def unknown(kind: str, value: str, known: Iterable[str], hint: str = "") -> Usag
     return UsageError(f"{kind} {printable(value, 200)!r} is unknown: {advice} {hint}".rstrip())
 
 
-def printable(text: str, limit: int = 500) -> str:
+def printable(text: str, limit: int = 500, spaces: bool = False) -> str:
     """Return ``text`` on one line of at most ``limit`` characters, fit for every file and terminal.
 
     Terminal escapes are removed; what cannot be printed (a control character, half of a surrogate pair) becomes ``?``.
+    Several spaces become one, unless ``spaces`` are to be kept.
     """
-    line = " ".join(_ESCAPE.sub("", text[: 4 * limit]).split())
+    line = _ESCAPE.sub("", text[: 4 * limit])
+    line = line if spaces else " ".join(line.split())
     line = "".join(c if c.isprintable() else "?" for c in line)
     return line if len(line) <= limit and len(text) <= 4 * limit else f"{line[: limit - 1]}…"

@@ -44,6 +44,10 @@ def test_the_verbs_are_all_there() -> None:
     assert tuple(typer.main.get_command(app).commands) == VERBS
 
 
+def app_help(verb: str) -> str:
+    return str(typer.main.get_command(app).commands[verb].help)  # type: ignore[attr-defined]
+
+
 @pytest.mark.parametrize("verb", VERBS)
 def test_help_shows_examples_each_on_its_line(verb: str, matmulbench: Command) -> None:
     done = matmulbench(verb, "--help")
@@ -54,6 +58,8 @@ def test_help_shows_examples_each_on_its_line(verb: str, matmulbench: Command) -
     assert examples
     assert all(example.startswith(f"$ matmulbench {verb}") for example in examples)
     assert "```" not in help_
+    assert not re.search("[\U0001f000-\U0001ffff]", help_), "what stands between colons is no emoji"
+    assert max(map(len, re.findall(r"\$ matmulbench .*", app_help(verb)))) <= 76, "an example is not cut at 80 columns"
 
 
 @pytest.mark.parametrize("verb", VERBS)

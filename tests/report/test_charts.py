@@ -153,7 +153,7 @@ def test_a_run_in_which_nothing_worked_has_no_charts(make_run: Callable[..., Res
 def test_several_thread_counts_have_charts_of_their_own(make_run: Callable[..., Results], tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", [Workload(64, 64, 64)], tasks=(), threads=(1, 2), kernels=("numpy", "torch"))
     names = {path.stem for path in write_charts(run, tmp_path)}
-    assert names == {"ladder-64x64x64-t1", "ladder-64x64x64-t2", "samples", "roofline-t1", "roofline-t2", "threads"}
+    assert names == {"ladder-64x64x64-t1", "ladder-64x64x64-t2", "samples", "roofline-t1", "roofline-t2"}
 
 
 def test_the_users_kernels_are_coloured_and_the_ladder_is_muted_beside_them(
@@ -183,7 +183,7 @@ def test_kernels_of_one_name_are_told_apart_in_every_chart(make_run: Callable[..
     run = make_run(tmp_path / "run", workloads, tasks=("digits",), threads=(1, 2), kernels=("torch", *TWINS))
     with rc_context(RC):
         charts = {chart.name: chart.svg for room in (ladder, rates, training) for chart in room.draw(run)}
-    assert len(charts) == 15
+    assert len(charts) == 14
     for name, svg in charts.items():
         assert all(f">{label}</text>" in svg for label in ("before/kernel.py:matmul", "after/kernel.py:matmul")), name
 

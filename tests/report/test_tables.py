@@ -3,6 +3,7 @@ import json
 import math
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -211,7 +212,7 @@ def test_what_there_is_is_listed_by_kind(capsys: pytest.CaptureFixture[str]) -> 
 
 def test_a_matrix_in_a_case_keeps_its_columns(capsys: pytest.CaptureFixture[str]) -> None:
     case = {"kernel": "mine", "status": "ok", "verdict": "pass", "finding": "", "expected": "", "got": ""}
-    print_tables(case_table(pd.DataFrame([case | {"a": "[[1]\n [2]]", "b": ""}]), "2x1x1"))
+    show([case | {"a": "[[1]\n [2]]", "b": ""}], "table", partial(case_table, case="2x1x1"))
     lines = [line.replace("\xa0", " ") for line in capsys.readouterr().out.splitlines()]
     first = next(line for line in lines if "[[1]" in line)
     assert lines[lines.index(first) + 1].index("[2]]") == first.index("[[1]") + 1
@@ -254,7 +255,7 @@ def test_a_comparison_names_what_broke() -> None:
         "5x784x10", "numpy", "4.00 µs", "8.00 µs", "2.000", "1.82× slower", "1.67–2.00× slower",
         "1.100", "1.200", "slower",
     ]  # fmt: skip
-    assert [cell.text for cell in second[2:]] == ["mine.py:matmul", *["–"] * 7, "broken: ok, then crashed"]
+    assert [cell.text for cell in second[1:]] == ["mine.py:matmul", *["–"] * 7, "broken: ok, then crashed"]
     assert {first[-1].tone, second[-1].tone} == {"bad"}
 
 

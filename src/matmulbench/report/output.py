@@ -41,7 +41,7 @@ def show(
 
 
 def _printable(text: str) -> str:
-    return "\n".join(printable(line, 4096) for line in text.split("\n"))
+    return "\n".join(printable(line, 4096, spaces=True) for line in text.split("\n"))  # a matrix keeps its columns
 
 
 def print_tables(*tables: Table) -> None:

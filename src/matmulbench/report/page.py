@@ -11,7 +11,6 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from matmulbench.report.charts.style import Chart
 from matmulbench.report.formatting import known
 from matmulbench.report.headline import answers, headline, summary, warnings
-from matmulbench.report.published import published_table
 from matmulbench.report.queries import labels_of, without_findings
 from matmulbench.report.table import Table
 from matmulbench.report.tables import (
@@ -19,6 +18,7 @@ from matmulbench.report.tables import (
     front_end_table,
     ladder_table,
     measurement_table,
+    published_table,
     training_table,
     verification_table,
 )
@@ -90,7 +90,7 @@ def _sections(results: Results, drawn: list[Chart], front_ends: Sequence[FrontEn
         folded: list[Folded] = [("Every measurement", [], [every]), ("Every other product", times[1:], [])]
         charts = [*times[:1], *group("samples"), *group("speedups")]
         yield Section("ladder", "How fast?", "", charts, [ladder_table(results).brief()], folded)
-    yield Section("rates", "Rates and roof", charts=group("gflops-", "roofline", "threads"))
+    yield Section("rates", "Rates and roof", charts=group("gflops-", "roofline"))
     intro = (
         "Predicted from the products' times alone, measured in paired steps; the limit (Amdahl) is a step whose "
         "products cost nothing. Every kernel is to learn the same: losses that leave what rounding explains are a "

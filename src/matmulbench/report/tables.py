@@ -154,6 +154,22 @@ _OTHERS = (
     Column("theirs / ours", "ratio", number(".2f"), optional=1),
     Column("threads here", "threads", number(".0f"), optional=2),
 )
+# Ladders that others published: source, product and seconds by kernel.
+_PUBLISHED: tuple[tuple[str, str, dict[str, float]], ...] = (
+    ("fast.ai course 2022 part 2, notebook 01", "5x784x10",
+     {"triple-loop": 421e-3, "row-slice": 598e-6, "broadcasting": 70.1e-6}),
+    ("fast.ai course 2022 part 2, notebook 01", "50000x784x10",
+     {"broadcasting": 663e-3, "einsum": 15.1e-3, "torch": 15.2e-3}),
+    ("fast.ai course 2019 part 2, notebook 01", "5x784x10",
+     {"triple-loop": 835e-3, "row-slice": 1.39e-3, "broadcasting": 254e-6, "einsum": 57.2e-6, "torch": 18.2e-6}),
+    ("fastbook, chapter 17", "5x784x10",
+     {"row-slice": 1.7e-3, "broadcasting": 357e-6, "einsum": 68.7e-6}),
+)  # fmt: skip
+_PUBLISHED_CAVEAT = (
+    "The sources name neither machine nor thread count; torch takes all cores unless it is told otherwise, "
+    "ours takes the threads that are named. Theirs are notebook timings, ours medians of interleaved rounds. "
+    "Compare the steps of a ladder, not its times"
+)
 
 
 def ladder_table(results: Results) -> Table:
@@ -412,10 +428,18 @@ def front_end_table(results: Results, front_ends: Sequence[FrontEnd]) -> Table:
         "kernels from theirs"
     )
     theirs = [(one.name, row.workload, row.kernel, row.median_s) for one in front_ends for row in one.rows]
-    return others_table("Front ends side by side", results, theirs, (caveat, *origins))
+    return _others_table("Front ends side by side", results, theirs, (caveat, *origins))
 
 
-def others_table(
+def published_table(results: Results) -> Table:
+    """Return the published ladders, with our time of the same product where it was measured."""
+    theirs = [
+        (source, workload, kernel, time) for source, workload, times in _PUBLISHED for kernel, time in times.items()
+    ]
+    return _others_table("Published ladders next to ours", results, theirs, (_PUBLISHED_CAVEAT,))
+
+
+def _others_table(
     title: str, results: Results, theirs: Iterable[tuple[str, str, str, float | None]], notes: tuple[str, ...]
 ) -> Table:
     """Return times from elsewhere (source, workload, kernel, seconds) beside the run's own, float32, fewest threads."""

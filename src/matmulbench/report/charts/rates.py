@@ -1,4 +1,4 @@
-"""Rates: GFLOP/s and % of roof against size, the best kernels under the roofs, and what more threads bring."""
+"""Rates: GFLOP/s and % of roof against size, and the best kernels under the roofs."""
 
 from __future__ import annotations
 
@@ -29,15 +29,14 @@ Points = list[tuple[float, Row]]  # a kernel's rows, each where it stands on the
 
 
 def draw(results: Results) -> Iterator[Chart]:
-    """Draw sizes and roofline for each dtype and thread count, and threads if there are several counts."""
-    groups, style = by_setting(ladders(results.measurements)), styles(results)
+    """Draw sizes and roofline for each dtype and thread count."""
+    style = styles(results)
     roof = {cell: entry["row"] for cell, entry in results.cells("roof").items()}
-    for (dtype, threads), group in groups.items():
+    for (dtype, threads), group in by_setting(ladders(results.measurements)).items():
         setting = f"{dtype} · {count(threads, 'thread')}"
         names = [chart_name(stem, dtype, threads, results) for stem in ("gflops-by-size", "roofline")]
         yield from _sizes(group, roof.get((dtype, threads)), style, setting, names[0])
         yield from _roofline(group, roof.get((dtype, threads)), style, setting, names[1])
-    yield from _threads(groups, style)
 
 
 def _by_kernel(points: Iterable[tuple[float, Row]]) -> dict[str, Points]:
@@ -150,36 +149,6 @@ def _roofline(group: list[Ladder], roof: Row | None, style: Styles, setting: str
         f"Rate against intensity, a point per product, of {', '.join(style[kernel].label for kernel in curves)}; "
         f"{', '.join(bandwidths)}, FMA peak of {rate(peak)} {unit}. The highest is {highest['label']} on "
         f"{highest['workload']} with {rate(highest['gflops'])} {unit}."
-    )
-    yield chart
-
-
-def _threads(groups: dict[tuple[str, int], list[Ladder]], style: Styles) -> Iterator[Chart]:
-    """Draw what more threads bring on the largest product."""
-    by_workload: dict[tuple[str, str], list[Ladder]] = {}
-    for ladder in (ladder for group in groups.values() for ladder in group):
-        by_workload.setdefault((ladder.workload, ladder.dtype), []).append(ladder)
-    several = [found for found in by_workload.values() if len(found) > 1]
-    if not several:
-        return
-    largest = max(several, key=lambda found: found[0].product.flop)
-    largest.sort(key=lambda ladder: ladder.threads)
-    fewest, counts = largest[0], [ladder.threads for ladder in largest]
-    first = {row["kernel"]: row["median_s"] for row in fewest.timed}
-    gains = ((ladder.threads, row) for ladder in largest for row in ladder.timed if row["kernel"] in first)
-    curves = _by_kernel((x, row | {"gain": first[row["kernel"]] / row["median_s"]}) for x, row in gains)
-    chart, [axes] = _chart("threads", f"More threads, {fewest.workload} · {fewest.dtype}", curves, style, [5.4])
-    for kernel, points in curves.items():
-        _curve(axes, points, "gain", style[kernel])
-    axes.plot(counts, [threads / counts[0] for threads in counts], color=INK, linewidth=1)
-    _on_line(axes, counts[-1], counts[-1] / counts[0], "as many times faster as threads", "right")
-    axes.set_xticks(counts)
-    axes.set_ylim(bottom=0)
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}×")
-    axes.set_xlabel("threads")
-    axes.set_ylabel(f"times as fast as on {count(counts[0], 'thread')}")
-    chart.alt = (
-        f"Each kernel's rate against that on {count(counts[0], 'thread')}, on {fewest.workload}, threads {counts}."
     )
     yield chart
 
