@@ -5,6 +5,7 @@ import pytest
 from matmulbench.audit.mutants import mutants
 from matmulbench.audit.verification import audit_right_kernels, audit_verification
 
+pytestmark = pytest.mark.timeout(900)  # all are examined before the first test
 RIGHT = ("pass", "normwise")
 SAMPLE = [
     "wrong_extent",
@@ -83,5 +84,5 @@ def test_it_is_judged_for_what_it_is(rows, name):
 
 
 def test_no_right_kernel_fails_on_random_cases():
-    refused = [check for check in audit_right_kernels(count=60, seconds=0.3) if not check.passed]
+    refused = [check for check in audit_right_kernels(count=30, seconds=0.3) if not check.passed]
     assert not refused

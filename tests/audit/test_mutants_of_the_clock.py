@@ -74,6 +74,7 @@ def test_each_is_right_for_whoever_calls_it_fifty_times() -> None:
     assert lines == [f"{mutant.name} 50" for mutant in MUTANTS]
 
 
+@pytest.mark.timing
 @pytest.mark.parametrize(
     "name",
     [

@@ -137,6 +137,7 @@ def test_operands_rounded_at_one_shape_alone_are_found(tmp_path, operand, shape,
     mine.write_text(ROUNDING.format(operand=operand, shape=shape, bits=bits))
     spec = f"{mine}:matmul"
     kernel = KernelUnderTest(spec, load_kernel(spec), dtype, prop="full precision")
+
     def of_its_kind(case):  # as all others are right
         return sum(x == y for x, y in zip((case.m, case.k, case.n), shape, strict=True)) >= 2
 
