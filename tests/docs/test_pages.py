@@ -154,10 +154,9 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory, lasting_bench: Any, bench: Any) -> Iterator[tuple[Path, Any]]:
+def place(tmp_path_factory: pytest.TempPathFactory, lasting_bench: Any) -> Iterator[tuple[Path, Any]]:
     """A folder in which pages are followed, one after the other, and the processes for kernels that stand there."""
     with lasting_bench() as there:
-        there.roofs = bench.roofs
         yield tmp_path_factory.mktemp("pages"), there
 
 
@@ -167,6 +166,7 @@ def follow(
     reference: Path,
     monkeypatch: pytest.MonkeyPatch,
     matmulbench: Command,
+    known_roof: None,
     brief_runs: None,
     to_the_end: None,
 ) -> Iterator[Callable[[Path, Path], None]]:
