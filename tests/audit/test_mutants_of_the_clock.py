@@ -16,6 +16,7 @@ REASONS = {
 PLAIN = """
 import os, sys, torch
 from matmulbench.ladder.plugins import load_kernel
+torch.set_num_threads(1)
 generator = torch.Generator().manual_seed(0)
 for spec in sys.argv[1:]:
     if not os.fork():
