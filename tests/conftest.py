@@ -13,8 +13,10 @@ import pytest
 from matmulbench.cli import main
 from matmulbench.data import DataError, mnist
 from matmulbench.isolation import IMPORT_S, Host
+from matmulbench.measurement.roof import Roof
 from matmulbench.measurement.rounds import run_rounds
 from matmulbench.pipeline import Bench, Job
+from matmulbench.results.schema import Level
 from matmulbench.run import BUDGETS
 
 # Where tests run in the background, SIGINT is ignored, and children would inherit that: they are to be interrupted.
@@ -95,13 +97,20 @@ def lasting_bench() -> Callable[[], AbstractContextManager[_LastingBench]]:
 
 @pytest.fixture(scope="session")
 def bench(lasting_bench: Callable[[], AbstractContextManager[_LastingBench]]) -> Iterator[_LastingBench]:
-    """The hosts of all tests that change nothing in them, and the roof, which is measured once."""
+    """The hosts of all tests that change nothing in them."""
     with lasting_bench() as bench:
         yield bench
 
 
 @pytest.fixture
-def shared_bench(bench: _LastingBench, monkeypatch: pytest.MonkeyPatch) -> Bench:
+def known_roof(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no roof be measured, which takes seconds, and thrice as many where the machine is busy."""
+    roof = Roof("float32", 1, 1e4, (Level("DRAM", None, 1e3, 1e3),), 1e-9)
+    monkeypatch.setattr("matmulbench.pipeline.measure_roof", lambda *_: roof)
+
+
+@pytest.fixture
+def shared_bench(bench: _LastingBench, known_roof: None, monkeypatch: pytest.MonkeyPatch) -> Bench:
     """Let all jobs of a test be carried out there; kernels are to be named by absolute paths."""
     bench.use(monkeypatch)
     return bench

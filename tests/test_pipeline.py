@@ -57,10 +57,10 @@ def test_a_roof_that_cannot_be_measured_is_tried_again_and_costs_its_own_cells(
 @pytest.mark.usefixtures("shared_bench")
 def test_what_else_is_said_of_a_training_stays_beside_a_refused_baseline(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text("def wrong(a, b):\n    return 2 * (a @ b)\n")
-    rows = matmulbench.train("digits", "torch", baseline=f"{tmp_path}/mine.py:wrong", budget_s=0.2)
+    rows = matmulbench.train("digits", "torch", baseline=f"{tmp_path}/mine.py:wrong", budget_s=0.001)
     reason = rows.set_index("kernel")["reason"]["torch"]
     assert reason.startswith("no speedup: the baseline ")
-    assert "of 440 steps" in reason
+    assert "predicted from smaller products" in reason
 
 
 def _rows(**seconds):

@@ -13,10 +13,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from matmulbench.measurement.roof import Roof
 from matmulbench.pipeline import trace_model
 from matmulbench.results.folder import load_results
-from matmulbench.results.schema import TABLES, Level, columns
+from matmulbench.results.schema import TABLES, columns
 from matmulbench.run import _products, plan
 from matmulbench.workload import Workload
 
@@ -35,7 +34,6 @@ def matmul(a, b):
 '''
 
 
-ROOF = Roof("float32", 1, 1e4, (Level("DRAM", None, 1e3, 1e3),), 1e-9)
 PAIR = ["--kernel", "numpy", "--workload", "8x8x8", "--workload", "16x16x16"]
 Command = Callable[..., Any]
 
@@ -47,9 +45,8 @@ def start(*arguments: str) -> subprocess.Popen[str]:
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, shared_bench: object, brief_runs: None, matmulbench: Command) -> Command:
+def run(shared_bench: object, brief_runs: None, matmulbench: Command) -> Command:
     """Run in this process, with little time for each thing."""
-    monkeypatch.setattr("matmulbench.pipeline.measure_roof", lambda *_: ROOF)
     return partial(matmulbench, "run", "--preset", "quick")
 
 

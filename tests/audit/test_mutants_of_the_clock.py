@@ -16,6 +16,7 @@ REASONS = {
 PLAIN = """
 import os, sys, torch
 from matmulbench.ladder.plugins import load_kernel
+torch.set_num_threads(1)
 generator = torch.Generator().manual_seed(0)
 torch.set_num_threads(1)  # threads that wait for each other take long on a busy machine
 for spec in sys.argv[1:]:
@@ -75,6 +76,7 @@ def test_each_is_right_for_whoever_calls_it_fifty_times() -> None:
     assert lines == [f"{mutant.name} 50" for mutant in MUTANTS]
 
 
+@pytest.mark.timing
 @pytest.mark.parametrize(
     "name",
     [

@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 from matmulbench.audit import Check
-from matmulbench.measurement.roof import Roof
-from matmulbench.results.schema import Level, columns
+from matmulbench.results.schema import columns
 
 Command = Callable[..., Any]
 REFERENCE = str(Path(__file__).parents[2] / "results" / "reference")
@@ -20,14 +19,12 @@ VERBS = {
     "train": (["train", "loud.py:matmul", "--budget", "0.1"], columns("training")),
     "compare": (["compare", REFERENCE, REFERENCE], ["workload", "dtype", "threads", "kernel", "status_a", "status_b"]),
 }
-ROOF = Roof("float32", 1, 1e4, (Level("DRAM", None, 1e3, 1e3),), 1e-9)
 
 
 @pytest.fixture
-def _loud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _loud(tmp_path: Path, known_roof: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Be in a folder with a kernel that prints, as those under construction do."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("matmulbench.pipeline.measure_roof", lambda *_: ROOF)
     Path("loud.py").write_text(
         "import os\nprint('imported')\n"
         "def matmul(a, b):\n    print('called')\n    os.write(1, b'by the system')\n    return a @ b\n"

@@ -207,14 +207,14 @@ def test_kernels_of_a_device_are_not_timed() -> None:
 
 @without_gpu
 @pytest.mark.parametrize("name", [rung.name for rung in CUDA_LADDER])
-def test_rungs_of_a_device_are_unavailable_without_one(name: str) -> None:
-    with Host() as host:
-        outcome = host.call(LoadKernel(name), silence_limit=30)
+def test_rungs_of_a_device_are_unavailable_without_one(host: Host, name: str) -> None:
+    outcome = host.call(LoadKernel(name), silence_limit=30)
     assert outcome.status == Status.UNAVAILABLE
     assert "no CUDA device" in str(outcome.reason) or "pip install 'matmulbench[cuda]'" in str(outcome.reason)
 
 
 @without_gpu
+@pytest.mark.usefixtures("shared_bench")
 def test_a_users_kernel_of_a_device_is_unavailable_without_one(tmp_path: Path) -> None:
     path = tmp_path / "mine.py"
     path.write_text("def matmul(a, b):\n    return a @ b\n\nmatmul.device = 'cuda'\n")
@@ -223,6 +223,7 @@ def test_a_users_kernel_of_a_device_is_unavailable_without_one(tmp_path: Path) -
     assert "no CUDA device" in row["finding"]
 
 
+@pytest.mark.usefixtures("shared_bench")
 def test_a_right_kernel_passes_verification_whole(tmp_path: Path) -> None:
     path = tmp_path / "mine.py"
     path.write_text(

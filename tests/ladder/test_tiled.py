@@ -63,7 +63,7 @@ def meet_random_shapes(seed, count):
         assert_within_bound(a, b)
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 def test_random_shapes_and_strides(seed):
     meet_random_shapes(seed, 500)
 
@@ -100,8 +100,8 @@ def test_each_path(m, k, n, left, right, dtype, threads):
         numba.set_num_threads(before)
 
 
-@pytest.mark.parametrize("bits", [128, 256, 512])
-def test_every_width_of_vectors(bits):
+@pytest.mark.parametrize("bits", [bits for bits in (128, 256, 512) if bits != 8 * kernel.VECTOR])
+def test_every_other_width_of_vectors(bits):
     # Narrower than the machine's is what another machine would have; LLVM makes a wider one of two.
     code = "from test_tiled import *; import sys; meet_random_shapes(1, 150); print(kernel.VECTOR)"
     environment = os.environ | {"MATMULBENCH_VECTOR_BITS": str(bits), "NUMBA_NUM_THREADS": "1"}

@@ -45,8 +45,9 @@ def test_where_the_system_says_nothing_no_cache_is_known(tmp_path: Path) -> None
 def test_a_farther_cache_is_larger() -> None:
     machine = describe_machine()
     l2, l3 = machine["l2_cache"], machine["l3_cache"]
-    assert l2 is None or l2 >= 2**16
-    assert l2 is None or l3 is None or l3 > l2
+    if not (l2 and l3):
+        pytest.skip("this system says nothing of its caches")
+    assert 2**16 <= l2 < l3
 
 
 def test_the_plans_that_the_tiled_kernel_uses_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
