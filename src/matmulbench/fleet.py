@@ -44,7 +44,7 @@ START = "dask worker SCHEDULER --nthreads 1 --resources machine=1"
 _MUST_AGREE = ("matmulbench", "torch", "numpy", "numba")
 _NOT_OF_A_KIND = ("memory", "system")  # machines of one kind may differ in them
 _CONNECT_S = 5.0
-_ANSWER_S = 30.0
+_ANSWER_S = 60.0
 _LOOK_S = 1.0
 _GRACE_S = 60.0  # in which a worker may come back before what is left for its kind is lost
 _IDLE_S = 10.0  # after which a node's process ends that waits for a unit
