@@ -35,7 +35,6 @@ from matmulbench.workload import Workload
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import tests
 ENVIRONMENT = os.environ | {
     "DASK_DISTRIBUTED__WORKER__DAEMON": "True",
-    "DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": "6s",  # after which a silent worker is gone
     "PYTHONPATH": os.pathsep.join(sys.path),
 }
 # The boot's id is the same for all that run here: workers named a-1 and a-2 say that they are on a computer a.
@@ -403,7 +402,8 @@ def local(tmp_path: Path, hosts: int) -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def simulated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    with cluster(tmp_path_factory.mktemp("simulated")) as found:
+    # After so long a silent worker is gone.
+    with cluster(tmp_path_factory.mktemp("simulated"), DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL="10s") as found:
         found.scheduler()
         yield found
 
@@ -614,7 +614,9 @@ class Apart:
 
 @pytest.fixture(scope="module")
 def separate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Apart]:
-    with namespaces("a", "b", "c") as (address, spaces), cluster(tmp_path_factory.mktemp("apart")) as found:
+    # After so long a host that was cut off is gone; one that is merely slow is not.
+    soon = {"DASK_DISTRIBUTED__COMM__TIMEOUTS__TCP": "10s"}
+    with namespaces("a", "b", "c") as (address, spaces), cluster(tmp_path_factory.mktemp("apart"), **soon) as found:
         found.scheduler("--host", f"{address}.1")
         yield Apart(found, spaces)
 

@@ -445,9 +445,12 @@ class Fleet:
                 return f"{error}; install the same matmulbench there" if isinstance(error, ImportError) else repr(error)
 
         try:
-            return dict(self.client.run(introduction, workers=list(addresses), callback_timeout=_ANSWER_S))
+            answers = self.client.run(
+                introduction, workers=list(addresses), on_error="return", callback_timeout=_ANSWER_S
+            )
         except (OSError, TimeoutError) as error:
-            return dict.fromkeys(addresses, f"no answer: {error}")
+            answers = dict.fromkeys(addresses, error)
+        return {one: f"no answer: {got!r}" if isinstance(got, Exception) else got for one, got in answers.items()}
 
     def begin(self, node: Node, worker: str, unit: Unit, parcel: Parcel, work: Work = carry_out_unit) -> None:
         """Have a worker of a node do a unit."""
