@@ -253,7 +253,7 @@ def test_a_run_that_is_interrupted_and_goes_on_has_the_rows_of_one_without_a_fle
     assert machine.run["options"]["sources"].keys() == {"mine.py:matmul"}
     page = (tmp_path / "fleet" / "report.html").read_text()
     assert f'href="{machine.path.name}/report.html"' in page
-    assert "report: fleet/report.html" in done.stdout
+    assert done.stdout.endswith("/fleet/report.html\n")
 
 
 # --- what is refused -----------------------------------------------------------------------------------
