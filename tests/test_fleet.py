@@ -615,7 +615,7 @@ class Apart:
 @pytest.fixture(scope="module")
 def separate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Apart]:
     # After so long a host that was cut off is gone; one that is merely slow is not.
-    soon = {"DASK_DISTRIBUTED__COMM__TIMEOUTS__TCP": "10s"}
+    soon = {"DASK_DISTRIBUTED__COMM__TIMEOUTS__TCP": "12s"}
     with namespaces("a", "b", "c") as (address, spaces), cluster(tmp_path_factory.mktemp("apart"), **soon) as found:
         found.scheduler("--host", f"{address}.1")
         yield Apart(found, spaces)
