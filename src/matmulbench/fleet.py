@@ -44,7 +44,7 @@ START = "dask worker SCHEDULER --nthreads 1 --resources machine=1"
 _MUST_AGREE = ("matmulbench", "torch", "numpy", "numba")
 _NOT_OF_A_KIND = ("memory", "system")  # machines of one kind may differ in them
 _CONNECT_S = 5.0
-_INTRODUCE_S = 30.0
+_ANSWER_S = 60.0
 _LOOK_S = 1.0
 _GRACE_S = 60.0  # in which a worker may come back before what is left for its kind is lost
 _IDLE_S = 10.0  # after which a node's process ends that waits for a unit
@@ -411,11 +411,15 @@ class Fleet:
         UsageError
             if the scheduler is gone.
         """
-        workers: dict[str, Any] = {}
-        with suppress(OSError, RuntimeError):  # it may come back
-            workers = self.client.scheduler_info(n_workers=-1).get("workers", {})
-        if self.client.status not in ("running", "connecting"):
-            raise UsageError(f"scheduler {self.address} is gone; what was finished is kept: go on with --resume")
+        client = self.client
+        try:  # not client.scheduler_info, which now and then returns what Dask's own timer asked for: no workers at all
+            workers = client.sync(client.scheduler.identity, n_workers=-1, callback_timeout=_ANSWER_S)["workers"]
+        except (OSError, RuntimeError):
+            if client.status not in ("running", "connecting"):
+                raise UsageError(
+                    f"scheduler {self.address} is gone; what was finished is kept: go on with --resume"
+                ) from None
+            return []  # it may come back
         amiss = []
         new = workers.keys() - self._known.keys()
         for address, answer in self._ask(new).items() if new else ():
@@ -441,9 +445,12 @@ class Fleet:
                 return f"{error}; install the same matmulbench there" if isinstance(error, ImportError) else repr(error)
 
         try:
-            return dict(self.client.run(introduction, workers=list(addresses), callback_timeout=_INTRODUCE_S))
+            answers = self.client.run(
+                introduction, workers=list(addresses), on_error="return", callback_timeout=_ANSWER_S
+            )
         except (OSError, TimeoutError) as error:
-            return dict.fromkeys(addresses, f"no answer: {error}")
+            answers = dict.fromkeys(addresses, error)
+        return {one: f"no answer: {got!r}" if isinstance(got, Exception) else got for one, got in answers.items()}
 
     def begin(self, node: Node, worker: str, unit: Unit, parcel: Parcel, work: Work = carry_out_unit) -> None:
         """Have a worker of a node do a unit."""
