@@ -145,7 +145,7 @@ def test_what_won_is_kept_and_where_is_said(monkeypatch, cache):
     assert current(1) == {"float32 large": ("8x3 tiles",)}
     [file] = rows["kept"]
     assert file.startswith(str(cache))
-    assert tuning_table(rows).note == f"Kept, for every later run, in {file}"
+    assert tuning_table(rows).notes == (f"Kept, for every later run, in {file}",)
 
 
 def test_a_budget_is_a_hard_limit(monkeypatch):
@@ -187,7 +187,7 @@ def test_plans_that_fail_verification_are_not_kept(monkeypatch):
     assert {row["refused"] for row in rows} == {"float64: c[0, 0] is wrong"}
     assert plans is None
     in_a(Child((rows, plans)), monkeypatch)
-    assert tuning_table(tuning.tune(1)).note == "Nothing is kept"
+    assert tuning_table(tuning.tune(1)).notes == ("Nothing is kept",)
     assert current(1) == {}
 
 

@@ -422,10 +422,8 @@ class _Rows:
         self.warnings |= dict.fromkeys(extra.get("warnings", ()))
 
 
-def _rows(
-    job: Job, table: str, progress: Callable[[str], None], carry_out: Callable[..., None] = carry_out
-) -> pd.DataFrame:
-    """Carry out ``job`` and return the rows of ``table``, in which functions have their own names.
+def _rows(job: Job, table: str, progress: Callable[[str], None], fleet: Fleet | None = None) -> pd.DataFrame:
+    """Carry out ``job``, here or on a fleet, and return the rows of ``table``, in which functions have their own names.
 
     Raises
     ------
@@ -441,7 +439,7 @@ def _rows(
         return found
 
     try:
-        carry_out(job, sink, lambda text, _: progress(rename(text)))
+        (fleet.carry_out if fleet else carry_out)(job, sink, lambda text, _: progress(rename(text)))
     except KeyboardInterrupt as interrupt:
         interrupt.__dict__["rows"] = named()
         raise
@@ -706,4 +704,4 @@ def train(
     )
     if not fleet and workers > 1 and (wanted := workers * max(job.threads)) > (has := len(cores())):
         raise UsageError(f"workers {workers} x threads {max(job.threads)} need {wanted} cores, this machine has {has}")
-    return _rows(job, "training", progress, fleet.carry_out if fleet else carry_out)
+    return _rows(job, "training", progress, fleet)

@@ -127,8 +127,9 @@ def test_verification_has_a_line_per_kernel_with_its_finding(standard: Results) 
 
 
 def test_a_note_is_shown_as_it_stands(capsys):
-    print_tables(Table("", [Column("task", "task")], [{"task": "m.py:lock"}], "m.py:lock: faster [b] than m.py:key:"))
-    assert "m.py:lock: faster [b] than m.py:key:" in " ".join(capsys.readouterr().out.split())
+    note = "m.py:lock: faster [b] than m.py:key:"
+    print_tables(Table("", [Column("task", "task")], [{"task": "m.py:lock"}], (note,)))
+    assert note in " ".join(capsys.readouterr().out.split())
 
 
 def test_the_command_that_repeats_a_finding_stands_below_and_is_never_cut(

@@ -296,9 +296,9 @@ def test_the_stopwatch_notes_each_product_and_changes_none():
 @pytest.mark.parametrize(
     ("rest_s", "step_s", "base_step_s", "said"),
     [
-        (3e-3, 5e-3, 2e-3, "by +25%: the rest of a step takes 3e+03 µs, with torch 1e+03 µs"),
-        (1e-3, 5e-3, 2e-3, "by +25%: a step takes 5e+03 µs, while its products are timed 3e+03 µs"),
-        (1e-3, 3e-3, 4e-3, "by +25%: a step with torch takes 4e+03 µs, while its products are timed 2e+03 µs"),
+        (3e-3, 5e-3, 2e-3, "by +25 %: the rest of a step takes 3e+03 µs, with torch 1e+03 µs"),
+        (1e-3, 5e-3, 2e-3, "by +25 %: a step takes 5e+03 µs, while its products are timed 3e+03 µs"),
+        (1e-3, 3e-3, 4e-3, "by +25 %: a step with torch takes 4e+03 µs, while its products are timed 2e+03 µs"),
     ],
 )
 def test_a_row_says_which_part_of_a_step_is_not_as_predicted(rest_s, step_s, base_step_s, said):

@@ -68,8 +68,8 @@ ImportTimeout = Annotated[
 ]
 Preset = Annotated[str | None, typer.Option(help=_PRESETS, **one_of("preset", PRESETS))]
 Task = Annotated[str, typer.Option(help=", ".join(TASKS), **one_of("task", TASKS))]
-_IN_PLACE = "train it in place of a task; `run` times the very products of its step, too"
-Model = Annotated[str | None, typer.Option(help=f"{_MODEL}: {_IN_PLACE}", callback=_known_model)]
+_IN_PLACE = "Train it in place of a task; `run` times the very products of its step, too"
+Model = Annotated[str | None, typer.Option(help=f"{_MODEL}. {_IN_PLACE}", callback=_known_model)]
 Factory = Annotated[str, typer.Argument(metavar="FACTORY", help=_MODEL, callback=_known_model)]
 Workloads = Annotated[
     list[str] | None,

@@ -318,7 +318,7 @@ def train(
     $ matmulbench train numba --task mnist --data-dir data/mnist --epochs 3
     $ matmulbench train numpy --model my_package.models:build --format json
     $ matmulbench train my.py:matmul --task digits --workers 2
-    $ matmulbench train my.py:matmul --task digits --workers 2 --scheduler tcp://10.0.0.1:8786
+    $ matmulbench train my.py:matmul --workers 2 --scheduler tcp://10.0.0.1:8786
     ```
     """
     from matmulbench import pipeline

@@ -32,7 +32,17 @@ GROUP = "matmulbench.kernels"
 OPERANDS = ("torch", "numpy")
 DEVICES = ("cpu", "cuda")
 _IMPORTED_AS = {"scikit-learn": "sklearn", "py-cpuinfo": "cpuinfo"}
-_DYNAMIC = "globals|locals|vars|modules|__dict__|__getattr__|setattr|exec|eval"  # what gives names unseen
+_PLAIN = (
+    ast.Import,
+    ast.ImportFrom,
+    ast.FunctionDef,
+    ast.ClassDef,
+    ast.Assign,
+    ast.AnnAssign,
+    ast.If,
+    ast.Try,
+    ast.Raise,
+)
 
 
 def kernels() -> list[str]:
@@ -94,27 +104,40 @@ def find_function(name: str, spec: str | None = None, kind: str = "kernel") -> s
     if not path.is_file():
         raise UsageError(f"{what}: there is no file {place!r}")
     if not function:
-        there = _functions(path)
+        there = _functions(_parsed(path))
         advice = f"it has: {', '.join(there)}; name it as {place}:{there[0]}" if there else "there is none in it"
         raise UsageError(f"{what}: which function? {advice}")
     _check_defined(function, path, what)
     return f"{path}:{function}"
 
 
-def _functions(path: Path) -> list[str]:
-    """Return the names of the functions that a file defines; it is not run."""
+def _parsed(path: Path) -> ast.Module:
     try:
-        module = ast.parse(path.read_bytes())
+        return ast.parse(path.read_bytes())
     except (OSError, SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise UsageError(f"file {str(path)!r} cannot be read as Python: {error}") from None
+
+
+def _functions(module: ast.Module) -> list[str]:
+    """Return the names of the functions that a file defines; it is not run."""
     return [each.name for each in module.body if isinstance(each, ast.FunctionDef) and not each.name.startswith("_")]
 
 
 def _check_defined(function: str, path: Path, what: str) -> None:
-    """Raise UsageError if ``function`` is no name that the file can give to anything; it is not run."""
-    there = _functions(path)
-    if re.search(rf"\b({function}|{_DYNAMIC})\b|import\s+\*", path.read_text(errors="replace")):
+    """Raise UsageError if ``function`` is no name that the file can give to anything; it is not run.
+
+    What a loop or a call at the top of a file defines can only be known by running it.
+    """
+    module = _parsed(path)
+    plain = all(
+        isinstance(each, _PLAIN) or isinstance(getattr(each, "value", None), ast.Constant) for each in module.body
+    )
+    nodes = list(ast.walk(module))
+    names = {getattr(node, "name", None) or getattr(node, "id", None) for node in nodes}
+    names |= {(node.asname or node.name).partition(".")[0] for node in nodes if isinstance(node, ast.alias)}
+    if not plain or names & {function, "*", "globals", "vars", "exec", "eval", "setattr", "__getattr__"}:
         return
+    there = _functions(module)
     near = difflib.get_close_matches(function, there, n=3) or there
     raise UsageError(f"{what}: no function {function!r}; it has: {', '.join(near) or 'none'}")
 
