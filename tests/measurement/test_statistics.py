@@ -56,6 +56,11 @@ def test_processes_that_differ_are_part_of_the_interval(processes: int, differen
     assert np.mean(covered) >= 0.93
 
 
+def test_a_chance_in_processes_of_few_rounds_does_not_widen_the_interval() -> None:
+    samples = np.array([1.0, 1.01, 0.99, 1.0, 9.0, 1.01, 1.0, 0.99])
+    assert median_interval(samples, processes=np.repeat(np.arange(4), 2)) == median_interval(samples)
+
+
 def test_independent_samples_count_in_full_and_repeated_ones_do_not() -> None:
     rng = np.random.default_rng(3)
     fresh = rng.standard_normal(2000)

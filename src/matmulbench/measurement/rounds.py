@@ -23,6 +23,7 @@ from matmulbench.measurement.seal import KernelFailure, Seal
 from matmulbench.measurement.statistics import (
     CONFIDENCE,
     FALSE_ALARM,
+    PROCESS_ROUNDS,
     PROCESSES,
     Interval,
     median_interval,
@@ -176,7 +177,7 @@ class Comparison:
         ratios: dict[int, list[float]] = {}
         for process, ours, theirs in zip(self.processes, self.samples, self.baseline_samples, strict=True):
             ratios.setdefault(process, []).append(theirs / ours)
-        sides = {median(found) > 1 for found in ratios.values() if len(found) >= _FIRST_ANALYSIS / 2}
+        sides = {median(found) > 1 for found in ratios.values() if len(found) >= PROCESS_ROUNDS}
         return len(sides) <= 1
 
     @property
@@ -223,8 +224,9 @@ def run_rounds(
         planned = sorted({r for shift in range(ANALYSES) if (r := rounds >> shift) >= _FIRST_ANALYSIS} | {rounds})
         first_pass, analyses = not analyses, analyses or len(planned)
         costs_s = sum(one.renewal_s for one in playing)
-        enough = PROCESSES if costs_s * (PROCESSES - 1) <= _RENEWAL_SHARE * left_s else 1
-        apart = max(MIN_ROUNDS, rounds // _MOST_PROCESSES)
+        roomy = rounds >= PROCESSES * PROCESS_ROUNDS and costs_s * (PROCESSES - 1) <= _RENEWAL_SHARE * left_s
+        enough = PROCESSES if roomy else 1
+        apart = max(PROCESS_ROUNDS, rounds // _MOST_PROCESSES)
         renewed, renewed_s = 0, perf_counter()
         for count in range(1, rounds + 1):
             late = perf_counter() > deadline

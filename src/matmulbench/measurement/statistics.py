@@ -22,6 +22,7 @@ CONFIDENCE = 0.95
 FALSE_ALARM = 0.01  # how often a verdict may be wrong, over all kernels of a workload
 SAME = 0.02  # the smallest difference of interest
 PROCESSES = 4  # from which on their medians tell how much processes differ
+PROCESS_ROUNDS = 6  # from which on a process's median is more than a round's chance
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,7 @@ def median_interval(
 def _reach_of_processes(values: npt.NDArray[np.float64], processes: npt.NDArray[Any], confidence: float) -> float:
     """Return half of Student's interval over the processes' medians, each with its share of the samples."""
     names, counts = np.unique(processes, return_counts=True)
+    names, counts = names[counts >= PROCESS_ROUNDS], counts[counts >= PROCESS_ROUNDS]
     if (n := len(names)) < PROCESSES:
         return 0.0
     medians = np.array([np.median(values[processes == name]) for name in names])
