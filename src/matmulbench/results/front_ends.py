@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ast
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from itertools import product
@@ -22,6 +22,7 @@ from matmulbench.workload import Workload
 
 _ASV_FORMAT = 2
 _EXPECTED = "expected pytest-benchmark's JSON file, its folder .benchmarks or asv's .asv/results"
+_Parameters = dict[str, list[str]]  # the parameters' names of each benchmark of asv's that times a kernel
 
 
 class FrontEndError(UsageError):
@@ -59,41 +60,47 @@ def read_front_end(path: Path) -> FrontEnd:
     """
     if not path.exists():
         raise FrontEndError(f"{path} does not exist; {_EXPECTED}")
-    folder = path / "results" if (path / "results").is_dir() else path
+    folder = path / "results" if (path / "results" / "benchmarks.json").is_file() else path
+    found = [one / "benchmarks.json" for one in (folder, path.parent, path.parent.parent)]
+    parameters = next((_asv_parameters(file) for file in found if file.is_file()), None)
     files = sorted([*folder.glob("*.json"), *folder.glob("*/*.json")]) if path.is_dir() else [path]
     dated, passed = [], []
     for file in (file for file in files if file.name not in ("machine.json", "benchmarks.json")):
         try:
-            dated.append(_read(file))
+            dated.append(_read(file, parameters))
         except UsageError as error:
             passed.append(str(error))
-    reason = passed[-1] if passed else "no time in it names its workload and kernel"
-    if not any(one.rows for _, one in dated):
-        raise FrontEndError(f"{path} cannot be shown: {reason}; {_EXPECTED}")
+    with_rows = [one for one in dated if one[1].rows]
+    reason = max(passed, key=lambda text: "asv update" in text, default="no time in it names its workload and kernel")
+    if not with_rows:
+        raise FrontEndError(f"{path} cannot be shown: {reason}" + f"; {_EXPECTED}" * ("asv update" not in reason))
     if passed:
         said = f"{path}: passed over {len(passed)} of {len(dated) + len(passed)} files, one because {reason}"
         warnings.warn(said, InputWarning, stacklevel=1)
-    return max((one for one in dated if one[1].rows), key=lambda one: one[0])[1]
+    return max(with_rows, key=lambda one: one[0])[1]
 
 
-def _read(path: Path) -> tuple[str, FrontEnd]:
+def _read(path: Path, parameters: _Parameters | None) -> tuple[str, FrontEnd]:
     """Return what a file has, and when it (of asv: its commit) was made."""
     content = read_json(path)
+    if not isinstance(content, dict) or not content.keys() & {"benchmarks", "results"}:
+        raise FrontEndError(f"file {path} is neither pytest-benchmark's nor asv's")
     try:
         if "benchmarks" in content:
             return _from_pytest_benchmark(content)
-        if content["version"] != _ASV_FORMAT:
-            wrong = f"of asv's version {content['version']!r}, {_ASV_FORMAT} is read: `asv update` rewrites it"
+        if content.get("version") != _ASV_FORMAT:
+            wrong = f"of asv's version {content.get('version')!r}, {_ASV_FORMAT} is read: `asv update` rewrites it"
             raise FrontEndError(f"file {path} is {wrong}")
-        return _from_asv(content, _asv_parameters(path.parent.parent / "benchmarks.json"))
-    except UsageError:
+        if parameters is None:
+            raise FrontEndError(f"file {path} is asv's, whose benchmarks.json belongs into the folder above it")
+        return _from_asv(content, parameters)
+    except FrontEndError:
         raise
     except Exception as error:  # a file that others wrote may bring about almost any
         raise FrontEndError(f"file {path} is neither pytest-benchmark's nor asv's: {error!r:.200}") from None
 
 
-def _front_end(name: str, commit: Any, cpu: Any, times: Iterable[tuple[Any, ...]]) -> FrontEnd:
-    rows = [_row(*time) for time in times]
+def _front_end(name: str, commit: Any, cpu: Any, rows: Iterator[MeasurementRow | None]) -> FrontEnd:
     return FrontEnd(name, printable(str(commit or "unknown"))[:8], printable(str(cpu or "")), [*filter(None, rows)])
 
 
@@ -111,45 +118,59 @@ def _row(text: Any, kernel: Any, median_s: Any, samples: Any, min_s: Any = None)
 
 
 def _from_pytest_benchmark(content: dict[str, Any]) -> tuple[str, FrontEnd]:
-    def times() -> Iterable[tuple[Any, ...]]:
-        for one in content["benchmarks"]:
-            named, stats = (one.get("extra_info") or {}) | (one.get("params") or {}), one.get("stats") or {}
-            # A parameter that is no plain value stands there as "UNSERIALIZABLE[…]": then the group is the workload.
-            text = next(
-                (text for text in (named.get("workload"), one.get("group")) if conforms(text, WorkloadText)), ""
-            )
-            yield text, named.get("kernel"), stats.get("median"), stats.get("rounds"), stats.get("min")
-
-    cpu = (content["machine_info"].get("cpu") or {}).get("brand_raw")
+    cpu = (content.get("machine_info") or {}).get("cpu") or {}  # since version 3.1
+    brand = cpu.get("brand_raw") or cpu.get("brand") if isinstance(cpu, dict) else cpu
     commit = (content.get("commit_info") or {}).get("id")
-    return str(content.get("datetime") or ""), _front_end("pytest-benchmark", commit, cpu, times())
+    rows = (_pytest_benchmark_row(benchmark) for benchmark in content["benchmarks"] if isinstance(benchmark, dict))
+    return str(content.get("datetime") or ""), _front_end("pytest-benchmark", commit, brand, rows)
 
 
-def _asv_parameters(path: Path) -> dict[str, list[str]]:
+def _pytest_benchmark_row(benchmark: dict[str, Any]) -> MeasurementRow | None:
+    def fields(name: str) -> dict[str, Any]:
+        value = benchmark.get(name)
+        return value if isinstance(value, dict) else {}
+
+    named = fields("extra_info") | fields("params")
+    # A parameter that is no plain value is written as "UNSERIALIZABLE[…]", and old versions wrote none: then the
+    # workload is that of the group, or both are in the test's name, as in test_matmul[5x784x10-numpy].
+    parts = str(benchmark.get("name")).partition("[")[2].removesuffix("]").split("-")
+    for text in (named.get("workload"), benchmark.get("group"), *parts):
+        kernel = named.get("kernel") or "-".join(part for part in parts if part != text)
+        if row := _row(text, kernel, *map(fields("stats").get, ("median", "rounds", "min"))):
+            return row
+    return None
+
+
+def _asv_parameters(path: Path) -> _Parameters:
     """Return the parameters' names of the benchmarks in seconds that have a workload and a kernel."""
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise FrontEndError(f"file {path} is not what asv writes: expected an object, found {type(content).__name__}")
     timed = {"unit": str, "param_names": list[str]}
     return {
         name: each["param_names"]
-        for name, each in read_json(path).items()
+        for name, each in content.items()
         if conforms(each, timed) and each["unit"] == "seconds" and sorted(each["param_names"]) == ["kernel", "workload"]
     }
 
 
-def _from_asv(content: dict[str, Any], parameters: dict[str, list[str]]) -> tuple[str, FrontEnd]:
-    def times() -> Iterable[tuple[Any, ...]]:
-        for name in (name for name in content["results"] if name in parameters):
-            # Columns at the end may be left out.
-            result = dict(zip(content["result_columns"], content["results"][name], strict=False))
-            # One flat list over all combinations; None where the benchmark failed, NaN where it was skipped.
-            combinations = product(*([_literal(value) for value in values] for values in result["params"]))
-            found = result["result"] or []
-            repeats = result.get("stats_repeat") or [None] * len(found)
-            for values, time, samples in zip(combinations, found, repeats, strict=False):
-                named = dict(zip(parameters[name], values, strict=True))
-                yield named["workload"], named["kernel"], time, samples
-
+def _from_asv(content: dict[str, Any], parameters: _Parameters) -> tuple[str, FrontEnd]:
     date = datetime.fromtimestamp(content["date"] / 1000, UTC).isoformat()
-    return date, _front_end("asv", content["commit_hash"], content["params"].get("cpu"), times())
+    cpu = content["params"].get("cpu")
+    return date, _front_end("asv", content["commit_hash"], cpu, _asv_rows(content, parameters))
+
+
+def _asv_rows(content: dict[str, Any], parameters: _Parameters) -> Iterator[MeasurementRow | None]:
+    for name in (name for name in content["results"] if name in parameters):
+        # Columns at the end may be left out.
+        result = dict(zip(content["result_columns"], content["results"][name], strict=False))
+        # One flat list over all combinations; None where the benchmark failed, NaN where it was skipped.
+        combinations = product(*([_literal(value) for value in values] for values in result["params"]))
+        times = result["result"] or []
+        repeats = result.get("stats_repeat") or [None] * len(times)
+        for values, time, samples in zip(combinations, times, repeats, strict=False):
+            named = dict(zip(parameters[name], values, strict=True))
+            yield _row(named["workload"], named["kernel"], time, samples)
 
 
 def _literal(text: str) -> Any:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import ctypes
 import math
+import os
 import sys
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 
 import numpy as np
 import torch
@@ -58,6 +60,11 @@ def poisoned(shape: tuple[int, ...], dtype: torch.dtype) -> Iterator[None]:
 def _fill_fresh_memory(pattern: int) -> None:
     if _mallopt:
         _mallopt(_M_PERTURB, pattern)
+
+
+# What a kernel forks in a call would go on so for good: each read from a pipe would fill all that may come with NaN.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=partial(_fill_fresh_memory, 0))
 
 
 def wrong_form(a: torch.Tensor, b: torch.Tensor, c: object) -> str | None:
