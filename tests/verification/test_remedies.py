@@ -46,7 +46,10 @@ def wordy(a, b):
     if not isinstance(a, np.ndarray): raise TypeError("no tensors " + "and no tensors " * 100)
     return torch.from_numpy(a @ b)
 def arrays_from_9_rows(a, b): return a @ b if len(a) < 9 else torch.from_numpy(a.astype(a.dtype) @ b)
-def unset(a, b): return torch.empty(len(a), b.shape[1], dtype=a.dtype).add_(a @ b)
+# Wide, for what glibc keeps of small blocks it hands out as they are.
+def unset(a, b):
+    c = torch.empty(len(a), b.shape[1] + 4096, dtype=a.dtype)[:, : b.shape[1]]
+    return c.add_(a @ b).contiguous()
 traced = torch.jit.trace(lambda a, b: a @ b, (torch.ones(2, 3), torch.ones(3, 4)))
 def damages(a, b):
     c = a @ b
