@@ -53,6 +53,12 @@ def test_the_losses_are_those_of_one_process_with_the_whole_batch(host, to_the_e
         assert row.test_accuracy == pytest.approx(other.test_accuracy, abs=0.01)
 
 
+@pytest.mark.timing
+def test_a_kernel_like_the_baseline_is_predicted_to_gain_nothing(host):
+    row, _ = account(host, "einsum", workers=2, budget=5.0)["einsum"]
+    assert row.predicted_speedup == pytest.approx(1, abs=0.3)
+
+
 def test_what_a_row_says_of_several_workers(host, to_the_end):
     rows = account(host, "einsum", workers=2, budget=20.0)
     row, extra = rows["einsum"]
