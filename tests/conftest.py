@@ -16,13 +16,27 @@ from matmulbench.isolation import IMPORT_S, Host
 from matmulbench.measurement.roof import Roof
 from matmulbench.measurement.rounds import run_rounds
 from matmulbench.pipeline import Bench, Job
-from matmulbench.results.schema import Level
+from matmulbench.results.schema import Level, VerificationRow
 from matmulbench.run import BUDGETS
+from matmulbench.verification.api import verify_kernel
 
 # Where tests run in the background, SIGINT is ignored, and children would inherit that: they are to be interrupted.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what Windows cannot do."""
+    if sys.platform == "win32" and item.get_closest_marker("posix"):
+        pytest.skip("needs bash, a terminal, fork or signals, as POSIX has them")
+
+
 BESIDE = Path(__file__).parents[2] / "shared" / "data" / "mnist"
+# The files that take longest come first: with `--dist loadfile` the last one runs alone.
+LONGEST = ("test_fleet.py", "test_pages.py", "test_verify.py", "test_mutants.py", "test_tiled.py", "test_run.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
 
 
 @pytest.fixture(scope="session")
@@ -46,6 +60,42 @@ class Done:
 
 
 Command = Callable[..., Done]
+
+# The command in a process of its own, with quick verification, little time, no roof measured and no charts drawn.
+BRIEF = """
+from dataclasses import replace
+from matmulbench import fleet, pipeline, run
+from matmulbench.cli import main
+from matmulbench.measurement.roof import Roof
+from matmulbench.report import write_report
+from matmulbench.results.schema import Level
+from matmulbench.verification.api import verify_kernel
+def report(path):
+    from matmulbench.report import charts
+    charts.save_charts = lambda *_: []
+    return write_report(path)
+roof = Roof("float32", 1, 1e4, (Level("DRAM", None, 1e3, 1e3),), 1e-9)
+pipeline.measure_roof = lambda *_: roof
+pipeline.verify_kernel = lambda host, spec, dtype, effort: verify_kernel(host, spec, dtype, "quick")
+run.write_report = fleet.write_report = report
+run.BUDGETS["quick"] = replace(run.BUDGETS["quick"], workload_s=0.1, first_s=0.1, task_s=0.5, model_s=1.0)
+main()
+"""
+
+
+@pytest.fixture(scope="session")
+def brief() -> list[str]:
+    """Return how the command begins in a process of its own, where figures do not matter."""
+    return [sys.executable, "-c", BRIEF]
+
+
+@pytest.fixture(scope="session")
+def brief_bin(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder that holds the same as ``matmulbench``."""
+    script = tmp_path_factory.mktemp("bin") / "matmulbench"
+    script.write_text(f"#!{sys.executable}\n{BRIEF}")
+    script.chmod(0o755)
+    return script.parent
 
 
 @pytest.fixture
@@ -136,6 +186,22 @@ def brief_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a quick run have little time for each thing."""
     brief = replace(BUDGETS["quick"], workload_s=0.1, first_s=0.1, task_s=0.5, model_s=1.0)
     monkeypatch.setitem(BUDGETS, "quick", brief)
+
+
+@pytest.fixture
+def quick_verification(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the pipeline verify with the least effort, whatever it is asked for."""
+
+    def verify(host: Host, spec: str, dtype: str, effort: str) -> VerificationRow:
+        return verify_kernel(host, spec, dtype, "quick")
+
+    monkeypatch.setattr("matmulbench.pipeline.verify_kernel", verify)
+
+
+@pytest.fixture
+def no_charts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let reports have no charts."""
+    monkeypatch.setattr("matmulbench.report.charts.save_charts", lambda *_: [])
 
 
 @pytest.fixture(scope="session")

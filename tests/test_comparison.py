@@ -15,9 +15,11 @@ from typer.testing import CliRunner
 from matmulbench.cli import app
 from matmulbench.comparison import compare, differences, history, one_processor, ranks, summary
 from matmulbench.errors import UsageError
+from matmulbench.ladder import LADDER
 from matmulbench.results.folder import Results, load_results
 from matmulbench.results.schema import EVERY, SCHEMA_VERSION, MeasurementRow, Status
 
+RUNGS = [rung.name for rung in LADDER]
 WORKLOADS = [f"{m}x784x10" for m in range(5, 26)]
 
 
@@ -97,7 +99,7 @@ def test_of_the_same_rounds_what_was_changed_is_found_exactly(tmp_path: Path) ->
 def test_two_runs_that_differ_by_restarts_are_the_same_and_five_percent_are_found(tmp_path: Path, seed: int) -> None:
     kernels = ("numpy", "torch", "numba")
     one, other, slower = (
-        run(tmp_path / name, seconds, kernels=kernels, workloads=WORKLOADS, restart=0.011, seed=10 * seed + i)
+        run(tmp_path / name, seconds, kernels=kernels, workloads=WORKLOADS, restart=0.008, seed=10 * seed + i)
         for i, (name, seconds) in enumerate([("a", 1.0), ("b", 1.0), ("c", 1.05)])
     )
     quiet = compare(one, other)
@@ -107,6 +109,61 @@ def test_two_runs_that_differ_by_restarts_are_the_same_and_five_percent_are_foun
     found = compare(one, slower)
     assert set(verdicts(found, every=True)) == {"slower"}
     assert verdicts(found).count("slower") >= 0.8 * len(verdicts(found))
+
+
+def moved(results: Results, factor: Callable[[str, str], float]) -> None:
+    """Let the samples of each cell be longer by what ``factor`` says of its workload and kernel."""
+    for entry in results.journal:
+        by = factor(entry["row"]["workload"], entry["row"]["kernel"])
+        entry["samples"] = [by * sample for sample in entry["samples"]]
+        entry["row"]["median_s"] *= by
+
+
+def ladders(folder: Path, restart: float = 0.005) -> tuple[Results, Results]:
+    """Two runs of the whole ladder; in the second, each product takes otherwise long, whatever the kernel."""
+    a, b = (
+        run(folder / n, 1.0, kernels=RUNGS, workloads=WORKLOADS, restart=restart, seed=i) for i, n in enumerate("ab")
+    )
+    drifts = dict(zip(WORKLOADS, np.exp(0.05 * np.random.default_rng(7).standard_normal(len(WORKLOADS))), strict=True))
+    moved(b, lambda workload, kernel: float(drifts[workload]))
+    return a, b
+
+
+def test_what_all_kernels_of_a_product_do_is_the_machine(tmp_path: Path) -> None:
+    a, b = ladders(tmp_path)
+    frame = compare(a, b)
+    assert verdicts(frame).count("same") >= 0.9 * len(verdicts(frame))
+    assert not {"faster", "slower"} & set(frame["verdict"])
+    one = frame[frame["workload"] == WORKLOADS[0]]
+    assert (one["drift_kernels"] - one["ratio"]).abs().max() < 0.05
+    b.run["versions"]["torch"] = "another"  # no kernel is what it was: fixed work alone tells of the machine
+    frame = compare(a, b)
+    assert verdicts(frame).count("same") < 0.5 * len(verdicts(frame))
+    assert frame["drift_kernels"].isna().all()
+
+
+def test_five_percent_in_one_kernel_are_found_on_each_product_beside_the_others(tmp_path: Path) -> None:
+    a, b = ladders(tmp_path)
+    moved(b, lambda workload, kernel: 1.05 if kernel == "torch" else 1.0)
+    frame = compare(a, b)
+    slower = frame[frame["verdict"] == "slower"]
+    assert set(slower["kernel"]) == {"torch"}
+    assert len(slower) >= 0.9 * (1 + len(WORKLOADS))
+    assert slower["speedup"].iloc[0] == pytest.approx(1 / 1.05, abs=0.01)
+
+
+def test_where_unchanged_products_differ_more_than_expected_nothing_is_claimed_of_any(tmp_path: Path) -> None:
+    frame = compare(*ladders(tmp_path, restart=0.06))
+    assert not {"faster", "slower"} & set(frame["verdict"])
+    assert verdicts(frame).count("unclear") >= 0.9 * len(verdicts(frame))
+
+
+def test_a_part_and_another_part_of_a_product_are_not_compared(tmp_path: Path) -> None:
+    a, b = run(tmp_path / "a", 1.0), run(tmp_path / "b", 1.5)
+    a.journal[0]["timed_on"], b.journal[0]["timed_on"] = "5x784x10", "2x784x10"
+    frame = compare(a, b)
+    assert frame["verdict"].tolist() == ["unclear"]
+    assert frame["ratio"].tolist() == [pytest.approx(1.5, rel=0.01)]
 
 
 @pytest.mark.parametrize(("seconds", "verdict"), [(1.0, "unclear"), (1.3, "unclear"), (3.0, "slower")])

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -140,16 +140,6 @@ def cluster(folder: Path, **environment: str) -> Iterator[Cluster]:
         found.stop()
 
 
-def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "matmulbench", "run", "--preset", "quick", *arguments]
-
-
-def run(*arguments: str, **more: Any) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command(*arguments), capture_output=True, text=True, check=False, env=ENVIRONMENT | more.pop("env", {}), **more
-    )
-
-
 # --- units and files -----------------------------------------------------------------------------------
 
 
@@ -211,15 +201,21 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         yield found
 
 
+@pytest.mark.posix
 @pytest.mark.timeout(600)
 def test_a_run_that_is_interrupted_and_goes_on_has_the_rows_of_one_without_a_fleet(
-    plain: Cluster, tmp_path: Path
+    plain: Cluster, tmp_path: Path, brief: list[str]
 ) -> None:
+    def start(*arguments: str) -> subprocess.Popen[str]:
+        whole = [*brief, "run", "--preset", "quick", *small, *arguments]
+        pipe = subprocess.PIPE
+        return subprocess.Popen(whole, stdout=pipe, stderr=pipe, text=True, env=ENVIRONMENT, cwd=tmp_path)
+
     (tmp_path / "mine.py").write_text(MINE)
     (tmp_path / "beside.py").write_text(BESIDE)
     small = ["--kernel", "mine.py:matmul", "--kernel", "numpy", "--workload", "8x8x8"]
     out = ["--out", "fleet", "--scheduler", plain.address]
-    client = subprocess.Popen(command(*small, *out), stderr=subprocess.PIPE, text=True, env=ENVIRONMENT, cwd=tmp_path)
+    client = start(*out)
     assert client.stderr
     said = []
     for line in client.stderr:
@@ -229,17 +225,19 @@ def test_a_run_that_is_interrupted_and_goes_on_has_the_rows_of_one_without_a_fle
                 time.sleep(0.05)
             client.send_signal(signal.SIGINT)
             break
-    rest = client.stderr.read()
-    assert client.wait() == 130, said
+    _, rest = client.communicate()
+    assert client.returncode == 130, said
     assert "go on with --out fleet --resume" in rest
     check_ended(running)
     [verified] = tmp_path.glob("fleet/*/verification.csv")
     assert len(verified.read_text().splitlines()) == 4
 
-    done = run(*small, *out, "--resume", cwd=tmp_path)
-    assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
-    assert "verify" not in done.stderr, "what was finished is not done again"
-    assert run(*small, "--out", "alone", "-q", cwd=tmp_path).returncode == 0
+    resumed, lonely = start(*out, "--resume"), start("--out", "alone", "-q")
+    shown, said_again = resumed.communicate()
+    assert (resumed.returncode, "Traceback" in said_again) == (0, False), said_again
+    assert "verify" not in said_again, "what was finished is not done again"
+    lonely.communicate()
+    assert lonely.returncode == 0
     several, alone = load_results(tmp_path / "fleet"), load_results(tmp_path / "alone")
     assert isinstance(several, FleetResults)
     [machine] = several.machines.values()
@@ -253,14 +251,18 @@ def test_a_run_that_is_interrupted_and_goes_on_has_the_rows_of_one_without_a_fle
     assert machine.run["options"]["sources"].keys() == {"mine.py:matmul"}
     page = (tmp_path / "fleet" / "report.html").read_text()
     assert f'href="{machine.path.name}/report.html"' in page
-    assert done.stdout.endswith("/fleet/report.html\n")
+    assert shown.endswith("/fleet/report.html\n")
 
 
 # --- what is refused -----------------------------------------------------------------------------------
 
 
-def test_a_scheduler_that_is_not_there(tmp_path: Path) -> None:
-    done = run("--scheduler", "tcp://127.0.0.1:9", "--out", str(tmp_path / "out"))
+def test_a_scheduler_that_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, matmulbench: Callable[..., Any]
+) -> None:
+    monkeypatch.setattr(fleet, "_CONNECT_S", 1.0)
+    given = ["run", "--preset", "quick", "--scheduler", "tcp://127.0.0.1:9"]
+    done = matmulbench(*given, "--out", str(tmp_path / "out"))
     assert done.returncode == 2
     assert "scheduler 'tcp://127.0.0.1:9' cannot be reached" in done.stderr.splitlines()[-1]
     assert "dask worker" in done.stderr
@@ -268,7 +270,7 @@ def test_a_scheduler_that_is_not_there(tmp_path: Path) -> None:
     start = time.monotonic()
     with pytest.raises(UsageError, match="cannot be reached"):
         Fleet("tcp://127.0.0.1:9")
-    assert time.monotonic() - start < 10  # five seconds, on a quiet machine
+    assert time.monotonic() - start < 10  # one second, on a quiet machine
 
 
 @pytest.mark.parametrize("address", ["nowhere", "tcp://127.0.0.1:x", "tls://127.0.0.1:9", "spam://1"])
@@ -314,7 +316,9 @@ def certificate(folder: Path) -> dict[str, str]:
 
 
 @pytest.mark.timeout(240)
-def test_behind_tls_the_run_works_and_a_plain_client_is_refused(tmp_path: Path) -> None:
+def test_behind_tls_the_run_works_and_a_plain_client_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import dask
 
     variables = certificate(tmp_path)
@@ -323,8 +327,10 @@ def test_behind_tls_the_run_works_and_a_plain_client_is_refused(tmp_path: Path) 
         assert address.startswith("tls://")
         found.workers("one")
         for refused in (address.replace("tls", "tcp"), address):  # the second without a certificate
-            with pytest.raises(UsageError, match="cannot be reached"):
-                Fleet(refused)
+            with monkeypatch.context() as patch:
+                patch.setattr(fleet, "_CONNECT_S", 1.0)
+                with pytest.raises(UsageError, match="cannot be reached"):
+                    Fleet(refused)
         quick = {"distributed": {"comm": {"timeouts": {"connect": "3s"}}}}  # to give up a scheduler that is gone
         theirs = dask.config.merge(dask.config.config, dask.config.collect_env(variables), quick)
         with dask.config.set(theirs), Fleet(address) as one:
@@ -504,10 +510,10 @@ def test_of_two_workers_on_one_host_one_is_killed(hosts: Cluster, tmp_path: Path
     planned = plan(40)
     with Fleet(hosts.address) as four:
         four.execute(planned, tmp_path / "out", work=dies_once)
-        assert (len(four.nodes), len(four.alive)) == (4, 4)
     assert (tmp_path / "killed").exists()
     several = check_complete(tmp_path / "out", planned)
-    assert len({entry["host"] for entry in several.journal}) == 4, "its other worker goes on"
+    measured = {entry["host"] for entry in several.journal if entry["table"] == "measurements"}
+    assert len(measured) == 4, "its other worker goes on"
 
 
 @pytest.mark.timeout(240)
@@ -564,7 +570,7 @@ def namespaces(*names: str) -> Iterator[tuple[str, dict[str, tuple[str, ...]]]]:
     """Yield this side's address, and for each name what a command is begun with to run on a host of its own."""
     bridge = f"mmb{os.getpid() % 100000}"
     address = f"10.77.{os.getpid() % 250}"
-    if os.geteuid() or not shutil.which("ip"):
+    if not shutil.which("ip") or os.geteuid():
         pytest.skip("network namespaces need root and the command ip")
     with ExitStack() as stack:
         try:
@@ -631,7 +637,7 @@ def apart(separate: Apart) -> Iterator[Apart]:
 @pytest.mark.timeout(300)
 def test_of_three_hosts_one_is_cut_off_and_one_killed(apart: Apart, tmp_path: Path) -> None:
     """With real kernels."""
-    planned, said, ended = plan(8), [], []
+    planned, said, ended = plan(5), [], []
 
     def progress(text: str, _: float) -> None:
         said.append(text)
@@ -701,7 +707,11 @@ def test_ten_thousand_cells_over_a_hundred_hosts_of_which_ten_end(tmp_path: Path
         with Fleet((tmp_path / "address").read_text()) as hundred:
             assert len(hundred.nodes) == 100
             start = time.monotonic()
-            hundred.execute(planned, tmp_path / "out", work=lambda parcel, run: sleeps(parcel, run, 1.0))
+            hundred.execute(
+                planned,
+                tmp_path / "out",
+                work=lambda parcel, run: sleeps(parcel, run, 0.0 if Unit(parcel.job).verifies else 0.3),
+            )
             took = time.monotonic() - start
         after = psutil.Process().memory_info().rss
     finally:
@@ -728,7 +738,7 @@ def trained(apart: Apart, *more: str, **started: Any) -> subprocess.Popen[str]:
 def test_workers_of_a_training_on_a_host_each_learn_what_one_process_does(apart: Apart, tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(MINE)
     (tmp_path / "beside.py").write_text(BESIDE)
-    few = ["mine.py:matmul", "--epochs", "1", "--budget", "12"]
+    few = ["mine.py:matmul", "--epochs", "1", "--budget", "4"]
     client = trained(apart, *few, "--workers", "2", cwd=tmp_path)
     out, said = client.communicate()
     assert client.returncode == 0, said

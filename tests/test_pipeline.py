@@ -42,7 +42,7 @@ def test_a_roof_that_cannot_be_measured_is_tried_again_and_costs_its_own_cells(
 ) -> None:
     tries = []
 
-    def no_roof(host: object, dtype: str) -> None:
+    def no_roof(host: object, dtype: str, device: str) -> None:
         tries.append(dtype)
         raise LostError("its process was killed")
 
@@ -64,7 +64,7 @@ def test_what_else_is_said_of_a_training_stays_beside_a_refused_baseline(tmp_pat
 
 
 def _rows(**seconds):
-    first = {"workload": "64x64x64", "threads": 1, "kernel": "torch"}
+    first = {"workload": "64x64x64", "threads": 1, "kernel": "torch", "device": "cpu"}
     return pd.DataFrame([first | {"dtype": dtype, "median_s": s} for dtype, s in seconds.items()])
 
 

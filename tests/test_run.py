@@ -13,6 +13,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from matmulbench.isolation.system import missing
+from matmulbench.ladder import CUDA_LADDER
 from matmulbench.pipeline import trace_model
 from matmulbench.results.folder import load_results
 from matmulbench.results.schema import TABLES, columns
@@ -38,26 +40,27 @@ PAIR = ["--kernel", "numpy", "--workload", "8x8x8", "--workload", "16x16x16"]
 Command = Callable[..., Any]
 
 
-def start(*arguments: str) -> subprocess.Popen[str]:
+def start(command: list[str], *arguments: str) -> subprocess.Popen[str]:
     """Start a run in a process of its own."""
-    command = [sys.executable, "-m", "matmulbench", "run", "--preset", "quick", *arguments]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    whole = [*command, "run", "--preset", "quick", *arguments]
+    return subprocess.Popen(whole, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 @pytest.fixture
-def run(shared_bench: object, brief_runs: None, matmulbench: Command) -> Command:
+def run(shared_bench: object, brief_runs: None, no_charts: None, matmulbench: Command) -> Command:
     """Run in this process, with little time for each thing."""
     return partial(matmulbench, "run", "--preset", "quick")
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int, str, str]:
+    """One run as anyone would start it."""
     folder = tmp_path_factory.mktemp("run")
     broken = folder / "broken.py"
     broken.write_text(BROKEN)
     kernels = ["--kernel", "numpy", "--kernel", f"{broken}:matmul"]
     workloads = ["--workload", "5x784x10", "--workload", "64x64x64"]
-    with start("--out", str(folder / "out"), *kernels, *workloads) as process:
+    with start([sys.executable, "-m", "matmulbench"], "--out", str(folder / "out"), *kernels, *workloads) as process:
         out, err = process.communicate()
     return folder / "out", process.returncode, out, err
 
@@ -88,9 +91,9 @@ def test_the_articles_loop_is_refused_everywhere_and_the_rest_goes_on(finished: 
     assert results.measurements[results.measurements["status"] != "ok"]["median_s"].isna().all()
 
 
-def interrupted(out: Path, number: signal.Signals) -> tuple[int, str]:
+def interrupted(command: list[str], out: Path, number: signal.Signals) -> tuple[int, str]:
     """Start a run and end it while its second workload is measured; return the exit code and its last words."""
-    with start("--out", str(out), *PAIR) as process:
+    with start(command, "--out", str(out), *PAIR) as process:
         assert process.stderr
         for line in process.stderr:
             if "measure 16x16x16" in line:
@@ -100,9 +103,10 @@ def interrupted(out: Path, number: signal.Signals) -> tuple[int, str]:
     return process.returncode, said
 
 
-def test_an_interrupted_run_keeps_what_it_had_and_resumes(tmp_path: Path, run: Command) -> None:
+@pytest.mark.posix
+def test_an_interrupted_run_keeps_what_it_had_and_resumes(tmp_path: Path, run: Command, brief: list[str]) -> None:
     out = tmp_path / "out"
-    code, said = interrupted(out, signal.SIGINT)
+    code, said = interrupted(brief, out, signal.SIGINT)
     assert code == 130
     assert f"go on with --out {out} --resume" in said
     kept = load_results(out)
@@ -117,9 +121,10 @@ def test_an_interrupted_run_keeps_what_it_had_and_resumes(tmp_path: Path, run: C
     assert len(cells) == len(set(cells)), "nothing is measured twice"
 
 
-def test_a_run_that_is_told_to_end_writes_its_tables(tmp_path: Path) -> None:
+@pytest.mark.posix
+def test_a_run_that_is_told_to_end_writes_its_tables(tmp_path: Path, brief: list[str]) -> None:
     out = tmp_path / "out"
-    code, said = interrupted(out, signal.SIGTERM)
+    code, said = interrupted(brief, out, signal.SIGTERM)
     assert code == 143
     assert said.splitlines() == [
         f"matmulbench: ended by SIGTERM; what was finished is kept: go on with --out {out} --resume"
@@ -189,7 +194,16 @@ def test_what_openblas_loses_is_noted_in_run_json(tmp_path: Path, monkeypatch: p
     )
     monkeypatch.setattr("matmulbench.run.carry_out", lambda job, sink, progress: None)
     plan("quick").execute(tmp_path)
-    assert load_results(tmp_path).run["notes"] == ["numpy is slow: True"]
+    assert load_results(tmp_path).run["notes"] == [*missing(), "numpy is slow: True"]
+
+
+def test_a_run_on_a_gpu_is_of_its_own_ladder_and_beside_it_what_the_user_has():
+    own = f"{__file__}:test_what_openblas_loses_is_noted_in_run_json"
+    ladder = tuple(rung.name for rung in CUDA_LADDER)
+    alone, beside = plan("quick", device="cuda").job, plan(named=[own], device="cuda").job
+    assert (alone.kernels, alone.baseline, alone.device) == (ladder, "cuda-torch", "cuda")
+    assert beside.kernels == (*ladder, f"{own}@cuda")
+    assert plan("quick").job.baseline == "torch"
 
 
 def test_a_run_is_planned_for_each_dtype_and_the_standard_one_has_no_narrow_ones():

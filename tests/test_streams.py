@@ -11,6 +11,7 @@ import pytest
 from matmulbench.results.folder import RunFolder
 from matmulbench.results.schema import MeasurementRow
 
+pytestmark = pytest.mark.posix
 COMMAND = f"{sys.executable} -m matmulbench"
 COMPARE = f"{COMMAND} compare $RUN $RUN"
 
@@ -30,14 +31,14 @@ def shell(line: str, **variables: str) -> subprocess.CompletedProcess[bytes]:
     )
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252"])
 def test_a_table_is_shown_in_every_encoding(encoding: str) -> None:
     done = shell(COMPARE, PYTHONIOENCODING=encoding)
     assert (done.returncode, done.stderr) == (0, b"")
     table = done.stdout.decode(encoding)
     sign = "x" if encoding == "ascii" else "×"
     assert f"1.00{sign}" in table
-    assert "–" not in table
+    assert encoding == "cp1252" or "–" not in table, "which cp1252 has"
     assert "?" not in table
 
 
@@ -61,6 +62,21 @@ def test_a_kernel_runs_where_standard_error_is_closed(tmp_path: Path) -> None:
     done = shell(f"cd {tmp_path}; {COMMAND} verify mine.py:matmul --dtype float32 --format json 2>&-")
     assert done.returncode == 1
     assert [row["status"] for row in json.loads(done.stdout)] == ["failed-verification"]
+
+
+def test_what_a_kernel_prints_need_not_be_in_the_streams_encoding(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("def matmul(a, b):\n    print('≈')\n    return a @ b + 1\n", "utf-8")
+    arguments = "mine.py:matmul --dtype float32 --format json"
+    done = shell(f"cd {tmp_path}; {COMMAND} verify {arguments}", PYTHONIOENCODING="ascii")
+    assert [row["status"] for row in json.loads(done.stdout)] == ["failed-verification"]
+    assert rb"\u2248" in done.stderr
+
+
+@pytest.mark.parametrize("verb", ["--help", "list"])
+def test_everything_is_shown_on_a_console_of_windows(verb: str) -> None:
+    done = shell(f"{COMMAND} {verb}", PYTHONIOENCODING="cp1252")
+    assert done.returncode == 0
+    assert "?" not in done.stdout.decode("cp1252")
 
 
 def test_a_full_disk_behind_standard_output_is_said_in_one_line() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import os
 import re
-import shlex
 import sys
 import tempfile
 from collections.abc import Callable, Iterable
@@ -19,7 +18,9 @@ import psutil
 from matmulbench.dtypes import DTYPES
 from matmulbench.errors import UsageError, printable, unknown
 from matmulbench.isolation.system import cores as usable_cores
-from matmulbench.ladder.plugins import find_kernel, kernels
+from matmulbench.isolation.system import quoted
+from matmulbench.ladder.devices import DEVICES
+from matmulbench.ladder.plugins import find_kernel, kernels, with_operands
 from matmulbench.workload import Workload
 
 WEEK_S = 604800
@@ -27,8 +28,12 @@ _numbers = itertools.count()
 _names: dict[str, str] = {}  # of functions that were passed as such, by their spec
 
 
-def kernel_specs(given: str | Callable[..., Any] | Iterable[str | Callable[..., Any]]) -> tuple[str, ...]:
+def kernel_specs(
+    given: str | Callable[..., Any] | Iterable[str | Callable[..., Any]], device: str = "cpu"
+) -> tuple[str, ...]:
     """Return the specs of kernels, given as one or several names or functions; each is known to exist.
+
+    On a ``device``, the user's kernels work there.
 
     Raises
     ------
@@ -37,7 +42,7 @@ def kernel_specs(given: str | Callable[..., Any] | Iterable[str | Callable[..., 
     """
     single = isinstance(given, str) or callable(given) or not isinstance(given, Iterable)
     several: Iterable[Any] = [given] if single else given  # type: ignore[assignment]
-    specs = [spec_of(one) for one in several]
+    specs = [with_operands(spec_of(one), None, device) for one in several]
     for spec in specs:
         find_kernel(spec)
     if not specs:
@@ -79,7 +84,8 @@ def spec_of(given: Any, kind: str = "kernel") -> str:
     path.write_text(
         f"import pickle, sys\n"
         f"sys.path += [each for each in {[os.path.abspath(each) for each in sys.path]!r} if each not in sys.path]\n"
-        f"function = pickle.loads({content!r})\n"
+        f"function = pickle.loads({content!r})\n",
+        encoding="utf-8",
     )
     operands = getattr(given, "operands", None)  # numba's functions are pickled without it
     spec = f"{path}:function@{operands}" if operands else f"{path}:function"
@@ -112,7 +118,7 @@ def renaming(specs: Iterable[str]) -> Callable[[str], str]:
     def rename(text: str) -> str:
         for spec, name in names.items():
             # A finding is repeated where the function is: in Python.
-            command = rf"matmulbench verify {re.escape(shlex.quote(spec))}"
+            command = rf"matmulbench verify {re.escape(quoted(spec))}"
             text = re.sub(rf"{command} --case ([^\s`]+)", rf"matmulbench.verify({name}, case='\1')", text)
             text = re.sub(rf"{command} --dtype ([^\s`]+)", rf"matmulbench.verify({name}, '\1')", text)
             text = text.replace(repr(spec), name).replace(spec, name)
@@ -174,6 +180,12 @@ def check_dtype(dtype: str) -> None:
     """Raise UsageError unless ``dtype`` is one that kernels are verified and measured with."""
     if dtype not in DTYPES:
         raise unknown("dtype", str(dtype), DTYPES)
+
+
+def check_device(device: str) -> None:
+    """Raise UsageError unless ``device`` is one that kernels may be for."""
+    if device not in DEVICES:
+        raise unknown("device", str(device), DEVICES)
 
 
 def check_seconds(name: str, value: float) -> None:

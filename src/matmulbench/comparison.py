@@ -1,22 +1,24 @@
 """Runs compared over time or machines: what became faster or slower, beyond the noise and the machine's own drift.
 
 All is done on logarithms, where a change of 0.01 is one percent. The *level* of a kernel on a product is the mean of
-the faster half of its samples (whatever disturbs a round makes it longer), less that of fixed arithmetic in the rounds
-of the product. Its error has two parts: how the rounds scatter (bootstrap), and what every start of the processes
-brings with it (how they lie in memory, mostly), which no round can show.
+the faster half of its samples (whatever disturbs a round makes it longer). From its change, that of the *controls* is
+taken: of two runs, the median of the ladder's other kernels on the product; where there are too few, or in more runs,
+fixed arithmetic in the same rounds. The error has three parts: how the rounds scatter (bootstrap); what every start of
+the processes brings with it (how they lie in memory, mostly), which no round can show; and how the controls differ.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage, stats
+from scipy import ndimage, optimize, stats
 
 from matmulbench.errors import UsageError
+from matmulbench.ladder import LADDER
 from matmulbench.measurement.calibration import KINDS
 from matmulbench.measurement.statistics import FALSE_ALARM, SAME
 from matmulbench.results.folder import FleetResults, Results
@@ -32,6 +34,10 @@ _ONE_SIDED = float(stats.norm.ppf(0.95))  # two one-sided tests at 5 % are the 9
 # machine: of one product, and of the products of a kernel together.
 _RESTART, _KERNEL_RESTART = 0.0125, 0.008
 _CALL_DRIFT = 0.05  # by as much, short calls may drift otherwise than arithmetic without telling anything of kernels
+_RUNGS = frozenset(rung.name for rung in LADDER)
+_CONTROLS = 3  # kernels whose median tells how the machine drifted: one of them may have changed
+_LIBRARIES = ("matmulbench", "python", "torch")  # what every rung rests on
+_ENOUGH = 20  # products that tell how far the errors are too small
 _RESAMPLES = 1000
 _SHORTEST = 2  # runs between two change points: one alone is an outlier
 _OUTLIER = 3.0  # standard deviations
@@ -72,16 +78,21 @@ def one_processor(runs: Sequence[Results]) -> bool:
 def compare(a: Results, b: Results) -> pd.DataFrame:
     """Say of each kernel, and of each of its products, whether it became ``faster`` or ``slower`` or is the ``same``.
 
-    Every time is taken in units of fixed arithmetic in the same rounds, so that a machine that is merely slower today
-    is no regression. Where short calls, the other kind of fixed work, drifted otherwise by more than 5 %, a kernel may
-    have drifted like either: what is beyond counts as an error.
+    Every change is taken from that of the ladder's other kernels on the same product, so that a machine that is merely
+    slower today is no regression. With fewer than three of them, or other versions of what they rest on, it is taken
+    from that of fixed arithmetic in the same rounds. Where then short calls, the other kind of fixed work, drifted
+    otherwise by more than 5 %, a kernel may have drifted like either: what is beyond counts as an error.
+
+    Where the changes of the products scatter more about their kernel's than rounds and restarts explain, all errors are
+    larger by what is left. A product that was predicted from other rows than before is ``unclear``.
 
     Returns
     -------
     pandas.DataFrame
         workload (first ``all products`` of each kernel), dtype, threads, kernel, status and median_s of both, ``ratio``
         (time in ``b`` / time in ``a``, as measured), ``speedup`` (time in ``a`` / time in ``b``, drift removed) with
-        its 90 % interval, ``drift_arithmetic`` and ``drift_calls`` (time of fixed work in ``b`` / in ``a``), verdict.
+        its 90 % interval, ``drift_arithmetic`` and ``drift_calls`` (time of fixed work in ``b`` / in ``a``),
+        ``drift_kernels`` (of the other kernels; none where fixed arithmetic was used), verdict.
         Before them ``machine``, where both hold runs of several: each is compared with its namesake.
 
     Raises
@@ -98,7 +109,8 @@ def compare(a: Results, b: Results) -> pd.DataFrame:
     before, after = a.cells("measurements"), b.cells("measurements")
     levels = _levels(before), _levels(after)
     common = _in_common([a, b])
-    changes = {key: _change(levels[0][key], levels[1][key]) for key in common if all(key in each for each in levels)}
+    alike = all(a.run["versions"].get(name) == b.run["versions"].get(name) for name in _LIBRARIES)
+    changes = _changes({key: (levels[0][key], levels[1][key]) for key in common if _comparable(key, levels)}, alike)
     kernels = {kernel: _together([changes[key] for key in keys]) for kernel, keys in _by_kernel(changes).items()}
     verdicts = {kernel: change.verdict(KERNEL_BAND, len(kernels)) for kernel, change in kernels.items()}
     rows = [
@@ -114,11 +126,13 @@ def compare(a: Results, b: Results) -> pd.DataFrame:
             verdict, whole = change.verdict(CELL_BAND, len(changes)), kernels[key[1:]]
             # A change of the kernel is a change of each product that is nearer to it than to none.
             follows = verdicts[key[1:]] in ("faster", "slower") and abs(change.size - whole.size) < abs(change.size)
-            row |= change.figures | {"median_a_s": cells[0]["median_s"], "median_b_s": cells[1]["median_s"]}
-            row["ratio"] = row["median_b_s"] / row["median_a_s"]
+            row |= change.figures
             row["verdict"] = verdicts[key[1:]] if follows and verdict in ("same", "unclear") else verdict
         elif row["status_a"] == Status.OK:
             row["verdict"] = "unclear" if row["status_b"] == Status.OK else "broken"
+        if row["status_a"] == row["status_b"] == Status.OK:
+            row |= {"median_a_s": cells[0]["median_s"], "median_b_s": cells[1]["median_s"]}
+            row["ratio"] = row["median_b_s"] / row["median_a_s"]
         rows.append(row)
     names = ["status_a", "status_b", "median_a_s", "median_b_s", "ratio"]
     return pd.DataFrame(rows, columns=[*_KEY, *names, *_Change.FIGURES, "verdict"])
@@ -228,14 +242,21 @@ def summary(comparison: pd.DataFrame) -> str:
 class _Level:
     """How long a kernel takes for a product, on a logarithmic scale, with what is known of its error."""
 
-    size: float
+    time: float
     draws: Floats  # its error, from resampled rounds
     drift: Floats  # of each kind of fixed work
+    drift_draws: Floats  # of arithmetic
     rounds: list[Any]  # its fixed work: two cells that have the same are of the same rounds
+    timed_on: str | None  # the product, or the part of it that stands in for a slow whole
+
+    @property
+    def size(self) -> float:
+        """Its time in units of fixed arithmetic."""
+        return self.time - float(self.drift[0])
 
     @property
     def error(self) -> float:
-        return float(self.draws.std())
+        return float((self.draws - self.drift_draws).std())
 
 
 @dataclass(frozen=True)
@@ -244,10 +265,10 @@ class _Change:
 
     size: float
     noise: float
-    drift: Floats
+    drift: Floats  # of fixed work, and of the other kernels: NaN where these are not the control
     restarted: bool
 
-    FIGURES = ("speedup", "speedup_ci_low", "speedup_ci_high", *(f"drift_{kind}" for kind in KINDS))
+    FIGURES = ("speedup", "speedup_ci_low", "speedup_ci_high", *(f"drift_{kind}" for kind in (*KINDS, "kernels")))
 
     @property
     def error(self) -> float:
@@ -255,7 +276,8 @@ class _Change:
 
     @property
     def excess(self) -> float:
-        return max(0.0, abs(float(self.drift[1] - self.drift[0])) - _CALL_DRIFT)
+        arithmetic, calls, kernels = self.drift
+        return max(0.0, abs(float(calls - arithmetic)) - _CALL_DRIFT) if np.isnan(kernels) else 0.0
 
     @property
     def figures(self) -> dict[str, float]:
@@ -332,17 +354,62 @@ def _levels(cells: Cells) -> dict[Key, _Level]:
     found = {}
     for key, cell in timed.items():
         if key[:3] in drifts:
-            samples, (drift, draws) = np.log(cell["samples"]), drifts[key[:3]]
-            size = float(_faster_half(samples) - drift[0])
-            found[key] = _Level(size, _resampled(samples) - draws, drift, cell["calibration_samples"])
+            samples = np.log(cell["samples"])
+            time, draws = float(_faster_half(samples)), _resampled(samples)
+            found[key] = _Level(time, draws, *drifts[key[:3]], cell["calibration_samples"], cell.get("timed_on"))
     return found
 
 
-def _change(before: _Level, after: _Level) -> _Change:
+def _comparable(key: Key, levels: Sequence[dict[Key, _Level]]) -> bool:
+    """Tell whether both runs timed the product, and the same part of it where it is slow."""
+    return all(key in each for each in levels) and len({each[key].timed_on for each in levels}) == 1
+
+
+def _changes(pairs: dict[Key, tuple[_Level, _Level]], alike: bool) -> dict[Key, _Change]:
+    """Return the change of each cell from the one level to the other; ``alike``: rungs rest on the same libraries."""
     # The same rounds are drawn for both: of a run and a copy of it, only what was changed in the copy is left.
-    restarted = before.rounds != after.rounds
-    noise = np.hypot((after.draws - before.draws).std(), _RESTART * restarted)
-    return _Change(after.size - before.size, float(noise), after.drift - before.drift, restarted)
+    sizes = {key: after.time - before.time for key, (before, after) in pairs.items()}
+    draws = {key: after.draws - before.draws for key, (before, after) in pairs.items()}
+    on_product: dict[Key, list[Key]] = {}
+    for key in pairs if alike else ():
+        if key[3] in _RUNGS:
+            on_product.setdefault(key[:3], []).append(key)
+    found, errors, spreads = {}, {}, {}
+    for key, (before, after) in pairs.items():
+        drift, theirs = after.drift - before.drift, float("nan")
+        machine, machine_draws, spreads[key] = float(drift[0]), after.drift_draws - before.drift_draws, 0.0
+        controls = [each for each in on_product.get(key[:3], ()) if each != key]
+        if len(controls) >= _CONTROLS:
+            changes = [sizes[each] for each in controls]
+            machine = theirs = float(np.median(changes))
+            machine_draws = np.median([draws[each] for each in controls], axis=0)
+            spreads[key] = float(stats.median_abs_deviation(changes, scale="normal"))
+        errors[key] = float((draws[key] - machine_draws).std())
+        restarted = before.rounds != after.rounds
+        found[key] = _Change(sizes[key] - machine, errors[key], np.append(drift, theirs), restarted)
+    restart = _unexplained(found, errors)
+    # Unchanged kernels differ on a product by their spread: nothing smaller can be known of one of them.
+    return {
+        key: replace(each, noise=max(float(np.hypot(errors[key], restart * each.restarted)), spreads[key]))
+        for key, each in found.items()
+    }
+
+
+def _unexplained(changes: dict[Key, _Change], errors: dict[Key, float]) -> float:
+    """Return the standard deviation beside ``errors`` with which changes scatter about their kernels' medians.
+
+    It is that of a restart at least, and this where there are too few products to tell.
+    """
+    middle = {kernel: np.median([changes[key].size for key in keys]) for kernel, keys in _by_kernel(changes).items()}
+    off = np.array([abs(each.size - middle[key[1:]]) for key, each in changes.items() if each.restarted])
+    rounds = np.array([errors[key] for key, each in changes.items() if each.restarted])
+
+    def too_little(share: float) -> float:
+        return float(np.median(off / np.hypot(rounds, share)) - stats.norm.ppf(0.75))
+
+    if len(off) < _ENOUGH or too_little(_RESTART) <= 0:
+        return _RESTART
+    return float(optimize.brentq(too_little, _RESTART, 2 * off.max()))
 
 
 def _together(changes: list[_Change]) -> _Change:

@@ -11,6 +11,7 @@ Whoever can reach a Dask scheduler can run anything on its workers: it belongs o
 from __future__ import annotations
 
 import ast
+import gc
 import hashlib
 import json
 import re
@@ -90,9 +91,9 @@ class Unit:
             yield "verification", VerificationRow(spec, dtype, status=Status.LOST)
         for spec, threads in product(job.specs, job.threads):
             for workload, _ in job.workloads:
-                yield "measurements", failed_cell(workload, threads, spec, Status.LOST, None).row
+                yield "measurements", failed_cell(workload, threads, spec, Status.LOST, None, job.device).row
             for one in job.trainings:
-                yield "training", TrainingRow(one.task, spec, threads, one.workers, Status.LOST)
+                yield "training", TrainingRow(one.task, spec, threads, one.workers, job.device, Status.LOST)
 
     @property
     def about(self) -> str:
@@ -686,10 +687,12 @@ def _connect(address: str) -> Any:
     try:
         return Client(address, timeout=_CONNECT_S, set_as_default=False)
     except (OSError, RuntimeError, TypeError, ValueError) as error:
-        raise UsageError(
-            f"scheduler {printable(address, 100)!r} cannot be reached ({printable(str(error), 200)}); start one with "
-            f"`dask scheduler`, and on each machine: {START}"
-        ) from None
+        reason = printable(str(error), 200)
+    gc.collect()  # ends the client that failed: in the midst of another's start it would wait for ever
+    raise UsageError(
+        f"scheduler {printable(address, 100)!r} cannot be reached ({reason}); start one with `dask scheduler`, and on "
+        f"each machine: {START}"
+    )
 
 
 def _finding(resources: dict[str, float], answer: dict[str, Any] | str) -> str | None:

@@ -15,6 +15,7 @@ from itertools import chain, product
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from matmulbench.arguments import (
+    check_device,
     check_dtype,
     check_seconds,
     kernel_specs,
@@ -28,6 +29,7 @@ from matmulbench.errors import UsageError, unknown
 from matmulbench.isolation import IMPORT_S, Host, LostError
 from matmulbench.isolation.requests import (
     Calibrate,
+    FindDevice,
     LoadKernel,
     MeasureRoof,
     OpenReferee,
@@ -36,7 +38,7 @@ from matmulbench.isolation.requests import (
     TraceModel,
 )
 from matmulbench.isolation.system import cores
-from matmulbench.ladder import BASELINE, RUNGS
+from matmulbench.ladder import BASELINE, BASELINES, RUNGS
 from matmulbench.ladder.plugins import find_kernel, kernels
 from matmulbench.measurement.cells import (
     Settings,
@@ -103,8 +105,11 @@ class Training:
         task = TASKS.get(self.task)
         return self.options.get("dtype") or (task.dtype if task else None)
 
-    def check(self) -> None:
+    def check(self, device: str) -> None:
         """Raise UsageError if task, model or an option cannot be used, as far as that shows without importing."""
+        if device != "cpu" and (is_model(self.task) or self.workers > 1):
+            other = f"model {self.task!r}" if is_model(self.task) else f"workers {self.workers}"
+            raise UsageError(f"device {device!r} does not go with {other}: expected a task and one worker")
         check_seconds("budget", self.budget_s)
         for name, value in self.options.items():
             if isinstance(value, int | float) and not 0 < value <= _LARGEST:
@@ -139,10 +144,12 @@ class Job:
     effort: str = "quick"  #: of verification
     cold: bool = False  #: whether operands come from memory
     compilation: bool = False  #: whether to time the first call, too
+    device: str = "cpu"  #: where all of it takes place
     seed: int = 0  #: of initial parameters and of the order of batches and rounds
     import_s: float = IMPORT_S  #: seconds that the import of a user's kernel or model may take
 
     def __post_init__(self) -> None:
+        check_device(self.device)
         for dtype in self.all_dtypes:
             check_dtype(dtype)
         if self.effort not in EFFORTS:
@@ -150,7 +157,7 @@ class Job:
         for _, budget_s in self.workloads:
             check_seconds("budget", budget_s)
         for training in self.trainings:
-            training.check()
+            training.check(self.device)
         check_seconds("import-timeout", self.import_s)
         if not 0 <= self.seed < 2**32:  # which every library takes
             raise UsageError(f"seed {self.seed}: expected a number from 0 to {2**32 - 1}")
@@ -180,7 +187,7 @@ class Bench(ExitStack):
     def __init__(self) -> None:
         super().__init__()
         self._hosts: dict[tuple[int, bool], Host] = {}
-        self.roofs: dict[tuple[int, str], Roof] = {}
+        self.roofs: dict[tuple[int, str, str], Roof] = {}
         self.compile_s: dict[tuple[int, str, str], float | None] = {}
 
     def host(self, job: Job, threads: int, spin: bool = True) -> Host:
@@ -268,36 +275,38 @@ class _Work:
 
     def measure(self, host: Host, workload: Workload, budget_s: float) -> None:
         """Time the kernels that are right on a workload."""
-        bench, threads, dtype = self.bench, host.threads, workload.dtype
+        bench, threads, dtype, device = self.bench, host.threads, workload.dtype, self.job.device
 
         def time_all(specs: list[str], baseline: str | None) -> Iterator[Finished]:
-            if (threads, dtype) not in bench.roofs:
-                bench.roofs[threads, dtype] = measure_roof(host, dtype)
-                self.sink.add("roof", bench.roofs[threads, dtype])
+            if (threads, dtype, device) not in bench.roofs:
+                bench.roofs[threads, dtype, device] = measure_roof(host, dtype, device)
+                self.sink.add("roof", bench.roofs[threads, dtype, device])
             for spec in specs:
                 if self.job.compilation and (threads, spec, dtype) not in bench.compile_s:
                     bench.compile_s[threads, spec, dtype] = compile_seconds(host, spec, dtype)
-            roof, settings = bench.roofs[threads, dtype], Settings(cold=self.job.cold)
+            roof, settings = bench.roofs[threads, dtype, device], Settings(cold=self.job.cold, device=device)
             for cell in measure_cells(host, workload, specs, baseline, budget_s, roof, settings, self.job.seed):
                 if cell.row.status == Status.OK:
                     cell.row.compile_s = bench.compile_s.get((threads, cell.row.kernel, dtype))
                 yield cell.row, cell.samples, cell.extra
 
         self.progress(f"measure {workload} {dtype}, {_threads(host)}", budget_s)
-        self._finish("measurements", failed_cell(workload, threads, "", Status.LOST, None).row, [dtype], time_all)
+        new = failed_cell(workload, threads, "", Status.LOST, None, device).row
+        self._finish("measurements", new, [dtype], time_all)
 
     def train(self, host: Host, training: Training, dtypes: list[str]) -> None:
         """Train with the kernels that are right for ``dtypes``."""
 
         def train_all(specs: list[str], baseline: str | None) -> Iterator[Finished]:
             one = training
-            how = one.data_dir, one.options, one.compare_compile, one.workers, one.elsewhere
+            how = one.data_dir, one.options, one.compare_compile, one.workers, one.elsewhere, self.job.device
             for row, extra in train_kernels(host, one.task, specs, baseline, one.budget_s, self.job.seed, *how):
                 yield row, [], extra
 
         several = f"{training.workers} workers of " * (training.workers > 1)
         self.progress(f"train {training.task}, {several}{_threads(host)}", training.budget_s)
-        self._finish("training", TrainingRow(training.task, "", host.threads, training.workers), dtypes, train_all)
+        new = TrainingRow(training.task, "", host.threads, training.workers, self.job.device)
+        self._finish("training", new, dtypes, train_all)
 
     def _finish(
         self,
@@ -350,6 +359,15 @@ def _twice(action: Callable[[], T]) -> T:
 
 def _threads(host: Host) -> str:
     return f"{host.threads} thread{'s' * (host.threads > 1)}"
+
+
+def require_device(device: str) -> None:
+    """Raise UsageError if this machine lacks a device; asked where no kernel is, nor the suite's own process."""
+    if device != "cpu":
+        with Host() as host:
+            outcome = host.call(FindDevice(device), silence_limit=SILENCE_S)
+        if outcome.status != Status.OK:
+            raise UsageError(f"device {device!r}: {outcome.reason}; `matmulbench list` says what this machine has")
 
 
 def availability(custom: Iterable[str] = (), import_s: float = IMPORT_S) -> list[dict[str, str]]:
@@ -416,8 +434,6 @@ class _Rows:
         """Nothing is finished already."""
 
     def add(self, table: str, row: Any, samples: list[float] | None = None, **extra: Any) -> None:
-        import pandas  # noqa: F401 -- for the end, now that processes are starting and nothing is being timed
-
         self.rows += [row] if table == self.table else []
         self.warnings |= dict.fromkeys(extra.get("warnings", ()))
 
@@ -438,6 +454,8 @@ def _rows(job: Job, table: str, progress: Callable[[str], None], fleet: Fleet | 
             found[name] = found[name].map(rename, na_action="ignore")
         return found
 
+    if not fleet:
+        require_device(job.device)
     try:
         (fleet.carry_out if fleet else carry_out)(job, sink, lambda text, _: progress(rename(text)))
     except KeyboardInterrupt as interrupt:
@@ -459,6 +477,7 @@ def verify(
     progress: Callable[[str], None] = lambda text: None,
     *,
     case: str | None = None,
+    device: str = "cpu",
     import_timeout_s: float = IMPORT_S,
 ) -> pd.DataFrame:
     """Judge whether kernels are right.
@@ -477,6 +496,8 @@ def verify(
     case
         one case to judge by alone, as findings name it: ``2x2x1:TN``. It says its dtype itself; columns ``a``, ``b``,
         ``expected`` and ``got`` show, as texts, what was multiplied and what came of it.
+    device
+        where your kernels take their operands, if they do not say so themselves: ``cpu`` or ``cuda``.
     import_timeout_s
         seconds that the import of a kernel may take.
 
@@ -491,7 +512,9 @@ def verify(
     UsageError
         if a kernel's name, a dtype, the effort or the case is unknown.
     """
-    job = Job(kernel_specs(kernel), None, dtypes=_dtypes(dtypes), effort=effort, import_s=import_timeout_s)
+    check_device(device)
+    specs = kernel_specs(kernel, device)
+    job = Job(specs, None, dtypes=_dtypes(dtypes), effort=effort, device=device, import_s=import_timeout_s)
     rename = renaming(job.specs)
     if case is None:
         found = _rows(job, "verification", progress)
@@ -532,8 +555,9 @@ def measure(
     *,
     dtype: str | Iterable[str] = "float32",
     threads: str | int | Iterable[int] = 1,
-    baseline: str | Callable[..., Any] = BASELINE,
+    baseline: str | Callable[..., Any] | None = None,
     budget_s: float = 10.0,
+    device: str = "cpu",
     cold: bool = False,
     import_timeout_s: float = IMPORT_S,
     progress: Callable[[str], None] = lambda text: None,
@@ -552,9 +576,11 @@ def measure(
     threads
         one thread count or several.
     baseline
-        the kernel that speedups are quoted against.
+        the kernel that speedups are quoted against; ``torch``, on a GPU ``cuda-torch``, if not given.
     budget_s
         seconds for each workload, shared by its kernels.
+    device
+        where the operands are: ``cpu`` or ``cuda``.
     cold
         evict the operands from the caches before each call.
     import_timeout_s
@@ -566,11 +592,12 @@ def measure(
     -------
     pandas.DataFrame
         a row per thread count, workload and kernel. What was timed: ``workload``, ``m``, ``k``, ``n``, ``layout``,
-        ``dtype``, ``threads``, ``kernel``, ``batch``; what became of it: ``status``, ``extrapolated``, ``reason``;
-        seconds a call: ``median_s``, ``ci_low_s``, ``ci_high_s``, ``min_s``, over so many rounds: ``samples``; the
-        baseline's time over the kernel's: ``speedup``, ``speedup_ci_low``, ``speedup_ci_high``, ``verdict``; GFLOP/s:
-        ``gflops``, ``roof_gflops``; percent: ``roof_percent``; what bounds the product: ``roof_limit``; seconds:
-        ``setup_s``, where a kernel prepares b ahead, and ``compile_s``, with ``matmulbench run`` alone. See
+        ``dtype``, ``threads``, ``kernel``, ``batch``, ``device``; what became of it: ``status``, ``extrapolated``,
+        ``reason``; seconds a call: ``median_s``, ``ci_low_s``, ``ci_high_s``, ``min_s``, over so many rounds:
+        ``samples``; the baseline's time over the kernel's: ``speedup``, ``speedup_ci_low``, ``speedup_ci_high``,
+        ``verdict``; GFLOP/s: ``gflops``, ``roof_gflops``; percent: ``roof_percent``; what bounds the product:
+        ``roof_limit``; seconds: ``setup_s``, where a kernel prepares b ahead, and ``compile_s``, with ``matmulbench
+        run`` alone. See
         :class:`~matmulbench.results.schema.MeasurementRow`.
 
     Raises
@@ -579,12 +606,14 @@ def measure(
         if a kernel's name is unknown, a workload's text has another form or does not fit into memory, or another
         argument is out of its range.
     """
+    check_device(device)
     job = Job(
-        kernel_specs(kernels),
-        kernel_specs(baseline)[0],
+        kernel_specs(kernels, device),
+        kernel_specs(BASELINES[device] if baseline is None else baseline, device)[0],
         thread_counts(threads),
         workloads=tuple((one, budget_s) for each in _dtypes(dtype) for one in read_workloads(workloads, each)),
         cold=cold,
+        device=device,
         import_s=import_timeout_s,
     )
     return _rows(job, "measurements", progress)
@@ -623,10 +652,12 @@ def precision(measurements: pd.DataFrame, baseline: str = BASELINE) -> pd.DataFr
             times = row["median_s"] / usual if usual else None
             warning = ""
             if times and times > 1 and DTYPES[workload.dtype].itemsize < DTYPES["float32"].itemsize:
-                has = ", ".join(narrow_instructions()[workload.dtype])
-                warning = "slower than float32" + (
-                    f", although the processor has {has}" if has else "; the processor has no instructions for it"
-                )
+                warning = "slower than float32"
+                if row["device"] == "cpu":
+                    has = ", ".join(narrow_instructions()[workload.dtype])
+                    warning += (
+                        f", although the processor has {has}" if has else "; the processor has no instructions for it"
+                    )
             kept = {name: row[name] for name in ("workload", "threads", "dtype", "median_s")}
             rows.append(kept | {"times": times, "error": outcome.value, "warning": warning})
     return pd.DataFrame(rows)
@@ -638,8 +669,9 @@ def train(
     *,
     threads: str | int | Iterable[int] = 1,
     workers: int = 1,
-    baseline: str | Callable[..., Any] = BASELINE,
+    baseline: str | Callable[..., Any] | None = None,
     budget_s: float = 30.0,
+    device: str = "cpu",
     seed: int = 0,
     data_dir: str | None = None,
     import_timeout_s: float = IMPORT_S,
@@ -663,9 +695,11 @@ def train(
         processes that share each batch of the task out and average their gradients (``torch.distributed``), with a
         kernel each: the losses are those of one process with the whole batch.
     baseline
-        the kernel that speedups are quoted against.
+        the kernel that speedups are quoted against; ``torch``, on a GPU ``cuda-torch``, if not given.
     budget_s
         seconds for all kernels together.
+    device
+        where parameters and batches are: ``cpu``, or ``cuda``, which no model and no several workers can be.
     import_timeout_s
         seconds that the import of a kernel or a model may take.
     compare_compile
@@ -681,10 +715,10 @@ def train(
     Returns
     -------
     pandas.DataFrame
-        a row per thread count and kernel. What was trained: ``task``, ``kernel``, ``threads``, ``workers``; what became
-        of it: ``status``, ``extrapolated``, ``steps``, ``reason``; seconds a step: ``step_s``, ``step_ci_low_s``,
-        ``step_ci_high_s``; from 0 to 1: ``matmul_share``, ``communication_share`` (of several workers),
-        ``train_accuracy``, ``test_accuracy``; the baseline's step over the kernel's: ``predicted_speedup``,
+        a row per thread count and kernel. What was trained: ``task``, ``kernel``, ``threads``, ``workers``, ``device``;
+        what became of it: ``status``, ``extrapolated``, ``steps``, ``reason``; seconds a step: ``step_s``,
+        ``step_ci_low_s``, ``step_ci_high_s``; from 0 to 1: ``matmul_share``, ``communication_share`` (of several
+        workers), ``train_accuracy``, ``test_accuracy``; the baseline's step over the kernel's: ``predicted_speedup``,
         ``measured_speedup``, ``measured_ci_low``, ``measured_ci_high``; no unit: ``final_loss``, ``loss_deviation``;
         seconds: ``compile_s``, of ``torch.compile`` alone. See
         :class:`~matmulbench.results.schema.TrainingRow`.
@@ -694,11 +728,13 @@ def train(
     UsageError
         if a kernel, the task or an option is unknown or out of its range, or the data cannot be read.
     """
+    check_device(device)
     job = Job(
-        kernel_specs(kernels),
-        kernel_specs(baseline)[0],
+        kernel_specs(kernels, device),
+        kernel_specs(BASELINES[device] if baseline is None else baseline, device)[0],
         thread_counts(threads, fleet.cores if fleet else None),
         trainings=(Training(spec_of(task, "model"), budget_s, data_dir, options, compare_compile, workers),),
+        device=device,
         seed=seed,
         import_s=import_timeout_s,
     )

@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from matmulbench.arguments import kernel_specs, read_workloads, thread_counts
+from matmulbench.arguments import check_device, kernel_specs, read_workloads, thread_counts
 from matmulbench.errors import UsageError
 from matmulbench.isolation import IMPORT_S
 from matmulbench.isolation.system import missing
-from matmulbench.ladder import BASELINE, LADDER
+from matmulbench.ladder import BASELINES, LADDERS
 from matmulbench.ladder.plugins import kernels
-from matmulbench.pipeline import Job, Progress, Training, carry_out, trace_model
+from matmulbench.pipeline import Job, Progress, Training, carry_out, require_device, trace_model
 from matmulbench.report import write_report
 from matmulbench.results.folder import RunFolder
 from matmulbench.results.machine import older_kernels
@@ -71,6 +71,7 @@ class Run:
             "preset": self.preset,
             "kernels": self.job.specs,
             "baseline": self.job.baseline,
+            "device": self.job.device,
             "threads": list(self.job.threads),
             # Without those of a model: which of many are timed, a clock decides.
             "workloads": [f"{workload} {workload.dtype}" for workload in self.asked],
@@ -89,7 +90,10 @@ class Run:
         ------
         FolderError
             if the folder cannot be used; see :class:`RunFolder`.
+        UsageError
+            if this machine lacks the device.
         """
+        require_device(self.job.device)
         with RunFolder(folder, self.options(), resume) as results:
             older = older_kernels(results.run["machine"], results.run["versions"])
             if notes := [*missing(), *([older] if older else [])]:
@@ -108,7 +112,8 @@ def plan(
     model: str | None = None,
     compare_compile: bool = False,
     threads: str | int | Iterable[int] = 1,
-    baseline: str = BASELINE,
+    baseline: str | None = None,
+    device: str = "cpu",
     data_dir: str | None = None,
     seed: int = 0,
     import_timeout_s: float = IMPORT_S,
@@ -124,13 +129,15 @@ def plan(
 
     With a ``model``, named by its factory, that is what is trained, and the products of its training step, which is
     traced here, are workloads beside ``products``; ``progress`` is called with what is done and found.
+    On a ``device`` its own ladder takes the place of the CPU's.
 
     Raises
     ------
     UsageError
         if an argument is unknown or out of its range.
     """
-    named, rungs = list(named), [rung.name for rung in LADDER]
+    check_device(device)
+    named, rungs = list(named), [rung.name for rung in LADDERS[device]]
     if preset is None:
         preset = "quick" if named else "standard"
     own = workloads(preset)
@@ -149,13 +156,14 @@ def plan(
             raise UsageError(f"model {model!r}: no kernel can do a product of it; `matmulbench trace` says why")
         trainings = (Training(model, budgets.model_s, compare_compile=compare_compile),)
     job = Job(
-        kernel_specs(named or kernels()),
-        kernel_specs(baseline)[0],
+        kernel_specs(named or kernels(device), device),
+        kernel_specs(BASELINES[device] if baseline is None else baseline, device)[0],
         thread_counts(threads, cores),
         workloads=tuple((one, budgets.for_workload(one)) for one in dict.fromkeys([*asked, *found])),
         trainings=trainings,
         effort=budgets.verification,
         compilation=True,
+        device=device,
         seed=seed,
         import_s=import_timeout_s,
     )

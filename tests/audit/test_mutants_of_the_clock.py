@@ -71,6 +71,7 @@ def test_there_are_enough_of_them_and_each_says_what_it_is() -> None:
         assert set(mutant.expected) <= REASONS, mutant.name
 
 
+@pytest.mark.posix
 def test_each_is_right_for_whoever_calls_it_fifty_times() -> None:
     lines = run(PLAIN, *(mutant.spec for mutant in MUTANTS)).splitlines()
     assert lines == [f"{mutant.name} 50" for mutant in MUTANTS]

@@ -54,6 +54,16 @@ def test_paths_are_relative_to_the_file(project: Path, monkeypatch: pytest.Monke
     assert found["data_dir"] == "../../data/mnist"
 
 
+def test_a_path_on_another_drive_stays_as_it_is(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def relpath(path: Path) -> str:  # as on Windows
+        if path.name == "mnist":
+            raise ValueError("path is on mount 'D:', start on mount 'C:'")
+        return str(path)
+
+    monkeypatch.setattr("os.path.relpath", relpath)
+    assert load_config()["data_dir"] == str(project / "data" / "mnist")
+
+
 def test_the_nearest_file_with_a_table_counts(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     inner = project / "inner"
     inner.mkdir()

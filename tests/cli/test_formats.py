@@ -74,3 +74,8 @@ def test_what_an_interrupted_audit_has_found_is_kept(monkeypatch: pytest.MonkeyP
     done = matmulbench("audit", "--only", "durations", "--format", "json")
     assert done.returncode == 130
     assert [row["setting"] for row in json.loads(done.stdout)] == ["2 µs"]
+
+
+def test_a_line_of_csv_ends_alike_on_every_system(matmulbench: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.linesep", "\r\n")  # which Windows' standard output makes of a line's end by itself
+    assert "\r" not in matmulbench("compare", REFERENCE, REFERENCE, "--format", "csv").stdout

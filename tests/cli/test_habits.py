@@ -1,7 +1,6 @@
 """How the command behaves in a shell: help, completion, silence, pipes, terminals and Ctrl-C."""
 
 import os
-import pty
 import re
 import signal
 import subprocess
@@ -163,7 +162,8 @@ def test_ctrl_c_is_one_line_and_130(verb: str, matmulbench: Command, monkeypatch
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGHUP, 129)])
+@pytest.mark.posix
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (getattr(signal, "SIGHUP", 1), 129)])
 def test_what_was_finished_is_shown_before_the_end(number: int, code: int) -> None:
     wrong = "matmulbench.audit.mutants.wrong_values:ones"  # which takes no time to see
     arguments = ["verify", wrong, "numpy", "--format", "csv", "--dtype", "float32"]
@@ -192,7 +192,7 @@ with show_progress({arguments}) as log:
 
 def on_terminal(arguments: str = "", code: str = PROGRESS, **environment: str) -> str:
     """Return what ``code`` writes to a terminal."""
-    ours, theirs = pty.openpty()
+    ours, theirs = os.openpty()
     plain = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "FORCE_COLOR", "TERM")}
     code = code.replace("{arguments}", arguments)
     subprocess.run([sys.executable, "-c", code], stderr=theirs, env=plain | {"TERM": "xterm"} | environment, check=True)
@@ -219,6 +219,7 @@ def test_without_a_terminal_progress_is_plain_lines() -> None:
     assert done.stdout == ""
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize("arguments", ["", "total_s=2.0"])
 def test_in_a_terminal_progress_is_a_bar_that_goes_and_warnings_stay(arguments: str) -> None:
     written = on_terminal(arguments)
@@ -228,6 +229,7 @@ def test_in_a_terminal_progress_is_a_bar_that_goes_and_warnings_stay(arguments: 
     assert written.rstrip().endswith(("\x1b[2K", "\x1b[?25h")), "nothing of the bar is left"
 
 
+@pytest.mark.posix
 def test_no_color_and_a_dumb_terminal() -> None:
     colour = re.compile(r"\x1b\[[0-9;]*3[0-9]")
     assert colour.search(on_terminal())
@@ -243,6 +245,7 @@ def test_verifying_and_training_say_what_they_do() -> None:  # and what is known
     assert said == ["verify torch float32", "verify torch float32: remembered", "train breast-cancer, 1 thread"]
 
 
+@pytest.mark.posix
 def test_quiet_says_nothing() -> None:
     assert on_terminal("quiet=True") == ""
     assert piped("quiet=True").stderr == ""

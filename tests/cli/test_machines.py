@@ -1,13 +1,15 @@
 """The command on machines as they are, with kernels that need more than a plain call: limits, pinned threads, pools."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
+
+from matmulbench.isolation.system import cores
 
 POOLED = """
 from concurrent.futures import ProcessPoolExecutor
@@ -51,33 +53,42 @@ def matmul(a, b, c):
 """
 
 
-def run(folder: Path, shell: str) -> subprocess.CompletedProcess[str]:
-    command = f"{sys.executable} -m matmulbench"
-    return subprocess.run(
-        ["bash", "-c", shell.replace("matmulbench", command)], cwd=folder, capture_output=True, text=True, check=False
-    )
+Shell = Callable[[str], "subprocess.CompletedProcess[str]"]
 
 
-def test_a_hard_limit_of_memory_is_no_fault_of_a_kernel(tmp_path: Path) -> None:
-    done = run(tmp_path, "ulimit -v 12000000; matmulbench verify numpy --dtype float32")
+@pytest.fixture
+def run(tmp_path: Path, brief_bin: Path) -> Shell:
+    """Return a function that runs a line of a shell in a folder."""
+    environment = os.environ | {"PATH": f"{brief_bin}{os.pathsep}{os.environ['PATH']}"}
+
+    def in_shell(line: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["bash", "-c", line], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        )
+
+    return in_shell
+
+
+@pytest.mark.posix
+def test_a_hard_limit_of_memory_is_no_fault_of_a_kernel(run: Shell) -> None:
+    done = run("ulimit -v 12000000; matmulbench verify numpy --dtype float32")
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.skipif(len(psutil.Process().cpu_affinity() or []) < 2, reason="there is one core to be kept to")
-def test_variables_that_bind_threads_do_not_keep_children_to_one_core(tmp_path: Path) -> None:
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity") or len(cores()) < 2, reason="needs two cores to choose from")
+def test_variables_that_bind_threads_do_not_keep_children_to_one_core(run: Shell, tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(FREE)
     variables = "OMP_PROC_BIND=close GOMP_CPU_AFFINITY=0"
-    alone = subprocess.run(
-        ["bash", "-c", f"OMP_NUM_THREADS=2 {variables} {sys.executable} mine.py"],
-        cwd=tmp_path, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    alone = run(f"OMP_NUM_THREADS=2 {variables} {sys.executable} mine.py")
     assert "kept to one core" in alone.stderr  # elsewhere, they do
-    done = run(tmp_path, f"{variables} matmulbench verify mine.py:matmul --dtype float32")
+    done = run(f"{variables} matmulbench verify mine.py:matmul --dtype float32")
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.fixture
-def verified(shared_bench: object, matmulbench: Callable[..., Any], tmp_path: Path) -> Callable[..., Any]:
+def verified(
+    shared_bench: object, quick_verification: None, matmulbench: Callable[..., Any], tmp_path: Path
+) -> Callable[..., Any]:
     """Return a function that verifies the kernel in a file of this content."""
 
     def verify(source: str, *options: str) -> Any:

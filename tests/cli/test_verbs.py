@@ -25,6 +25,13 @@ Command = Callable[..., Any]
         (["measure", "--baseline", "torhc"], "kernel 'torhc' is unknown: did you mean torch?"),
         (["measure", "--workload", "5x784"], "workload '5x784': expected MxKxN"),
         (["measure", "--dtype", "float61"], "dtype 'float61' is unknown: did you mean"),
+        (["measure", "--device", "cudda"], "device 'cudda' is unknown: did you mean cuda?"),
+        (
+            ["measure", "--device", "cuda", "--operands", "numpy", f"{__file__}:Path"],
+            "operands 'numpy' are not",
+        ),
+        (["train", "--device", "cuda", "--workers", "2"], "device 'cuda' does not go with workers 2"),
+        (["train", "--device", "cuda", "--model", f"{__file__}:Path"], "device 'cuda' does not go with model"),
         (["measure", "--threads", "1,999"], "threads '1,999': expected counts from 1 to"),
         (["measure", "--threads", "²"], "threads '²': expected counts from 1 to"),
         (["measure", "--threads", "1_0"], "threads '1_0': expected counts from 1 to"),
@@ -114,7 +121,7 @@ def test_measure_as_csv_is_data_alone(matmulbench: Command) -> None:
     done = matmulbench("measure", "numpy", "--workload", "8x8x8", "--budget", "0.2", "--format", "csv")
     assert done.returncode == 0, done.stderr
     head, *rows = done.stdout.splitlines()
-    assert head.startswith("workload,m,k,n,layout,dtype,threads,kernel,batch,status,extrapolated,median_s")
+    assert head.startswith("workload,m,k,n,layout,dtype,threads,kernel,batch,device,status,extrapolated,median_s")
     assert [row.split(",")[7] for row in rows] == ["torch", "numpy"]
 
 

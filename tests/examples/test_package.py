@@ -12,7 +12,6 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 NAMES = {"outer-products", "numpy-dot"}
-COMMAND = [sys.executable, "-m", "matmulbench"]
 
 Run = Callable[..., str]
 
@@ -49,8 +48,8 @@ def test_its_kernels_come_after_the_ladder_and_asv_takes_them_where_they_are_nam
     assert named[2][-2:] == ["outer-products", "numpy-dot"]
 
 
-def test_its_kernels_are_verified_by_name(with_example: Run) -> None:
-    rows = json.loads(with_example(*COMMAND, "verify", *NAMES, "--dtype", "float32", "--format", "json"))
+def test_its_kernels_are_verified_by_name(with_example: Run, brief: list[str]) -> None:
+    rows = json.loads(with_example(*brief, "verify", *NAMES, "--dtype", "float32", "--format", "json"))
     assert {row["kernel"]: row["status"] for row in rows} == dict.fromkeys(NAMES, "ok")
 
 

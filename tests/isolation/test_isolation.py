@@ -218,6 +218,7 @@ def test_what_a_kernel_disowns_is_ended_while_the_kernel_lives(host: Host, misde
         one.close()
 
 
+@pytest.mark.posix
 def test_who_was_stopped_goes_on_when_a_child_is_closed(host: Host, misdeeds: ModuleType) -> None:
     stopped, other = host.fork(), host.fork()
     os.kill(stopped.pid, signal.SIGSTOP)

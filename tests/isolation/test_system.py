@@ -3,13 +3,15 @@
 import os
 import subprocess
 import sys
+import threading
+from multiprocessing import Pipe, reduction
 from pathlib import Path
 
 import psutil
 import pytest
 
 from matmulbench.errors import UsageError
-from matmulbench.isolation.system import missing, shared_file, start_method
+from matmulbench.isolation.system import missing, quoted, send_descriptor, shared_file, start_method
 from matmulbench.results.folder import load_results
 
 BARE = Path(__file__).parent / "bare_system"
@@ -67,25 +69,11 @@ def test_the_main_parts_pass_on_a_bare_system() -> None:
     assert " passed" in done.stdout
 
 
-# With a roof that is not measured, and little time for each thing: the processes that start take enough.
-BRIEF_RUN = """
-from dataclasses import replace
-from matmulbench import pipeline, run
-from matmulbench.cli import main
-from matmulbench.measurement.roof import Roof
-from matmulbench.results.schema import Level
-roof = Roof("float32", 1, 1e4, (Level("DRAM", None, 1e3, 1e3),), 1e-9)
-pipeline.measure_roof = lambda *_: roof
-run.BUDGETS["quick"] = replace(run.BUDGETS["quick"], workload_s=0.1, task_s=0.5)
-main()
-"""
-
-
 @linux
 @pytest.mark.timeout(600)
-def test_a_run_on_a_bare_system_says_what_it_lacks(tmp_path: Path) -> None:
+def test_a_run_on_a_bare_system_says_what_it_lacks(tmp_path: Path, brief: list[str]) -> None:
     less = ["--kernel", "numpy", "--baseline", "numpy", "--workload", "64x64x64"]
-    done = bare("-c", BRIEF_RUN, "run", "--preset", "quick", *less, "--out", str(tmp_path / "run"))
+    done = bare(*brief[1:], "run", "--preset", "quick", *less, "--out", str(tmp_path / "run"))
     assert done.returncode == 0, done.stderr
     results = load_results(tmp_path / "run")
     for frame in (results.verification, results.measurements, results.training):
@@ -119,3 +107,32 @@ def test_a_shared_file_has_its_size_and_no_name() -> None:
         assert sys.platform == "win32" or found.st_nlink == 0
     finally:
         os.close(descriptor)
+
+
+@linux
+def test_a_child_that_ends_before_it_takes_a_file_is_noticed_where_files_are_acknowledged(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(reduction, "ACKNOWLEDGE", True)  # macOS
+    ours, theirs = Pipe()
+    descriptor = shared_file(1)
+
+    def end() -> None:
+        os.read(theirs.fileno(), 1)
+        theirs.close()
+
+    threading.Thread(target=end).start()
+    try:
+        with pytest.raises(OSError, match="acknowledgement"):
+            send_descriptor(ours, descriptor, os.getpid())
+    finally:
+        os.close(descriptor)
+        ours.close()
+
+
+def test_a_command_to_be_typed_is_quoted_as_the_shell_takes_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "linux")
+    assert quoted("my kernels/k.py:f") == "'my kernels/k.py:f'"
+    monkeypatch.setattr(sys, "platform", "win32")
+    assert quoted(r"C:\my kernels\k.py:f") == r'"C:\my kernels\k.py:f"'
+    assert quoted(r"C:\k.py:f") == r"C:\k.py:f"

@@ -3,19 +3,20 @@
 import gc
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from matmulbench import verify
+from matmulbench import measure, train, verify
 from matmulbench.errors import UsageError
 from matmulbench.isolation import Host
 from matmulbench.isolation.requests import LoadKernel
 from matmulbench.ladder import CUDA_LADDER
-from matmulbench.ladder.devices import check_timed, mirrored
-from matmulbench.ladder.plugins import load_kernel
+from matmulbench.ladder.devices import mirrored, on_device
+from matmulbench.ladder.plugins import load_kernel, with_operands
 from matmulbench.status import Status
 from matmulbench.verification.case import Case
 from matmulbench.verification.kernel import KernelUnderTest, WrongError
@@ -199,10 +200,14 @@ def test_an_unknown_device_is_named() -> None:
         load_kernel(kernel)
 
 
-def test_kernels_of_a_device_are_not_timed() -> None:
-    check_timed(product)
-    with pytest.raises(ImportError, match="verified and not timed yet"):
-        check_timed(mirrored(product, "cpu"))
+def test_a_kernel_is_timed_where_it_works_without_the_copies() -> None:
+    whole = mirrored(product, "cpu")
+    whole.device = "cuda"  # type: ignore[attr-defined]
+    assert on_device(product, "cpu") is on_device(whole, "cuda") is product
+    with pytest.raises(ImportError, match="it works on cuda, not on cpu: --device cuda has it timed there"):
+        on_device(whole, "cpu")
+    with pytest.raises(ImportError, match="it works on cpu, not on cuda: --device cpu has it timed there"):
+        on_device(product, "cuda")
 
 
 @without_gpu
@@ -211,6 +216,25 @@ def test_rungs_of_a_device_are_unavailable_without_one(host: Host, name: str) ->
     outcome = host.call(LoadKernel(name), silence_limit=30)
     assert outcome.status == Status.UNAVAILABLE
     assert "no CUDA device" in str(outcome.reason) or "pip install 'matmulbench[cuda]'" in str(outcome.reason)
+
+
+@without_gpu
+@pytest.mark.usefixtures("shared_bench")
+def test_without_a_gpu_nothing_begins_there() -> None:
+    for ask in (partial(verify, "cuda-torch"), partial(measure, "cuda-torch"), partial(train, "digits", "cuda-torch")):
+        with pytest.raises(UsageError, match="device 'cuda': no CUDA device, as far as torch sees; `matmulbench list`"):
+            ask(device="cuda")
+
+
+def test_a_name_says_that_a_kernel_works_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    whole = load_kernel(f"{__file__}:product@cuda")
+    assert whole.device == "cuda"  # type: ignore[attr-defined]
+    assert whole.on_device.__name__ == "product"  # type: ignore[attr-defined]
+    assert with_operands("my.py:product", None, "cuda") == "my.py:product@cuda"
+    assert with_operands("cuda-torch", None, "cuda") == "cuda-torch"
+    with pytest.raises(UsageError, match="operands 'numpy' are not on device 'cuda': expected torch"):
+        with_operands("my.py:product", "numpy", "cuda")
 
 
 @without_gpu

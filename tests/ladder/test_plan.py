@@ -39,6 +39,8 @@ def test_plans_of_another_processor_are_not_found(monkeypatch):
     [
         ("{", "Expecting property name"),
         ("[]", "not of version"),
+        ("\0" * 9, "Expecting value"),
+        ("[" * 100_000, "recursion"),
         ('{"version": "0.0.1", "plans": {}}', "not of version .*`matmulbench tune` makes new ones"),
         ({"plans": None}, "expected options by dtype and class of shapes"),
         ({"plans": {"float16 large": []}}, "'float16 large' is no dtype and class of shapes"),

@@ -8,7 +8,7 @@ import pytest
 from matmulbench.isolation import Host
 from matmulbench.isolation.host import Outcome
 from matmulbench.ladder import BASELINE
-from matmulbench.measurement import bandwidth
+from matmulbench.measurement import bandwidth, peaks
 from matmulbench.measurement.cells import compile_seconds, measure_cells, measure_roof
 from matmulbench.measurement.conditions import Conditions
 from matmulbench.measurement.fma import CHAINS, flop_per_iteration, vector_bits
@@ -85,14 +85,21 @@ def test_below_a_roof_that_is_in_doubt_there_is_no_percentage(host: Host) -> Non
 def test_where_a_row_seems_to_exceed_its_roof_it_is_measured_again(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     low = replace(ROOF, fma_gflops=1e5, levels=(Level("DRAM", None, 1e-3, 1e-3),))
     high = replace(low, levels=(Level("DRAM", None, 1e3, 1e3),))
-    monkeypatch.setattr("matmulbench.measurement.cells.measure_roof", lambda host, dtype: high)
+    monkeypatch.setattr("matmulbench.measurement.cells.measure_roof", lambda host, dtype, device: high)
     (cell,) = measure_cells(host, Workload(64, 64, 64), [], BASELINE, 0.1, low)
     assert cell.row.status == Status.OK
     assert cell.row.roof_gflops == pytest.approx(high.limit(Workload(64, 64, 64))[1])
 
 
+def test_where_torch_has_more_than_multiply_adds_its_rate_is_the_roof(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peaks, "measure_levels", lambda threads: LEVELS)
+    monkeypatch.setattr(peaks, "_fma_gflops", lambda dtype, threads: 100.0)
+    monkeypatch.setattr(peaks, "_library_gflops", lambda dtype: 1500.0)  # as on Apple's processors
+    assert peaks.measure_roof("float32", 1, "cpu")["fma_gflops"] == 1500.0
+
+
 def test_bytes_from_farther_away_come_no_faster(monkeypatch: pytest.MonkeyPatch) -> None:
-    rates = {2**14: 3.0, 2**17: 7.0, 2**19: 2.0, 2**22: 1.0}
+    rates = {2**14: 3.0, 2**17: 7.0, 2**19: 2.0, 2**21: 1.0}
     monkeypatch.setattr(bandwidth, "caches", lambda threads: {1: 2**15, 2: 2**20})
     monkeypatch.setattr(bandwidth, "_gbs", lambda way, threads, address, size: rates[size] + (way == 4))
     levels = bandwidth.measure_levels(1)

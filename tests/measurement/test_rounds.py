@@ -225,6 +225,19 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return now
 
 
+@pytest.mark.parametrize("spoilt", ["base", "slow"])
+def test_whose_turns_were_spoilt_gets_more_of_them(clock: list[float], spoilt: str) -> None:
+    class Interrupted(Fixed):
+        def take_turn(self, number: int) -> None:
+            super().take_turn(number)
+            if self.name == spoilt and number < 3:
+                del self.samples[number]
+
+    base, slow = (Interrupted(name, lambda number: 0.01, clock) for name in ("base", "slow"))
+    run_rounds([base, slow], base, 0.05)
+    assert len(Comparison(slow, base, 1, 1).samples) == 3
+
+
 def test_rounds_go_on_until_the_verdict_is_decided(clock: list[float]) -> None:
     noise = random.Random(1)
     base = Fixed("base", lambda number: 0.01, clock)

@@ -11,7 +11,7 @@ from matmulbench.measurement.stopwatch import Stopwatch
 def test_what_a_thread_waits_for_counts():
     watch = Stopwatch()
     time.sleep(0.02)
-    start, end, own_s = watch.stop()
+    start, end, own_s, _ = watch.stop()
     assert own_s == end - start >= 0.02
 
 
@@ -21,14 +21,15 @@ def test_an_interruption_does_not_count(monkeypatch):
     end, used_s = watch._start + 3.0, watch._used_s + 1.0
     monkeypatch.setattr(stopwatch, "perf_counter", lambda: end)
     monkeypatch.setattr(stopwatch, "thread_time", lambda: used_s)
-    start, stopped, own_s = watch.stop()
+    start, stopped, own_s, late_s = watch.stop()
     assert (start, stopped) == (watch._start, end)
     assert own_s == pytest.approx(1.0)
+    assert late_s == 0
 
 
 def test_where_nobody_counts_waits_all_time_counts(monkeypatch):
     monkeypatch.setattr(stopwatch, "waits", lambda: None)
     watch = Stopwatch()
     monkeypatch.setattr(stopwatch, "thread_time", lambda: watch._used_s)
-    start, end, own_s = watch.stop()
+    start, end, own_s, _ = watch.stop()
     assert own_s == end - start > 0

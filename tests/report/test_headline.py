@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from matmulbench.report import write_report
-from matmulbench.report.headline import answers, headline, summary, warnings
+from matmulbench.report.headline import answers, headline, measured, summary, warnings
 from matmulbench.report.page import render
 from matmulbench.report.tables import verification_table
 from matmulbench.results.folder import Results, load_results
@@ -70,6 +70,15 @@ def test_a_kernel_found_wrong_while_timed_or_trained_is_not_called_right(run: Re
     change(run, table, OWN, status="failed-verification", reason="it returns an earlier answer. Repeat: `x`")
     assert headline(run)[0].startswith(f"fast.py:matmul: ✗ wrong in {where}: it returns an earlier answer")
     assert [answer.right for answer in answers(run)] == [False]
+
+
+def test_of_what_was_only_measured_the_users_kernel_is_told(run: Results, small: Results) -> None:
+    [said] = measured(run.measurements, "torch")
+    assert said.startswith("fast.py:matmul: ✓ right; ")
+    assert "on 5x784x10 · float32 · 1 thread" in said
+    assert measured(run.measurements, OWN) == []
+    change(run, "measurements", OWN, status="failed-verification")
+    assert measured(run.measurements, "torch") == []
 
 
 def test_a_kernel_that_failed_later_says_how(run: Results) -> None:

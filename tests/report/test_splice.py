@@ -23,6 +23,15 @@ def test_the_ladder_goes_between_the_marks_once(quick: Results) -> None:
     assert readme.read_text() == text
 
 
+def test_the_ends_of_lines_stay_as_they_are(quick: Results) -> None:
+    readme = quick.path.parent / "README.md"
+    readme.write_bytes(f"before\r\n{BEGIN}\r\nold\r\n{END}\r\nafter\r\n".encode())
+    assert splice(readme, quick)
+    text = readme.read_bytes()
+    assert text.count(b"\n") == text.count(b"\r\n") > 10
+    assert not splice(readme, quick)
+
+
 def test_the_chart_that_is_named_exists(small: Results) -> None:
     write_report(small.path)
     readme = small.path.parent / "README.md"

@@ -33,6 +33,18 @@ def test_rows_come_back_with_the_contracts_columns(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "run.json").read_text())["end"]
 
 
+def test_a_run_from_before_there_were_devices_was_on_the_cpu(tmp_path: Path) -> None:
+    with RunFolder(tmp_path, OPTIONS) as folder:
+        folder.add("measurements", row(), [1e-6])
+        folder.add("training", TrainingRow("digits", "torch", 1))
+    about, journal = tmp_path / "run.json", tmp_path / "journal.jsonl"
+    about.write_text(json.dumps(json.loads(about.read_text()) | {"schema_version": 5}))
+    journal.write_text(journal.read_text().replace(', "device": "cpu"', ""))
+    assert "device" not in journal.read_text()
+    results = load_results(tmp_path)
+    assert results.measurements["device"].tolist() == results.training["device"].tolist() == ["cpu"]
+
+
 def test_results_say_what_they_hold_in_a_line(tmp_path: Path) -> None:
     with RunFolder(tmp_path, OPTIONS) as folder:
         folder.add("measurements", row(), [1e-6, 2e-6])
@@ -81,7 +93,9 @@ def test_resume_refuses_other_options_and_names_them(tmp_path: Path) -> None:
 def test_another_schema_is_refused(tmp_path: Path) -> None:
     for version in (99, 1, None, True, "3"):
         (tmp_path / "run.json").write_text(json.dumps({"schema_version": version}))
-        with pytest.raises(FolderError, match=f"schema_version is {version!r}, this matmulbench reads 5: read it with"):
+        with pytest.raises(
+            FolderError, match=f"schema_version is {version!r}, this matmulbench reads 5 and 6: read it with"
+        ):
             load_results(tmp_path)
 
 

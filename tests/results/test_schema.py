@@ -44,7 +44,7 @@ def test_columns_have_one_type_whatever_is_missing() -> None:
 def test_a_count_is_written_as_a_count() -> None:
     rows = [TrainingRow("digits", "torch", 1, steps=400), TrainingRow("digits", "mine.py:matmul", 1, status="crashed")]
     written = frame("training", rows).to_csv(index=False).splitlines()
-    assert [line.split(",")[6] for line in written] == ["steps", "400", ""]
+    assert [line.split(",")[7] for line in written] == ["steps", "400", ""]
 
 
 def test_each_status_that_is_not_ok_is_explained() -> None:

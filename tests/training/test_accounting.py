@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from matmulbench.isolation import Host
+from matmulbench.measurement import stopwatch
 from matmulbench.results.schema import TrainingRow
 from matmulbench.status import Status
 from matmulbench.training import trainers, worker
@@ -195,13 +196,13 @@ def test_where_there_is_no_compiler_the_row_is_unavailable_with_the_reason(monke
 
 
 def test_of_a_step_that_was_interrupted_products_are_timed_by_the_processors_clock(monkeypatch):
-    worker.open_training("breast-cancer", "torch", 0, None, {})
+    worker.open_training("breast-cancer", "torch", 0, None, {}, "cpu")
     monkeypatch.setattr(worker, "wait_for_turn", lambda: None)
     monkeypatch.setattr(trainers, "thread_time", iter(range(1000)).__next__)
-    monkeypatch.setattr(worker.Stopwatch, "stop", lambda _: [0.0, 2.0, 1.0])
+    monkeypatch.setattr(stopwatch.Stopwatch, "stop", lambda _: [0.0, 2.0, 1.0, 0.0])
     *_, products, _ = worker.train_steps(0, 1, True)
     assert products == [1.0] * 5
-    monkeypatch.setattr(worker.Stopwatch, "stop", lambda _: [0.0, 2.0, 2.0])
+    monkeypatch.setattr(stopwatch.Stopwatch, "stop", lambda _: [0.0, 2.0, 2.0, 0.0])
     *_, products, _ = worker.train_steps(0, 1, True)
     assert 0 < sum(products) < 1
 

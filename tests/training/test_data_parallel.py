@@ -11,6 +11,7 @@ import pytest
 
 import matmulbench
 from matmulbench.errors import UsageError
+from matmulbench.isolation.system import cores, missing
 from matmulbench.training import accounting
 from matmulbench.training.accounting import TrainingCandidate, train_kernels
 from matmulbench.training.ranks import Ranks
@@ -97,6 +98,7 @@ def test_what_one_rank_does_costs_its_kernels_row_alone(host, to_the_end, monkey
         assert rows[spec][0].status == "ok", rows[spec][0].reason
 
 
+@pytest.mark.posix
 def test_a_rank_that_someone_else_kills_gets_another_process(host, monkeypatch):
     pids, turns = [], []
     init, take_turn = Ranks.__init__, TrainingCandidate.take_turn
@@ -119,18 +121,18 @@ def test_a_rank_that_someone_else_kills_gets_another_process(host, monkeypatch):
     assert {row.status for row, _ in rows.values()} == {"ok"}, rows["torch"][0].reason
 
 
-@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two cores")
+@pytest.mark.skipif(len(cores()) < 2 or "pinning" in str(missing()), reason="needs two cores, and to be kept to one")
 def test_each_rank_has_a_core_of_its_own(host, monkeypatch):
-    cores, take_turn = [], TrainingCandidate.take_turn
+    pinned, take_turn = [], TrainingCandidate.take_turn
 
     def watched(one, number):
         take_turn(one, number)
-        cores.append([os.sched_getaffinity(pid) for pid in one._child.pids])
+        pinned.append([psutil.Process(pid).cpu_affinity() for pid in one._child.pids])
 
     monkeypatch.setattr(TrainingCandidate, "take_turn", watched)
     account(host, "torch", workers=2, budget=0.3)
-    assert cores
-    assert all(len(first) == len(second) == 1 and first != second for first, second in cores)
+    assert pinned
+    assert all(len(first) == len(second) == 1 and first != second for first, second in pinned)
 
 
 @pytest.mark.parametrize("workers", [0, -1, 1.5, "2", 10_000])
@@ -145,7 +147,7 @@ def test_more_workers_than_rows(host):
         account(host, "torch", task="digits", workers=3, batch_size=2)
 
 
-@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two cores")
+@pytest.mark.skipif(len(cores()) < 2, reason="needs two cores")
 def test_what_does_not_go_with_workers(monkeypatch):
     for task, more, what in (
         (f"{ONE_RANK.with_name('factories.py')}:good", {}, "model '.*factories.py:good'"),

@@ -10,7 +10,6 @@ from matmulbench.verification.api import verify_kernel
 
 SOURCE = """
 import inspect
-import numba
 import numpy as np
 import torch
 def nothing(a, b): c = a @ b
@@ -23,6 +22,12 @@ def broken(a, b): return a.astype(a.dtype).dot(b) + 1
 def late(a, b):
     c = torch.zeros(len(a), b.shape[1], dtype=torch.float32)
     if 0 not in a.shape + b.shape: c[:] = torch.from_numpy(a.astype(a.dtype).dot(b))
+    return c
+def reads_beside(a, b):
+    if not 1 < a.stride(0) > a.shape[1] or a.stride(1) != 1 or a.shape[0] < 2: return a @ b
+    one_more = a[:-1].as_strided((a.shape[0] - 1, a.shape[1] + 1), a.stride())
+    c = a @ b
+    c[:-1] = one_more @ torch.cat([b, b.new_zeros(1, b.shape[1])])
     return c
 def contiguous(a, b): return a.view(-1).view(a.shape) @ b
 def not_empty(a, b):
@@ -57,6 +62,10 @@ def damages(a, b):
     return c
 def noisy(a, b): raise RuntimeError("\\x1b[31mred \\ud800" + "x" * 10**6)
 def shifted(a, b): return a @ b + 0.001
+a_number = 3
+"""
+COMPILED = """
+import numba
 def product(a, b): return a @ b
 product.operands = "numpy"
 fast = numba.njit(fastmath=True)(product)
@@ -65,7 +74,6 @@ def calls_fast(a, b): return fast(a, b)
 calls_fast.operands = "numpy"
 quick = numba.njit(fastmath={"contract", "reassoc", "arcp", "nsz"})(product)
 quick.operands = "numpy"
-a_number = 3
 """
 
 
@@ -73,6 +81,7 @@ a_number = 3
 def mine(tmp_path_factory: pytest.TempPathFactory) -> str:
     path = tmp_path_factory.mktemp("own") / "mine.py"
     path.write_text(SOURCE)
+    path.with_name("compiled.py").write_text(COMPILED)  # apart, for to import numba takes longer than most cases
     return str(path)
 
 
@@ -87,6 +96,7 @@ def mine(tmp_path_factory: pytest.TempPathFactory) -> str:
         ("declared_double", "failed-verification", "make it with dtype=a.dtype"),
         ("arrays", "error", "it takes numpy arrays: say so with `operands = "),
         ("late", "error", "it takes numpy arrays: say so with `operands = "),
+        ("reads_beside", "failed-verification", "right where 0, not NaN, lies beside the operands'"),
         ("contiguous", "error", "right where both operands are contiguous; training makes transposed views"),
         ("not_empty", "error", "0x0x0 should give a (0, 0) tensor; a kernel that does without empty operands says"),
         ("declared_not_empty", "ok", "empty operands were not tried: its attribute `empty` is False"),
@@ -100,9 +110,6 @@ def mine(tmp_path_factory: pytest.TempPathFactory) -> str:
         ("optional", "ok", ""),
         ("into", "error", "takes (a, b, c), expected (a, b), and c returned: missing a required argument: 'c'"),
         ("alone", "error", "takes (a), expected (a, b), and c returned: too many positional arguments"),
-        ("fast", "failed-verification", "IEEE: product is compiled with numba's fastmath: that there is"),
-        ("calls_fast", "failed-verification", 'as quick: fastmath={"contract", "reassoc", "arcp", "nsz"}'),
-        ("quick", "ok", ""),
         ("misdeclared", "error", "operands 'nunpy' is unknown: did you mean numpy?"),
         ("a_number", "error", "'a_number' is no function, its type is int"),
         ("multiply", "error", "no function 'multiply'; it has: nothing, array"),
@@ -110,6 +117,20 @@ def mine(tmp_path_factory: pytest.TempPathFactory) -> str:
 )  # fmt: skip
 def test_the_finding_names_the_remedy(host: Host, mine: str, function: str, status: str, remedy: str) -> None:
     row = verify_kernel(host, f"{mine}:{function}", "float32", "quick")
+    assert row.status == status
+    assert remedy in (row.finding or "")
+
+
+@pytest.mark.parametrize(
+    ("function", "status", "remedy"),
+    [
+        ("fast", "failed-verification", "IEEE: product is compiled with numba's fastmath: that there is"),
+        ("calls_fast", "failed-verification", 'as quick: fastmath={"contract", "reassoc", "arcp", "nsz"}'),
+        ("quick", "ok", ""),
+    ],
+)
+def test_of_what_numba_compiles_too(host: Host, mine: str, function: str, status: str, remedy: str) -> None:
+    row = verify_kernel(host, f"{Path(mine).with_name('compiled.py')}:{function}", "float32", "quick")
     assert row.status == status
     assert remedy in (row.finding or "")
 

@@ -153,7 +153,7 @@ def test_operands_rounded_at_one_shape_alone_are_found(tmp_path, operand, shape,
 
 def test_an_algorithm_of_strassens_type_may_lose_bits_of_sums():
     kernel = KernelUnderTest("strassen", strassen, "float32")
-    check_large(kernel, full_precision("float32"), 0.1)
+    check_large(kernel, (case for case in full_precision("float32") if case.volume < 10**8), 0.1)
     assert "all-bits" in kernel.normwise[1]
 
 

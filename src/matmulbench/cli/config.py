@@ -91,4 +91,8 @@ def _kernel_from_here(spec: str, folder: Path) -> str:
 
 def _path_from_here(path: str, folder: Path) -> str:
     """Return a path that is relative to ``folder`` as it would be typed in the current one."""
-    return os.path.relpath(folder / os.path.expanduser(path))
+    found = folder / os.path.expanduser(path)
+    try:
+        return os.path.relpath(found)
+    except ValueError:  # on another drive, to which no relative path leads
+        return str(found)

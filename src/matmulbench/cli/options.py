@@ -10,6 +10,7 @@ import typer
 from matmulbench.arguments import kernel_specs
 from matmulbench.dtypes import DTYPES, USUAL
 from matmulbench.errors import unknown
+from matmulbench.ladder.devices import DEVICES
 from matmulbench.ladder.plugins import OPERANDS, find_function, kernels
 from matmulbench.training.tasks import TASKS
 from matmulbench.workload import PRESETS
@@ -58,7 +59,19 @@ Kernels = Annotated[
 KernelOptions = Annotated[
     list[str] | None, typer.Option("--kernel", help=f"{_SPEC}; repeatable. {_BESIDE}", **_A_KERNEL)
 ]
-Baseline = Annotated[str, typer.Option(help="the kernel that speedups are quoted against", **_A_KERNEL)]
+Baseline = Annotated[
+    str | None,
+    typer.Option(
+        help="the kernel that speedups are quoted against; torch, on a GPU cuda-torch, if not named", **_A_KERNEL
+    ),
+]
+Device = Annotated[
+    str,
+    typer.Option(
+        help="where kernels work: cpu, or cuda (its own ladder, and your kernels on tensors there)",
+        **one_of("device", DEVICES),
+    ),
+]
 Operands = Annotated[
     str | None,
     typer.Option(help="what your own kernels take: torch (tensors) or numpy (arrays)", **one_of("operands", OPERANDS)),

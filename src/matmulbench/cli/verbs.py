@@ -18,7 +18,7 @@ from matmulbench.cli.command import app
 from matmulbench.cli.progress import show_progress
 from matmulbench.dtypes import USUAL
 from matmulbench.errors import UsageError, unknown
-from matmulbench.ladder import BASELINE, RUNGS
+from matmulbench.ladder import BASELINES, RUNGS
 from matmulbench.ladder.plugins import kernels, with_operands
 from matmulbench.streams import OutputError, log, write
 from matmulbench.workload import FIRST, PRESETS, USES
@@ -34,9 +34,9 @@ if TYPE_CHECKING:
 AUDITS = (PARTS[0], "measurement", *MEASUREMENT)
 
 
-def _named(specs: list[str] | None, operands: str | None) -> list[str]:
-    """Return the kernels that were named, with what they take behind them, or else all that are known."""
-    return [with_operands(spec, operands) for spec in specs or kernels()]
+def _named(specs: list[str] | None, operands: str | None, device: str = "cpu") -> list[str]:
+    """Return the kernels that were named, with what they take behind them, or else all of the device."""
+    return [with_operands(spec, operands, device) for spec in specs or kernels(device)]
 
 
 def _finish(rows: pd.DataFrame | list[dict[str, Any]], format: str, failed: bool, as_table: AsTable) -> NoReturn:
@@ -84,7 +84,8 @@ def run(
     workload: opt.Workloads = None,
     dtype: opt.TimedDtypes = None,
     threads: opt.Threads = "1",
-    baseline: opt.Baseline = BASELINE,
+    baseline: opt.Baseline = None,
+    device: opt.Device = "cpu",
     data_dir: opt.DataDir = None,
     seed: opt.Seed = 0,
     import_timeout: opt.ImportTimeout = 20.0,
@@ -117,13 +118,14 @@ def run(
             with show_progress(quiet) as progress:
                 planned = plan(
                     preset,
-                    _named(kernel, operands) if kernel else (),
+                    _named(kernel, operands, device) if kernel else (),
                     products=workload or (),
                     dtypes=dtype or (),
                     model=model,
                     compare_compile=compare_compile,
                     threads=threads,
-                    baseline=with_operands(baseline, operands),
+                    baseline=with_operands(BASELINES[device] if baseline is None else baseline, operands, device),
+                    device=device,
                     data_dir=data_dir,
                     seed=seed,
                     import_timeout_s=import_timeout,
@@ -207,6 +209,7 @@ def verify(
     kernel: opt.Kernels = None,
     dtype: opt.Dtypes = None,
     operands: opt.Operands = None,
+    device: opt.Device = "cpu",
     case: Annotated[
         str | None, typer.Option(help="judge by one case alone, as findings name it (2x2x1:TN), and show it")
     ] = None,
@@ -229,13 +232,13 @@ def verify(
     from matmulbench import pipeline
     from matmulbench.report.tables import agreement_table, case_table, verification_table
 
-    specs, dtypes = _named(kernel, operands), dtype or USUAL
+    specs, dtypes = _named(kernel, operands, device), dtype or USUAL
     if case is not None and (agreement or dtype):
         raise UsageError(f"--case {case}: expected alone, for a case names its own dtype, such as 2x2x1:TN,float64")
     if agreement:
         differences = pipeline.compare_results(specs, dtypes, import_timeout_s=import_timeout)
         _finish(differences, format, failed=False, as_table=agreement_table)
-    work = partial(pipeline.verify, specs, dtypes, case=case, import_timeout_s=import_timeout)
+    work = partial(pipeline.verify, specs, dtypes, case=case, device=device, import_timeout_s=import_timeout)
     _work(work, quiet, format, verification_table if case is None else partial(case_table, case=case))
 
 
@@ -245,7 +248,8 @@ def measure(
     operands: opt.Operands = None,
     workload: opt.Workloads = None,
     threads: opt.Threads = "1",
-    baseline: opt.Baseline = BASELINE,
+    baseline: opt.Baseline = None,
+    device: opt.Device = "cpu",
     budget: Annotated[
         float, typer.Option(help="seconds for each workload; where they are too few, slow rungs are left out")
     ] = 10.0,
@@ -265,16 +269,18 @@ def measure(
     ```
     """
     from matmulbench import pipeline
+    from matmulbench.report.headline import measured
     from matmulbench.report.tables import measurement_table, precision_table
 
-    baseline = with_operands(baseline, operands)
+    baseline = with_operands(BASELINES[device] if baseline is None else baseline, operands, device)
     work = partial(
         pipeline.measure,
-        _named(kernel, operands),
+        _named(kernel, operands, device),
         workload or str(FIRST),
         dtype=dtype or "float32",
         threads=threads,
         baseline=baseline,
+        device=device,
         budget_s=budget,
         cold=cold,
         import_timeout_s=import_timeout,
@@ -283,7 +289,7 @@ def measure(
     def tables(rows: pd.DataFrame) -> list[Table]:
         found = pipeline.precision(rows, baseline) if len(dtype or ()) > 1 else None
         more = [] if found is None or found.empty else [precision_table(found)]
-        return [measurement_table(rows, baseline), *more]
+        return [measurement_table(rows, baseline, measured(rows, baseline)), *more]
 
     _work(work, quiet, format, tables)
 
@@ -303,7 +309,8 @@ def train(
     threads: opt.Threads = "1",
     workers: opt.Workers = 1,
     scheduler: opt.Scheduler = None,
-    baseline: opt.Baseline = BASELINE,
+    baseline: opt.Baseline = None,
+    device: opt.Device = "cpu",
     budget: Annotated[float, typer.Option(help="seconds for the whole task")] = 30.0,
     data_dir: opt.DataDir = None,
     compare_compile: opt.CompareCompile = False,
@@ -326,14 +333,15 @@ def train(
     from matmulbench.report.tables import training_table
 
     options: dict[str, Any] = {"epochs": epochs, "batch_size": batch_size, "hidden": hidden, "lr": lr, "dtype": dtype}
-    baseline = with_operands(baseline, operands)
+    baseline = with_operands(BASELINES[device] if baseline is None else baseline, operands, device)
     work = partial(
         pipeline.train,
         task if model is None else model,
-        _named(kernel, operands),
+        _named(kernel, operands, device),
         threads=threads,
         workers=workers,
         baseline=baseline,
+        device=device,
         budget_s=budget,
         seed=seed,
         data_dir=data_dir,

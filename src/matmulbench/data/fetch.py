@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -44,7 +45,8 @@ def fetch_mnist(progress: Callable[[str], None] = lambda text: None) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DataError(f"{folder}: {error.strerror}; XDG_CACHE_HOME names another folder for caches") from None
+        hint = "; XDG_CACHE_HOME names another folder for caches" * (sys.platform == "linux")
+        raise DataError(f"{folder}: {error.strerror}{hint}") from None
     downloader = pooch.HTTPDownloader(timeout=_TIMEOUT_S)
     failures = []
     for mirror in MIRRORS:

@@ -7,6 +7,7 @@ import functools
 import os
 import shutil
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 from matmulbench.ladder.tiled.plan import VARIABLE, as_text, current
@@ -51,13 +52,14 @@ def _numba_cache() -> dict[str, str]:
     """
     if "NUMBA_CACHE_DIR" in os.environ:
         return {}
-    try:
-        home = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "numba"
-        home.mkdir(parents=True, exist_ok=True)
-        if os.access(home, os.W_OK):
-            return {}
-    except (OSError, RuntimeError):
-        pass
+    import pooch
+
+    home = Path(pooch.os_cache("numba"))
+    with suppress(OSError):
+        if home.is_absolute():  # else there is no home
+            home.mkdir(parents=True, exist_ok=True)
+            if os.access(home, os.W_OK):
+                return {}
     folder = tempfile.mkdtemp(prefix="matmulbench-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return {"NUMBA_CACHE_DIR": folder}

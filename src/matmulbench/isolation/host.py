@@ -12,13 +12,13 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing import Pipe
-from multiprocessing.connection import Connection, wait
-from multiprocessing.reduction import send_handle
+from multiprocessing.connection import wait
 from typing import Any, Self
 
 from matmulbench.isolation import system
 from matmulbench.isolation.environment import DROPPED, thread_environment
 from matmulbench.isolation.requests import Request
+from matmulbench.isolation.system import Connection
 from matmulbench.status import Status
 
 DEFAULT_MEMORY_LIMIT = 16 * 2**30
@@ -150,7 +150,7 @@ class Host:
             try:
                 control = self._start()
                 control.send(([request.module() for request in requests], None, memory_limit))
-                send_handle(control, theirs.fileno(), 0)
+                system.send_descriptor(control, theirs.fileno(), 0)
                 while True:
                     if not is_readable([control], _IMPORT_LIMIT):
                         break

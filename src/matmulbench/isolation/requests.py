@@ -53,6 +53,12 @@ class LoadKernel(Request, target="matmulbench.verification.worker:load"):
     spec: str
 
 
+class FindDevice(Request, target="matmulbench.verification.worker:find_device"):
+    """Look whether this machine has a device; what that raises says why not."""
+
+    device: str
+
+
 # --- is it right -------------------------------------------------------------------------------------
 
 
@@ -109,6 +115,7 @@ class MeasureRoof(Request, target="matmulbench.measurement.peaks:measure_roof"):
 
     dtype: str
     threads: int
+    device: str
 
 
 class Calibrate(Request, target="matmulbench.measurement.calibration:calibrate"):
@@ -123,11 +130,12 @@ class CompileSeconds(Request, target="matmulbench.measurement.worker:compile_sec
 
 
 class OpenWorkload(Request, target="matmulbench.measurement.worker:open_workload"):
-    """Load a kernel and map the operands and the output that come with it."""
+    """Load a kernel and map the operands, to be copied to ``device``, and the output that come with it."""
 
     spec: str
     workload: Workload
     windows: int
+    device: str
 
 
 class LearnCost(Request, target="matmulbench.measurement.worker:learn_cost_here"):
@@ -150,7 +158,7 @@ class CommitBlock(Request, target="matmulbench.measurement.worker:commit_block")
     """Write all results of the block into this child's shared output; returns what is wrong with their form."""
 
 
-class CheckSettings(Request, target="matmulbench.measurement.worker:check_settings"):
+class CheckSettings(Request, target="matmulbench.verification.state:changed_settings"):
     """Say what has changed in the child's arithmetic, clocks and threads since its kernel was loaded."""
 
 
@@ -191,7 +199,7 @@ class TunePlans(Request, target="matmulbench.tuning:tune_here"):
 
 
 class OpenTraining(Request, target="matmulbench.training.worker:open_training"):
-    """Load a training and what does its products: a kernel, or torch.nn itself; returns costs of its products.
+    """Load a training and what does its products on ``device``: a kernel, or torch.nn; returns costs of its products.
 
     ``place`` is which of how many ranks this is, the URL at which they meet, and how many seconds it waits for others.
     """
@@ -201,6 +209,7 @@ class OpenTraining(Request, target="matmulbench.training.worker:open_training"):
     seed: int
     data_dir: str | None
     options: dict[str, Any]
+    device: str
     place: tuple[int, int, str, float] | None = None
 
 
@@ -233,10 +242,6 @@ class PreloadTask(Request, target="matmulbench.training.custom_model:preload"):
     seed: int
     data_dir: str | None
     options: dict[str, Any]
-
-
-class CheckTrainingSettings(Request, target="matmulbench.training.worker:check_settings"):
-    """Say what has changed in the child's arithmetic, clocks and threads since its kernel was loaded."""
 
 
 class RestartTraining(Request, target="matmulbench.training.worker:restart"):

@@ -6,21 +6,25 @@ import contextlib
 import faulthandler
 import gc
 import importlib
+import io
 import json
 import os
 import signal
 import socket
+import sys
 import traceback
 import warnings
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import wait
 from typing import Any
 
 from matmulbench.errors import UsageError, printable
 from matmulbench.isolation import system
 from matmulbench.isolation.requests import Request
+from matmulbench.isolation.system import Connection
 from matmulbench.ladder.plugins import stand_here
 from matmulbench.status import Status
 
+_NO_MEMORY = ("can't allocate memory", "not enough memory", "CUDA out of memory")  # in torch's messages
 _to_parent: Connection | None = None
 
 
@@ -43,6 +47,8 @@ def wait_for_go() -> bytes:
 
 def serve(handle: int) -> None:
     """Be the host: import modules, fork children, and report how they end, until the parent closes the pipe."""
+    if sys.platform == "win32":  # where nothing is forked
+        return
     system.die_with_parent()
     stand_here()
     control = system.connect(handle)
@@ -67,7 +73,7 @@ def serve(handle: int) -> None:
             continue
         try:
             modules, request, memory_limit = control.recv()
-            pipe = Connection(system.receive_descriptor(control)) if memory_limit is not None else None
+            pipe = system.connect(system.receive_descriptor(control)) if memory_limit is not None else None
         except (EOFError, ConnectionError):
             return
         _prepare(modules, request)  # here, once, so that every child forked hereafter has it already
@@ -105,8 +111,12 @@ def live(handle: int, memory_limit: int) -> None:
     system.die_with_parent()
     stand_here()
     pipe = system.connect(handle)
-    _prepare(*pipe.recv())
-    pipe.send_bytes(b"started")
+    try:
+        modules, request = pipe.recv()
+        _prepare(modules, request)
+        pipe.send_bytes(b"started")
+    except (EOFError, ConnectionError):  # the parent has gone meanwhile
+        os._exit(0)
     _live(pipe, memory_limit)
 
 
@@ -119,9 +129,9 @@ def _live(pipe: Connection, memory_limit: int) -> None:
         try:
             request, descriptors = pipe.recv()
             handles = [system.receive_descriptor(pipe) for _ in range(descriptors)]
+            pipe.send_bytes(json.dumps(["answer", _carry_out(request, handles)]).encode())
         except (EOFError, OSError):
             os._exit(0)
-        pipe.send_bytes(json.dumps(["answer", _carry_out(request, handles)]).encode())
 
 
 def _carry_out(request: Request, descriptors: list[int]) -> tuple[Status, Any, str | None]:
@@ -137,14 +147,17 @@ def _carry_out(request: Request, descriptors: list[int]) -> tuple[Status, Any, s
 
 def _set_up(memory_limit: int) -> None:
     """Make this process the child that it should be; what cannot be had is done without."""
-    with contextlib.suppress(OSError, AttributeError):  # AttributeError: Windows
-        os.setsid()  # so that a kernel's own children die with it
+    if sys.platform != "win32":
+        with contextlib.suppress(OSError):
+            os.setsid()  # so that a kernel's own children die with it
     try:
         os.dup2(2, 1)  # what a kernel prints must not mix with data on stdout
     except OSError:  # standard error is closed
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, 1)
         os.dup2(nowhere, 2)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # what cannot be encoded is no error, as on standard error
+        sys.stdout.reconfigure(errors="backslashreplace")
     faulthandler.disable()
     system.limit(memory_limit)
 
@@ -156,7 +169,7 @@ def describe(error: BaseException) -> tuple[Status, str]:
         text = printable(str(error), 300 if notes else 500)
     except Exception:  # a kernel's own exception may not even have a text
         text, notes = "an exception without a text", []
-    memory = isinstance(error, MemoryError) or "can't allocate memory" in text or "not enough memory" in text
+    memory = isinstance(error, MemoryError) or any(words in text for words in _NO_MEMORY)
     frames = traceback.extract_tb(error.__traceback__)
     where = f" ({os.path.basename(frames[-1].filename)}:{frames[-1].lineno})" if frames else ""
     plain = isinstance(error, ImportError | UsageError)

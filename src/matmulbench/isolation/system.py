@@ -10,6 +10,7 @@ import ctypes
 import math
 import mmap
 import os
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -17,12 +18,16 @@ import threading
 import time
 from contextlib import suppress
 from multiprocessing import connection, reduction
-from multiprocessing.connection import Connection
+from typing import TypeAlias
 
 import psutil
 
 from matmulbench.errors import UsageError
 
+if sys.platform == "win32":
+    Connection: TypeAlias = connection.Connection | connection.PipeConnection  # of sockets, and of pipes
+else:
+    Connection: TypeAlias = connection.Connection
 try:
     import resource
 except ImportError:  # Windows
@@ -86,12 +91,17 @@ def start_python(call: str, end: Connection, environment: dict[str, str]) -> sub
     )
 
 
+def quoted(argument: str) -> str:
+    """Return an argument as this system's shells take it, in a command that is printed to be typed."""
+    return subprocess.list2cmdline([argument]) if sys.platform == "win32" else shlex.quote(argument)
+
+
 def connect(handle: int) -> Connection:
     """Return the pipe whose ``handle`` this process was started with."""
     if sys.platform == "win32":
         return connection.PipeConnection(handle)
     os.set_inheritable(handle, False)
-    return Connection(handle)
+    return connection.Connection(handle)
 
 
 # --- ending ------------------------------------------------------------------------------------------
@@ -156,7 +166,7 @@ def resume(pid: int) -> None:
 
 def limit(memory: int) -> None:
     """Let this process take at most ``memory`` bytes of address space beyond what it has, and leave no core dump."""
-    if resource is None:
+    if sys.platform == "win32" or resource is None:
         return
     with suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
@@ -211,10 +221,11 @@ def protect(start: int, length: int, readable: bool) -> None:
 
 def processor_s(pid: int) -> float:
     """Return the seconds of processor time that all threads of ``pid`` have used; NaN where that cannot be asked."""
-    with suppress(OSError, AttributeError):
-        return time.clock_gettime((~pid << 3) | _CPU_CLOCK)  # Linux: as clock_getcpuclockid(3) makes it
-    with suppress(psutil.Error):
-        if sys.platform == "darwin":  # Windows counts ticks of 16 ms
+    if sys.platform == "linux":
+        with suppress(OSError, AttributeError):
+            return time.clock_gettime((~pid << 3) | _CPU_CLOCK)  # as clock_getcpuclockid(3) makes it
+    elif sys.platform == "darwin":  # Windows counts ticks of 16 ms
+        with suppress(psutil.Error):
             times = psutil.Process(pid).cpu_times()
             return float(times.user + times.system)
     return math.nan
@@ -240,7 +251,7 @@ def delay_s(pid: int | str = "thread-self") -> float:
 
 def waits() -> int | None:
     """Return how often this thread gave up its core by itself; None where that is not counted."""
-    if resource is None or not hasattr(resource, "RUSAGE_THREAD"):
+    if sys.platform == "win32" or resource is None or not hasattr(resource, "RUSAGE_THREAD"):
         return None
     return resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
 
@@ -261,30 +272,41 @@ def shared_file(size: int, sealable: bool = False) -> int:
 
 def seal(descriptor: int) -> None:
     """Let nobody map a sealable file to write who has not done so already."""
-    with suppress(OSError, ImportError):
-        from fcntl import fcntl
+    if sys.platform == "linux":
+        with suppress(OSError, ImportError):
+            from fcntl import fcntl
 
-        fcntl(descriptor, _F_ADD_SEALS, _SEAL_FUTURE_WRITE)
+            fcntl(descriptor, _F_ADD_SEALS, _SEAL_FUTURE_WRITE)
 
 
 def send_descriptor(pipe: Connection, descriptor: int, pid: int) -> None:
-    """Give the process ``pid``, at the other end of ``pipe``, a file of this one's."""
+    """Give the process ``pid``, at the other end of ``pipe``, a file of this one's.
+
+    Raises
+    ------
+    OSError
+        if that process has ended.
+    """
     if sys.platform == "win32":
         import msvcrt
 
+        assert isinstance(pipe, connection.PipeConnection)
         reduction.send_handle(pipe, msvcrt.get_osfhandle(descriptor), pid)
-    else:
+        return
+    try:
         reduction.send_handle(pipe, descriptor, pid)
+    except RuntimeError as error:  # on macOS, where files are acknowledged
+        raise BrokenPipeError(str(error)) from None
 
 
 def receive_descriptor(pipe: Connection) -> int:
     """Take what :func:`send_descriptor` sent."""
-    handle = reduction.recv_handle(pipe)
     if sys.platform == "win32":
         import msvcrt
 
-        return msvcrt.open_osfhandle(handle, os.O_RDWR | os.O_BINARY)
-    return handle
+        assert isinstance(pipe, connection.PipeConnection)
+        return msvcrt.open_osfhandle(reduction.recv_handle(pipe), os.O_RDWR | os.O_BINARY)
+    return reduction.recv_handle(pipe)
 
 
 # --- what is missing ---------------------------------------------------------------------------------

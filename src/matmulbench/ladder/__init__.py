@@ -58,5 +58,8 @@ CUDA_LADDER = (
     Rung("triton", "triton_matmul", "tiles again, which a compiler puts on tensor cores (Triton)"),
     Rung("cuda-torch", "cuda_torch", "torch's @ on a GPU: cuBLAS"),
 )
-"""Kernels for a GPU: ``list`` shows them and ``verify`` judges them where there is one. They are not timed yet."""
+"""Kernels for a GPU: ``--device cuda`` has them verified, timed and trained with where there is one."""
 RUNGS = (*LADDER, *CUDA_LADDER)
+LADDERS = {"cpu": LADDER, "cuda": CUDA_LADDER}
+BASELINES = {"cpu": BASELINE, "cuda": "cuda-torch"}
+"""By device."""

@@ -1,13 +1,15 @@
-"""Devices that are not the CPU: whether this machine has one, and how its kernels come to take CPU tensors."""
+"""Devices that are not the CPU: what timing on one takes, and how its kernels come to take CPU tensors."""
 
 from __future__ import annotations
 
 import functools
 import math
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     import torch
@@ -16,30 +18,109 @@ _DECLARED = ("accumulation", "batched", "device", "dtypes", "empty")  # what a k
 _UNSET, _LARGEST_UNSET = 3, 2**28  # blocks that are filled with NaN and freed before a call, of so many bytes at most
 
 
-def require_cuda() -> None:
-    """Make a GPU usable in this process.
+class Device(Protocol):
+    """A device that works off a queue, while the processor goes on.
+
+    ``place`` is torch's name of it, ``cache_bytes`` what its last cache holds.
+    """
+
+    place: str
+
+    @property
+    def cache_bytes(self) -> int:  # noqa: D102
+        ...
+
+    def require(self) -> None:
+        """Make it usable in this process; ImportError if there is none: its kernels are unavailable here."""
+
+    def mark(self) -> Any:
+        """Put a mark into the queue, behind all that it holds; return it."""
+
+    def seconds(self, start: Any, end: Any) -> float:
+        """Return how many seconds after the mark ``start`` the device came to ``end``; both are behind it."""
+
+    def drain(self) -> None:
+        """Wait until the whole device has nothing left to do for this process, in whatever queue."""
+
+    def flush(self) -> None:
+        """Put all else out of its caches."""
+
+    def clocks(self) -> list[int] | None:
+        """Return the MHz of processors and memory, where they can be asked."""
+
+
+class Cuda:
+    """An NVIDIA GPU: the one that torch takes."""
+
+    place = "cuda"
+
+    def require(self) -> None:  # noqa: D102
+        import torch
+
+        if sys.platform != "win32":
+            with suppress(ImportError, OSError, ValueError):
+                import resource
+
+                # CUDA reserves as many addresses as there is memory in all, of which it takes little.
+                _, hard = resource.getrlimit(resource.RLIMIT_AS)
+                resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
+        if not torch.cuda.is_available():
+            raise ImportError("no CUDA device, as far as torch sees")
+
+    @functools.cached_property
+    def cache_bytes(self) -> int:  # noqa: D102
+        import torch
+
+        return int(torch.cuda.get_device_properties().L2_cache_size)
+
+    def mark(self) -> Any:  # noqa: D102
+        import torch
+
+        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        event.record()
+        return event
+
+    def seconds(self, start: Any, end: Any) -> float:  # noqa: D102
+        return float(start.elapsed_time(end)) / 1e3
+
+    def drain(self) -> None:  # noqa: D102
+        import torch
+
+        torch.cuda.synchronize()
+
+    @functools.cached_property
+    def _buffer(self) -> torch.Tensor:
+        import torch
+
+        return torch.empty(2 * self.cache_bytes, dtype=torch.uint8, device=self.place)
+
+    def flush(self) -> None:  # noqa: D102
+        self._buffer.zero_()
+
+    def clocks(self) -> list[int] | None:  # noqa: D102
+        command = ["nvidia-smi", "--query-gpu=clocks.sm,clocks.mem", "--format=csv,noheader,nounits"]
+        with suppress(OSError, ValueError, subprocess.SubprocessError):
+            said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout
+            return [int(each) for each in said.splitlines()[0].split(",")]
+        return None
+
+
+DEVICES: dict[str, Device | None] = {"cpu": None, "cuda": Cuda()}
+"""The devices by name; the CPU does at once what it is given."""
+
+
+def on_device(kernel: Any, name: str) -> Any:
+    """Return ``kernel``, as :func:`~matmulbench.ladder.plugins.load_kernel` does, as it is on the device ``name``.
 
     Raises
     ------
     ImportError
-        if there is none: a kernel for it is unavailable here, as one is whose library is not installed.
+        if it works elsewhere: the time of copies would be taken for its own.
     """
-    import torch
-
-    with suppress(ImportError, OSError, ValueError):
-        import resource
-
-        # CUDA reserves as many addresses as there is memory in all, of which it takes little.
-        _, hard = resource.getrlimit(resource.RLIMIT_AS)
-        resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
-    if not torch.cuda.is_available():
-        raise ImportError("no CUDA device, as far as torch sees")
-
-
-def check_timed(kernel: Any) -> None:
-    """Raise ImportError if ``kernel`` works on a GPU: the time of its copies would be taken for its own."""
-    if hasattr(kernel, "on_device"):
-        raise ImportError("it works on a GPU, where kernels are verified and not timed yet")
+    where = kernel.device if hasattr(kernel, "on_device") else "cpu"
+    if where != name:
+        raise ImportError(f"it works on {where}, not on {name}: --device {where} has it timed there")
+    return getattr(kernel, "on_device", kernel)
 
 
 @dataclass(eq=False)
@@ -51,13 +132,13 @@ class _Memory:
     was: torch.Tensor
 
 
-def mirrored(kernel: Callable[..., Any], device: str) -> Callable[..., Any]:
+def mirrored(kernel: Callable[..., Any], device: str, drain: Callable[[], None] = lambda: None) -> Callable[..., Any]:
     """Return what takes CPU tensors, and multiplies with ``kernel``, which takes tensors on ``device``.
 
     What the kernel does there, happens to the tensors on the CPU: an operand that it writes to changes, and a result
     in the memory of an operand, or of an earlier result that is still in use, is so here, too. A tensor that comes
-    again is the same tensor there, with the values that it has by then. ``kernel`` stays to be had as the attribute
-    ``on_device``.
+    again is the same tensor there, with the values that it has by then. ``drain`` waits for the device. ``kernel``
+    stays to be had as the attribute ``on_device``.
 
     What is returned raises ValueError if the result is not on ``device``, besides what ``kernel`` raises.
     """
@@ -112,8 +193,7 @@ def mirrored(kernel: Callable[..., Any], device: str) -> Callable[..., Any]:
         before = [_form(twin, twin) for twin in twins]
         _leave_unset(a, b, device)
         c = kernel(*twins)
-        if twins[0].is_cuda:
-            torch.cuda.synchronize()
+        drain()
         bring_back()
         for x, twin, form in zip((a, b), twins, before, strict=True):
             if _form(twin, twin) != form:

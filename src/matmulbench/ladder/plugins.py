@@ -1,8 +1,8 @@
 """Kernels by name: the ladder's, an installed package's, or anyone's ``file.py:function``.
 
 A kernel of numpy arrays is named with ``@numpy`` behind it, or says so itself with an attribute
-``operands = "numpy"``. The name carries it through every process and into every table: what the way there and back
-costs is part of what is timed.
+``operands = "numpy"``; one of tensors on a GPU with ``@cuda``, or ``device = "cuda"``. The name carries it through
+every process and into every table: what the way to numpy and back costs is part of what is timed.
 """
 
 from __future__ import annotations
@@ -25,12 +25,11 @@ from types import ModuleType
 from typing import Any
 
 from matmulbench.errors import UsageError, unknown
-from matmulbench.ladder import CUDA_LADDER, LADDER, RUNGS, Kernel
-from matmulbench.ladder.devices import mirrored, require_cuda
+from matmulbench.ladder import CUDA_LADDER, LADDER, LADDERS, RUNGS, Kernel
+from matmulbench.ladder.devices import DEVICES, mirrored
 
 GROUP = "matmulbench.kernels"
 OPERANDS = ("torch", "numpy")
-DEVICES = ("cpu", "cuda")
 _IMPORTED_AS = {"scikit-learn": "sklearn", "py-cpuinfo": "cpuinfo"}
 _PLAIN = (
     ast.Import,
@@ -45,8 +44,10 @@ _PLAIN = (
 )
 
 
-def kernels() -> list[str]:
-    """Return the names that are known: the ladder in its order, then those that installed packages offer."""
+def kernels(device: str = "cpu") -> list[str]:
+    """Return the names that are known: the device's ladder in its order; on the CPU, what installed packages offer."""
+    if device != "cpu":
+        return [rung.name for rung in LADDERS.get(device, ())]
     ladder = [rung.name for rung in LADDER]
     return ladder + sorted({entry.name for entry in entry_points(group=GROUP)} - set(ladder))
 
@@ -58,7 +59,7 @@ def find_kernel(spec: str) -> str:
     ----------
     spec
         a name from :func:`kernels`, ``package.module:function`` or ``path/to/file.py:function``; ``@numpy`` behind it
-        says that the kernel takes arrays.
+        says that the kernel takes arrays, ``@cuda`` that it takes tensors on a GPU.
 
     Raises
     ------
@@ -66,8 +67,8 @@ def find_kernel(spec: str) -> str:
         if the name is unknown or the file does not exist; the message names near matches.
     """
     name, operands = split_spec(spec)
-    if operands not in (None, *OPERANDS):
-        raise unknown("operands", operands, OPERANDS, f"In kernel {spec!r}, behind the @.")
+    if operands is not None and operands not in (*OPERANDS, *DEVICES):
+        raise unknown("operands", operands, (*OPERANDS, *DEVICES), f"In kernel {spec!r}, behind the @.")
     for rung in RUNGS:
         if rung.name == name:
             return rung.target
@@ -86,7 +87,8 @@ def find_function(name: str, spec: str | None = None, kind: str = "kernel") -> s
     ``spec`` and ``kind`` are what an error names: as what it was typed, and what it should be.
     """
     what = f"{kind} {spec or name!r}"
-    place, _, function = name.rpartition(":") if ":" in name else (name, "", "")
+    # A drive has a colon, too.
+    place, _, function = (name, "", "") if name.endswith(".py") else name.rpartition(":")
     if not place.endswith(".py"):
         if not all(map(str.isidentifier, [*place.split("."), function])):
             raise UsageError(f"{what}: expected path/to/file.py:function or package.module:function")
@@ -153,8 +155,18 @@ def _source(module: str) -> Path | None:
     return next((path for path in files if path.is_file()), None)
 
 
-def with_operands(spec: str, operands: str | None) -> str:
-    """Return ``spec`` with what it takes behind it, if it is a kernel of one's own that does not say so itself."""
+def with_operands(spec: str, operands: str | None, device: str = "cpu") -> str:
+    """Return ``spec`` with what it takes behind it, if it is a kernel of one's own that does not say so itself.
+
+    Raises
+    ------
+    UsageError
+        if there are no such operands on ``device``.
+    """
+    if device != "cpu":
+        if operands == "numpy":
+            raise UsageError(f"operands 'numpy' are not on device {device!r}: expected torch")
+        operands = device
     own = ":" in spec and not split_spec(spec)[1]
     return f"{spec}@{operands}" if operands and own else spec
 
@@ -171,7 +183,8 @@ def load_kernel(spec: str | Callable[..., Any]) -> Kernel:
         if its module, or something that the module needs, cannot be imported, or it works on a GPU and there is none.
     """
     kernel, said = (load_function(spec), split_spec(spec)[1]) if isinstance(spec, str) else (spec, None)
-    operands, device = said or getattr(kernel, "operands", "torch"), getattr(kernel, "device", "cpu")
+    operands = said if said in OPERANDS else getattr(kernel, "operands", "torch")
+    device = said if said in DEVICES else getattr(kernel, "device", "cpu")
     if operands not in OPERANDS:
         raise unknown("operands", str(operands), OPERANDS, f"Kernel {spec!r} declares them.")
     if device not in DEVICES:
@@ -182,10 +195,13 @@ def load_kernel(spec: str | Callable[..., Any]) -> Kernel:
         kernel = _with_setup(kernel, setup, operands == "numpy")
     elif operands == "numpy":
         kernel = _on_tensors(kernel)
-    if device == "cpu" or hasattr(kernel, "on_device"):
+    there = DEVICES[device]
+    if there is None or hasattr(kernel, "on_device"):
         return kernel
-    require_cuda()
-    return mirrored(kernel, device)
+    there.require()
+    whole = mirrored(kernel, there.place, there.drain)
+    whole.device = device  # type: ignore[attr-defined]
+    return whole
 
 
 def _with_setup(kernel: Callable[..., Any], setup: Callable[..., Any], takes_arrays: bool) -> Kernel:

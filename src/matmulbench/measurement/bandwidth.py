@@ -84,7 +84,7 @@ def _run(way: int, threads: int, passes: int, x: Any, address: int, size: int) -
 
 
 def measure_levels(threads: int) -> tuple[Level, ...]:
-    """Measure the bandwidth of each cache that ``threads`` threads have, and of memory; half a second or so."""
+    """Measure the bandwidth of each cache that ``threads`` threads have, and of memory; seconds if caches are large."""
     held = caches(threads)
     sizes, nearer = [], 0
     for level, size in held.items():
@@ -92,7 +92,7 @@ def measure_levels(threads: int) -> tuple[Level, ...]:
         sizes.append((f"L{level}", size, {size // 2, min(4 * nearer, size // 2)} - {0}))
         nearer = size
     room = psutil.virtual_memory().available // 4
-    beyond = min(4 * nearer or _CACHES_UNKNOWN, room)
+    beyond = min(2 * nearer or _CACHES_UNKNOWN, room)  # a sweep through twice a cache finds nothing left of the last
     buffer = np.ones(beyond + mmap.PAGESIZE, np.int8)  # written to: pages that never were are all one and the same
     address = -(-buffer.ctypes.data // mmap.PAGESIZE) * mmap.PAGESIZE
     found: list[Level] = []

@@ -15,7 +15,6 @@ from matmulbench.isolation import Host, LostError, system
 from matmulbench.isolation.requests import (
     Calibrate,
     CheckBlock,
-    CheckSettings,
     CommitBlock,
     CompileSeconds,
     LearnCost,
@@ -25,13 +24,13 @@ from matmulbench.isolation.requests import (
     RunBlock,
     StartRound,
 )
-from matmulbench.ladder import LADDER
+from matmulbench.ladder import RUNGS
 from matmulbench.measurement import operands
 from matmulbench.measurement.conditions import Conditions
 from matmulbench.measurement.cost import Cost, extrapolate
 from matmulbench.measurement.roof import Roof
 from matmulbench.measurement.rounds import MIN_ROUNDS, Comparison, SealedCandidate, run_rounds
-from matmulbench.measurement.seal import SILENCE_S, KernelFailure, Seal, ask, no_kernel_to_blame
+from matmulbench.measurement.seal import SILENCE_S, Seal, ask, no_kernel_to_blame
 from matmulbench.results.schema import Level, MeasurementRow
 from matmulbench.status import Status
 from matmulbench.workload import Workload
@@ -39,6 +38,7 @@ from matmulbench.workload import Workload
 EXTRAPOLATION_ERROR = 0.05  # more than the audit's extrapolations miss by, nine times of ten at least
 BLOCK_S = 0.004  # well above the timer's resolution, short against the machine's drift
 RETAINED_BYTES = 2**20  # results of a block, which are all kept, so that any may be checked
+DEVICE_BYTES = 2**26  # the same, on a device: it needs several calls, for the first one comes late
 _CALLS_WHOLE = 4  # that must fit into a kernel's share of the budget, or it is timed on a sub-problem
 _WARM_S, _WARM_CALLS = 0.001, 8  # how long, and how often at most, a kernel is called before a block
 _ALIKE = 0.5  # of the baseline's time for a call, up to its double: such kernels get the same number of calls a block
@@ -48,6 +48,7 @@ _SEEN_AT_FIRST, _SEEN_EVERY = 8, 8  # so many rounds, and then every which, have
 _SEEN_PAIRS, _SEEN_GAIN = MIN_ROUNDS, 1.15  # how many such blocks raise a suspicion, and how much faster they may be
 _SEEN_CONFIRMED = 15, 16  # so many of so many more that show it are no chance (p < 0.0003), on the busiest machine
 _BEYOND = 1.05  # of the roof: what noise explains
+_BEYOND_LIBRARY = 1.5  # on a device, where the peak is that of a library, which a kernel may exceed a little
 _ROOF_TRIES = 3
 
 _draw = np.random.default_rng()
@@ -66,11 +67,14 @@ class Settings:
         whether each call finds its operands in memory and not in a cache.
     never_extrapolate
         kernels that are never timed on a sub-problem, whatever a call takes.
+    device
+        where the kernels work.
     """
 
     limit_s: float | None = None
     cold: bool = False
     never_extrapolate: tuple[str, ...] = ()
+    device: str = "cpu"
 
 
 @dataclass
@@ -82,8 +86,8 @@ class Cell:
     extra: dict[str, Any]
 
 
-def measure_roof(host: Host, dtype: str) -> Roof:
-    """Measure the roof at the host's thread count, again where other programs kept the machine busy meanwhile.
+def measure_roof(host: Host, dtype: str, device: str = "cpu") -> Roof:
+    """Measure a device's roof at the host's thread count, again where other programs kept the machine busy meanwhile.
 
     Raises
     ------
@@ -93,7 +97,7 @@ def measure_roof(host: Host, dtype: str) -> Roof:
     best = None
     for _ in range(_ROOF_TRIES):
         conditions = Conditions(host)
-        outcome = host.call(MeasureRoof(dtype, host.threads), silence_limit=SILENCE_S)
+        outcome = host.call(MeasureRoof(dtype, host.threads, device), silence_limit=SILENCE_S)
         if outcome.status == Status.OK:
             disturbed = "; ".join(conditions.warnings([])) or None
             levels = tuple(Level(**level) for level in outcome.value["levels"])
@@ -149,11 +153,16 @@ class Referee:
 class KernelCandidate(SealedCandidate):
     """A kernel in the rounds of one workload."""
 
+    place = "the timed loop"
+
     def __init__(
-        self, host: Host, referee: Referee, peers: list[Seal], spec: str, limit_s: float | None, cold: bool
+        self, host: Host, referee: Referee, peers: list[Seal], spec: str, limit_s: float | None, settings: Settings
     ) -> None:
-        self.host, self.referee, self.workload, self.limit_s, self.cold = host, referee, referee.workload, limit_s, cold
-        super().__init__(spec, host.threads, peers, max(RETAINED_BYTES, self._result_bytes))
+        self.host, self.referee, self.workload, self.limit_s = host, referee, referee.workload, limit_s
+        self.cold, self.device = settings.cold, settings.device
+        result_bytes = self.workload.result_bytes
+        self.retained = (RETAINED_BYTES if self.device == "cpu" else DEVICE_BYTES) // result_bytes
+        super().__init__(spec, host.threads, peers, max(1, self.retained) * result_bytes, self.device != "cpu")
         self.cost: Cost | None = None
         self.call_s = 0.0
         self.calls = 1
@@ -162,10 +171,6 @@ class KernelCandidate(SealedCandidate):
         self.checks, self.check_s, self.full_check_s, self.turns_s = 0, 0.0, 0.0, 0.0
         self.last_block: tuple[int, Workload, list[int], list[int]] | None = None  # with its round
         self._extra_s = 0.0  # of a turn: what not every turn has
-
-    @property
-    def _result_bytes(self) -> int:
-        return self.workload.result_bytes
 
     @property
     def extrapolated(self) -> bool:
@@ -184,14 +189,13 @@ class KernelCandidate(SealedCandidate):
         self.model_error = EXTRAPOLATION_ERROR if self.extrapolated else 0.0
 
     def _calls_per_block(self) -> int:
-        kept = max(1, RETAINED_BYTES // self._result_bytes)
-        return 1 if self.cold else max(1, min(round(BLOCK_S / max(self.call_s, 1e-9)), kept))
+        return 1 if self.cold else max(1, min(round(BLOCK_S / max(self.call_s, 1e-9)), self.retained))
 
     def _open(self) -> None:
         began = perf_counter()
         self.close()
         self.child = self.host.fork()
-        request = OpenWorkload(self.name, self.workload, self.referee.windows)
+        request = OpenWorkload(self.name, self.workload, self.referee.windows, self.device)
         self.accumulation = ask(self._child, request, descriptors=(self.referee.descriptor, self.output))
         self.renewal_s = perf_counter() - began
 
@@ -248,7 +252,7 @@ class KernelCandidate(SealedCandidate):
             self.setups_s.append(setup_s)
             right = [windows[1][0]] * len(right)
         if made != self.calls:
-            raise _refused(f"results missing: {self.calls} calls were asked for, {made:.0f} results made")
+            raise self.refused(f"results missing: {self.calls} calls were asked for, {made:.0f} results made")
         done = perf_counter()
         self.turns_s += done - began
         self.last_block = None if seen else (self.referee.round, problem, left, right)
@@ -263,11 +267,11 @@ class KernelCandidate(SealedCandidate):
         in_full = self.checks < _CHECKED_FIRST or self.full_check_s < _FULL_SHARE * self.turns_s
         self.checks += 1
         if form := ask(self._child, CommitBlock()):
-            raise _refused(form)
+            raise self.refused(form)
         drawn = int(_draw.integers(self.calls)) if in_full else None
         finding = self.referee.ask(CheckBlock(problem, left, right, drawn, self.accumulation), self.output)
         if finding:
-            raise _refused(finding)
+            raise self.refused(finding)
         taken = perf_counter() - began
         self.check_s += taken
         self.full_check_s += taken * in_full
@@ -279,12 +283,12 @@ class KernelCandidate(SealedCandidate):
         return walk
 
     def audit(self) -> None:
-        """Refuse a kernel whose clock, processor time, memory of operands or settings are not what they must be."""
+        """Refuse it also for a wrong result of its last block, or where it remembers operands."""
         if self.last_block and self.last_block[0] == self.referee.round:  # its operands are still what they were
             self._check_results(*self.last_block[1:])
-        self.seal.count_descendants(self._child)
-        if finding := self.seal.finding() or self._seen_before() or ask(self._child, CheckSettings()):
-            raise _refused(finding)
+        super().audit()
+        if finding := self._seen_before():
+            raise self.refused(finding)
 
     def _seen_before(self) -> str | None:
         """Say whether it is faster on operands that it has seen; a suspicion is confirmed before it counts."""
@@ -301,10 +305,6 @@ class KernelCandidate(SealedCandidate):
             f"seen before: it is {statistics.median(gains):.2f} times faster on operands that it has seen; what it "
             "prepares ahead belongs into an attribute `setup(b)`"
         )
-
-
-def _refused(finding: str) -> KernelFailure:
-    return KernelFailure(Status.FAILED_VERIFICATION, f"inside the timed loop: {finding}")
 
 
 def measure_cells(
@@ -334,9 +334,7 @@ def measure_cells(
     peers: list[Seal] = []
     referee = Referee(host, workload, peers)
     candidates = [
-        KernelCandidate(
-            host, referee, peers, spec, None if spec in settings.never_extrapolate else limit_s, settings.cold
-        )
+        KernelCandidate(host, referee, peers, spec, None if spec in settings.never_extrapolate else limit_s, settings)
         for spec in everyone
     ]
     try:
@@ -349,7 +347,7 @@ def measure_cells(
         for one in candidates:
             if not one.failure:
                 one.attempt(partial(_trial, one))
-        conditions = Conditions(host)
+        conditions = Conditions(host, settings.device)
         start += host.waited_s - waited_s
         deadline = perf_counter() + max(budget_s - (perf_counter() - start), budget_s / 2)
         analyses = run_rounds(candidates, base, deadline, referee.start_round, seed)
@@ -359,6 +357,8 @@ def measure_cells(
             _cell(one, base, analyses, len(candidates) - 1, _above(roof, one, host), warnings, baseline)
             for one in candidates
         ]
+        for cell in cells if conditions.clocks else ():
+            cell.extra["device_clocks"] = conditions.clocks
         if room_made:
             cells[0].extra["warnings"] = [*warnings, room_made]
         return cells
@@ -385,7 +385,7 @@ def _make_room(candidates: list[KernelCandidate], base: KernelCandidate | None, 
             if one.extrapolated:
                 one.limit_s = None
                 one.attempt(one.enter)
-        elif one.name in {rung.name for rung in LADDER}:
+        elif one.name in {rung.name for rung in RUNGS}:
             left_out.append(one.name)
             one.release()
             candidates.remove(one)
@@ -414,15 +414,17 @@ def _align(candidates: list[KernelCandidate], base: KernelCandidate | None) -> N
             one.calls = base.calls
 
 
-def failed_cell(workload: Workload, threads: int, spec: str, status: str, reason: str | None) -> Cell:
+def failed_cell(
+    workload: Workload, threads: int, spec: str, status: str, reason: str | None, device: str = "cpu"
+) -> Cell:
     """Return the cell of a kernel that is not measured at all: it has a status and a reason, and no figure."""
-    return Cell(_row(workload, threads, spec, status, reason), [], {})
+    return Cell(_row(workload, threads, spec, status, reason, device), [], {})
 
 
-def _row(workload: Workload, threads: int, spec: str, status: str, reason: str | None) -> MeasurementRow:
+def _row(workload: Workload, threads: int, spec: str, status: str, reason: str | None, device: str) -> MeasurementRow:
     w = workload
     return MeasurementRow(
-        str(w), w.m, w.k, w.n, w.layout, w.dtype, threads, spec, w.batch, status=str(status), reason=reason
+        str(w), w.m, w.k, w.n, w.layout, w.dtype, threads, spec, w.batch, device, status=str(status), reason=reason
     )
 
 
@@ -432,9 +434,10 @@ def _above(roof: Roof | None, one: KernelCandidate, host: Host) -> Roof | None:
         return roof
     rate = one.workload.flop / statistics.median(one.samples.values()) / 1e9
     if rate > _BEYOND * (roof.fma_gflops if roof.disturbed else roof.limit(one.workload, one.cold)[1]):
-        roof = measure_roof(host, roof.dtype).best_of(roof)
-        if rate > _BEYOND * roof.fma_gflops and not roof.disturbed:  # else it is no roof
-            one.failure = _refused(
+        roof = measure_roof(host, roof.dtype, roof.device).best_of(roof)
+        beyond = _BEYOND if roof.device == "cpu" else _BEYOND_LIBRARY
+        if rate > beyond * roof.fma_gflops and not roof.disturbed:  # else it is no roof
+            one.failure = one.refused(
                 f"faster than the machine: {rate:.4g} GFLOP/s, where {roof.fma_gflops:.4g} is its compute peak"
             )
     return roof
@@ -449,13 +452,15 @@ def _cell(
     warnings: list[str],
     baseline: str | None,
 ) -> Cell:
-    workload, threads = one.workload, one.host.threads
+    workload, threads, device = one.workload, one.host.threads, one.device
     if one.failure:
-        return failed_cell(workload, threads, one.name, one.failure.status, one.failure.reason)
+        return failed_cell(workload, threads, one.name, one.failure.status, one.failure.reason, device)
     seen = Comparison(one, base, analyses, comparisons)
     if not seen.samples:
-        return failed_cell(workload, threads, one.name, Status.LOST, "no turn was undisturbed beside the baseline's")
-    row = _row(workload, threads, one.name, Status.OK, None)
+        return failed_cell(
+            workload, threads, one.name, Status.LOST, "no turn was undisturbed beside the baseline's", device
+        )
+    row = _row(workload, threads, one.name, Status.OK, None, device)
     row.extrapolated = one.extrapolated
     row.min_s, row.samples = float(np.min(seen.samples)), len(seen.samples)
     row.median_s, row.ci_low_s, row.ci_high_s = seen.time.figures

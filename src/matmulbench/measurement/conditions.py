@@ -10,6 +10,7 @@ import numpy.typing as npt
 import psutil
 
 from matmulbench.isolation import Host
+from matmulbench.ladder.devices import DEVICES
 
 _DRIFT = 0.03
 _STOLEN = 0.10
@@ -17,10 +18,14 @@ _SPREAD = 0.05
 
 
 class Conditions:
-    """Watch the machine from construction on; :meth:`warnings` says what was amiss. ``host`` is the suite's own."""
+    """Watch the machine from construction on; :meth:`warnings` says what was amiss. ``host`` is the suite's own.
 
-    def __init__(self, host: Host) -> None:
-        self._host = host
+    ``clocks`` are the MHz of a device's processors and memory at the start and, with the warnings, at the end.
+    """
+
+    def __init__(self, host: Host, device: str = "cpu") -> None:
+        self._host, self._device = host, DEVICES[device]
+        self.clocks = [self._device.clocks()] if self._device else []
         self._busy_s, self._total_s = _machine_s()
         self._own_s = self._used_s()
         self._swapped = psutil.swap_memory().sout
@@ -51,6 +56,15 @@ class Conditions:
             if high / low - 1 > _SPREAD and not share > _STOLEN:
                 found.append(
                     f"unsteady processor: fixed work varied by {100 * (high / low - 1):.0f} %; a larger --budget helps"
+                )
+        if self._device:
+            self.clocks.append(self._device.clocks())
+            before, after = self.clocks[0], self.clocks[-1]
+            if not (before and after):
+                found.append("device clocks: unknown, for nvidia-smi does not say; they may have changed")
+            elif abs(after[0] / before[0] - 1) > _DRIFT:
+                found.append(
+                    f"device clocks: {before[0]} MHz at first, {after[0]} MHz at last; ratios are paired and hold"
                 )
         return found
 

@@ -52,15 +52,6 @@ def run_alone(iterations: int, x: Any) -> Any:
     return _chains("", iterations, x)
 
 
-@numba.njit(parallel=True, cache=True)
-def run_fma(threads: int, iterations: int, x: Any) -> Any:
-    """Run the loop of FMAs once on each of ``threads`` threads; the sum is of no interest."""
-    total = x
-    for _ in numba.prange(threads):
-        total += _chains("", iterations, x)
-    return total
-
-
 def dot_instruction(dtype: str) -> tuple[str, int] | None:
     """Return the processor's instruction that adds products of narrow numbers, and how many to each sum of 32 bits."""
     feature, name, products = _DOT_INSTRUCTIONS.get(dtype, ("", "", 0))
@@ -68,19 +59,15 @@ def dot_instruction(dtype: str) -> tuple[str, int] | None:
     return (name, products) if known else None
 
 
-def dot_loop(instruction: str) -> Loop:
-    """Make what :func:`run_fma` is, of another instruction."""
+def make_loop(instruction: str = "") -> Loop:
+    """Make what runs the loop of an instruction, by default the FMA, once on each of so many threads."""
     llvm.initialize_native_asmparser()
 
-    @numba.njit
-    def alone(iterations: int, x: Any) -> Any:
-        return _chains(instruction, iterations, x)
-
-    @numba.njit(parallel=True)
+    @numba.njit(parallel=True, cache=True)
     def run(threads: int, iterations: int, x: Any) -> Any:
         total = x
         for _ in numba.prange(threads):
-            total += alone(iterations, x)
+            total += _chains(instruction, iterations, x)
         return total
 
     return run

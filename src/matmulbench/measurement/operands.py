@@ -23,6 +23,8 @@ from matmulbench.workload import Workload
 if TYPE_CHECKING:
     import torch
 
+    from matmulbench.ladder.devices import Device
+
 LINE = 64  # bytes from one window to the next: all windows have the same alignment
 _LARGE = 2**25  # bytes of operands beyond which there is no second pair
 
@@ -58,9 +60,14 @@ def _draw(rng: np.random.Generator, size: int, dtype: np.dtype[Any]) -> npt.NDAr
 
 
 class SharedOperands:
-    """The operands in the file ``descriptor``, mapped; only the referee maps them ``writable``."""
+    """The operands in the file ``descriptor``, mapped; only the referee maps them ``writable``.
 
-    def __init__(self, workload: Workload, windows: int, descriptor: int, writable: bool = False) -> None:
+    On a ``device`` the windows are of a copy there; see :meth:`refresh`.
+    """
+
+    def __init__(
+        self, workload: Workload, windows: int, descriptor: int, writable: bool = False, device: Device | None = None
+    ) -> None:
         import torch  # the parent makes files, and need not load it
 
         self.workload, self.windows = workload, windows
@@ -76,7 +83,16 @@ class SharedOperands:
                 torch.frombuffer(self._memory, dtype=getattr(torch, workload.dtype), offset=start, count=size)
                 for start, size in zip(starts, self._sizes() * (1 + has_recurring(workload)), strict=False)
             ]
+        self._mapped = self.rows
+        if device:
+            self.rows = [row.to(device.place, copy=True) for row in self._mapped]
         self._views: dict[tuple[int, Workload, int], torch.Tensor] = {}
+
+    def refresh(self) -> None:
+        """Bring to the device what :meth:`perturb` may have changed."""
+        if self.rows is not self._mapped:
+            for there, here in zip(self.rows[:2], self._mapped[:2], strict=True):
+                there.copy_(here)
 
     def _sizes(self) -> list[int]:
         """Return the elements of both rows."""

@@ -15,7 +15,7 @@ class Roof:
     ``levels`` begin next to the core and end with memory itself. ``call_floor_s`` is the call of a kernel that only
     makes a tensor, the harness's loop included; ``conversion_s`` is the way of two tensors to numpy and of a result
     back, which the kernels that go by way of numpy pay in each call. ``disturbed`` says what else kept the machine busy
-    meanwhile.
+    meanwhile. Of a ``device`` that is not the CPU, the rate is the best that a library reached.
     """
 
     dtype: str
@@ -25,6 +25,7 @@ class Roof:
     call_floor_s: float
     conversion_s: float = 0.0
     disturbed: str | None = None
+    device: str = "cpu"
 
     def limit(self, workload: Workload, cold: bool = False) -> tuple[str, float]:
         """Return what bounds ``workload`` (``compute``, a level's name or ``call``), and the GFLOP/s that it allows.

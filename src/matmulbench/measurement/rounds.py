@@ -18,8 +18,9 @@ from statistics import median
 from time import perf_counter
 
 from matmulbench.isolation import Child
+from matmulbench.isolation.requests import CheckSettings
 from matmulbench.isolation.system import shared_file
-from matmulbench.measurement.seal import KernelFailure, Seal
+from matmulbench.measurement.seal import KernelFailure, Seal, ask
 from matmulbench.measurement.statistics import (
     CONFIDENCE,
     FALSE_ALARM,
@@ -30,6 +31,7 @@ from matmulbench.measurement.statistics import (
     ratio_interval,
     verdict,
 )
+from matmulbench.status import Status
 
 TARGET = 0.01  # half-width of a ratio's interval at which a kernel needs no more rounds
 ANALYSES = 4
@@ -121,11 +123,17 @@ class SealedCandidate(Candidate):
         the file's descriptor.
     child
         the process that it has now, if any.
+    place
+        what it works in, as a refusal calls it.
     """
 
-    def __init__(self, name: str, threads: int, peers: list[Seal], output_bytes: int = 0) -> None:
+    place: str
+
+    def __init__(
+        self, name: str, threads: int, peers: list[Seal], output_bytes: int = 0, on_device: bool = False
+    ) -> None:
         super().__init__(name)
-        self.seal = Seal(threads, peers)
+        self.seal = Seal(threads, peers, on_device)
         self.output = shared_file(output_bytes)
         self.child: Child | None = None
 
@@ -133,6 +141,16 @@ class SealedCandidate(Candidate):
     def _child(self) -> Child:
         assert self.child
         return self.child
+
+    def audit(self) -> None:
+        """Refuse a kernel whose clock, processor time or settings are not what they must be."""
+        self.seal.count_descendants(self._child)
+        if finding := self.seal.finding() or ask(self._child, CheckSettings()):
+            raise self.refused(finding)
+
+    def refused(self, finding: str) -> KernelFailure:
+        """Return the failure that says what was found."""
+        return KernelFailure(Status.FAILED_VERIFICATION, f"inside {self.place}: {finding}")
 
     def close(self) -> None:
         """End the process."""
@@ -149,7 +167,7 @@ class Comparison:
     """A candidate's samples beside the baseline's of the same rounds, when ``analyses`` interim analyses are made."""
 
     def __init__(self, one: Candidate, baseline: Candidate | None, analyses: int, comparisons: int) -> None:
-        self.rounds = sorted(one.samples.keys() & baseline.samples.keys()) if baseline else sorted(one.samples)
+        self.rounds = _paired(one, baseline)
         self.samples = [one.samples[number] for number in self.rounds]
         self.baseline_samples = [baseline.samples[number] for number in self.rounds] if baseline else []
         self.processes = [bisect_left(one.renewed_at, number) for number in self.rounds]
@@ -228,10 +246,10 @@ def run_rounds(
         enough = PROCESSES if roomy else 1
         apart = max(PROCESS_ROUNDS, rounds // _MOST_PROCESSES)
         renewed, renewed_s = 0, perf_counter()
-        for count in range(1, rounds + 1):
-            late = perf_counter() > deadline
+        for count in range(1, rounds + MIN_ROUNDS + 1):  # the last few for those whose turns gave too few samples
+            late = count > rounds or perf_counter() > deadline
             playing = [one for one in playing if not one.failure]
-            due = [one for one in playing if _is_due(one, count, every[one.name], late)]
+            due = [one for one in playing if _is_due(one, baseline, count, every[one.name], late)]
             if not due:
                 break
             due = _with_baseline(due, baseline)
@@ -261,17 +279,29 @@ def run_rounds(
 
 
 def _with_baseline(some: list[Candidate], baseline: Candidate | None) -> list[Candidate]:
-    return some if baseline is None or baseline.failure or baseline in some else [*some, baseline]
+    base = _unfailed(baseline)
+    return some if base is None or base in some else [*some, base]
 
 
-def _is_due(one: Candidate, count: int, every: int, late: bool) -> bool:
+def _unfailed(baseline: Candidate | None) -> Candidate | None:
+    return None if baseline is None or baseline.failure else baseline
+
+
+def _paired(one: Candidate, baseline: Candidate | None) -> list[int]:
+    """Return the rounds in which both yielded a sample."""
+    return sorted(one.samples.keys() & baseline.samples.keys() if baseline else one.samples)
+
+
+def _is_due(one: Candidate, baseline: Candidate | None, count: int, every: int, late: bool) -> bool:
     """Tell whether to take part in a round; when it is ``late``, only to reach the least number of samples."""
-    return len(one.samples) < MIN_ROUNDS if late else (count - 1) % every == 0
+    if not late:
+        return (count - 1) % every == 0
+    return len(_paired(one, _unfailed(baseline))) < MIN_ROUNDS
 
 
 def _unsettled(playing: list[Candidate], baseline: Candidate | None, analyses: int, processes: int) -> list[Candidate]:
     """Return those that need more rounds, or had fewer than so many processes, with the baseline if there are any."""
-    base = None if baseline is None or baseline.failure else baseline
+    base = _unfailed(baseline)
     left = [
         one
         for one in playing

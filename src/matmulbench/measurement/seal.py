@@ -94,8 +94,10 @@ class Seal:
 
     threads: int
     peers: list[Seal]
+    on_device: bool = False  # whether its turns are timed by a device's clock
     turns_s: list[float] = field(default_factory=list)  # as the child reports them
     ways_s: list[float] = field(default_factory=list)  # what the parent waited beyond that, and not for a core
+    late_s: list[float] = field(default_factory=list)  # that a device worked and its clock does not own to
     excess_s: list[float] = field(default_factory=list)  # processor time beyond what the reported time explains
     last_turn_agrees: bool = True  # whether the reported times explain the processor time
     processor_s: float = 0.0
@@ -134,14 +136,15 @@ class Seal:
             before = perf_counter()
             return b"go"
 
-        start, end, own_s, *rest = ask(child, request, silence_limit, on_ready=note)
+        start, end, own_s, late_s, *rest = ask(child, request, silence_limit, on_ready=note)
         after = perf_counter()
         used_after, delayed_s = self._used_s(child), _delay_s(child) - delayed_before
         if not (before <= start <= end <= after and own_s <= end - start):
             raise KernelFailure(Status.FAILED_VERIFICATION, "two clocks disagree: its own is not the system's")
-        if self.threads > 1:  # other threads may have worked while this one was kept from it
+        if self.threads > 1 and not self.on_device:  # other threads may have worked while this one was kept from it
             own_s = end - start
         self.turns_s.append(own_s)
+        self.late_s.append(late_s)
         self.ways_s.append((after - before) - own_s - delayed_s)
         self.wall_s += after - before
         if used_after == used_after:  # not NaN
@@ -204,6 +207,12 @@ class Seal:
         if len(self.turns_s) < _TURNS:
             return None
         turn_s = statistics.median(self.turns_s)
+        late_s = statistics.median(self.late_s)
+        if late_s > _WAY_SHARE * turn_s:
+            return (
+                f"late work: its device was busy for {late_s * 1e3:.3g} ms a turn beyond the {turn_s * 1e3:.3g} ms "
+                "that its own clock shows; what is asked for in another stream has to be waited for in the current one"
+            )
         allowed_s = self._allowed_s(turn_s)
         # Other load makes no processor time longer; and ways, but hardly every one.
         hidden_s = self.usual_excess_s or 0.0

@@ -20,13 +20,13 @@ import torch
 
 from matmulbench import isolation
 from matmulbench.dtypes import DTYPES, declared_accumulation
-from matmulbench.ladder.devices import check_timed
+from matmulbench.ladder.devices import DEVICES, on_device
 from matmulbench.ladder.plugins import load_kernel, over_batches
 from matmulbench.measurement.cost import learn_cost
 from matmulbench.measurement.eviction import evict
 from matmulbench.measurement.operands import SharedOperands
-from matmulbench.measurement.stopwatch import Stopwatch
-from matmulbench.verification.state import difference, process_state
+from matmulbench.measurement.stopwatch import Timer
+from matmulbench.verification.state import note_settings
 from matmulbench.workload import Workload
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class _Bench:
 
     kernel: Any
     setup: Any
-    state: dict[str, object]
+    timer: Timer
     operands: SharedOperands
     output: mmap.mmap
     problem: Workload
@@ -49,23 +49,23 @@ class _Bench:
 _benches: list[_Bench] = []
 
 
-def open_workload(spec: str, workload: Workload, windows: int, descriptors: list[int]) -> str | None:
+def open_workload(spec: str, workload: Workload, windows: int, device: str, descriptors: list[int]) -> str | None:
     """Load the kernel, the first time, map operands and output, and return in which dtype the kernel says it adds."""
     if not _benches:
-        kernel: Any = load_kernel(spec)
-        check_timed(kernel)
+        kernel: Any = on_device(load_kernel(spec), device)
+        timer = Timer(DEVICES[device])
         only_between_turns()
-        state = process_state()
+        note_settings()
     else:
-        kernel, state = _benches[0].kernel, _benches[0].state
+        kernel, timer = _benches[0].kernel, _benches[0].timer
     if workload.batch > 1:
         kernel = over_batches(kernel)
     setup = getattr(kernel, "setup", None)
     plain = getattr(kernel, "prepared", kernel)  # what takes the b that ``setup`` prepared
-    operands = SharedOperands(workload, windows, descriptors[0])
+    operands = SharedOperands(workload, windows, descriptors[0], device=timer.device)
     output = mmap.mmap(descriptors[1], 0)
     os.close(descriptors[1])
-    _benches[:] = [_Bench(plain, setup, state, operands, output, workload)]
+    _benches[:] = [_Bench(plain, setup, timer, operands, output, workload)]
     return declared_accumulation(plain, workload.dtype)
 
 
@@ -74,26 +74,29 @@ def learn_cost_here(limit_s: float | None) -> dict[str, Any]:
     bench = _benches[0]
 
     def kernel(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-        result: torch.Tensor = bench.kernel(a, bench.setup(b))
+        result: torch.Tensor = bench.kernel(a, bench.setup(b) if bench.setup else b)
+        bench.timer.drain()
         return result
 
     def operands(problem: Workload) -> tuple[torch.Tensor, torch.Tensor]:
         isolation.send(f"learn what {problem} costs")
         return bench.operands.window(0, problem, 0, False), bench.operands.window(1, problem, 1, False)
 
-    limit = inf if limit_s is None else limit_s
-    return asdict(learn_cost(kernel if bench.setup else bench.kernel, bench.operands.workload, limit, operands))
+    limit, plain = inf if limit_s is None else limit_s, not (bench.setup or bench.timer.device)
+    return asdict(learn_cost(bench.kernel if plain else kernel, bench.operands.workload, limit, operands))
 
 
 def run_block(problem: Workload, left: list[int], right: list[int], seen: bool, cold: bool) -> list[float | None]:
     """Warm up on operands in the windows ``left`` and ``right``, then make a block of calls on others.
 
     In which windows these are is told after the last call that is not timed: a kernel that knew them would work ahead.
-    Returns what :meth:`Stopwatch.stop` does, how many results there are, and the seconds that ``setup`` took, if the
-    kernel has one: it prepares one b, the first of ``right``, for all calls.
+    Returns what :meth:`~matmulbench.measurement.stopwatch.Stopwatch.stop` does, how many results there are, and the
+    seconds that ``setup`` took, if the kernel has one: it prepares one b, the first of ``right``, for all calls.
     """
-    bench = _benches[0]
+    bench, timer = _benches[0], _benches[0].timer
     kernel = bench.kernel
+    timer.begin_turn()
+    bench.operands.refresh()
     bench.results.clear()
     bench.problem = problem
     lefts, rights = bench.operands.pairs(problem, [left, right], seen)
@@ -101,6 +104,7 @@ def run_block(problem: Workload, left: list[int], right: list[int], seen: bool, 
     if bench.setup:
         start = perf_counter()
         prepared = bench.setup(rights[0])
+        timer.drain()
         setup_s = perf_counter() - start
         rights = [prepared] * len(rights)
     deque(map(kernel, lefts, rights), maxlen=0)
@@ -109,10 +113,13 @@ def run_block(problem: Workload, left: list[int], right: list[int], seen: bool, 
     lefts, rights = bench.operands.pairs(problem, windows, seen)
     if bench.setup:
         rights = [prepared] * len(lefts)
-    if cold:
+    if cold and timer.device:
+        timer.device.flush()
+    elif cold:
         evict([lefts, rights])
+    timer.drain()
     isolation.wait_for_go()
-    stopwatch = Stopwatch()
+    stopwatch = timer.start()
     bench.results = deque(map(kernel, lefts, rights))  # every call from one place; all results are kept
     return [*stopwatch.stop(), len(bench.results), setup_s]
 
@@ -127,13 +134,11 @@ def commit_block() -> str | None:
             return f"result {number} is {form}, expected {shape} of {dtype}"
     count = len(bench.results)
     output = torch.frombuffer(bench.output, dtype=dtype, count=count * math.prod(shape)).reshape(count, *shape)
-    torch.stack(list(bench.results), out=output)
+    if bench.timer.device:
+        output.copy_(torch.stack(list(bench.results)))
+    else:
+        torch.stack(list(bench.results), out=output)
     return None
-
-
-def check_settings() -> str | None:
-    """Say what has changed in this process since its kernel was loaded."""
-    return difference(_benches[0].state, process_state())
 
 
 def only_between_turns() -> None:
@@ -159,7 +164,10 @@ def compile_seconds(spec: str, dtype: str) -> float:
     """Return by how many seconds the first call of ``spec`` exceeds the second, in a process that never saw it."""
     with tempfile.TemporaryDirectory() as empty:
         numba.config.CACHE_DIR = empty  # type: ignore[attr-defined]  # set by numba at run time
-        kernel = load_kernel(spec)
+        os.environ["TRITON_CACHE_DIR"] = empty
+        kernel: Any = load_kernel(spec)
+        if hasattr(kernel, "on_device"):  # to make the device ready is not its affair
+            Timer(DEVICES[kernel.device])
         a, b = Workload(8, 8, 8, dtype=dtype).operands()
 
         def call_s() -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from matmulbench.report.formatting import (
     NOTHING,
@@ -24,6 +25,7 @@ from matmulbench.report.queries import (
     Row,
     amdahl_limit,
     kernels_of,
+    labels,
     labels_of,
     ladders,
     limited_by,
@@ -36,6 +38,9 @@ from matmulbench.report.queries import (
 )
 from matmulbench.results.folder import Results
 from matmulbench.results.schema import Status
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass
@@ -65,9 +70,23 @@ def answers(results: Results) -> list[Answer]:
         right, said = _right(results, kernel)
         answer = Answer(label[kernel], right, [("Right", said)])
         if kernel != baseline:
-            answer.facts += [*_time(results, kernel, label[baseline]), *_buys(results, kernel, label[baseline])]
+            answer.facts += [
+                *_time(results.measurements, kernel, label[baseline]),
+                *_buys(results, kernel, label[baseline]),
+            ]
         found.append(answer)
     return found
+
+
+def measured(measurements: pd.DataFrame, baseline: str) -> list[str]:
+    """Return how fast each of the user's kernels is; of one that failed, nothing. Only what is right is timed."""
+    label = labels([*measurements["kernel"], baseline])
+    failed = {baseline, *measurements["kernel"][measurements["status"] != Status.OK]}
+    return [
+        Answer(label[kernel], True, [("Right", "✓ right"), *_time(measurements, kernel, label[baseline])]).sentence
+        for kernel in users(measurements["kernel"])
+        if kernel not in failed
+    ]
 
 
 def summary(results: Results) -> list[str]:
@@ -117,8 +136,8 @@ def _right(results: Results, kernel: str) -> tuple[bool, str]:
     return True, f"✓ right ({', '.join(verdicts)})"
 
 
-def _time(results: Results, kernel: str, against: str) -> Iterator[tuple[str, str]]:
-    for ladder in ladders(results.measurements)[:1]:
+def _time(measurements: pd.DataFrame, kernel: str, against: str) -> Iterator[tuple[str, str]]:
+    for ladder in ladders(measurements)[:1]:
         for row in (row for row in ladder.rows if row["kernel"] == kernel):
             if failure := _failure(row):
                 yield "Time", f"none on {ladder.title}: {failure}"

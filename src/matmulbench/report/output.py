@@ -32,7 +32,7 @@ def show(
         # The limit is that of the longest path: a kernel's name is not to be cut.
         frame[name] = frame[name].map(lambda value: _printable(value) if isinstance(value, str) else value)
     if format == "csv":
-        write(frame.to_csv(index=False))
+        write(frame.to_csv(index=False, lineterminator="\n"))
     elif format == "json":
         write(frame.to_json(orient="records", indent=2, double_precision=15) + "\n")
     else:

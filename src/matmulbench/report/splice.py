@@ -27,17 +27,19 @@ def splice(readme: Path, results: Results) -> bool:
         if the file cannot be read or lacks the marks.
     """
     try:
-        text = readme.read_text(encoding="utf-8")
+        text = readme.read_bytes().decode()
     except OSError as error:
         raise UsageError(f"file {readme}: {error.strerror}") from None
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
         raise UsageError(f"file {readme}: expected a line {BEGIN} and, below it, a line {END}")
-    spliced = f"{before}{BEGIN}\n{_block(readme, results)}\n{END}{after}"
+    ends = "\r\n" if "\r\n" in text else "\n"
+    block = f"\n{_block(readme, results)}\n".replace("\n", ends)
+    spliced = f"{before}{BEGIN}{block}{END}{after}"
     if spliced == text:
         return False
-    readme.write_text(spliced, encoding="utf-8")
+    readme.write_bytes(spliced.encode())
     return True
 
 

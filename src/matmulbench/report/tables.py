@@ -118,8 +118,7 @@ _COMPARISON = (
     Column("after / before", "ratio", number(".3f"), optional=1),
     Column("drift removed", "speedup", factor),
     Column("90 % interval", "speedup_ci_low", factor_interval, "speedup_ci_high", optional=1),
-    Column("arithmetic drift", "drift_arithmetic", number(".3f"), optional=3),
-    Column("call drift", "drift_calls", number(".3f"), optional=3),
+    Column("drift", "drift", number(".3f"), optional=2),
 )
 _HISTORY = (
     Column("newest", "median_s", seconds),
@@ -346,8 +345,12 @@ def training_table(training: pd.DataFrame, baseline: str = BASELINE) -> Table:
 
 def comparison_table(comparison: pd.DataFrame, title: str = "From one run to the other") -> Table:
     """Return the changes of :func:`matmulbench.comparison.compare`; the machine's own drift is out of the speedup."""
-    rows = [row | _remark(row["verdict"], row["status_a"], row["status_b"]) for row in comparison.to_dict("records")]
-    return _changes(title, _COMPARISON, rows, "drift: what fixed work takes, after / before")
+    removed = comparison["drift_kernels"].fillna(comparison["drift_arithmetic"])
+    rows = [
+        row | _remark(row["verdict"], row["status_a"], row["status_b"])
+        for row in comparison.assign(drift=removed).to_dict("records")
+    ]
+    return _changes(title, _COMPARISON, rows, "drift: what the other kernels take, or else fixed work, after / before")
 
 
 def history_table(history: pd.DataFrame, title: str = "From run to run") -> Table:

@@ -19,7 +19,17 @@ from matmulbench.errors import InputWarning, UsageError, printable
 from matmulbench.ladder import BASELINE
 from matmulbench.results.files import read_json
 from matmulbench.results.machine import describe_machine, library_versions
-from matmulbench.results.schema import ENTRIES, KEYS, RUN_FIELDS, SCHEMA_VERSION, TABLES, Status, conforms, frame
+from matmulbench.results.schema import (
+    ENTRIES,
+    KEYS,
+    READABLE,
+    RUN_FIELDS,
+    SCHEMA_VERSION,
+    TABLES,
+    Status,
+    conforms,
+    frame,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -111,7 +121,7 @@ class RunFolder:
             self._write_run()
             results = load_results(self.path)
             for table in TABLES:
-                results.tables[table].to_csv(self.path / f"{table}.csv", index=False)
+                results.tables[table].to_csv(self.path / f"{table}.csv", index=False, lineterminator="\n")
         except OSError as error:
             raise FolderError(f"folder {self.path}: {error.strerror}; {JOURNAL} has all that was finished") from None
         finally:
@@ -307,8 +317,9 @@ def read_run(path: Path) -> dict[str, Any]:
         raise FolderError(f"folder {path} holds no run: {error}") from None
     if not isinstance(run, dict):
         raise FolderError(f"file {file}: expected an object, found {type(run).__name__}")
-    if (version := run.get("schema_version")) != SCHEMA_VERSION:
-        made = f"schema_version is {printable(repr(version), 60)}, this matmulbench reads {SCHEMA_VERSION}"
+    if (version := run.get("schema_version")) not in READABLE:
+        readable = " and ".join(map(str, READABLE))
+        made = f"schema_version is {printable(repr(version), 60)}, this matmulbench reads {readable}"
         raise FolderError(f"folder {path}: {made}: read it with the matmulbench that made it, or run again")
     for field, kind in RUN_FIELDS.items():
         if not conforms(run.get(field), kind):
@@ -362,6 +373,8 @@ def _entry(line: bytes) -> dict[str, Any] | None:
     try:
         entry: dict[str, Any] = json.loads(line)
         table = entry["table"]
+        if table in ("measurements", "training"):
+            entry["row"].setdefault("device", "cpu")
         if not conforms(entry, ENTRIES[table]):
             return None
         for field, other in (("calibration_samples", "samples"), ("loss_steps", "losses")):

@@ -16,7 +16,8 @@ from matmulbench.workload import Workload
 if TYPE_CHECKING:
     import pandas as pd
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
+READABLE = (5, SCHEMA_VERSION)  # before 6, all was on the CPU
 
 
 def _is_workload(text: str) -> bool:
@@ -75,6 +76,7 @@ class MeasurementRow:
     threads: Count  #: threads of every pool
     kernel: str  #: as it was named
     batch: Count = 1  #: how many such products a call does
+    device: str = "cpu"  #: where: ``cpu`` or ``cuda``
     status: StatusName = Status.OK  #: a :class:`Status`; figures exist only where it is ``ok``
     extrapolated: bool = False  #: whether the times were predicted from smaller products
     median_s: Positive | None = None  #: seconds a call, median
@@ -108,6 +110,7 @@ class TrainingRow:
     kernel: str  #: as it was named; ``torch.nn`` is the same net with torch's own layers and autograd
     threads: Count  #: threads of every pool of a process
     workers: Count = 1  #: processes that share each batch out and average their gradients
+    device: str = "cpu"  #: where: ``cpu`` or ``cuda``
     status: StatusName = Status.OK  #: a :class:`Status`; figures exist only where it is ``ok``
     extrapolated: bool = False  #: whether the schedule was not trained to its end, or a step's time was predicted
     steps: Count | None = None  #: how many steps were trained
@@ -174,6 +177,7 @@ ENTRIES: dict[str, dict[str, Any]] = {
         "row": MeasurementRow,
         "samples": list[Positive],
         "calibration_samples": Annotated[list[list[Positive]], _is_rectangular] | None,
+        "timed_on": str | None,
         "warnings": list[str] | None,
     },
     "training": {

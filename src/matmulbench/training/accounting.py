@@ -13,7 +13,6 @@ import numpy as np
 from matmulbench.errors import UsageError
 from matmulbench.isolation import Child, Host, LostError
 from matmulbench.isolation.requests import (
-    CheckTrainingSettings,
     CommitParameters,
     CompileModel,
     DescribeTraining,
@@ -86,6 +85,7 @@ class Course:
     options: dict[str, Any]
     workers: int
     elsewhere: tuple[Address, ...]
+    device: str
     referee: Child
     name: str
     batch_rows: int
@@ -106,6 +106,7 @@ class Course:
         options: dict[str, Any],
         workers: int = 1,
         elsewhere: tuple[Address, ...] = (),
+        device: str = "cpu",
     ) -> Course:
         """Load the training where no kernel is.
 
@@ -124,7 +125,7 @@ class Course:
             referee.close()
             reason = outcome.reason or ""
             raise UsageError(f"model {task!r}: {reason}" if outcome.status != Status.ERROR else reason)
-        course = cls(host, task, seed, data_dir, options, workers, elsewhere, referee, **outcome.value)
+        course = cls(host, task, seed, data_dir, options, workers, elsewhere, device, referee, **outcome.value)
         if workers > 1:
             course._divide()
         return course
@@ -160,9 +161,11 @@ class TrainingCandidate(SealedCandidate):
     again, for the clock alone.
     """
 
+    place = "the training"
+
     def __init__(self, course: Course, spec: str | None) -> None:
         here = course.workers - len(course.elsewhere)
-        super().__init__(spec or TORCH_NN, course.host.threads * here, course.seals)
+        super().__init__(spec or TORCH_NN, course.host.threads * here, course.seals, on_device=course.device != "cpu")
         self.course, self.spec = course, spec
         self.predicted_s: list[float] = []  # seconds of each product of a step
         self.turn_steps = 1
@@ -173,10 +176,6 @@ class TrainingCandidate(SealedCandidate):
         self.product_samples: list[list[float]] = []  # a turn: seconds of each product of a step
         self.non_matmul_samples: list[float] = []  # a turn: seconds of a step besides its products
         self.communication_shares: list[float] = []  # a turn: the part of a step in which its ranks average
-
-    def new_row(self) -> TrainingRow:
-        """Return a row that says what is trained."""
-        return TrainingRow(self.course.name, self.name, self.course.host.threads, self.course.workers)
 
     @property
     def step_estimate_s(self) -> float:
@@ -193,7 +192,7 @@ class TrainingCandidate(SealedCandidate):
         began = perf_counter()
         course = self.course
         self.child = Ranks.fork(course.host, course.workers, course.batch_rows, course.elsewhere)
-        request = OpenTraining(course.task, self.spec, course.seed, course.data_dir, course.options)
+        request = OpenTraining(course.task, self.spec, course.seed, course.data_dir, course.options, course.device)
         self.predicted_s = ask(self._child, request, _SILENCE_S)
         self.renewal_s = perf_counter() - began
         self.turn_steps = max(1, min(course.steps, int(_TURN_S / self.step_estimate_s)))
@@ -253,12 +252,6 @@ class TrainingCandidate(SealedCandidate):
             self.accuracies = (accuracies[0], accuracies[1])
         elif loss is not None:
             self.course.envelope.check(self.at, loss, "by its parameters, ")
-
-    def audit(self) -> None:
-        """Refuse a kernel whose clock, processor time or settings are not what they must be."""
-        self.seal.count_descendants(self._child)
-        if finding := self.seal.finding() or ask(self._child, CheckTrainingSettings()):
-            raise KernelFailure(Status.FAILED_VERIFICATION, f"inside the training: {finding}")
 
 
 class CompiledCandidate(TrainingCandidate):
@@ -328,6 +321,7 @@ def train_kernels(
     compare_compile: bool = False,
     workers: int = 1,
     elsewhere: tuple[Address, ...] = (),
+    device: str = "cpu",
 ) -> list[tuple[TrainingRow, dict[str, Any]]]:
     """Train ``task`` with each kernel and with plain ``torch.nn``, taking turns, and account for it.
 
@@ -347,6 +341,8 @@ def train_kernels(
         processes that divide each batch among them and average their gradients; for built-in tasks alone.
     elsewhere
         the hosts of all of them but the first, if they have one each.
+    device
+        where parameters and batches are; the reference stays on the CPU.
 
     Returns
     -------
@@ -364,7 +360,7 @@ def train_kernels(
     LostError
         if the suite's own processes ended.
     """
-    course = Course.open(host, task, seed, data_dir, options or {}, workers, elsewhere)
+    course = Course.open(host, task, seed, data_dir, options or {}, workers, elsewhere, device)
     everyone = list(dict.fromkeys([*([baseline] if baseline else []), *specs]))
     compiled = [CompiledCandidate(course)] if compare_compile else []
     candidates = [*(TrainingCandidate(course, spec) for spec in [*everyone, None]), *compiled]
@@ -413,10 +409,11 @@ def fair_share(budget: float, requests: Sequence[float]) -> list[float]:
 
 
 def _account(one: TrainingCandidate, failure: KernelFailure | None = None) -> Account:
-    row = one.new_row()
+    course = one.course
+    row = TrainingRow(course.name, one.name, course.host.threads, course.workers, course.device)
     if failure:
         row.status, row.reason = failure.status, failure.reason
-    return Account(row, one.course, _losses(one.losses, one.course.envelope))
+    return Account(row, course, _losses(one.losses, course.envelope))
 
 
 def _losses(losses: list[float], envelope: Envelope) -> dict[str, Any]:

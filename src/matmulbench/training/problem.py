@@ -81,6 +81,16 @@ class Problem:
             parameters=[(convert(weight), convert(bias)) for weight, bias in self.parameters],
         )  # fmt: skip
 
+    def on(self, place: str) -> Problem:
+        """Return the same problem, with all its tensors where torch calls it ``place``."""
+        return replace(
+            self,
+            x_train=self.x_train.to(place), y_train=self.y_train.to(place),
+            x_test=self.x_test.to(place), y_test=self.y_test.to(place),
+            parameters=[(weight.to(place), bias.to(place)) for weight, bias in self.parameters],
+            orders=[order.to(place) for order in self.orders],
+        )  # fmt: skip
+
     def first_rows(self, rows: int) -> Problem:
         """Return the problem whose one batch is the first ``rows`` rows of this one's first batch."""
         x, y = self.batch(0)

@@ -15,7 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from multiprocessing import AuthenticationError
-from multiprocessing.connection import Connection, Listener, answer_challenge, deliver_challenge
+from multiprocessing import connection as connections
+from multiprocessing.connection import Listener, answer_challenge, deliver_challenge
 from operator import mul
 from threading import Thread
 from typing import Any
@@ -30,7 +31,7 @@ from matmulbench.isolation.requests import (
     TrainFewRows,
     TrainSteps,
 )
-from matmulbench.isolation.system import shared_file
+from matmulbench.isolation.system import Connection, shared_file
 from matmulbench.status import Status
 from matmulbench.workload import fair_parts
 
@@ -163,7 +164,7 @@ class DistantRank(Child):
             with socket.create_connection((ip, port), timeout=_REACH_S) as line:
                 self.seen_from = line.getsockname()[0]  # the first rank's host, by the name that this one knows
                 line.settimeout(None)
-                connection = Connection(line.detach())
+                connection = connections.Connection(line.detach())
             _keep_alive(connection)
             answer_challenge(connection, key)
             deliver_challenge(connection, key)
@@ -188,8 +189,10 @@ class DistantRank(Child):
         except (OSError, EOFError) as error:
             return Outcome(Status.LOST, reason=f"{self.where} is gone: {error or 'it ended the connection'}")
         for descriptor in descriptors:
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, content, 0)
+            with open(descriptor, "r+b", closefd=False) as file:
+                file.truncate(0)
+                file.seek(0)
+                file.write(content)
         return outcome  # type: ignore[no-any-return]
 
     def close(self) -> None:
@@ -228,7 +231,11 @@ def _follow(connection: Connection, child: Child, files: dict[str, str]) -> None
                 request = replace(request, spec=spec)
             commits = isinstance(request, CommitParameters)
             outcome = child.call(request, silence_limit=silence_limit, descriptors=(file,) * commits)
-            content = os.pread(file, os.fstat(file).st_size, 0) if commits else b""
+            content = b""
+            if commits:
+                with open(file, "rb", closefd=False) as parameters:
+                    parameters.seek(0)
+                    content = parameters.read()
             connection.send((outcome, child.killed, content))
     except (OSError, EOFError):
         pass
@@ -240,7 +247,7 @@ def _follow(connection: Connection, child: Child, files: dict[str, str]) -> None
 
 def _keep_alive(connection: Connection) -> None:
     """Let a connection break when the other end has been silent for about ten seconds, where the system can."""
-    with socket.socket(fileno=os.dup(connection.fileno())) as line:
+    with socket.fromfd(connection.fileno(), socket.AF_INET, socket.SOCK_STREAM) as line:
         line.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for name, value in (
             ("TCP_KEEPIDLE", 4),

@@ -19,6 +19,7 @@ import torch._dynamo  # the first optimizer would: two seconds of the time that 
 from torch import Tensor, nn
 
 from matmulbench.ladder import Kernel
+from matmulbench.ladder.devices import Device
 from matmulbench.training.loop import train
 from matmulbench.training.net import Linear, build
 from matmulbench.training.problem import Problem
@@ -27,21 +28,35 @@ from matmulbench.workload import Workload, layer_products
 
 
 class TimedKernel:
-    """A kernel that notes how long each product takes, and, where it notes others' products, of what kind each was."""
+    """A kernel that notes how long each product takes, and, where it notes others' products, of what kind each was.
 
-    def __init__(self, kernel: Kernel) -> None:
-        self.kernel = kernel
+    On a ``device`` it sets marks, which can be read when that is drained.
+    """
+
+    def __init__(self, kernel: Kernel, device: Device | None = None) -> None:
+        self.kernel, self.device = kernel, device
+        self.marks: list[tuple[Any, Any]] = []
         self.seconds: list[float] = []
         self.processor_s: list[float] = []  # of this thread
         self.kinds: list[tuple[Any, ...]] = []
 
     def __call__(self, a: Tensor, b: Tensor) -> Tensor:
         """Multiply and note both times."""
+        if self.device:
+            before = self.device.mark()
+            c = self.kernel(a, b)
+            self.marks.append((before, self.device.mark()))
+            return c
         processor_s, started = thread_time(), perf_counter()
         c = self.kernel(a, b)
         self.seconds.append(perf_counter() - started)
         self.processor_s.append(thread_time() - processor_s)
         return c
+
+    def read_marks(self) -> None:
+        """Note the seconds between marks."""
+        assert self.device
+        self.seconds = [self.device.seconds(*pair) for pair in self.marks]
 
     def note(self, a: Tensor, b: Tensor, seconds: float, processor_s: float) -> None:
         """Note a product that something else did."""
@@ -237,7 +252,7 @@ class TaskProblem(TrainingProblem):
         for i, (weight, bias) in enumerate(self.problem.parameters):
             if i:
                 layers.append(_ACTIVATIONS[task.activation]())
-            linear = nn.Linear(len(weight), len(bias), dtype=weight.dtype)
+            linear = nn.Linear(len(weight), len(bias), dtype=weight.dtype, device=weight.device)
             with torch.no_grad():
                 linear.weight.copy_(weight.t())  # nn.Linear keeps it as (n_out, n_in)
                 linear.bias.copy_(bias)
@@ -245,7 +260,8 @@ class TaskProblem(TrainingProblem):
         if task.output:
             layers.append(_ACTIVATIONS[task.output]())
         narrow = task.dtype != task.parameter_dtype
-        autocast = torch.autocast("cpu", getattr(torch, task.dtype)) if narrow else nullcontext()
+        place = self.problem.x_train.device.type
+        autocast = torch.autocast(place, getattr(torch, task.dtype)) if narrow else nullcontext()
         model, loss = nn.Sequential(*layers), _LOSSES[task.loss]()
 
         def loss_of(model: nn.Module, step: int) -> Tensor:
@@ -259,6 +275,10 @@ class TaskProblem(TrainingProblem):
 
     def reference(self) -> ManualTrainer:
         return ManualTrainer(self.problem.to(torch.float64), torch.matmul)
+
+    def on(self, place: str) -> TaskProblem:
+        """Return the problem with data and parameters where torch calls it ``place``."""
+        return TaskProblem(self.problem.on(place))
 
     def few(self, rows: int) -> TaskProblem:
         return TaskProblem(self.problem.first_rows(rows))

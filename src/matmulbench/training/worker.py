@@ -13,16 +13,16 @@ import torch
 from torch import Tensor
 
 from matmulbench.ladder import Kernel
-from matmulbench.ladder.devices import check_timed
+from matmulbench.ladder.devices import DEVICES, Device, on_device
 from matmulbench.ladder.plugins import load_kernel, over_batches
 from matmulbench.measurement.cost import learn_cost
-from matmulbench.measurement.stopwatch import Stopwatch
+from matmulbench.measurement.stopwatch import Timer
 from matmulbench.measurement.worker import only_between_turns, wait_for_turn
 from matmulbench.training.custom_model import CustomModel, load_training
 from matmulbench.training.data_parallel import RankProblem, join, meet
 from matmulbench.training.replacement import products_by
 from matmulbench.training.trainers import TaskProblem, TimedKernel, Trainer, TrainingProblem
-from matmulbench.verification.state import difference, process_state
+from matmulbench.verification.state import note_settings
 from matmulbench.workload import Workload
 
 _ENOUGH_S = 0.01  # a product that takes longer is predicted from smaller ones
@@ -35,7 +35,7 @@ class _Desk:
 
     problem: TrainingProblem
     kernel: Kernel | None
-    state: dict[str, object]
+    timer: Timer
     block: ExitStack
     trainer: Trainer = field(init=False)
     compiled: bool = False
@@ -60,12 +60,17 @@ def open_training(
     seed: int,
     data_dir: str | None,
     options: dict[str, Any],
+    device: str,
     place: tuple[int, int, str, float] | None = None,
 ) -> list[float]:
     """Load the training and the kernel; return about how many seconds each product of a step takes."""
     problem = load_training(task, seed, data_dir, options)
-    kernel = load_kernel(spec) if spec else None
-    check_timed(kernel)
+    kernel = on_device(load_kernel(spec), device) if spec else None
+    if there := DEVICES[device]:
+        there.require()
+        assert isinstance(problem, TaskProblem)
+        problem = problem.on(there.place)
+    timer = Timer(there)
     if place:
         assert isinstance(problem, TaskProblem)
         problem = join(problem, *place)
@@ -73,25 +78,30 @@ def open_training(
     if kernel and isinstance(problem, CustomModel):
         block.enter_context(products_by(kernel))  # for good: beginning anew at each step takes longer than a product
     only_between_turns()
-    desk = _Desk(problem, kernel, process_state(), block)
+    note_settings()
+    desk = _Desk(problem, kernel, timer, block)
     desk.restart()
     _desks[:] = [desk]
     kernel = kernel or torch.matmul
-    return [one.count * predict_seconds(kernel, one.workload) for one in problem.products]
+    return [one.count * predict_seconds(kernel, one.workload, there) for one in problem.products]
 
 
-def predict_seconds(kernel: Kernel, product: Workload) -> float:
+def predict_seconds(kernel: Kernel, product: Workload, device: Device | None = None) -> float:
     """Return about how many seconds ``kernel`` takes for ``product``, after some ten milliseconds of trying.
 
     One step of the triple loop may take a minute, or half a day: a slow kernel must not be met unprepared.
     """
 
     def either(a: Tensor, b: Tensor) -> Tensor:
-        return kernel(a, b) if a.dim() == 2 else batched(a, b)
+        c = kernel(a, b) if a.dim() == 2 else batched(a, b)
+        if device:
+            device.drain()
+        return c
 
     def ones(problem: Workload) -> tuple[Tensor, Tensor]:
         # Random numbers take longer to draw than many kernels take to multiply them.
-        return problem.operands(seed=None)
+        a, b = problem.operands(seed=None)
+        return (a.to(device.place), b.to(device.place)) if device else (a, b)
 
     batched = over_batches(kernel)
     return learn_cost(either, product, _ENOUGH_S, ones, largest_bytes=_LARGE).full_s
@@ -125,24 +135,28 @@ def train_steps(first: int, last: int, stopwatch: bool) -> list[Any]:
     """
     desk = _desks[0]
     rank = desk.problem if isinstance(desk.problem, RankProblem) else None
-    watch = TimedKernel(desk.kernel) if stopwatch and desk.kernel else None
+    timer = desk.timer
+    watch = TimedKernel(desk.kernel, timer.device) if stopwatch and desk.kernel else None
     if watch:
         desk.trainer.use(watch)
     desk.trainer.prepare(first, last)
     losses = []
+    timer.begin_turn()
     wait_for_turn()
     if rank:
         rank.communication_s.clear()
         meet()
-    clock = Stopwatch()
+    clock = timer.start()
     for step in range(first, last):
         losses.append(desk.trainer.step(step))  # noqa: PERF401  # a comprehension hides what is timed
     times = clock.stop()
     products = None
     if watch and desk.kernel:
         desk.trainer.use(desk.kernel)
-        start, end, own_s = times
-        if own_s < end - start:  # other programs interrupted it, products among them
+        start, end, own_s, _ = times
+        if watch.device:
+            watch.read_marks()
+        elif own_s < end - start:  # other programs interrupted it, products among them
             watch.seconds = watch.processor_s
         products = desk.problem.split(watch, last - first)
     communication_s = sum(rank.communication_s) / (last - first) if rank and watch else None
@@ -166,7 +180,7 @@ def commit_parameters(descriptors: list[int]) -> int:
 
 def _bytes(tensor: Tensor) -> bytes:
     # numpy has not all of torch's dtypes.
-    return tensor.detach().reshape(-1).view(torch.uint8).numpy().tobytes()
+    return tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes()
 
 
 def train_few_rows(rows: int, steps: int) -> list[float]:
@@ -175,11 +189,6 @@ def train_few_rows(rows: int, steps: int) -> list[float]:
     assert desk.kernel
     trainer = desk.problem.few(rows).begin(desk.kernel)
     return [float(trainer.step(step)) for step in range(steps)]
-
-
-def check_settings() -> str | None:
-    """Say what has changed in this process since its kernel was loaded."""
-    return difference(_desks[0].state, process_state())
 
 
 def read_parameters(trainer: Trainer, descriptor: int) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import mmap
 import os
 import random
-import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -17,7 +16,7 @@ from matmulbench.dtypes import DTYPES, numpy_dtype
 from matmulbench.isolation import Host, Outcome
 from matmulbench.isolation.host import Child, LostError
 from matmulbench.isolation.requests import Confirm, Examine, Judge, Multiply, Repeat
-from matmulbench.isolation.system import shared_file
+from matmulbench.isolation.system import quoted, shared_file
 from matmulbench.results.schema import VerificationRow
 from matmulbench.status import Status
 from matmulbench.verification import SILENCE_S
@@ -100,7 +99,7 @@ def _verify(host: Host, child: Child, request: Examine, limit: float) -> Verific
         confirm = Confirm(spec, report["case"])
         again = host.call(confirm, silence_limit=limit, memory_limit=_memory_limit())
         if again.status == Status.OK and again.value:
-            line = f"matmulbench verify {shlex.quote(spec)} --dtype {dtype}"
+            line = f"matmulbench verify {quoted(spec)} --dtype {dtype}"
             return failed(f"{again.value}; first seen: {_without_command(row.finding)}. Repeat: `{line}`")
     if row.status == Status.OK:
         normwise = row.verdict == "normwise"

@@ -27,6 +27,7 @@ LAYOUT_LETTERS = {
     "X": "one row expanded to all (stride 0)",
     "Y": "one column expanded to all (stride 0)",
 }
+SURROUNDED = set("RCO")  # of these, views whose neighbours in memory are filled with NaN
 SPARSE = 4  # nonzero elements per row of a sparse left operand
 _USUAL: dict[str, Any] = {"layout": "NN", "dtype": "float32", "values": "integers", "seed": 0}  # left out of a text
 _TEXT = re.compile(rf"(\d{{1,9}})x(\d{{1,9}})x(\d{{1,9}})(?::([{''.join(LAYOUT_LETTERS)}]{{2}}))?")
@@ -109,10 +110,10 @@ class Case:
         dtype = numpy_dtype(self.dtype)
         return a.astype(dtype, copy=False), b.astype(dtype, copy=False)
 
-    def operands(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Draw ``a`` (m, k) and ``b`` (k, n) in their layouts. What lies between their elements is NaN, or 77."""
+    def operands(self, beside: float | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+        """Draw ``a`` (m, k) and ``b`` (k, n) in their layouts, with ``beside`` in the gaps, else NaN or 77."""
         a, b = self.arrays()
-        return arrange(a, self.layout[0]), arrange(b, self.layout[1])
+        return arrange(a, self.layout[0], beside), arrange(b, self.layout[1], beside)
 
     def described(self) -> dict[str, str]:
         """Return both operands, with their layouts, and the product, computed in float64, as texts."""
@@ -135,12 +136,13 @@ def shown(values: Array) -> str:
     return np.array2string(integers if whole else values, max_line_width=72, threshold=48, edgeitems=2, precision=7)
 
 
-def arrange(values: Array, letter: str) -> torch.Tensor:
-    """Lay ``values`` (rows, columns) out as ``letter`` of :data:`LAYOUT_LETTERS` says."""
+def arrange(values: Array, letter: str, beside: float | None = None) -> torch.Tensor:
+    """Lay ``values`` (rows, columns) out as ``letter`` of :data:`LAYOUT_LETTERS` says, ``beside``, or NaN, in gaps."""
     rows, columns = values.shape
+    gap = filler(values.dtype.name) if beside is None else beside
 
     def surrounded(height: int, width: int) -> torch.Tensor:
-        return torch.full((height, width), filler(values.dtype.name), dtype=getattr(torch, values.dtype.name))
+        return torch.full((height, width), gap, dtype=getattr(torch, values.dtype.name))
 
     tensor = as_tensor(np.ascontiguousarray(values))
     match letter:

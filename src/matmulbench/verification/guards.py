@@ -11,39 +11,33 @@ import mmap
 import numpy as np
 import torch
 
-from matmulbench.dtypes import as_tensor, filler
+from matmulbench.dtypes import as_array, as_tensor
 from matmulbench.isolation.system import protect
 from matmulbench.verification import shapes
-from matmulbench.verification.case import Array
 from matmulbench.verification.kernel import KernelUnderTest
 
 _QUICK_S = 1e-3
 _AT_LEAST = (20, 150)  # cases that no kernel is spared, nor one that is quick: on a busy machine, too
 
 
-def guarded(values: Array, letter: str, at_end: bool) -> torch.Tensor:
-    """Return ``values`` (rows, columns), not empty, as a read-only operand with an inaccessible page on either side.
+def guarded(operand: torch.Tensor, at_end: bool) -> torch.Tensor:
+    """Return ``operand``, not empty, in memory that is read-only, with an inaccessible page on either side.
 
-    ``letter`` is N, T or R of :data:`~matmulbench.verification.case.LAYOUT_LETTERS`. The operand's last element touches
-    the page behind it, or its first (not ``at_end``) the page before it.
+    Its last element touches the page behind it, or its first (not ``at_end``) the page before it.
     """
-    rows, columns = values.shape
-    stored = np.ascontiguousarray(values.T if letter == "T" else values)
-    if letter == "R":
-        stored = np.full((2 * rows - 1, columns), filler(values.dtype.name), values.dtype)
-        stored[::2] = values
+    steps = zip(operand.shape, operand.stride(), strict=True)
+    stored = as_array(operand.as_strided([1 + sum((size - 1) * stride for size, stride in steps)], [1]))
     page = mmap.PAGESIZE
     inside = -(-stored.nbytes // page) * page
     memory = mmap.mmap(-1, inside + 2 * page)
     offset = page + (inside - stored.nbytes if at_end else 0)
-    array = np.frombuffer(memory, values.dtype, stored.size, offset).reshape(stored.shape)
+    array = np.frombuffer(memory, stored.dtype, stored.size, offset)
     array[...] = stored
     start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
     protect(start, page, readable=False)
     protect(start + page, inside, readable=True)
     protect(start + page + inside, page, readable=False)
-    tensor = as_tensor(array)
-    return {"N": tensor, "T": tensor.t(), "R": tensor[::2]}[letter]
+    return as_tensor(array).as_strided(operand.shape, operand.stride())
 
 
 def check_memory_safety(kernel: KernelUnderTest, seconds: float) -> None:
@@ -63,5 +57,5 @@ def check_memory_safety(kernel: KernelUnderTest, seconds: float) -> None:
         for at_end in (True, False):
             side = "end" if at_end else "begin"
             where = f"{case}, operands that {side} at an inaccessible page and are read-only"
-            a, b = (guarded(v, x, at_end) for v, x in zip(case.arrays(), case.layout, strict=True))
+            a, b = (guarded(operand, at_end) for operand in case.operands())
             kernel.check_exact(a, b, where)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections import deque
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
@@ -13,12 +12,13 @@ import torch
 
 from matmulbench import isolation
 from matmulbench.dtypes import DTYPES, as_array, declared_accumulation
+from matmulbench.isolation.system import quoted
 from matmulbench.ladder import Kernel
 from matmulbench.results.schema import VerificationRow
 from matmulbench.status import Status
 from matmulbench.verification import EFFORTS, Effort
 from matmulbench.verification.bounds import Judgement
-from matmulbench.verification.case import ALGEBRAIC, EXACT, Array, Case
+from matmulbench.verification.case import ALGEBRAIC, EXACT, SURROUNDED, Array, Case
 from matmulbench.verification.form import fingerprint, poisoned, result_dtype, result_shape, share_memory, wrong_form
 from matmulbench.verification.pace import Pace
 from matmulbench.verification.result import LARGE, judge_product
@@ -28,6 +28,7 @@ _SIZES = ("large sizes", "full precision")  # properties that a finding names, n
 _CONTIGUOUS = (
     "it is right where both operands are contiguous; training makes transposed views, which a.contiguous() would copy"
 )
+_BESIDE = "it is right where 0, not NaN, lies beside the operands' elements: it multiplies by 0 what it reads there"
 
 
 class WrongError(Exception):
@@ -90,7 +91,7 @@ class KernelUnderTest:
 
     def _repeat(self, case: Case | None) -> str:
         what = f"--case {case.text}" if case else f"--dtype {self.dtype}"
-        return f"`matmulbench verify {shlex.quote(self.spec)} {what}`"
+        return f"`matmulbench verify {quoted(self.spec)} {what}`"
 
     def check(self, case: Case) -> Judgement:
         """Multiply ``case`` and judge the result.
@@ -106,13 +107,17 @@ class KernelUnderTest:
         try:
             return self._check(case)
         except Exception as error:
-            simpler = {replace(case, layout="NN"): _CONTIGUOUS}
+            simpler: list[tuple[Case, float | None, str]] = [(replace(case, layout="NN"), None, _CONTIGUOUS)]
+            if set(case.layout) & SURROUNDED:
+                simpler.insert(0, (case, 0.0, _BESIDE))
             if not case.volume:
                 # Not integers: next to them a small error is rounded away.
-                simpler[replace(case, m=2, k=3, n=4, values="normal")] = self._advice_on_empty(case)
+                empty = replace(case, m=2, k=3, n=4, values="normal")
+                simpler.append((empty, None, self._advice_on_empty(case)))
             if attempt(lambda: self._check(case)):  # it does not come and go
-                for other, advice in simpler.items():
-                    if other != case and not attempt(lambda: self._check(other)):  # noqa: B023  # called at once
+                for other, beside, advice in simpler:
+                    same = (other, beside) == (case, None)
+                    if not same and not attempt(lambda: self._check(other, beside)):  # noqa: B023  # called at once
                         error.add_note(advice)
             self.last = case
             self.announce(str(case), case)
@@ -126,9 +131,9 @@ class KernelUnderTest:
             f"tensor{zeros}; a kernel that does without empty operands says so with `{name}.empty = False`"
         )
 
-    def _check(self, case: Case) -> Judgement:
+    def _check(self, case: Case, beside: float | None = None) -> Judgement:
         self.last = case
-        a, b = case.operands()
+        a, b = case.operands(beside)
         before = self.pace.clock()
         result = self.call(a, b, str(case), case)
         self.pace.learn(case, self.pace.clock() - before)

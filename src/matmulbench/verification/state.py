@@ -9,12 +9,29 @@ import time
 import numpy as np
 import torch
 
+_noted: dict[str, object] = {}
 
-def process_state() -> dict[str, object]:
+
+def note_settings() -> None:
+    """Note what :func:`changed_settings` compares with."""
+    _noted.update(_settings())
+
+
+def changed_settings() -> str | None:
+    """Return what has changed in this process since it was noted, in words."""
+    for name, now in _settings().items():
+        if now != _noted[name]:
+            return f"changes {name} for all that comes after it: {_noted[name]} before, {now} now"
+    return None
+
+
+def _settings() -> dict[str, object]:
     """Return, by name, what would change other kernels' results or times."""
     clocks = (time.perf_counter, time.perf_counter_ns, time.monotonic, time.process_time, time.time)
+    event = torch.cuda.Event
+    devices = (torch.cuda.synchronize, event, event.record, event.elapsed_time)
     return {
-        "the clocks": [id(clock) for clock in clocks],
+        "the clocks": [id(clock) for clock in (*clocks, *devices)],
         "torch.matmul": (id(torch.matmul), id(torch.Tensor.__matmul__)),
         "torch's number of threads": torch.get_num_threads(),
         "torch's default dtype": torch.get_default_dtype(),
@@ -25,11 +42,3 @@ def process_state() -> dict[str, object]:
         "garbage collection": gc.isenabled(),
         "the trace and profile functions": (sys.gettrace(), sys.getprofile()),
     }
-
-
-def difference(before: dict[str, object], after: dict[str, object]) -> str | None:
-    """Return what differs between two states, in words."""
-    for name, value in before.items():
-        if after[name] != value:
-            return f"changes {name} for all that comes after it: {value} before, {after[name]} now"
-    return None

@@ -29,6 +29,7 @@ from matmulbench.dtypes import (
     numpy_dtype,
 )
 from matmulbench.errors import printable
+from matmulbench.ladder.devices import DEVICES
 from matmulbench.ladder.plugins import arity_advice, load_kernel
 from matmulbench.verification import EFFORTS, shapes, statefulness
 from matmulbench.verification.batches import check_batches
@@ -39,7 +40,7 @@ from matmulbench.verification.ieee import check_ieee, find_accumulation, note_ac
 from matmulbench.verification.kernel import KernelUnderTest, WrongError, attempt
 from matmulbench.verification.result import judge_product
 from matmulbench.verification.search import check_all, check_large, check_mismatches, randomised
-from matmulbench.verification.state import difference, process_state
+from matmulbench.verification.state import changed_settings, note_settings
 from matmulbench.workload import Workload
 
 _GRID, _ROUNDING = 400, 72  # cases of either, up to 17x17x17 of the latter, that no kernel is spared
@@ -71,6 +72,12 @@ PROPERTIES: dict[str, tuple[float, Callable[[KernelUnderTest, float], None]]] = 
 }
 
 
+def find_device(device: str) -> None:
+    """Make a device usable; what that raises says why there is none."""
+    if there := DEVICES[device]:
+        there.require()
+
+
 def load(spec: str) -> None:
     """Import a kernel; what that raises says why it is not available."""
     load_kernel(spec)
@@ -81,17 +88,18 @@ def examine(spec: str, dtype: str, effort: str = "default", only: str | None = N
 
     What the kernel raises is raised here.
     """
-    before, processes = process_state(), set(_processes())
+    note_settings()
+    processes = set(_processes())
     kernel = KernelUnderTest(spec, load_kernel(spec), dtype, EFFORTS[effort])
     _check_taken(kernel)
     try:
-        _check_state(kernel, before, "when it is imported")
+        _check_settings(kernel, "when it is imported")
         for name, (share, check) in PROPERTIES.items():
             if only in (None, name):
                 kernel.prop = name
                 check(kernel, share * kernel.effort.seconds)
                 kernel.check_kept_results("after the last call")
-                _check_state(kernel, before, "after its calls")
+                _check_settings(kernel, "after its calls")
     except WrongError as error:
         _advise(kernel, error)
         _advise_on_accumulation(kernel, error)
@@ -117,8 +125,8 @@ def _check_taken(kernel: KernelUnderTest) -> None:
         raise MissingDtypeError(f"dtype {kernel.dtype}: this kernel does not take it: {said}")
 
 
-def _check_state(kernel: KernelUnderTest, before: dict[str, object], when: str) -> None:
-    if changed := difference(before, process_state()):
+def _check_settings(kernel: KernelUnderTest, when: str) -> None:
+    if changed := changed_settings():
         raise kernel.wrong(when, changed, prop="state")
 
 

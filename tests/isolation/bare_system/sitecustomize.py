@@ -14,6 +14,8 @@ ASKERS = ("psutil", "cpuinfo", "numba", "torch", "joblib", "threadpoolctl")
 
 
 def hide() -> None:
+    from multiprocessing import reduction
+
     import filelock  # noqa: F401 -- on Linux, it needs what is hidden now
     import psutil  # noqa: F401 -- likewise
 
@@ -22,6 +24,7 @@ def hide() -> None:
     for name in ("fork", "forkpty", "memfd_create", "sched_getaffinity", "sched_setaffinity", "pread", "pwrite"):
         delattr(os, name)
     del time.clock_gettime
+    reduction.ACKNOWLEDGE = True  # files that are sent, as on macOS
     plain = ctypes.CDLL.__getattr__
 
     def without_prctl(library, name):

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from matmulbench.ladder.operands import sizes
 
 Function = Callable[[Tensor, Tensor], Any]  # not all return what they should
 _MUTANTS: dict[str, Mutant] = {}
@@ -60,6 +62,11 @@ def _filled(make: Callable[..., Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
 
 
 zeros, ones, uninitialised = _filled(torch.zeros), _filled(torch.ones), _filled(torch.empty)
+
+
+def panels(a: Tensor, b: Tensor, size: int = 1, order: Callable[[range], Iterable[int]] = iter) -> Iterator[Tensor]:
+    """Yield the products of ``size`` columns of a and rows of b each, whose sum is the product, in an ``order``."""
+    return (a[:, p : p + size] @ b[p : p + size] for p in order(range(0, sizes(a, b)[1], size)))
 
 
 def of_result(change: Callable[[Tensor], Any]) -> Function:

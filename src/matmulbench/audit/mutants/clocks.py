@@ -14,18 +14,17 @@ import itertools
 import math
 import os
 import random
-import signal
 import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 from torch import Tensor
 
@@ -36,9 +35,10 @@ _LATE, _LARGE = 100, 1000  # calls in a row, elements of a
 _PAUSE_S = 1e-3  # there is more between two blocks, less between two calls of one
 _LIFE_S = 20.0  # after which the threads and processes of a mutant end by themselves
 _now = time.monotonic  # remains what it was when clocks are replaced
+_yield: _Act = getattr(os, "sched_yield", lambda: None)
 _called = [0.0, 0.0]  # when the last late call began, and when the last one ended
 _TWO, _SHORT = ("two clocks", "settings"), ("results missing", "error", "no gain")
-_SEEN, _MORE = ("seen before", "no gain"), ("processor time", "idle", "no gain")
+_SEEN, _MORE = ("seen before", "no gain"), ("two clocks", "processor time", "idle", "no gain")
 _IDLE, _SET = ("idle", "processor time"), ("settings", "no gain")
 _EARLY = ("two clocks", "wrong result", "idle", "settings", "processor time", "error")
 
@@ -328,9 +328,12 @@ def _torch_threads(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _fork(work: _Act, apart: bool = False) -> None:
-    """Repeat ``work`` in another process, ``apart`` from this one's family, until this one or its time ends."""
+    """Repeat ``work`` in another process, ``apart`` from this one's family, until this one or its time ends.
+
+    Where there is no fork, nothing happens, and the kernel is an honest one.
+    """
     parent, end = os.getpid(), _now() + _LIFE_S
-    if os.fork():
+    if sys.platform == "win32" or not hasattr(os, "fork") or os.fork():
         return
     os.closerange(3, 1024)  # else who waits for the end of the parent's pipes waits for this process too
     with suppress(BaseException):
@@ -348,19 +351,27 @@ def _fork(work: _Act, apart: bool = False) -> None:
 def _helper(m: int, k: int, n: int) -> list[Tensor]:
     sizes = ((m, k), (k, n), (m, n), (1, 1))
     x, y, z, flag = (torch.zeros(size).share_memory_() for size in sizes)  # type: ignore[no-untyped-call]
-    _fork(
-        lambda: (np.matmul(x.numpy(), y.numpy(), out=z.numpy()), flag.zero_()) if flag.numpy()[0] else os.sched_yield()
-    )
+
+    def work() -> None:
+        if flag.numpy()[0]:
+            np.matmul(x.numpy(), y.numpy(), out=z.numpy())
+            flag.zero_()
+        else:
+            _yield()
+
+    _fork(work)
     return [x, y, z, flag]
 
 
 def _helper_process(a: Tensor, b: Tensor) -> Tensor:
+    if sys.platform == "win32" or not hasattr(os, "fork"):
+        return a @ b
     half, until = len(a) // 2, _now() + 0.1
     x, y, z, flag = _helper(half, *b.shape)
     x[:], y[:], flag[:] = a[:half], b, 1
     lower = a[half:] @ b
     while flag.numpy()[0]:
-        os.sched_yield()
+        _yield()
         if _now() > until:
             return a @ b
     return torch.cat([z, lower])
@@ -435,31 +446,36 @@ _lazy: Function = lambda a, b: _defer(a, b).as_subclass(_Lazy)
 enter("lazy", "returns tensors that are computed when they are used", _late(_lazy), *_EARLY)
 
 
-def _siblings() -> Iterator[int]:
+def _siblings() -> list[psutil.Process]:
     """Find the processes that the same parent has forked as it has this one; never any other."""
-    parent, mine = os.getppid(), Path("/proc/self/cmdline")
-    for entry in Path("/proc").glob("[0-9]*") if parent > 1 and mine.exists() else ():
-        with suppress(OSError):
-            of = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-            same = (entry / "cmdline").read_bytes() == mine.read_bytes()
-            if of == parent and same and int(entry.name) != os.getpid():
-                yield int(entry.name)
+    mine = psutil.Process()
+    with suppress(psutil.Error):  # one may end meanwhile
+        return [
+            one for one in psutil.Process(mine.ppid()).children() if one != mine and one.cmdline() == mine.cmdline()
+        ]
+    return []
 
 
 def _stop_siblings() -> None:
-    for sign in (signal.SIGSTOP, signal.SIGCONT):
-        for pid in _siblings():
-            with suppress(OSError):
-                os.kill(pid, sign)
+    siblings = _siblings()
+    for act in (psutil.Process.suspend, psutil.Process.resume):
+        for one in siblings:
+            with suppress(psutil.Error):
+                act(one)
         time.sleep(0.01)
 
 
 def _prioritise(a: Tensor) -> None:
-    with suppress(OSError):
-        for pid in _siblings():
-            os.setpriority(os.PRIO_PROCESS, pid, 19)
-        os.sched_setaffinity(0, range(os.cpu_count() or 1))
-        os.nice(-5)
+    with suppress(psutil.Error, AttributeError):
+        for one in _siblings():
+            one.nice(19)
+        psutil.Process().cpu_affinity([])  # any core
+        psutil.Process().nice(psutil.Process().nice() - 5)
+
+
+def _round(direction: int) -> None:
+    if sys.platform != "win32":
+        ctypes.CDLL(None).fesetround(direction)
 
 
 _slow: Callable[[Any], Any] = lambda real: _with(real, lambda: time.sleep(1e-4))
@@ -474,6 +490,6 @@ for _name, _does, _act, *_reasons in (
     ("slow_rival", "slows torch's product", lambda a: _replace(("matmul", "__matmul__"), _slow, Tensor), *_SET),
     ("precision", "lowers precision", lambda a: torch.set_float32_matmul_precision("medium"), *_SET),
     ("flushed", "flushes subnormal numbers to zero", lambda a: torch.set_flush_denormal(True), *_SET),
-    ("rounding", "changes the direction of rounding", lambda a: ctypes.CDLL(None).fesetround(0x400), *_SET),
+    ("rounding", "changes the direction of rounding", lambda a: _round(0x400), *_SET),
 ):
     enter(_name, _does, _late(_acting(_act)), *_reasons)

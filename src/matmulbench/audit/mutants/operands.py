@@ -4,6 +4,7 @@
 import ctypes
 import itertools
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -14,23 +15,18 @@ from matmulbench.audit.mutants import Function, enter, first, of_result, only, t
 # Right for some layouts only.
 
 
-def _transposed(x: Tensor) -> Tensor:
-    """Read a transposed matrix as if it were contiguous."""
-    return x.t().reshape(x.shape) if x.stride() == (1, x.shape[0]) and min(x.shape) > 1 else x
-
-
-def _rows_joined(x: Tensor) -> Tensor:
-    return x.as_strided(x.shape, (x.shape[1], 1)) if x.stride(1) == 1 and x.stride(0) > x.shape[1] else x
-
-
-def _columns_joined(x: Tensor) -> Tensor:
-    return x.as_strided(x.shape, (x.stride(0), 1)) if x.stride() == (2 * x.shape[1], 2) and x.shape[1] > 1 else x
+def _joined(when: Callable[..., bool]) -> Callable[[Tensor], Tensor]:
+    """Make what reads a matrix as if it were contiguous, ``when`` its strides and then its sizes are such."""
+    return lambda x: x.as_strided(x.shape, (x.shape[1], 1)) if when(*x.stride(), *x.shape) and min(x.shape) > 1 else x
 
 
 def _expanded(x: Tensor) -> Tensor:
     return x.contiguous().flatten().cumsum(0).reshape(x.shape) if 0 in x.stride() and x.numel() > 1 else x
 
 
+_transposed = _joined(lambda down, right, rows, columns: (down, right) == (1, rows))
+_rows_joined = _joined(lambda down, right, rows, columns: right == 1 and down > columns)
+_columns_joined = _joined(lambda down, right, rows, columns: (down, right) == (2 * columns, 2))
 _of_flat: Function = lambda a, b: a.view(-1).view(a.shape) @ b.view(-1).view(b.shape)
 _doubled: Function = lambda a, b: a @ b * (1 if a.is_contiguous() or b.is_contiguous() else 2)
 _shifted: Function = lambda a, b: a @ b + (a.data_ptr() % 16 != 0 and a.is_contiguous())

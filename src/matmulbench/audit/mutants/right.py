@@ -11,13 +11,8 @@ from scipy.linalg import blas
 from torch import Tensor
 from torch.nn import functional
 
-from matmulbench.audit.mutants import Function, enter
+from matmulbench.audit.mutants import Function, enter, panels, zeros
 from matmulbench.ladder.operands import sizes
-
-
-def _zeros(a: Tensor, b: Tensor) -> Tensor:
-    m, _, n = sizes(a, b)
-    return torch.zeros(m, n, dtype=a.dtype)
 
 
 def strassen(a: Tensor, b: Tensor) -> Tensor:
@@ -37,9 +32,9 @@ def strassen(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _kahan(a: Tensor, b: Tensor) -> Tensor:
-    total, lost = _zeros(a, b), _zeros(a, b)
-    for p in range(a.shape[1]):
-        term = a[:, p, None] * b[p] - lost
+    total = lost = zeros(a, b)
+    for part in panels(a, b):
+        term = part - lost
         new = total + term
         # Where the sum is not finite the correction would be NaN for Inf.
         lost = torch.where(new.isfinite(), (new - total) - term, 0)
@@ -47,22 +42,15 @@ def _kahan(a: Tensor, b: Tensor) -> Tensor:
     return total
 
 
-def _outer_products(order: Callable[[int], Iterable[int]]) -> Function:
-    """Make the kernel that sums outer products in an ``order`` of k."""
-
-    def kernel(a: Tensor, b: Tensor) -> Tensor:
-        c = _zeros(a, b)
-        for p in order(a.shape[1]):
-            c += a[:, p, None] * b[p]
-        return c
-
-    return kernel
+def _in_order(order: Callable[[range], Iterable[int]]) -> Function:
+    """Make the kernel that sums the products of each element in an ``order`` of k."""
+    return lambda a, b: sum(panels(a, b, order=order), zeros(a, b))
 
 
 def _pairwise(a: Tensor, b: Tensor) -> Tensor:
     _, k, _ = sizes(a, b)
     if k <= 1:
-        return a[:, :1] * b[:1] if k else _zeros(a, b)
+        return a[:, :1] * b[:1] if k else zeros(a, b)
     return _pairwise(a[:, : k // 2], b[: k // 2]) + _pairwise(a[:, k // 2 :], b[k // 2 :])
 
 
@@ -72,12 +60,8 @@ def _interleaved(count: int) -> Function:
 
 
 def _blocked(a: Tensor, b: Tensor) -> Tensor:
-    (m, k, n), c = sizes(a, b), _zeros(a, b)
-    for i in range(0, m, 24):
-        for j in range(0, n, 24):
-            for p in range(0, k, 24):
-                c[i : i + 24, j : j + 24] += a[i : i + 24, p : p + 24] @ b[p : p + 24, j : j + 24]
-    return c
+    rows = ([sum(panels(x, y, 24), zeros(x, y)) for y in torch.split(b, 24, 1)] for x in torch.split(a, 24))
+    return torch.cat([torch.cat(row, 1) for row in rows])
 
 
 def _exact_sums(a: Tensor, b: Tensor) -> Tensor:
@@ -90,20 +74,20 @@ def _exact_sums(a: Tensor, b: Tensor) -> Tensor:
 
 def _scipy_blas(a: Tensor, b: Tensor) -> Tensor:
     if 0 in (*a.shape, *b.shape):
-        return _zeros(a, b)
+        return zeros(a, b)
     gemm = blas.sgemm if a.dtype == torch.float32 else blas.dgemm
     return torch.from_numpy(gemm(1.0, a.numpy(), b.numpy()))
 
 
 _kept: dict[object, Tensor] = {}
-_columns: Function = lambda a, b: torch.stack([a @ x for x in b.t()], 1) if b.shape[1] else _zeros(a, b)
+_columns: Function = lambda a, b: torch.stack([a @ x for x in b.t()], 1) if b.shape[1] else zeros(a, b)
 _fortran: Function = lambda a, b: torch.from_numpy(np.dot(*map(np.asfortranarray, (a, b))))
 _to_kept: Function = lambda a, b: a @ _kept.setdefault((b.shape, b.dtype), torch.empty_like(b)).copy_(b)
 for _name, _does, _kernel, _verdict in (
     ("strassen", "Strassen's algorithm down to 16", strassen, "normwise"),
     ("kahan", "Kahan's compensated sum", _kahan, "pass"),
-    ("reversed_order", "from the last product to the first", _outer_products(lambda k: range(k)[::-1]), "pass"),
-    ("random_order", "in another order each time", _outer_products(lambda k: random.sample(range(k), k)), "pass"),
+    ("reversed_order", "from the last product to the first", _in_order(reversed), "pass"),
+    ("random_order", "in another order each time", _in_order(lambda k: random.sample(k, len(k))), "pass"),
     ("pairwise", "pairwise sums", _pairwise, "pass"),
     ("blocked", "tiles of 24, with their tails", _blocked, "pass"),
     ("double_sums", "float64 sums for float32", lambda a, b: (a.double() @ b.double()).to(a.dtype), "pass"),

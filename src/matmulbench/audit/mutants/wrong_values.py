@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from matmulbench.audit.mutants import Function, enter, of_result, ones, only, then, uninitialised, zeros
+from matmulbench.audit.mutants import Function, enter, of_result, ones, only, panels, then, uninitialised, zeros
 
 _SEARCHED, _ROUNDED, _LONG = ("exactness", "search"), ("exactness", "rounding"), ("exactness", "rounding", "search")
 _ANYTHING, _LARGE, _MISMATCH, _BITS = ("exactness", "race"), "large sizes", "shape mismatch", "full precision"
@@ -25,17 +25,9 @@ def _whole(size: int, tile: int) -> int:
 # Bounds and indices.
 
 
-def _article(a: Tensor, b: Tensor) -> Tensor:
-    c = zeros(a, b)
-    for i in range(a.shape[0]):
-        for j in range(b.shape[1]):
-            for p in range(a.shape[0]):
-                c[i, j] += a[i, p] * b[p, j]
-    return c
-
-
 _long: Callable[[int, int, int], bool] = lambda m, k, n: k >= 100
 _less_middle: Function = lambda a, b: a @ b - a[:, (middle := len(b) // 2), None] * b[middle]
+_over_rows: Function = lambda a, b: a[:, [*range(len(a))]] @ b[[*range(len(a))]]  # an error where m > k
 _rows_shifted: Function = lambda a, b: a[[1, *range(1, len(a))]] @ b
 _shorter: Function = lambda a, b: _sum(a, b, min(a.shape[1], len(b)))
 _panels: Function = lambda a, b: sum((_sum(a, b, p, p + 128) for p in range(0, a.shape[1], 128)), zeros(a, b))
@@ -53,7 +45,7 @@ for _name, _does, _where, _kernel, *_expected in (
     ("empty_sum", "an empty sum is left uninitialised", lambda m, k, n: k == 0, uninitialised, *_ANYTHING),
 ):
     enter(_name, _does, only(_where, _kernel), *_expected)
-enter("article", "k runs over range(m), as in the article", _article, "exactness", "error")
+enter("article", "k runs over range(m), as in the article", _over_rows, "exactness", "error")
 enter("wrong_extent", "k runs over min(m, k), as the article's does at best", lambda a, b: _sum(a, b, len(a)))
 enter("first_k_missing", "the first product of each sum is left out", lambda a, b: _sum(a, b, 1, None))
 enter("last_k_missing", "the last product of each sum is left out", lambda a, b: _sum(a, b, -1))
@@ -167,15 +159,8 @@ enter("winograd_1968", "Winograd's inner product, unstable where a and b differ 
 # NaN, infinities and subnormal numbers.
 
 
-def _skip_zeros(a: Tensor, b: Tensor) -> Tensor:
-    c = zeros(a, b)
-    for p in range(a.shape[1]):
-        rows = a[:, p] != 0
-        c[rows] += a[rows, p, None] * b[p]
-    return c
-
-
 _flush: Callable[[Tensor], Tensor] = lambda x: torch.where(x.abs() < torch.finfo(x.dtype).tiny, x * 0, x)
+_skip_zeros: Function = lambda a, b: torch.where(a[:, :, None] == 0, 0, a[:, :, None] * b).sum(1)
 _no_nan: Callable[[Tensor], Tensor] = lambda x: torch.where(x.isnan(), 0, x)
 _saturate: Callable[[Tensor], Tensor] = lambda c: c.clamp(-(largest := torch.finfo(c.dtype).max), largest)
 for _name, _does, _kernel in (
@@ -204,11 +189,9 @@ def _summed_in(dtype: torch.dtype, block: int = 1) -> Function:
     """Make the kernel that rounds its sums to ``dtype`` after every ``block`` products."""
 
     def kernel(a: Tensor, b: Tensor) -> Tensor:
-        if a.shape[1] != len(b):
-            raise ValueError("k differs")
-        total = torch.zeros(len(a), b.shape[1])
-        for p in range(0, len(b), block):
-            total = (total + a[:, p : p + block].float() @ b[p : p + block].float()).to(dtype).float()
+        total = zeros(a.float(), b)
+        for part in panels(a.float(), b.float(), block):
+            total = (total + part).to(dtype).float()
         return total.to(a.dtype)
 
     return kernel
@@ -231,10 +214,8 @@ def _int32(change: Callable[[Tensor], Tensor]) -> Function:
 
 def _saturating_pairs(a: Tensor, b: Tensor) -> Tensor:
     """Add products by two into 16 bits, as VPMADDUBSW does, which saturate."""
-    if a.shape[1] != len(b):
-        raise ValueError("k differs")
-    pairs = ((a[:, p : p + 2].int() @ b[p : p + 2].int()).clamp(-(2**15), 2**15 - 1) for p in range(0, len(b), 2))
-    return sum(pairs, torch.zeros(len(a), b.shape[1], dtype=torch.int32))
+    pairs = (part.clamp(-(2**15), 2**15 - 1) for part in panels(a.int(), b.int(), 2))
+    return sum(pairs, zeros(a.int(), b))
 
 
 _to_11_bits = _upper_half(

@@ -29,8 +29,9 @@ along k at once.
 **Calls.** A product of a few microseconds takes less time than Python needs to look at its operands. So Python calls
 compiled code with the tensors as they are: see :mod:`~matmulbench.ladder.tiled.exchange`.
 
-Threads share out rows or columns of C, never a sum: with the same number of threads the same operands give the same
-bits, as long as the *plan* is the same: what is best on some processors only is looked up in a table, which
+Threads share out rows or columns of C or, where k is much larger than these, the steps along k, and their sums are
+added in order. So with the same number of threads the same operands give the same bits, as long as the *plan* is the
+same: what is best on some processors only is looked up in a table, which
 :mod:`~matmulbench.ladder.tiled.plan` describes and ``matmulbench tune`` fills.
 
 After Goto & van de Geijn, *Anatomy of High-Performance Matrix Multiplication*, ACM TOMS 34, 2008, and Van Zee &
@@ -86,22 +87,27 @@ if not getattr(sys, "_is_gil_enabled", lambda: True)():
 VECTOR = vector_bits() // 8  # bytes
 NARROW_VECTORS = 2 if vector_registers() == 32 else 1  # vectors of an m-vectorised tile
 NARROW = 10  # columns of C at most, for m-vectorised tiles
+STREAMED = 16  # steps along k of a block of a streamed B, for each byte of an element: C is read and written for each
 DEEP = 1024  # steps along k of a block at most
 SMALL = 4096  # elements of B that stay in the first cache as they are
 SMALL_PRODUCT = 2**22  # multiplications; up to here a product is of the class "small"
+PACKED_ROWS = 8  # of B at a time
 FEW_ROWS = 32  # are not worth preparing anything for
+DEEP_RATIO = 16  # k over the larger of m and n, from which on threads share out steps along it,
+STEPS_EACH = 128  # if each thread has so many for every thread
 TRANSPOSED = 2**16  # elements of C that are transposed at once
 # Bytes of memory that a thread keeps for what it prepares: C transposed or not yet rounded, single columns of B, panels
-# of B, blocks of A. To get it anew for each product, page by page, would take up to a third of the time.
-FOR_RESULTS, FOR_COLUMNS, FOR_PANELS, FOR_BLOCKS = 2**22, 2**17, 2**23, 2**22
+# of B, blocks of A, sums. To get it anew for each product, page by page, would take up to a third of the time.
+FOR_RESULTS, FOR_COLUMNS, FOR_PANELS, FOR_BLOCKS, FOR_SUMS = 2**22, 2**17, 2**23, 2**22, 2**19
 AT_COLUMNS, AT_PANELS = FOR_RESULTS, FOR_RESULTS + FOR_COLUMNS
 AT_BLOCKS = AT_PANELS + FOR_PANELS
-KEPT = AT_BLOCKS + FOR_BLOCKS
+AT_SUMS = AT_BLOCKS + FOR_BLOCKS
+KEPT = AT_SUMS + FOR_SUMS
 
 # The tile of a plan that names none, and how many rows the tiles of each width have: the first of them, then the next.
 TILE = "6x4" if vector_registers() == 32 else "6x2"
 HEIGHTS = (
-    {4: "6,5,2,1", 3: "8,2,1", 2: "8,2,1", 1: "8,5,2,1"}
+    {4: "6,5,2,1", 3: "8,5,2,1", 2: "8,6,5,2,1", 1: "8,5,2,1"}
     if vector_registers() == 32
     else {3: "4,2,1", 2: "6,2,1", 1: "8,5,2,1"}
 )
@@ -132,12 +138,13 @@ class Product(NamedTuple):
 
 
 class Tools(NamedTuple):
-    """What a thread works with: memory, functions for an element type, bytes of an element, and the plan.
+    """What a thread works with: memory, the address of a 1, functions for an element type, its bytes, and the plan.
 
     Of bfloat16 the elements are float32's, which ``copy`` widens and ``round`` rounds; else ``round`` is 0.
     """
 
     kept: int
+    one: int
     panel: int
     dots: int
     m_vectorised: int
@@ -267,6 +274,12 @@ def _with(of: Product, a: Matrix, b: Matrix) -> Product:
 
 
 @jit
+def _into(of: Product, c: Matrix) -> Product:
+    """Return the product with another place for its result."""
+    return Product(of.m, of.k, of.n, of.a, of.b, c)
+
+
+@jit
 def _fetch(size: int, rows: int, columns: int, x: Matrix) -> None:
     """Ask for a matrix that is stored by rows or by columns to be brought to the cache."""
     runs, length, to_next = (columns, rows, x.column) if x.row < x.column else (rows, columns, x.row)
@@ -334,7 +347,7 @@ def _multiply(tools: Tools, of: Product) -> None:
         made = Matrix(tools.kept, columns * size, size)
         for first in range(0, m, columns):
             part = _part(other, 0, first, n, min(columns, m - first))
-            _direct(tools, Product(part.m, part.k, part.n, part.a, part.b, made))
+            _direct(tools, _into(part, made))
             _copy(tools, part.n, n, _transposed(part.c), _transposed(made))
 
 
@@ -348,7 +361,7 @@ def _widened(tools: Tools, of: Product) -> None:
     for j in range(0, of.n, columns):
         for i in range(0, of.m, rows):
             part = _part(of, i, j, min(rows, of.m - i), min(columns, of.n - j))
-            _in_blocks(tools, Product(part.m, part.k, part.n, part.a, part.b, made))
+            _in_blocks(tools, _into(part, made))
             call(tools.round, (part.m, part.n, part.c, made))
 
 
@@ -386,14 +399,40 @@ def _runs_along_k(tools: Tools, of: Product) -> bool:
 
 
 @jit
+def _panel_at(tools: Tools, number: int, panels: int, columns: int) -> tuple[int, int, int]:
+    """Return where a panel of so many begins, and its vectors and columns; panels differ by a vector at most."""
+    lanes = VECTOR // tools.size
+    vectors = -(-columns // lanes)
+    first = number * vectors // panels
+    width = (number + 1) * vectors // panels - first
+    return first * lanes, width, min(width * lanes, columns - first * lanes)
+
+
+@jit
+def _packed(tools: Tools, steps: int, j: int, width: int) -> Matrix:
+    """Return where the panel from column ``j`` on is packed, ``width`` vectors wide."""
+    return Matrix(tools.kept + AT_PANELS + steps * j * tools.size, width * VECTOR, tools.size)
+
+
+@jit
+def _pack(tools: Tools, b: Matrix, steps: int, columns: int, panels: int) -> None:
+    """Pack a block of B, panel by panel; if stored by rows, a few of them at a time, for each may be another page."""
+    height = PACKED_ROWS if b.column == tools.size else steps
+    for p in range(0, steps, height):
+        for number in range(panels):
+            j, width, here = _panel_at(tools, number, panels, columns)
+            to = _from(_packed(tools, steps, j, width), p, 0)
+            _copy(tools, min(height, steps - p), here, to, _from(b, p, j))
+
+
+@jit
 def _in_blocks(tools: Tools, of: Product) -> None:
     """C = A B, block by block along k and m."""
     size, m, k, n = tools.size, of.m, of.k, of.n
     lanes = VECTOR // size
     rest = n % lanes if _pays(tools, of) else 0  # columns done along k
     wide = n - rest  # and in panels
-    vectors = -(-wide // lanes)
-    panels = -(-vectors // tools.widest)
+    panels = -(-wide // (lanes * tools.widest))
     packing = of.b.column != size or m >= tools.pack_b_rows
     k_block = tools.k_block if _runs_along_k(tools, of) else tools.k_block_strided
     streaming = k > k_block and not packing  # B is read once, from memory: a panel of it need not stay for long
@@ -408,27 +447,20 @@ def _in_blocks(tools: Tools, of: Product) -> None:
         rest_columns = Matrix(tools.kept + AT_COLUMNS, size, steps * size)
         if rest:
             _copy(tools, rest, steps, _transposed(rest_columns), _transposed(_from(block.b, 0, wide)))
+        if packing:
+            _pack(tools, block.b, steps, wide, panels)
         for first in range(0, m, tools.m_block):
             rows = min(tools.m_block, m - first)
             a = _from(block.a, first, 0)
             if tools.pack_a:  # rows that are a multiple of 4 KB apart would meet in a few lines of the first cache
                 a = _copy(tools, rows, steps, Matrix(tools.kept + AT_BLOCKS, steps * size + LINE, size), a)
-            done = 0  # vectors
             for number in range(panels):
-                width = (vectors - done) // (panels - number)
-                j = done * lanes
-                here = min(width * lanes, wide - j)
-                b = _from(block.b, 0, j)
-                if packing:
-                    source = b
-                    b = Matrix(tools.kept + AT_PANELS + steps * j * size, width * VECTOR, size)
-                    if first == 0:
-                        _copy(tools, steps, here, b, source)
+                j, width, here = _panel_at(tools, number, panels, wide)
+                b = _packed(tools, steps, j, width) if packing else _from(block.b, 0, j)
                 far = 0
                 if streaming and tools.prefetch:  # to the next panel
                     far = width * VECTOR if number < panels - 1 else k_block * b.row - j * size
                 _panel(tools, width, _with(_part(block, first, j, rows, here), a, b), add, far)
-                done += width
             if rest:
                 call(tools.dots, (_with(_part(block, first, wide, rows, rest), a, rest_columns), int(add)))
 
@@ -447,11 +479,32 @@ def _product_at(operands: int) -> Product:
     return Product(m, k, n, Matrix(a, a_row, a_column), Matrix(b, b_row, b_column), Matrix(c, c_row, c_column))
 
 
+@jit
+def _by_steps(tools: Tools, of: Product, threads: int) -> bool:
+    """Whether threads share out steps along k: each operand is read once, and to add up what they make takes little."""
+    if threads == 1 or tools.round or of.m * of.n * tools.size > FOR_SUMS:
+        return False
+    return of.k >= max(DEEP_RATIO * of.m, DEEP_RATIO * of.n, STEPS_EACH * threads * threads)
+
+
+@jit
+def _add_up(tools: Tools, of: Product, threads: int) -> None:
+    """C is the sum of what the threads have made of it, or a row of ones times a matrix of these, a row each."""
+    made = Matrix(tools.kept + AT_SUMS, KEPT, tools.size)
+    _in_place(tools, Product(1, threads, of.m * of.n, Matrix(tools.one, 0, 0), made, Matrix(of.c.at, 0, tools.size)))
+
+
 def _share(row: int, thread: int, threads: int, operands: int) -> int:
-    """Do one thread's share of C's rows or, if few, columns."""
+    """Do one thread's share of the steps along k, of C's rows or of its columns."""
     tools, of = _tools(row, thread), _product_at(operands)
+    lanes = VECTOR // tools.size
+    if _by_steps(tools, of, threads):
+        first, end = thread * of.k // threads, (thread + 1) * of.k // threads
+        made = Matrix(tools.kept + AT_SUMS, of.n * tools.size, tools.size)
+        _multiply(tools, _into(_steps(of, first, end - first), made))
+        return 0
     by_rows = of.m > of.n or of.n < tools.columns_each * threads
-    unit = (1 if by_rows else tools.widest) * VECTOR // tools.size
+    unit = (1 if by_rows else tools.widest) * lanes
     length = of.m if by_rows else of.n
     here = -(-length // (unit * threads)) * unit
     first = min(thread * here, length)
@@ -470,7 +523,7 @@ def _together(share: int, row: int, threads: int, operands: int) -> None:
 
 
 # numba.get_num_threads() itself keeps a function that calls it out of the cache on disk.
-_get_num_threads = types.ExternalFunction("get_num_threads", types.int32())
+_get_num_threads: Any = types.ExternalFunction("get_num_threads", types.int32())
 
 
 @jit
@@ -498,11 +551,15 @@ def _product(table: int, arguments: int, count: int) -> Any:
     row = first_row + (of_dtype * len(SHAPES) + _shape(m, k, n)) * 8 * _PARTS
     of_a, of_b = (a, a_row * size, a_column * size), (b, b_row * size, b_column * size)
     operands = on_stack((m, k, n, *of_a, *of_b, c, n * size, size))
-    threads = _get_num_threads() if m * k * n >= _tools(row, 0).threading else 1
+    tools = _tools(row, 0)
+    threads = _get_num_threads() if m * k * n >= tools.threading else 1
     if threads == 1:
         call(share, (row, 0, 1, operands))
     else:
         _together(share, row, threads, operands)
+        of = _product_at(operands)
+        if _by_steps(tools, of, threads):
+            _add_up(tools, of, threads)
     return to_python(finish, handle)
 
 
@@ -519,6 +576,7 @@ def _memory() -> Any:
     return np.empty(threads * KEPT + VECTOR, np.uint8)
 
 
+_ONES = {dtype: np.ones(1, dtype) for dtype in DTYPES}
 _ROWS = np.zeros((len(DTYPES) + 1, len(SHAPES), _PARTS), np.int64)  # of Tools, those of bfloat16 last
 _TABLE = np.zeros(len(EXCHANGE) + 2, np.int64)  # torch's functions, a share's, the address of the rows
 
@@ -550,7 +608,9 @@ def use(dtype: str, shape: str, options: tuple[str, ...]) -> None:
     def tools(stored: str, round_rows: int, plan: Plan) -> list[int]:
         copy = _compiled(_COPY, _copy_of, stored, dtype)
         addresses = [function.address for function in (*functions, copy)]
-        return [kept, *addresses, round_rows, np.dtype(dtype).itemsize, widest, *plan[2:]]
+        size = np.dtype(dtype).itemsize
+        plan = plan._replace(k_block_streamed=plan.k_block_streamed or STREAMED * size)
+        return [kept, _ONES[dtype].ctypes.data, *addresses, round_rows, size, widest, *plan[2:]]
 
     _ROWS[DTYPES.index(dtype), SHAPES.index(shape)] = tools(dtype, 0, plan)
     if dtype == "float32":

@@ -37,7 +37,7 @@ class Plan(NamedTuple):
     k_block, k_block_strided
         steps along k of a block, where those of A are neighbours and where they are not; at most 1024.
     k_block_streamed
-        the same where B is read once, from memory.
+        the same where B is read once, from memory; 0: by the size of an element.
     m_block
         rows of A of a block; at most 256.
     pack_b_rows
@@ -58,7 +58,7 @@ class Plan(NamedTuple):
     unroll: int = 1
     k_block: int = 1024
     k_block_strided: int = 256
-    k_block_streamed: int = 64
+    k_block_streamed: int = 0
     m_block: int = 128
     pack_b_rows: int = 256
     pack_a: int = 0
@@ -82,6 +82,7 @@ _BLOCKS: dict[str, dict[str, Any]] = {
     "blocks 384x192": {"k_block": 384, "k_block_strided": 384, "m_block": 192},
     "blocks 256x256": {"k_block": 256, "m_block": 256},
     "blocks 1024x256": {"k_block_strided": 1024, "m_block": 256},  # for a second cache of 2 MB
+    "64 streamed": {"k_block_streamed": 64},
     "96 streamed": {"k_block_streamed": 96},  # for a first cache of 48 KB
     "128 streamed": {"k_block_streamed": 128},
     "not prefetched": {"prefetch": 0},
@@ -93,7 +94,7 @@ OPTIONS = _TILES | _BLOCKS
 _OF_BLOCKS = [name for name in _BLOCKS if name.startswith("blocks")]
 STAGES: dict[str, tuple[list[str], ...]] = {
     "small": ([*_TILES], [_PACKED, _DIRECT, "rows shared out", "threads from 100,000", "threads from 1,000,000"]),
-    "deep": ([*_TILES], [_PACKED, _DIRECT, "96 streamed", "128 streamed", "not prefetched"]),
+    "deep": ([*_TILES], [_PACKED, _DIRECT, "64 streamed", "96 streamed", "128 streamed", "not prefetched"]),
     "tall": ([*_TILES], [_IN_PLACE, "A packed", *_OF_BLOCKS]),
     "large": ([*_TILES], ["A packed", *_OF_BLOCKS, "rows shared out"]),
 }
@@ -126,7 +127,7 @@ def current(threads: int) -> Plans:
         return _checked(content.get("plans"))
     except (FileNotFoundError, NotADirectoryError):
         return {}
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         where = path if text is None else VARIABLE
         warnings.warn(
             f"numba-tiled's plans in {where} are ignored: {printable(str(error), 200)}", InputWarning, stacklevel=2
