@@ -169,7 +169,7 @@ class Seal:
 
     @property
     def hidden_s(self) -> float:
-        """The excess of three turns in four, at least: a virtual machine may count what others used as the process's."""
+        """The excess of three turns in four, at least: a virtual machine may count others' work as the process's."""
         none = [0.0] * (len(self.turns_s) - len(self.excess_s))
         return sorted(none + self.excess_s)[len(self.turns_s) // 4]
 
