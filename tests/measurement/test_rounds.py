@@ -195,7 +195,7 @@ def test_what_a_kernel_prepares_ahead_is_timed_apart(host: Host, own: str) -> No
     row = measured(host, [f"{own}:packs"])["packs"].row
     assert row.status == Status.OK
     assert row.setup_s >= 0.01
-    assert row.median_s < 0.01
+    assert row.min_s < 0.01
 
 
 class Fixed(Candidate):
@@ -302,15 +302,26 @@ def test_a_kernel_without_an_undisturbed_turn_has_no_figure(host: Host, monkeypa
     assert "undisturbed" in row.reason
 
 
-@pytest.mark.parametrize(("later_gain", "status"), [(1.0, Status.OK), (2.0, Status.FAILED_VERIFICATION)])
+@pytest.mark.parametrize(
+    ("later_gain", "last", "status"),
+    [
+        (1.0, (1.0, 1.0), Status.OK),
+        (2.0, (2.0, 1.0), Status.FAILED_VERIFICATION),
+        pytest.param(2.0, (1.0, 1.0), Status.OK, id="slow on either now and then, as with threads that wake late"),
+    ],
+)
 def test_a_suspicion_that_noise_has_raised_is_tried_before_it_counts(
-    host: Host, monkeypatch: pytest.MonkeyPatch, later_gain: float, status: str
+    host: Host, monkeypatch: pytest.MonkeyPatch, later_gain: float, last: tuple[float, float], status: str
 ) -> None:
     pair = KernelCandidate._fresh_and_seen
+    pairs = 0
 
     def noisy(one: KernelCandidate, check: bool) -> tuple[float, float]:
-        seconds, _ = pair(one, check)
-        return seconds, 2.0 if len(one.seen_gains) < 3 else later_gain
+        nonlocal pairs
+        pair(one, check)
+        pairs += 1
+        fresh_s, seen_s = (2.0, 1.0) if pairs <= 3 else last if pairs % 16 == 3 else (later_gain, 1.0)
+        return fresh_s * 1e-3, seen_s * 1e-3
 
     monkeypatch.setattr(KernelCandidate, "_fresh_and_seen", noisy)
     for name, value in {"_SEEN_PAIRS": 3, "_SEEN_AT_FIRST": 3, "_SEEN_EVERY": 10**9}.items():

@@ -224,19 +224,19 @@ class KernelCandidate(SealedCandidate):
         elif not seen_too:
             seconds = self._block(self.workload, check)
         else:
-            seconds, gain = self._fresh_and_seen(check)
-            self.seen_gains.append(gain)
+            seconds, seen_s = self._fresh_and_seen(check)
+            self.seen_gains.append(seconds / seen_s)
         self.seal.rest(self._child)
         if self.seal.last_turn_agrees:
             self.samples[number] = seconds
         self.turn_s = perf_counter() - began - self._extra_s
 
     def _fresh_and_seen(self, check: bool) -> tuple[float, float]:
-        """Time a block, and one on operands seen before, in random order; return its seconds, and over the other's."""
+        """Time a block, and one on operands seen before, in random order; return the seconds of each."""
         seen_first = _draw.random() < 0.5
         seen_s = self._block(self.workload, check=False, seen=True) if seen_first else 0.0
         seconds = self._block(self.workload, check)
-        return seconds, seconds / (seen_s or self._block(self.workload, check=False, seen=True))
+        return seconds, seen_s or self._block(self.workload, check=False, seen=True)
 
     def _block(self, problem: Workload, check: bool, seen: bool = False) -> float:
         """Return the seconds per call of one block; perhaps check its results."""
@@ -297,9 +297,11 @@ class KernelCandidate(SealedCandidate):
         if len(self.seen_gains) < _SEEN_PAIRS or gain <= _SEEN_GAIN or not often:
             return None
         most, pairs = _SEEN_CONFIRMED
-        gains = [self._fresh_and_seen(check=False)[1] for _ in range(pairs)]
+        fresh, seen = zip(*(self._fresh_and_seen(check=False) for _ in range(pairs)), strict=True)
         self.seal.rest(self._child)
-        if sum(one > _SEEN_GAIN for one in gains) < most:
+        gains = [fresh_s / seen_s for fresh_s, seen_s in zip(fresh, seen, strict=True)]
+        # Where threads wake late, times are of two kinds; the shorter comes on either operands.
+        if sum(one > _SEEN_GAIN for one in gains) < most or min(fresh) < _SEEN_GAIN * min(seen):
             return None
         return (
             f"seen before: it is {statistics.median(gains):.2f} times faster on operands that it has seen; what it "
