@@ -90,9 +90,7 @@ declared.device = "fake"
 
 def spills_steps(a, b):
     """Multiply rightly, wait for that alone, and leave more work than a step takes for the time after it."""
-    _last[0] += 1
-    if _last[0] > 200:  # it is not to seem slow before
-        _later(0.004, partial(DEVICE.enqueue, partial(time.sleep, 0.002), "side"))
+    DEVICE.enqueue(partial(time.sleep, 0.002), "side")
     c, done = _ask(a, b), threading.Event()
     DEVICE.enqueue(done.set)
     done.wait()

@@ -26,7 +26,7 @@ _GROWTH = 4
 # thin product a BLAS waits for memory. After a few thousand every kernel's cost is linear in it.
 _LONG = 4096
 _ALLOCATOR_NOISE = 2**22
-_SHORT_S = 0.001  # a single call that is shorter says little: it may have waited for memory
+_SHORT_S, _TRIES = 0.01, 5  # a call that is shorter says little: it may have waited for memory, or for a thread
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def learn_cost(
 
 
 def _watch(kernel: Kernel, a: torch.Tensor, b: torch.Tensor) -> tuple[float, int]:
-    """Return the seconds of one call, the best of three if it is short, and the bytes it took beside its operands."""
+    """Return the seconds of one call, the best of some if it is short, and the bytes it took beside its operands."""
 
     def call_s() -> float:
         stopwatch = Stopwatch()
@@ -120,7 +120,7 @@ def _watch(kernel: Kernel, a: torch.Tensor, b: torch.Tensor) -> tuple[float, int
     seconds = call_s()
     taken = _peak_since(before)
     if seconds < _SHORT_S:
-        seconds = min(seconds, call_s(), call_s())
+        seconds = min(seconds, *(call_s() for _ in range(_TRIES - 1)))
     return seconds, taken if taken > _ALLOCATOR_NOISE else 0
 
 
