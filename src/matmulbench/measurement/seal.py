@@ -3,7 +3,7 @@
 A child reports the clock before and after its work. The parent has the same clock (it is the system's), and notes when
 it sent the request and when the answer came. What lies between is the way there and back, which takes all children of a
 measurement about as long. The processor time that a child uses in a turn beyond what it reports is seen as well, and
-that no other load can lengthen.
+other load lengthens that seldom.
 """
 
 from __future__ import annotations
