@@ -1,6 +1,7 @@
 """What the referee sees of a block: one result that is wrong among many, whichever is drawn."""
 
 import os
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -43,7 +44,8 @@ def test_right_results_pass(results: torch.Tensor, drawn: int | None) -> None:
 @pytest.mark.parametrize("wrong", [1, CALLS - 1])
 def test_one_old_result_is_seen_whichever_is_drawn(results: torch.Tensor, drawn: int | None, wrong: int) -> None:
     results[wrong] = results[wrong - 1]
-    assert "row 0, summed with random signs, is off by" in str(checked(results, drawn))
+    # of a row, the signs may cancel what is wrong; not of them all
+    assert re.match(r"row \d+, summed with random signs, is off by", str(checked(results, drawn)))
 
 
 def test_what_is_drawn_is_compared_element_by_element(results: torch.Tensor) -> None:
