@@ -17,8 +17,9 @@ from pathlib import Path
 import cloudpickle
 from distributed import LocalCluster
 
-from matmulbench import fleet
-from matmulbench.fleet import Fleet, Parcel, Unit
+from matmulbench.fleet import Fleet, dispatch, execute
+from matmulbench.fleet.parcel import Parcel
+from matmulbench.fleet.units import Unit
 from matmulbench.pipeline import Job
 from matmulbench.run import Run
 from matmulbench.status import Status
@@ -26,9 +27,9 @@ from matmulbench.workload import Workload
 
 # Each worker says that it is on a computer of its own.
 SIMULATED = """
-from matmulbench import fleet
+from matmulbench.fleet import node
 def dask_setup(worker):
-    fleet.host_id = lambda: str(worker.name)
+    node.host_id = lambda: str(worker.name)
 """
 
 
@@ -69,13 +70,13 @@ def sleeps(parcel: Parcel, run: str) -> list[dict[str, object]]:
 
 def sharing(folder: Path, units: int = 60) -> None:
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    fleet.write_report = lambda path: path  # of what only slept
+    dispatch.write_report = lambda path: path  # of what only slept
     job = Job(("numpy",), workloads=tuple((Workload(i, 8, 8), 0.2) for i in range(1, units + 1)))
     took = {}
     for hosts in (1, 4):
         with cluster(hosts, folder) as found, Fleet(found.scheduler_address) as several:
             start = time.perf_counter()
-            several.execute(Run("quick", job), folder / f"out-{hosts}", work=sleeps)
+            execute(several, Run("quick", job), folder / f"out-{hosts}", work=sleeps)
             took[hosts] = time.perf_counter() - start
     print(f"one host {took[1]:.1f} s, four {took[4]:.1f} s: {took[4] / took[1]:.3f} of the time")
 

@@ -64,8 +64,9 @@ Command = Callable[..., Done]
 # The command in a process of its own, with quick verification, little time, no roof measured and no charts drawn.
 BRIEF = """
 from dataclasses import replace
-from matmulbench import fleet, pipeline, run
+from matmulbench import pipeline, run
 from matmulbench.cli import main
+from matmulbench.fleet import dispatch
 from matmulbench.measurement.roof import Roof
 from matmulbench.report import write_report
 from matmulbench.results.schema import Level
@@ -77,7 +78,7 @@ def report(path):
 roof = Roof("float32", 1, 1e4, (Level("DRAM", None, 1e3, 1e3),), 1e-9)
 pipeline.measure_roof = lambda *_: roof
 pipeline.verify_kernel = lambda host, spec, dtype, effort: verify_kernel(host, spec, dtype, "quick")
-run.write_report = fleet.write_report = report
+run.write_report = dispatch.write_report = report
 run.BUDGETS["quick"] = replace(run.BUDGETS["quick"], workload_s=0.1, first_s=0.1, task_s=0.5, model_s=1.0)
 main()
 """

@@ -22,9 +22,10 @@ import pytest
 
 pytest.importorskip("distributed", reason="needs the extra matmulbench[fleet]")
 
-from matmulbench import fleet
 from matmulbench.errors import UsageError
-from matmulbench.fleet import Fleet, Parcel, Source, Unit, sources, units
+from matmulbench.fleet import Fleet, client, dispatch, execute
+from matmulbench.fleet.parcel import Parcel, Source, sources
+from matmulbench.fleet.units import Unit, units
 from matmulbench.pipeline import Job
 from matmulbench.results.folder import FleetResults, FolderError, cell_key, load_results
 from matmulbench.results.schema import KEYS, TABLES, columns
@@ -39,14 +40,14 @@ ENVIRONMENT = os.environ | {
 }
 # The boot's id is the same for all that run here: workers named a-1 and a-2 say that they are on a computer a.
 SIMULATED = """
-from matmulbench import fleet
+from matmulbench.fleet import node
 def dask_setup(worker):
-    fleet.host_id = lambda: str(worker.name).partition("-")[0]
+    node.host_id = lambda: str(worker.name).partition("-")[0]
 """
 OTHER_TORCH = """
-from matmulbench import fleet
+from matmulbench.fleet import node
 from matmulbench.results.machine import library_versions
-fleet.library_versions = lambda: library_versions() | {"torch": "1.0"}
+node.library_versions = lambda: library_versions() | {"torch": "1.0"}
 """
 LACKING = "import sys; sys.modules['matmulbench'] = None"
 MINE = "import torch\nfrom beside import multiply\ndef matmul(a, b):\n    return multiply(a, b)\n"
@@ -260,7 +261,7 @@ def test_a_run_that_is_interrupted_and_goes_on_has_the_rows_of_one_without_a_fle
 def test_a_scheduler_that_is_not_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, matmulbench: Callable[..., Any]
 ) -> None:
-    monkeypatch.setattr(fleet, "_CONNECT_S", 1.0)
+    monkeypatch.setattr(client, "_CONNECT_S", 1.0)
     given = ["run", "--preset", "quick", "--scheduler", "tcp://127.0.0.1:9"]
     done = matmulbench(*given, "--out", str(tmp_path / "out"))
     assert done.returncode == 2
@@ -295,7 +296,7 @@ def test_workers_that_cannot_be_used_are_named_before_anything_is_timed(plain: C
 
 
 def test_a_scheduler_without_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fleet, "_CONNECT_S", 2.0)
+    monkeypatch.setattr(client, "_CONNECT_S", 2.0)
     with local(tmp_path, 0) as found, pytest.raises(UsageError, match="has no workers; start one"):
         Fleet(found.scheduler_address)
 
@@ -328,13 +329,13 @@ def test_behind_tls_the_run_works_and_a_plain_client_is_refused(
         found.workers("one")
         for refused in (address.replace("tls", "tcp"), address):  # the second without a certificate
             with monkeypatch.context() as patch:
-                patch.setattr(fleet, "_CONNECT_S", 1.0)
+                patch.setattr(client, "_CONNECT_S", 1.0)
                 with pytest.raises(UsageError, match="cannot be reached"):
                     Fleet(refused)
         quick = {"distributed": {"comm": {"timeouts": {"connect": "3s"}}}}  # to give up a scheduler that is gone
         theirs = dask.config.merge(dask.config.config, dask.config.collect_env(variables), quick)
         with dask.config.set(theirs), Fleet(address) as one:
-            one.execute(plan(1), tmp_path / "out", work=sleeps)
+            execute(one, plan(1), tmp_path / "out", work=sleeps)
             check_complete(tmp_path / "out", plan(1))
 
             def kill(text: str, _: float) -> None:
@@ -342,7 +343,7 @@ def test_behind_tls_the_run_works_and_a_plain_client_is_refused(
                     found.processes["scheduler"].kill()
 
             with pytest.raises(UsageError, match="is gone; what was finished is kept"):
-                one.execute(plan(9), tmp_path / "ended", work=sleeps, progress=kill)
+                execute(one, plan(9), tmp_path / "ended", work=sleeps, progress=kill)
         [journal] = tmp_path.glob("ended/*/journal.jsonl")
         assert len(journal.read_text().splitlines()) == 4, "two verified, and timed on one product"
 
@@ -392,7 +393,7 @@ def check_complete(out: Path, planned: Run) -> FleetResults:
 @pytest.fixture(autouse=True)
 def _no_charts(monkeypatch: pytest.MonkeyPatch) -> None:
     """In this process: a report of what only slept takes time and shows nothing."""
-    monkeypatch.setattr(fleet, "write_report", lambda path: path / "report.html")
+    monkeypatch.setattr(dispatch, "write_report", lambda path: path / "report.html")
 
 
 @contextmanager
@@ -443,7 +444,7 @@ def test_four_equal_hosts_share_a_plan_out(hosts: Cluster, tmp_path: Path) -> No
 
     with Fleet(hosts.address) as four:
         assert (len(four.nodes), len(four.alive)) == (4, 5)
-        four.execute(planned, tmp_path / "out", work=together)
+        execute(four, planned, tmp_path / "out", work=together)
     several = check_complete(tmp_path / "out", planned)
     assert len(several.machines) == 1, "equal hosts share one plan"
     shares = Counter((e["host"], e["row"]["workload"]) for e in several.journal if e["table"] == "measurements")
@@ -455,25 +456,25 @@ def test_a_folder_that_holds_another_run_is_refused(tmp_path: Path) -> None:
     mine.write_text("def matmul(a, b):\n    return a @ b\n")
     planned = plan(1, (f"{mine}:matmul",))
     with local(tmp_path, 1) as found, Fleet(found.scheduler_address) as one:
-        one.execute(planned, out, work=sleeps)
+        execute(one, planned, out, work=sleeps)
         with pytest.raises(FolderError, match="--resume"):
-            one.execute(planned, out, work=sleeps)
+            execute(one, planned, out, work=sleeps)
         said: list[str] = []
-        one.execute(planned, out, resume=True, work=sleeps, progress=lambda text, _: said.append(text))
+        execute(one, planned, out, resume=True, work=sleeps, progress=lambda text, _: said.append(text))
         assert said[0].endswith(": 0 units")
         mine.write_text("def matmul(a, b):\n    return b.t() @ a.t()\n")
         with pytest.raises(FolderError, match="options differ: sources"):
-            one.execute(planned, out, resume=True, work=sleeps)
+            execute(one, planned, out, resume=True, work=sleeps)
         [machine] = out.glob("*/run.json")
         with pytest.raises(FolderError, match="holds a run of one machine"):
-            one.execute(planned, machine.parent, work=sleeps)
+            execute(one, planned, machine.parent, work=sleeps)
 
 
 @pytest.mark.timeout(240)
 def test_each_host_does_everything_if_asked_to(hosts: Cluster, tmp_path: Path) -> None:
     planned = plan(2)
     with Fleet(hosts.address) as four:
-        four.execute(planned, tmp_path / "out", each="host", work=lambda parcel, run: sleeps(parcel, run, 0.0))
+        execute(four, planned, tmp_path / "out", each="host", work=lambda parcel, run: sleeps(parcel, run, 0.0))
     several = check_complete(tmp_path / "out", planned)
     assert len(several.machines) == 4
     assert list(several.measurements.columns[:2]) == ["machine", "workload"]
@@ -491,7 +492,7 @@ def test_a_worker_that_hangs_costs_its_unit_which_another_host_does(hosts: Clust
 
     planned, said = plan(12), []
     with Fleet(hosts.address) as four:
-        four.execute(planned, tmp_path / "out", work=hangs, progress=lambda text, _: said.append(text))
+        execute(four, planned, tmp_path / "out", work=hangs, progress=lambda text, _: said.append(text))
     assert any("is gone; its unit is done again" in text for text in said)
     hung = int((tmp_path / "hung").read_text())
     hosts.end(*(name for name, process in hosts.processes.items() if process.pid == hung))
@@ -521,7 +522,7 @@ def test_of_two_workers_on_one_host_one_is_killed(hosts: Cluster, tmp_path: Path
 
     planned = plan(40)
     with Fleet(hosts.address) as four:
-        four.execute(planned, tmp_path / "out", work=dies_once)
+        execute(four, planned, tmp_path / "out", work=dies_once)
     check_complete(tmp_path / "out", planned)
     assert went_on.exists()
 
@@ -530,7 +531,7 @@ def test_of_two_workers_on_one_host_one_is_killed(hosts: Cluster, tmp_path: Path
 def test_what_nobody_is_left_for_is_lost_and_resume_does_it(
     hosts: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fleet, "_GRACE_S", 2.0)
+    monkeypatch.setattr(dispatch, "_GRACE_S", 2.0)
     planned = plan(6)
 
     def dies(parcel: Parcel, run: str) -> list[dict[str, Any]]:
@@ -539,7 +540,7 @@ def test_what_nobody_is_left_for_is_lost_and_resume_does_it(
         return sleeps(parcel, run, 0.0)
 
     with Fleet(hosts.address) as all_four:
-        all_four.execute(planned, tmp_path / "out", work=dies)
+        execute(all_four, planned, tmp_path / "out", work=dies)
     lost = load_results(tmp_path / "out").measurements
     assert (lost["status"] == "lost").all()
     assert set(lost["reason"].str.replace(r"host \w{8}", "host", regex=True)) <= {
@@ -550,8 +551,8 @@ def test_what_nobody_is_left_for_is_lost_and_resume_does_it(
     hosts.workers("e")
     with Fleet(hosts.address) as other:
         with pytest.raises(FolderError, match="continue it with --resume"):
-            other.execute(planned, tmp_path / "out", work=sleeps)
-        other.execute(planned, tmp_path / "out", resume=True, work=sleeps)
+            execute(other, planned, tmp_path / "out", work=sleeps)
+        execute(other, planned, tmp_path / "out", resume=True, work=sleeps)
     assert (load_results(tmp_path / "out").measurements["status"] == "ok").all()
     hosts.end("e")
 
@@ -565,7 +566,7 @@ def test_what_a_node_cannot_use_ends_the_run_and_names_it(tmp_path: Path) -> Non
         Fleet(found.scheduler_address) as one,
         pytest.raises(UsageError, match=r"host \w{8}: data-dir 'x'"),
     ):
-        one.execute(plan(1), tmp_path / "out", work=refuses)
+        execute(one, plan(1), tmp_path / "out", work=refuses)
 
 
 # --- several hosts in earnest --------------------------------------------------------------------------
@@ -658,7 +659,7 @@ def test_of_three_hosts_one_is_cut_off_and_one_killed(apart: Apart, tmp_path: Pa
 
     with Fleet(apart.found.address) as three:
         assert len(three.nodes) == 3
-        three.execute(planned, tmp_path / "out", progress=progress)
+        execute(three, planned, tmp_path / "out", progress=progress)
     check_complete(tmp_path / "out", planned)
     assert sum("its unit is done again" in text for text in said) == 2, said
     apart.found.end("a")
@@ -674,11 +675,11 @@ import dask
 # What each worker would look at for itself, a hundred do here for one process.
 dask.config.set({"distributed.admin.system-monitor.interval": "1h", "distributed.worker.profile.enabled": False})
 from distributed import LocalCluster
-from matmulbench import fleet
+from matmulbench.fleet import node
 
-described, numbers = fleet.introduce(), itertools.count()
-fleet.host_id = lambda: str(next(numbers))  # each worker is asked once
-fleet.describe_machine, fleet.library_versions = lambda: described["machine"], lambda: described["versions"]
+described, numbers = node.introduce(), itertools.count()
+node.host_id = lambda: str(next(numbers))  # each worker is asked once
+node.describe_machine, node.library_versions = lambda: described["machine"], lambda: described["versions"]
 
 async def main(folder, hosts, killed):
     async with LocalCluster(
@@ -717,7 +718,8 @@ def test_ten_thousand_cells_over_a_hundred_hosts_of_which_ten_end(tmp_path: Path
         with Fleet((tmp_path / "address").read_text()) as hundred:
             assert len(hundred.nodes) == 100
             start = time.monotonic()
-            hundred.execute(
+            execute(
+                hundred,
                 planned,
                 tmp_path / "out",
                 work=lambda parcel, run: sleeps(parcel, run, 0.0 if Unit(parcel.job).verifies else 0.3),

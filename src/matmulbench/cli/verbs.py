@@ -104,7 +104,7 @@ def run(
     $ matmulbench run --out runs/fleet --scheduler tcp://10.0.0.1:8786
     ```
     """
-    from matmulbench.fleet import Fleet
+    from matmulbench import fleet
     from matmulbench.results.folder import load_results
     from matmulbench.run import plan
 
@@ -114,7 +114,7 @@ def run(
         raise UsageError("--resume goes on with the run that --out names: name it")
     folder = Path(out) if out else Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S")
     try:
-        with Fleet(scheduler) if scheduler else nullcontext() as fleet:
+        with fleet.Fleet(scheduler) if scheduler else nullcontext() as several:
             with show_progress(quiet) as progress:
                 planned = plan(
                     preset,
@@ -129,11 +129,11 @@ def run(
                     data_dir=data_dir,
                     seed=seed,
                     import_timeout_s=import_timeout,
-                    cores=fleet.cores if fleet else None,
+                    cores=several.cores if several else None,
                     progress=progress,
                 )
-            execute = partial(fleet.execute, planned, each=each) if fleet else planned.execute
-            with show_progress(quiet, None if fleet else planned.seconds) as progress:
+            execute = partial(fleet.execute, several, planned, each=each) if several else planned.execute
+            with show_progress(quiet, None if several else planned.seconds) as progress:
                 page = execute(folder, resume=resume, progress=progress)
     except KeyboardInterrupt as interrupt:
         interrupt.args = (f"; what was finished is kept: go on with --out {folder} --resume",)

@@ -293,7 +293,7 @@ class TraceModel(Request, target="matmulbench.training.trace:trace_here"):
 # --- on another machine ------------------------------------------------------------------------------
 
 
-class CarryOut(Request, target="matmulbench.fleet:carry_out_here"):
+class CarryOut(Request, target="matmulbench.fleet.node:carry_out_here"):
     """Carry out a :class:`~matmulbench.pipeline.Job`; returns what it found, and what cannot be used of it, if any.
 
     ``done`` are entries of cells that are done already, ``names`` says what the client calls kernels and models.
