@@ -129,7 +129,8 @@ class _LastingBench(Bench):
             return nullcontext(self.host(Job((), import_s=import_s), threads))
 
         monkeypatch.setattr("matmulbench.pipeline.Bench", lambda: nullcontext(self))
-        monkeypatch.setattr("matmulbench.pipeline.Host", host)
+        for module in ("api", "pipeline"):
+            monkeypatch.setattr(f"matmulbench.{module}.Host", host)
 
 
 @pytest.fixture(scope="session")

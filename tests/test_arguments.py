@@ -52,7 +52,7 @@ def product(a: Any, b: Any) -> Any:
 def test_what_cannot_be_used_is_said_before_anything_is_done(
     monkeypatch: pytest.MonkeyPatch, call: Callable[[], Any], message: str
 ) -> None:
-    monkeypatch.setattr("matmulbench.pipeline.carry_out", lambda *_: pytest.fail("it was carried out"))
+    monkeypatch.setattr("matmulbench.api.carry_out", lambda *_: pytest.fail("it was carried out"))
     with pytest.raises(UsageError) as raised:
         call()
     assert message in str(raised.value)

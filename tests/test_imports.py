@@ -7,7 +7,7 @@ from pathlib import Path
 
 HOUSE = runpy.run_path(str(Path(__file__).parents[1] / "docs" / "house.py"))
 ROOMS = [  # each imports only from those after it
-    "cli", "revision", "tuning", "fleet", "run", "comparison", "audit", "report", "pipeline", "arguments",
+    "cli", "revision", "tuning", "fleet", "run", "comparison", "audit", "report", "api", "pipeline", "arguments",
     "training", "measurement", "verification", "results", "isolation", "data", "workload", "dtypes", "ladder",
     "status", "streams", "errors",
 ]  # fmt: skip

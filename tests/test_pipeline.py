@@ -2,16 +2,12 @@
 
 from pathlib import Path
 
-import pandas as pd
 import pytest
 
 import matmulbench
 from matmulbench import pipeline
 from matmulbench.isolation import LostError
-from matmulbench.isolation.requests import ProductError
-from matmulbench.report.tables import precision_table
 from matmulbench.status import Status
-from matmulbench.workload import Workload
 
 MODEL = """
 import torch
@@ -61,35 +57,3 @@ def test_what_else_is_said_of_a_training_stays_beside_a_refused_baseline(tmp_pat
     reason = rows.set_index("kernel")["reason"]["torch"]
     assert reason.startswith("no speedup: the baseline ")
     assert "predicted from smaller products" in reason
-
-
-def _rows(**seconds):
-    first = {"workload": "64x64x64", "threads": 1, "kernel": "torch", "device": "cpu"}
-    return pd.DataFrame([first | {"dtype": dtype, "median_s": s} for dtype, s in seconds.items()])
-
-
-def test_fewer_bits_cost_precision(host):
-    errors = {
-        dtype: host.call(ProductError("torch", Workload(64, 300, 32, dtype=dtype)), silence_limit=60).value
-        for dtype in ("float64", "float32", "float16", "bfloat16", "int8")
-    }
-    assert list(errors) == sorted(errors, key=errors.__getitem__)
-    assert errors["float64"] < 1e-14 < errors["float32"] < 1e-6 < errors["float16"] < 1e-3 < errors["bfloat16"] < 0.01
-    assert errors["int8"] < 0.03
-
-
-def test_a_cliff_is_named_with_what_the_processor_has(monkeypatch):
-    monkeypatch.setattr("matmulbench.results.machine.narrow_instructions", lambda: {"bfloat16": [], "int8": ["i8mm"]})
-    found = pipeline.precision(_rows(float32=1e-3, bfloat16=4e-3, int8=5e-4)).set_index("dtype")
-    assert found["times"].to_dict() == {"float32": 1, "bfloat16": 4, "int8": 0.5}
-    assert found["warning"].to_dict() == {
-        "float32": "",
-        "bfloat16": "slower than float32; the processor has no instructions for it",
-        "int8": "",
-    }
-    shown = precision_table(found.reset_index())
-    assert shown.title == "What precision buys here, 64x64x64"
-
-
-def test_one_dtype_has_nothing_to_compare():
-    assert not len(pipeline.precision(_rows(float32=1e-3)))

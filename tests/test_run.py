@@ -13,9 +13,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from matmulbench.api import trace_model
 from matmulbench.isolation.system import missing
 from matmulbench.ladder import CUDA_LADDER
-from matmulbench.pipeline import trace_model
 from matmulbench.results.folder import load_results
 from matmulbench.results.schema import TABLES, columns
 from matmulbench.run import _products, plan

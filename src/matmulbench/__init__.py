@@ -7,8 +7,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from matmulbench.api import measure, train, verify
     from matmulbench.ladder.plugins import kernels, load_kernel
-    from matmulbench.pipeline import measure, train, verify
     from matmulbench.results.folder import load_results
     from matmulbench.training.plug import plug, unplug
     from matmulbench.training.replacement import replaced
@@ -33,14 +33,14 @@ __all__ = [
 _WHERE = {
     "kernels": "ladder.plugins",
     "load_kernel": "ladder.plugins",
-    "measure": "pipeline",
+    "measure": "api",
     "load_results": "results.folder",
     "plug": "training.plug",
     "unplug": "training.plug",
     "replaced": "training.replacement",
     "trace": "training.trace",
-    "train": "pipeline",
-    "verify": "pipeline",
+    "train": "api",
+    "verify": "api",
     "Workload": "workload",
     "workloads": "workload",
 }

@@ -7,13 +7,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from matmulbench.api import trace_model
 from matmulbench.arguments import check_device, kernel_specs, read_workloads, thread_counts
 from matmulbench.errors import UsageError
 from matmulbench.isolation import IMPORT_S
 from matmulbench.isolation.system import missing
 from matmulbench.ladder import BASELINES, LADDERS
 from matmulbench.ladder.plugins import kernels
-from matmulbench.pipeline import Job, Progress, Training, carry_out, require_device, trace_model
+from matmulbench.pipeline import Job, Progress, Training, carry_out, require_device
 from matmulbench.report import write_report
 from matmulbench.results.folder import RunFolder
 from matmulbench.results.machine import older_kernels

@@ -139,7 +139,7 @@ def measured(monkeypatch: pytest.MonkeyPatch, matmulbench: Command) -> Callable[
         jobs.append(job)
         raise SystemExit(0)
 
-    monkeypatch.setattr("matmulbench.pipeline.carry_out", carry_out)
+    monkeypatch.setattr("matmulbench.api.carry_out", carry_out)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(8))
 
     def run(*arguments: str) -> Job:
@@ -178,7 +178,7 @@ def test_precedence_of_the_data_folder(project: Path, monkeypatch: pytest.Monkey
         folders.append(data_dir)
         raise SystemExit(0)
 
-    monkeypatch.setattr("matmulbench.pipeline.train", train)
+    monkeypatch.setattr("matmulbench.api.train", train)
     for arguments, variable in ((["--data-dir", "line"], "variable"), ([], "variable"), ([], None)):
         if variable:
             monkeypatch.setenv("MATMULBENCH_DATA", variable)
@@ -192,7 +192,7 @@ def test_list_shows_the_projects_own(project: Path, monkeypatch: pytest.MonkeyPa
     def availability(custom: list[str], *_: object) -> list[dict[str, str]]:
         return [{"name": name, "about": "", "status": "available"} for name in custom]
 
-    monkeypatch.setattr("matmulbench.pipeline.availability", availability)
+    monkeypatch.setattr("matmulbench.api.availability", availability)
     rows = {(row["kind"], row["name"]) for row in json.loads(matmulbench("list", "--format", "json").stdout)}
     assert rows > {("kernel", "kernels/my.py:matmul"), ("workload", "16x8x4:TN")}
 

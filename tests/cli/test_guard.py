@@ -74,7 +74,7 @@ def test_the_verdict_decides(
         kernels = {"kernel": [spec, baseline], "verdict": [verdict, "baseline"]}
         return pd.DataFrame({**kernels, "status": "ok", "reason": None})
 
-    monkeypatch.setattr("matmulbench.pipeline.measure", measure)
+    monkeypatch.setattr("matmulbench.api.measure", measure)
     assert matmulbench("guard", "kernel.py:matmul", *OPTIONS).returncode == code
 
 

@@ -25,11 +25,11 @@ Command = Callable[..., Any]
 VERBS = ("run", "list", "verify", "measure", "train", "trace", "guard", "tune", "compare", "audit", "report", "fetch")
 # What each verb calls once its arguments are understood.
 WORK = {
-    "list": ("matmulbench.pipeline.availability", []),
-    "verify": ("matmulbench.pipeline.verify", []),
-    "measure": ("matmulbench.pipeline.measure", []),
-    "train": ("matmulbench.pipeline.train", []),
-    "trace": ("matmulbench.pipeline.trace_model", ["package.models:make"]),
+    "list": ("matmulbench.api.availability", []),
+    "verify": ("matmulbench.api.verify", []),
+    "measure": ("matmulbench.api.measure", []),
+    "train": ("matmulbench.api.train", []),
+    "trace": ("matmulbench.api.trace_model", ["package.models:make"]),
     "guard": ("matmulbench.revision.kernel_at", ["kernel.py:matmul", "--against", "HEAD"]),
     "tune": ("matmulbench.tuning.tune", []),
     "compare": ("matmulbench.results.folder.load_results", ["a", "b"]),
@@ -145,7 +145,7 @@ def test_near_matches_are_suggested(matmulbench: Command, arguments: list[str], 
 def test_a_wrong_format_is_said_before_anything_is_measured(
     monkeypatch: pytest.MonkeyPatch, matmulbench: Command
 ) -> None:
-    monkeypatch.setattr("matmulbench.pipeline.measure", lambda *_, **__: pytest.fail("it measured"))
+    monkeypatch.setattr("matmulbench.api.measure", lambda *_, **__: pytest.fail("it measured"))
     assert matmulbench("measure", "--format", "xml").returncode == 2
 
 

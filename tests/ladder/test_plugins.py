@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from matmulbench.api import availability
 from matmulbench.errors import UsageError
 from matmulbench.ladder import LADDER
 from matmulbench.ladder.plugins import arity_advice, find_kernel, kernels, load_kernel, with_operands
-from matmulbench.pipeline import availability
 
 
 def test_the_ladder_comes_first_and_in_order() -> None:

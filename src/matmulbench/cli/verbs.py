@@ -186,8 +186,8 @@ def list_(
     $ matmulbench list --format json | jq '.[].name'
     ```
     """
+    from matmulbench.api import availability
     from matmulbench.arguments import read_workloads
-    from matmulbench.pipeline import availability
     from matmulbench.report.formatting import flop
     from matmulbench.report.tables import list_tables
     from matmulbench.training.tasks import LOSSES, TASKS
@@ -229,16 +229,16 @@ def verify(
     $ matmulbench verify numpy torch einsum --agreement
     ```
     """
-    from matmulbench import pipeline
+    from matmulbench import api
     from matmulbench.report.tables import agreement_table, case_table, verification_table
 
     specs, dtypes = _named(kernel, operands, device), dtype or USUAL
     if case is not None and (agreement or dtype):
         raise UsageError(f"--case {case}: expected alone, for a case names its own dtype, such as 2x2x1:TN,float64")
     if agreement:
-        differences = pipeline.compare_results(specs, dtypes, import_timeout_s=import_timeout)
+        differences = api.compare_results(specs, dtypes, import_timeout_s=import_timeout)
         _finish(differences, format, failed=False, as_table=agreement_table)
-    work = partial(pipeline.verify, specs, dtypes, case=case, device=device, import_timeout_s=import_timeout)
+    work = partial(api.verify, specs, dtypes, case=case, device=device, import_timeout_s=import_timeout)
     _work(work, quiet, format, verification_table if case is None else partial(case_table, case=case))
 
 
@@ -268,13 +268,13 @@ def measure(
     $ matmulbench measure --budget 30 --format csv > ladder.csv
     ```
     """
-    from matmulbench import pipeline
+    from matmulbench import api
     from matmulbench.report.headline import measured
     from matmulbench.report.tables import measurement_table, precision_table
 
     baseline = with_operands(BASELINES[device] if baseline is None else baseline, operands, device)
     work = partial(
-        pipeline.measure,
+        api.measure,
         _named(kernel, operands, device),
         workload or str(FIRST),
         dtype=dtype or "float32",
@@ -287,7 +287,7 @@ def measure(
     )
 
     def tables(rows: pd.DataFrame) -> list[Table]:
-        found = pipeline.precision(rows, baseline) if len(dtype or ()) > 1 else None
+        found = api.precision(rows, baseline) if len(dtype or ()) > 1 else None
         more = [] if found is None or found.empty else [precision_table(found)]
         return [measurement_table(rows, baseline, measured(rows, baseline)), *more]
 
@@ -328,14 +328,14 @@ def train(
     $ matmulbench train my.py:matmul --workers 2 --scheduler tcp://10.0.0.1:8786
     ```
     """
-    from matmulbench import pipeline
+    from matmulbench import api
     from matmulbench.fleet import Fleet
     from matmulbench.report.tables import training_table
 
     options: dict[str, Any] = {"epochs": epochs, "batch_size": batch_size, "hidden": hidden, "lr": lr, "dtype": dtype}
     baseline = with_operands(BASELINES[device] if baseline is None else baseline, operands, device)
     work = partial(
-        pipeline.train,
+        api.train,
         task if model is None else model,
         _named(kernel, operands, device),
         threads=threads,
@@ -368,10 +368,10 @@ def trace(
     $ matmulbench trace model.py:make --threads 2 --format csv
     ```
     """
-    from matmulbench import pipeline
+    from matmulbench import api
     from matmulbench.report.tables import trace_table
 
-    work = partial(pipeline.trace_model, model, threads, import_timeout_s=import_timeout)
+    work = partial(api.trace_model, model, threads, import_timeout_s=import_timeout)
     _work(work, quiet, format, trace_table)
 
 
@@ -397,13 +397,13 @@ def guard(
     $ matmulbench guard kernel.py:matmul --against HEAD~1 --budget 20
     ```
     """
-    from matmulbench import pipeline
+    from matmulbench import api
     from matmulbench.report.tables import measurement_table
     from matmulbench.revision import kernel_at
 
     spec = with_operands(spec, operands)
     with kernel_at(spec, against) as before, show_progress(quiet) as progress:
-        rows = pipeline.measure(
+        rows = api.measure(
             spec,
             workload or str(FIRST),
             dtype=dtype or "float32",
