@@ -16,7 +16,7 @@ from matmulbench.measurement.cells import BLOCK_S
 from matmulbench.measurement.worker import time_calls
 
 _SHORT_S = 1e-5
-_SAME_BLOCK_S = 3e-5  # calls of a block follow at once, unless interrupted; before a block there is more
+_SAME_BLOCK = 30  # smallest products, in which time the next call of a block comes, unless interrupted
 
 
 def _spin(iterations: int) -> None:
@@ -75,12 +75,14 @@ def _lasting(seconds: float) -> Callable[[torch.Tensor, torch.Tensor], torch.Ten
     Long ones are beats of the thread's processor time, of which other programs take none.
     """
     clock = thread_time if seconds > _SHORT_S else perf_counter  # the former takes half a microsecond to read
+    one = torch.ones(1, 1)
+    same_block_s = _SAME_BLOCK * min(time_calls(torch.mul, one, one, 100) for _ in range(5))
     beat = 0.0
 
     def kernel(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         nonlocal beat
         now = clock()
-        if now - beat > _SAME_BLOCK_S:
+        if now - beat > same_block_s:
             beat = now
         c = a * b
         beat += seconds
@@ -92,7 +94,7 @@ def _lasting(seconds: float) -> Callable[[torch.Tensor, torch.Tensor], torch.Ten
 
 
 DURATIONS = {
-    "spin_2us": 2e-6,
+    "spin_5us": 5e-6,  # in which every machine multiplies two numbers by torch
     "spin_20us": 2e-5,
     "spin_200us": 2e-4,
     "spin_2ms": 2e-3,

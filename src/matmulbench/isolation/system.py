@@ -35,6 +35,7 @@ except ImportError:  # Windows
 
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 _CPU_CLOCK = 2  # CPUCLOCK_SCHED: the processor time of all threads of a process, in nanoseconds
+_TICK_S, _MOMENT_S = 0.01, 1e-5  # the longest tick that Linux is built with
 _SEAL_FUTURE_WRITE = 0x10  # whoever maps the file from now on can only read
 _F_ADD_SEALS = 1033
 # What a process ends with, where exit codes tell: Windows' exceptions, as unsigned numbers.
@@ -217,6 +218,19 @@ def protect(start: int, length: int, readable: bool) -> None:
 
 
 # --- watching ----------------------------------------------------------------------------------------
+
+
+def wait_until_asleep(pid: int) -> None:
+    """Wait until the first thread of ``pid`` sleeps, or has run for a tick of the system's.
+
+    Only then :func:`processor_s` is exact: Linux adds up what a thread uses where it stops and at each tick. A process
+    that has just sent something is still at work for a moment, while the receiver reads it.
+    """
+    with suppress(OSError), open(f"/proc/{pid}/stat", "rb", buffering=0) as stat:
+        deadline = time.perf_counter() + _TICK_S
+        while time.perf_counter() < deadline and stat.read().rpartition(b") ")[2][:1] == b"R":
+            stat.seek(0)
+            time.sleep(_MOMENT_S)  # it may want this core
 
 
 def processor_s(pid: int) -> float:

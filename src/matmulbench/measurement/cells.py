@@ -284,6 +284,7 @@ class KernelCandidate(SealedCandidate):
 
     def audit(self) -> None:
         """Refuse it also for a wrong result of its last block, or where it remembers operands."""
+        self.seal.count_idle(self._child)
         if self.last_block and self.last_block[0] == self.referee.round:  # its operands are still what they were
             self._check_results(*self.last_block[1:])
         super().audit()

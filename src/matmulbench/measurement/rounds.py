@@ -144,9 +144,11 @@ class SealedCandidate(Candidate):
 
     def audit(self) -> None:
         """Refuse a kernel whose clock, processor time or settings are not what they must be."""
+        self.seal.count_idle(self._child)
         self.seal.count_descendants(self._child)
         if finding := self.seal.finding() or ask(self._child, CheckSettings()):
             raise self.refused(finding)
+        self.seal.rest(self._child)
 
     def refused(self, finding: str) -> KernelFailure:
         """Return the failure that says what was found."""

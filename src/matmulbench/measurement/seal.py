@@ -20,7 +20,7 @@ from typing import Any
 
 from matmulbench.isolation import Child, LostError
 from matmulbench.isolation.requests import Request
-from matmulbench.isolation.system import cores, delay_s, descendants_s, pin, processor_s
+from matmulbench.isolation.system import cores, delay_s, descendants_s, pin, processor_s, wait_until_asleep
 from matmulbench.status import Status
 
 SILENCE_S = 60.0  # a call predicted to take this long is never made
@@ -168,12 +168,6 @@ class Seal:
         return statistics.median(self.excess_s) if enough else None
 
     @property
-    def hidden_s(self) -> float:
-        """The excess of three turns in four, at least: a virtual machine may count others' work as the process's."""
-        none = [0.0] * (len(self.turns_s) - len(self.excess_s))
-        return sorted(none + self.excess_s)[len(self.turns_s) // 4]
-
-    @property
     def _settling_s(self) -> float:
         """Seconds of processor time that a process may use after a turn."""
         return _REST_S + _SPIN_S * (self.threads - 1)
@@ -189,13 +183,18 @@ class Seal:
         if self.threads == len(child.pids):
             for pid, core in zip(child.pids, cycle(_cores(number)), strict=False):
                 pin(pid, core)
+        self.count_idle(child)
+
+    def count_idle(self, child: Child) -> None:
+        """Count what the process used since :meth:`rest`; what it uses from now on, it is asked for."""
         if self._rest and self._rest[0] == child.pid:
             _, used, when = self._rest
             self.idle_s += perf_counter() - when
             self.idle_processor_s += max(0.0, self._used_s(child) - used - self._settling_s)
+        self._rest = None
 
     def rest(self, child: Child) -> None:
-        """Note that the turn is over."""
+        """Note that the turn, or what else it was asked for, is over."""
         self._rest = (child.pid, self._used_s(child), perf_counter())
 
     def count_descendants(self, child: Child) -> None:
@@ -205,6 +204,8 @@ class Seal:
             self.processor_s += used
 
     def _used_s(self, child: Child) -> float:
+        for pid in child.pids:
+            wait_until_asleep(pid)
         used_s = sum(map(processor_s, child.pids))
         return used_s + (sum(map(descendants_s, child.pids)) if self._has_descendants else 0.0)
 
@@ -220,8 +221,8 @@ class Seal:
                 "that its own clock shows; what is asked for in another stream has to be waited for in the current one"
             )
         allowed_s = self._allowed_s(turn_s)
-        # What others do lengthens some turns and ways, but hardly all. Those that it did lengthen have no sample.
-        hidden_s = self.hidden_s
+        # Other load makes no processor time longer; and ways, but hardly every one.
+        hidden_s = self.usual_excess_s or 0.0
         if len(self.ways_s) >= _WAYS:
             hidden_s = max(hidden_s, sorted(self.ways_s)[len(self.ways_s) // _WAYS] / 2)
         if hidden_s > allowed_s:
