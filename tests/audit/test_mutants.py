@@ -24,6 +24,7 @@ SAMPLE = [
     "zeros",
     "half",
     "one_element_off",
+    "rows_127",
     "bits_16_at_the_suites_shape",
     "bits_23_at_the_suites_shape",
     "single_for_double_when_long",

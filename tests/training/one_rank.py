@@ -19,7 +19,7 @@ def _on_rank_1(act):
 
 
 def crashes(a, b):
-    _on_rank_1(lambda: ctypes.string_at(0))
+    _on_rank_1(lambda: ctypes.string_at(2**64 - 8))
     return a @ b
 
 

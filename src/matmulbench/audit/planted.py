@@ -16,7 +16,7 @@ from matmulbench.measurement.cells import BLOCK_S
 from matmulbench.measurement.worker import time_calls
 
 _SHORT_S = 1e-5
-_SAME_BLOCK = 30  # smallest products, in which time the next call of a block comes, unless interrupted
+_SAME_BLOCK = 50  # smallest products, in which time the next call of a block comes, unless interrupted
 
 
 def _spin(iterations: int) -> None:
@@ -94,7 +94,7 @@ def _lasting(seconds: float) -> Callable[[torch.Tensor, torch.Tensor], torch.Ten
 
 
 DURATIONS = {
-    "spin_5us": 5e-6,  # in which every machine multiplies two numbers by torch
+    "spin_10us": 1e-5,  # well above what torch takes to multiply two numbers on a slow machine
     "spin_20us": 2e-5,
     "spin_200us": 2e-4,
     "spin_2ms": 2e-3,

@@ -140,9 +140,10 @@ class KernelUnderTest:
         if case.volume > LARGE:
             self.announce(str(case), case)  # to judge it may take as long again
         judgement = self.judge(as_array(a), as_array(b), result, str(case), case.values, case)
-        if judgement.verdict == "normwise" and case.values == "all-bits":
-            for seed in (0, 1):  # operands rounded to fewer bits, or sums of operands rounded?
-                self.check(replace(case, values="lone", seed=seed))
+        if judgement.verdict == "normwise":
+            algebraic = "lone" if case.values == "all-bits" else "small-integers"
+            for seed in (0, 1):  # is it wrong at this shape, or does it only round sums of operands?
+                self.check(replace(case, values=algebraic, seed=seed))
         if judgement.verdict == "normwise" and not self.normwise:
             words = f"only the norm bound holds, as for Strassen-type algorithms: {case}: {judgement.detail}"
             self.normwise = case, words
