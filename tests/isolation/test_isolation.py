@@ -27,7 +27,7 @@ _kept = []
 def root(x): return x ** 0.5
 def pid(): return os.getpid()
 def parent(): return os.getppid()
-def segfault(): ctypes.string_at(8)
+def segfault(): ctypes.string_at(2**64 - 8)
 def leaves(): os._exit(0)
 def hangs(): time.sleep(60)
 def hoards(): return len(bytearray(2**32))
