@@ -30,13 +30,14 @@ Progress = Callable[[str], None]
 
 WORKLOADS = ("5x784x10", "64x784x50", "1000x784x50")
 BUDGET_S = 10.0
-QUICK_BUDGET_S = 3.0  # of an A/A trial: what intervals and verdicts promise, they promise for every budget
+QUICK_BUDGET_S, QUICK_RESTART_S = 1.5, 5.0  # what intervals and verdicts promise, they promise for every budget
+PLANTED = (0.05, 2.0), (0.03, 10.0)  # a delay, and the seconds for each kernel in which it must be seen
 CHEATED = ("256x256x256", "64x784x50")
 CHEATS_BUDGET_S = 3.0
 NO_GAIN = 1.1  # what a ratio of equals may show in so short a time
 # Of the reasons that may be expected, those that a finding puts in other words.
 _SEEN_AS = {"wrong result": ", expected ", "settings": " changes ", "error": "error: ", "crashed": "crashed: "}
-_TURN_S, _TURNS = 2.0, 5  # of extrapolating
+_TURN_S, _TURNS, _QUICK_TURNS = 2.0, 5, 3  # of extrapolating
 EXTRAPOLATED = [
     *(("triple-loop", text) for text in ("5x100x10", "8x784x4", "5x784x10", "16x16x16")),
     *(("row-slice", text) for text in ("64x784x50", "128x128x128", "200x784x10")),
@@ -76,7 +77,7 @@ def _mostly(check: str, setting: str, held: list[bool], least: float) -> Check:
 
 def same_twice(host: Host, quick: bool, progress: Progress) -> Iterator[Check]:
     """A/A: one kernel under two names must not differ, and the interval must contain 1."""
-    trials, budget_s = (12, QUICK_BUDGET_S) if quick else (300, BUDGET_S)
+    trials, budget_s = (10, QUICK_BUDGET_S) if quick else (300, BUDGET_S)
     for busy, text in product((0, 1, 3), _workloads(quick)):
         progress(f"A/A {text}, {busy} busy processes")
         with _load(busy):
@@ -102,11 +103,11 @@ def _load(processes: int) -> Iterator[None]:
 def restarts(_: Host, quick: bool, progress: Progress) -> Iterator[Check]:
     """Measure anew, everything started again: the medians must lie within each other's intervals."""
     rows: list[MeasurementRow] = []
-    runs = 4 if quick else 10
+    runs, budget_s = (4, QUICK_RESTART_S) if quick else (10, BUDGET_S)
     while len(rows) < runs:
         progress(f"restart {len(rows) + 1}")
         with Host(1) as host:
-            rows.append(_measured(host, str(FIRST), "numba-tiled", BASELINE, BUDGET_S))
+            rows.append(_measured(host, str(FIRST), "numba-tiled", BASELINE, budget_s))
     inside = [_contains(one, other.median_s) for one, other in permutations(rows, 2)]
     yield _mostly("restarts: medians within intervals", f"{FIRST}, {runs} runs", inside, 0.95)
 
@@ -145,7 +146,7 @@ def _judge_cheat(
 def planted_delays(host: Host, quick: bool, progress: Progress) -> Iterator[Check]:
     """Power: a kernel that is slower by a known share must be called so, and by how much."""
     trials = 8 if quick else 60
-    for (delay, seconds), text in product(((0.05, 2.0), (0.03, 10.0)), _workloads(quick)):
+    for (delay, seconds), text in product(PLANTED[: 1 if quick else 2], _workloads(quick)):
         progress(f"planted delay of {100 * delay:.0f} % in {text}")
         name = f"delayed_{delay * 100:.0f}"
         rows = [_planted(host, text, name, "plain", 2 * seconds) for _ in range(trials)]
@@ -172,7 +173,7 @@ def extrapolation(host: Host, quick: bool, progress: Progress) -> Iterator[Check
     for kernel, text in EXTRAPOLATED[-3:] if quick else EXTRAPOLATED:
         progress(f"extrapolation of {kernel}, {text}")
         errors = []
-        for _ in range(_TURNS):
+        for _ in range(_QUICK_TURNS if quick else _TURNS):
             whole, predicted = _whole_and_predicted(host, text, kernel)
             fair = predicted.extrapolated and not whole.extrapolated
             errors.append(1 / (predicted.speedup or inf) - 1 if fair else inf)
@@ -209,9 +210,9 @@ def test_product(benchmark): benchmark(matmul, a, b)
 """
 
 
-def front_ends(host: Host, _: bool, progress: Progress) -> Iterator[Check]:
+def front_ends(host: Host, quick: bool, progress: Progress) -> Iterator[Check]:
     """Time one call with each front end that is installed: where the spreads of the times meet, they agree."""
-    for text in WORKLOADS:
+    for text in _workloads(quick):
         progress(f"other front ends on {text}")
         # Beside another, so that it takes part in as many rounds as it does for a user; and at about the same time.
         ours = measure_cells(host, Workload.parse(text), ["numpy"], BASELINE, 3.0)[0]

@@ -509,7 +509,7 @@ def audit(
         ),
     ] = None,
     quick: Annotated[
-        bool, typer.Option("--quick", help="few trials and a third of the planted bugs: minutes; hours without")
+        bool, typer.Option("--quick", help="few trials, a quarter of the planted bugs: five minutes; hours without")
     ] = False,
     format: opt.Format = "table",
     quiet: opt.Quiet = False,
