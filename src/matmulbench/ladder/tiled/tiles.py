@@ -11,7 +11,7 @@ from typing import Any
 from llvmlite import ir
 from numba.core import cgutils, types
 
-from matmulbench.ladder.tiled.vectors import I64, LINE, Emitter, emitted, fma, splat
+from matmulbench.ladder.tiled.vectors import I64, LINE, Emitter, emitted, fma, splat, vector_registers
 
 _ROWS = 8  # about as many as a tile has
 _BLOCKS_AHEAD = 4  # of m-vectorised tiles: a block takes less time than memory
@@ -39,13 +39,24 @@ def panel(
         emit = Emitter(builder, zero.type)
         m, k, _, *matrices = emit.unpack(product)
         matrices = [emit.unpack(matrix) for matrix in matrices]
+        whole = builder.icmp_signed("==", last, ir.Constant(I64, emit.lanes))
+
+        def all_tiles(heights: str, width: int, last: Any) -> None:
+            def block(i: Any, rows: int) -> None:
+                _tile(emit, rows, width, least_unroll, i, k, matrices, last, add, far)
+
+            emit.row_blocks(m, [int(height) for height in heights.split(",")], block)
+
         for heights, width in widths:
             with builder.if_then(builder.icmp_signed("==", vectors, ir.Constant(I64, int(width)))):
-
-                def block(i: Any, rows: int, width: int = int(width)) -> None:
-                    _tile(emit, rows, width, least_unroll, i, k, matrices, last, add, far)
-
-                emit.row_blocks(m, [int(height) for height in heights.split(",")], block)
+                if vector_registers() == 32:
+                    all_tiles(heights, int(width), last)
+                    continue
+                with builder.if_else(whole) as (then, otherwise):  # a mask takes one of 16 registers, and more of AVX2
+                    with then:
+                        all_tiles(heights, int(width), None)
+                    with otherwise:
+                        all_tiles(heights, int(width), last)
         return context.get_dummy_value()
 
     return types.void(shapes, unroll, zero, types.int64, product, *[types.int64] * 3), codegen
@@ -61,7 +72,7 @@ def _tile(
     width = n_rows * n_vectors
     chains = max(1, -(-_LATENCY // width))  # sums of their own
     unroll = max(chains, least_unroll)
-    masks = [None] * (n_vectors - 1) + [emit.mask(last)]
+    masks = [None] * (n_vectors - 1) + [emit.mask(last) if last else None]
     number = emit.constants(max(2 * n_rows, unroll) + 1)
     beside = emit.constants(n_vectors, emit.lanes * emit.size)
     # Meanwhile A's next rows are fetched, which lie one after the other or beside each other; or what is far.

@@ -106,8 +106,9 @@ class Emitter:
 
     def mask(self, count: Any, lanes: int | None = None) -> Any:
         """Return which of a vector's lanes, or of the first ``lanes``, lie before ``count``."""
-        lanes = lanes or self.lanes
-        numbers = ir.Constant(ir.VectorType(I64, lanes), list(range(lanes)))
+        lanes, whole = lanes or self.lanes, ir.IntType(8 * self.size)  # as wide as what is masked: AVX2 has no other
+        numbers = ir.Constant(ir.VectorType(whole, lanes), list(range(lanes)))
+        count = self.builder.trunc(count, whole) if self.size < 8 else count
         return self.builder.icmp_signed("<", numbers, splat(self.builder, count, lanes))
 
     def load(self, address: Any, mask: Any = None, lanes: int | None = None, stored: Any = None) -> Any:
