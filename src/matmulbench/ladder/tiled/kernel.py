@@ -109,7 +109,7 @@ TILE = "6x4" if vector_registers() == 32 else "6x2"
 HEIGHTS = (
     {4: "6,5,2,1", 3: "8,5,2,1", 2: "8,6,5,2,1", 1: "8,5,2,1"}
     if vector_registers() == 32
-    else {3: "4,2,1", 2: "6,2,1", 1: "8,5,2,1"}
+    else {3: "4,2,1", 2: "6,5,4,2,1", 1: "6,4,2,1"}
 )
 
 # A width that is forced for a test must not be found in the machine's own cache.

@@ -15,7 +15,7 @@ from matmulbench.ladder.tiled.vectors import I64, LINE, Emitter, emitted, fma, s
 
 _ROWS = 8  # about as many as a tile has
 _BLOCKS_AHEAD = 4  # of m-vectorised tiles: a block takes less time than memory
-_DOTS_ROWS = 8, 1
+_DOTS_ROWS = (8, 1) if vector_registers() == 32 else (4, 1)  # two columns of sums, and what they are made of
 _LATENCY = 8  # sums that must be under way for an FMA to begin in every cycle: latency (4) x units (2)
 
 
