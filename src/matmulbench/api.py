@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from matmulbench.arguments import (
     check_device,
@@ -18,16 +18,12 @@ from matmulbench.arguments import (
 from matmulbench.dtypes import DTYPES, USUAL
 from matmulbench.errors import UsageError
 from matmulbench.isolation import IMPORT_S, Host
-from matmulbench.isolation.requests import (
-    LoadKernel,
-    ProductError,
-    TraceModel,
-)
+from matmulbench.isolation.requests import LoadKernel, ProductError, TraceModel
 from matmulbench.isolation.system import cores
 from matmulbench.ladder import BASELINE, BASELINES, RUNGS
 from matmulbench.ladder.plugins import find_kernel, kernels
 from matmulbench.measurement.seal import SILENCE_S
-from matmulbench.pipeline import Fleet, Job, Training, carry_out, require_device, threads_of
+from matmulbench.pipeline import Job, Progress, Sink, Training, carry_out, require_device, threads_of
 from matmulbench.results.schema import Row, frame
 from matmulbench.status import Status
 from matmulbench.verification.api import agreement, repeat_case
@@ -37,6 +33,15 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _TRACE_S = 600.0  # that a factory and some steps of its model may take
+
+
+class Fleet(Protocol):
+    """Hosts that work together; see :class:`matmulbench.fleet.Fleet`."""
+
+    cores: int
+
+    def carry_out(self, job: Job, sink: Sink, progress: Progress) -> None:
+        """Do as :func:`~matmulbench.pipeline.carry_out` does, with a host for each worker of a training."""
 
 
 def availability(custom: Iterable[str] = (), import_s: float = IMPORT_S) -> list[dict[str, str]]:

@@ -1,7 +1,7 @@
 """The one pipeline: a job (what to verify, and to measure or train) becomes rows.
 
-``run``, the Python functions :func:`verify`, :func:`measure` and :func:`train`, the command's verbs and the audit all
-call :func:`carry_out`. A kernel that is refused has no figure anywhere; one that fails costs its own cell; a cell that
+``run``, the Python functions of :mod:`~matmulbench.api`, by them the command's verbs, and the fleet all call
+:func:`carry_out`. A kernel that is refused has no figure anywhere; one that fails costs its own cell; a cell that
 fails through no fault of a kernel is tried once more, and then has the status ``lost``.
 """
 
@@ -64,15 +64,6 @@ class Sink(Protocol):
 
     def add(self, table: str, row: Any, samples: list[float] | None = None, **extra: Any) -> None:
         """Take a finished cell, or the roof."""
-
-
-class Fleet(Protocol):
-    """Hosts that work together; see :class:`matmulbench.fleet.Fleet`."""
-
-    cores: int
-
-    def carry_out(self, job: Job, sink: Sink, progress: Progress) -> None:
-        """Do as :func:`carry_out` does, with a host for each worker of a training."""
 
 
 @dataclass(frozen=True)

@@ -221,7 +221,7 @@ class Seal:
                 "that its own clock shows; what is asked for in another stream has to be waited for in the current one"
             )
         allowed_s = self._allowed_s(turn_s)
-        # Other load makes no processor time longer; and ways, but hardly every one.
+        # Other load lengthens processor time seldom; and ways, but hardly every one.
         hidden_s = self.usual_excess_s or 0.0
         if len(self.ways_s) >= _WAYS:
             hidden_s = max(hidden_s, sorted(self.ways_s)[len(self.ways_s) // _WAYS] / 2)

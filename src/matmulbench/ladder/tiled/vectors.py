@@ -3,7 +3,7 @@
 numba compiles scalars, and leaves it to LLVM to find vectors. Here they are asked for: each function below is an
 *intrinsic*, whose body is emitted where it is called. Addresses are ``int64``, strides are in bytes.
 
-numba's cache on disk looks at the file that calls an intrinsic: a change here has to show in ``kernel.EMITTED``.
+numba's cache on disk looks at the file that calls an intrinsic alone: names there carry a digest of all files here.
 """
 
 from __future__ import annotations
