@@ -68,6 +68,12 @@ def test_a_slow_kernel_is_spared_what_would_take_too_long():
     assert volumes == [10**6, 8]
 
 
+def test_a_slow_first_call_still_says_how_long_the_next_may_take():
+    under_test = _under_test(torch.matmul)
+    under_test.pace.learn(Case(64, 784, 50), 0.05)
+    assert under_test.pace.predict(640, 784, 50) < 1
+
+
 def test_random_cases_are_many_and_different_but_the_same_each_time():
     under_test = _under_test(torch.matmul)
     once, again = (list(randomised(under_test, 300, 100.0)) for _ in range(2))

@@ -61,7 +61,8 @@ class Pace:
             self._seen_layouts.add(case.layout)
             if seconds > _SLOW_FIRST_CALL_S:
                 self._compiling_s += seconds
-                return
+                if len(self._largest) > 1:  # else no better is known
+                    return
         self._shortest_s = min(self._shortest_s, seconds)
         seen = [*self._largest, (_work(case.m, case.k, case.n), seconds)]
         kinds = range(len(seen[0][0]))
