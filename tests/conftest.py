@@ -61,11 +61,10 @@ class Done:
 
 Command = Callable[..., Done]
 
-# The command in a process of its own, with quick verification, little time, no roof measured and no charts drawn.
-BRIEF = """
+# What makes a process of its own brief: quick verification, little time, no roof measured and no charts drawn.
+LESS = """
 from dataclasses import replace
 from matmulbench import pipeline, run
-from matmulbench.cli import main
 from matmulbench.fleet import dispatch
 from matmulbench.measurement.roof import Roof
 from matmulbench.report import write_report
@@ -80,14 +79,20 @@ pipeline.measure_roof = lambda *_: roof
 pipeline.verify_kernel = lambda host, spec, dtype, effort: verify_kernel(host, spec, dtype, "quick")
 run.write_report = dispatch.write_report = report
 run.BUDGETS["quick"] = replace(run.BUDGETS["quick"], workload_s=0.1, first_s=0.1, task_s=0.5, model_s=1.0)
-main()
 """
+BRIEF = LESS + "from matmulbench.cli import main; main()"
 
 
 @pytest.fixture(scope="session")
 def brief() -> list[str]:
     """Return how the command begins in a process of its own, where figures do not matter."""
     return [sys.executable, "-c", BRIEF]
+
+
+@pytest.fixture(scope="session")
+def less() -> str:
+    """Return Python that makes a process of its own brief."""
+    return LESS
 
 
 @pytest.fixture(scope="session")

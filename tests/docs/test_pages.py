@@ -12,8 +12,8 @@ word and in that order, figures aside. Comments before a block say what a reader
 - ``<!-- file: my.py -->``: the name of a file, where a caption would not be understood.
 
 What is measured has its budget cut down, trainings end with their schedules, and verification is quick, and not done
-again of what no block has changed since. What needs no shell is run in this process, where all commands share the
-processes in which kernels run.
+again of what no block has changed since, or no page can change. What needs no shell is run in this process, where all
+commands share the processes in which kernels run.
 """
 
 import glob
@@ -159,16 +159,34 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+class Verified(dict[tuple[str, str], VerificationRow]):
+    """What was found of kernels, by name and dtype."""
+
+    def forget(self) -> None:
+        """Forget kernels that are in files, for one may have changed."""
+        for spec, dtype in [*self]:
+            if ":" in spec:
+                del self[spec, dtype]
+
+
+@dataclass
+class Place:
+    """A folder in which pages are followed, one after the other, and what they share there."""
+
+    folder: Path
+    bench: Any  # the processes for kernels
+    verified: Verified
+
+
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory, lasting_bench: Any) -> Iterator[tuple[Path, Any]]:
-    """A folder in which pages are followed, one after the other, and the processes for kernels that stand there."""
-    with lasting_bench() as there:
-        yield tmp_path_factory.mktemp("pages"), there
+def place(tmp_path_factory: pytest.TempPathFactory, lasting_bench: Any) -> Iterator[Place]:
+    with lasting_bench() as bench:
+        yield Place(tmp_path_factory.mktemp("pages"), bench, Verified())
 
 
 @pytest.fixture
 def follow(
-    place: tuple[Path, Any],
+    place: Place,
     reference: Path,
     brief_bin: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -178,9 +196,8 @@ def follow(
     to_the_end: None,
 ) -> Iterator[Callable[[Path, Path], None]]:
     """Return a function that does what a page says, in a folder."""
-    empty, bench = place
-    bench.use(monkeypatch)
-    verified: dict[tuple[str, str], VerificationRow] = {}
+    empty, verified = place.folder, place.verified
+    place.bench.use(monkeypatch)
 
     def verify_once(host: Host, spec: str, dtype: str, effort: str) -> VerificationRow:
         if (spec, dtype) not in verified:
@@ -195,7 +212,7 @@ def follow(
         printed = ""
         for plain, lines in groupby(block.commands.splitlines(), lambda line: needs_no_shell(line) and not at_root):
             if not plain:
-                verified.clear()
+                verified.forget()
                 status, text = in_shell("\n".join(lines), folder, reference, brief_bin)
                 printed += text
                 continue
@@ -218,7 +235,7 @@ def follow(
         for block in blocks(page):
             if block.file:
                 if Path(block.file).exists():
-                    verified.clear()
+                    verified.forget()
                 Path(block.file).write_text(block.text, "utf-8")
             elif block.kind == "console":
                 run(block, folder)
@@ -227,6 +244,7 @@ def follow(
                 exec(compile(code, page.name, "exec"), names)
 
     yield through
+    verified.forget()
     for left in empty.iterdir():
         shutil.rmtree(left) if left.is_dir() else left.unlink()
 
