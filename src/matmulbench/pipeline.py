@@ -12,30 +12,14 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
 from itertools import chain, product
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
-from matmulbench.arguments import (
-    check_device,
-    check_dtype,
-    check_seconds,
-)
+from matmulbench.arguments import check_device, check_dtype, check_seconds
 from matmulbench.errors import UsageError, unknown
 from matmulbench.isolation import IMPORT_S, Host, LostError
-from matmulbench.isolation.requests import (
-    Calibrate,
-    FindDevice,
-    MeasureRoof,
-    OpenReferee,
-    OpenWorkload,
-)
+from matmulbench.isolation.requests import Calibrate, FindDevice, MeasureRoof, OpenReferee, OpenWorkload
 from matmulbench.ladder import BASELINE
-from matmulbench.measurement.cells import (
-    Settings,
-    compile_seconds,
-    failed_cell,
-    measure_cells,
-    measure_roof,
-)
+from matmulbench.measurement.cells import Settings, compile_seconds, failed_cell, measure_cells, measure_roof
 from matmulbench.measurement.roof import Roof
 from matmulbench.measurement.seal import SILENCE_S
 from matmulbench.results.schema import MeasurementRow, TrainingRow, VerificationRow
@@ -46,9 +30,6 @@ from matmulbench.verification import EFFORTS
 from matmulbench.verification.api import verify_kernel
 from matmulbench.verification.remembered import Remembered
 from matmulbench.workload import Workload
-
-if TYPE_CHECKING:
-    pass
 
 VERIFY_S = {"quick": 1.3, "default": 3.0}  # about what a kernel and dtype take, for the progress bar alone
 _LARGEST = 1e9  # that any option of a training may be

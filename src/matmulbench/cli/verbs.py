@@ -39,6 +39,11 @@ def _named(specs: list[str] | None, operands: str | None, device: str = "cpu") -
     return [with_operands(spec, operands, device) for spec in specs or kernels(device)]
 
 
+def _baseline(spec: str | None, operands: str | None, device: str) -> str:
+    """Return the baseline that was named, with what it takes behind it, or else the device's."""
+    return with_operands(BASELINES[device] if spec is None else spec, operands, device)
+
+
 def _finish(rows: pd.DataFrame | list[dict[str, Any]], format: str, failed: bool, as_table: AsTable) -> NoReturn:
     """Print rows, and exit: with 1 if something failed."""
     from matmulbench.report.output import show
@@ -124,7 +129,7 @@ def run(
                     model=model,
                     compare_compile=compare_compile,
                     threads=threads,
-                    baseline=with_operands(BASELINES[device] if baseline is None else baseline, operands, device),
+                    baseline=_baseline(baseline, operands, device),
                     device=device,
                     data_dir=data_dir,
                     seed=seed,
@@ -272,7 +277,7 @@ def measure(
     from matmulbench.report.headline import measured
     from matmulbench.report.tables import measurement_table, precision_table
 
-    baseline = with_operands(BASELINES[device] if baseline is None else baseline, operands, device)
+    baseline = _baseline(baseline, operands, device)
     work = partial(
         api.measure,
         _named(kernel, operands, device),
@@ -333,7 +338,7 @@ def train(
     from matmulbench.report.tables import training_table
 
     options: dict[str, Any] = {"epochs": epochs, "batch_size": batch_size, "hidden": hidden, "lr": lr, "dtype": dtype}
-    baseline = with_operands(BASELINES[device] if baseline is None else baseline, operands, device)
+    baseline = _baseline(baseline, operands, device)
     work = partial(
         api.train,
         task if model is None else model,
