@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from matmulbench.arguments import (
     check_device,
+    check_memory,
     check_seconds,
     kernel_specs,
     read_workloads,
@@ -196,6 +197,7 @@ def verify(
     from matmulbench.verification.case import Case
 
     parsed, rows = Case.parse(case), []
+    check_memory(f"case {case!r}", Workload(parsed.m, parsed.k, parsed.n, dtype=parsed.dtype))
     with Host(max(2, *job.threads), job.import_s) as host:
         for spec in job.specs:
             progress(f"verify {rename(spec)} {case}")

@@ -152,10 +152,15 @@ def _workload(given: Any, dtype: str) -> Workload:
     if isinstance(given, tuple):
         text = "".join(f"{size}*" for size in given[:-3]) + "x".join(map(str, given[-3:]))
     workload = given if isinstance(given, Workload) else Workload.parse(text, dtype)
+    check_memory(f"workload {text!r}", workload)
+    return workload
+
+
+def check_memory(what: str, workload: Workload) -> None:
+    """Raise UsageError if operands and product are larger than this machine's memory."""
     memory = psutil.virtual_memory().total
     if workload.bytes > memory:
-        raise UsageError(f"workload {text!r} takes {workload.bytes:.3g} bytes, this machine has {memory:.3g}")
-    return workload
+        raise UsageError(f"{what} takes {workload.bytes:.3g} bytes, this machine has {memory:.3g}")
 
 
 def thread_counts(given: str | int | Iterable[int], cores: int | None = None) -> tuple[int, ...]:

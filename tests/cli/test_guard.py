@@ -91,6 +91,20 @@ def test_a_wrong_one_is_no_gain_and_mending_one_is_no_failure(repository: Path, 
     assert "Repeat:" not in done.stdout, "the old version is no longer there"
 
 
+@pytest.mark.usefixtures("shared_bench")
+def test_where_the_old_one_cannot_be_imported_there_is_nothing_to_compare_with(
+    repository: Path, matmulbench: Command
+) -> None:
+    (repository / "helper.py").write_text("import fastext\n" + ONCE)
+    git(repository, "commit", "--quiet", "--all", "--message", "needs what is not in git")
+    (repository / "helper.py").write_text(FOUR_TIMES)
+    done = matmulbench("guard", f"{repository}/kernel.py:matmul", *OPTIONS)
+    assert done.returncode == 2
+    assert "at HEAD, it is" in done.stderr
+    assert "No module named 'fastext'" in done.stderr
+    assert {row["status"] for row in json.loads(done.stdout)} == {"ok", "unavailable"}, "what was timed is shown"
+
+
 def test_a_file_of_a_package_meets_the_old_package(repository: Path) -> None:
     (repository / "__init__.py").touch()
     (repository / "kernel.py").write_text("from . import helper\ndef matmul(a, b):\n    return helper.VERSION\n")

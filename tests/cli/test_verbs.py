@@ -12,6 +12,8 @@ import pandas as pd
 import pytest
 
 from matmulbench.cli.verbs import _any_failed
+from matmulbench.report.headline import warnings
+from matmulbench.results.folder import load_results
 
 REFERENCE = Path(__file__).parents[2] / "results" / "reference"
 Command = Callable[..., Any]
@@ -81,6 +83,10 @@ Command = Callable[..., Any]
         (["verify", "nowhere.py:matmul"], "there is no file 'nowhere.py'"),
         (["verify", "torch", "--case", "2x2"], "case '2x2': expected MxKxN or MxKxN:LAYOUT"),
         (["verify", "torch", "--case", "2x2x2", "--dtype", "float32"], "a case names its own dtype"),
+        (["verify", "torch", "--case", "2x2x2", "--agreement"], "--case 2x2x2 does not go with --agreement"),
+        (["verify", "torch", "--case", "999999999x5x999999999"], "case '999999999x5x999999999' takes"),
+        (["train", "--model", "m:f", "--task", "digits"], "task 'digits' does not go with model 'm:f'"),
+        (["run", "--each", "host"], "each 'host' goes with --scheduler"),
         (["list", "--format", "xml"], "format 'xml' is unknown"),
         (["compare", "nowhere", "nowhere"], "folder nowhere holds no run"),
         (["report", "nowhere"], "folder nowhere holds no run"),
@@ -152,7 +158,10 @@ def test_what_is_passed_over_of_a_run_is_said_once_in_one_line(matmulbench: Comm
     done = matmulbench("compare", str(folder), str(folder))
     assert done.returncode == 0
     assert done.stderr.startswith(f"warning: {folder}/journal.jsonl: passed over 2 of ")
-    assert done.stderr.count("\n") == 1
+    assert done.stderr.count("passed over") == 1
+    # What was amiss with the machine in a run concerns whoever compares it.
+    said = [f"warning: {folder}: {line}" for line in warnings(load_results(folder))]
+    assert done.stderr.splitlines()[1:] == said
 
 
 @pytest.mark.parametrize(

@@ -257,7 +257,9 @@ def test_only_the_charts_load_matplotlib_and_nothing_loads_torch(module: str) ->
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_a_share_that_noise_brought_below_zero_gives_no_speedup_of_products() -> None:
-    reference = {"step_s": 1.0, "matmul_share": 0.5}
-    assert matmul_speedup({"step_s": 2.0, "matmul_share": 0.5}, reference) == 0.5
-    assert matmul_speedup({"step_s": 2.0, "matmul_share": -22.6}, reference) is None
+def test_the_speedup_of_products_is_the_one_that_amdahls_law_makes_the_prediction_of() -> None:
+    reference = {"matmul_share": 0.2}
+    assert matmul_speedup({"predicted_speedup": 1 / (0.8 + 0.2 / 4)}, reference) == pytest.approx(4)
+    assert matmul_speedup({"predicted_speedup": 1.0}, reference) == pytest.approx(1)
+    assert matmul_speedup({"predicted_speedup": 1.3}, reference) is None, "noise: it would take less than no time"
+    assert matmul_speedup({"predicted_speedup": 1.0}, {"matmul_share": -22.6}) is None

@@ -297,16 +297,17 @@ def test_the_stopwatch_notes_each_product_and_changes_none():
 @pytest.mark.parametrize(
     ("rest_s", "step_s", "base_step_s", "said"),
     [
-        (3e-3, 5e-3, 2e-3, "by +25 %: the rest of a step takes 3e+03 µs, with torch 1e+03 µs"),
-        (1e-3, 5e-3, 2e-3, "by +25 %: a step takes 5e+03 µs, while its products are timed 3e+03 µs"),
-        (1e-3, 3e-3, 4e-3, "by +25 %: a step with torch takes 4e+03 µs, while its products are timed 2e+03 µs"),
+        (3e-3, 5e-3, 2e-3, "by +25 %: the rest of a step takes 3 ms, with torch 1 ms"),
+        (1e-3, 5e-3, 2e-3, "by +25 %: a step takes 5 ms, in turns that time its products 3 ms"),
+        (1e-3, 3e-3, 4e-3, "by +25 %: a step with torch takes 4 ms, in turns that time its products 2 ms"),
     ],
 )
 def test_a_row_says_which_part_of_a_step_is_not_as_predicted(rest_s, step_s, base_step_s, said):
-    def account(kernel, product_s, rest_s, step_s):
+    def account(kernel, product_s, rest_s, step_s, high=None):
         row = TrainingRow("digits", kernel, 1, 1)
         row.status, row.extrapolated = Status.OK, kernel != "torch"  # of a schedule that was not trained to its end
         row.step_s, row.measured_speedup = step_s, 1.0 if kernel == "torch" else 2 / 3 / 1.25
+        row.measured_ci_low, row.measured_ci_high = 0.99 * row.measured_speedup, high or 1.01 * row.measured_speedup
         return Account(row, None, {}, [product_s], rest_s)
 
     accounts = [account("mine", 2e-3, rest_s, step_s), account("torch", 1e-3, 1e-3, base_step_s)]
@@ -314,6 +315,9 @@ def test_a_row_says_which_part_of_a_step_is_not_as_predicted(rest_s, step_s, bas
     assert accounts[0].row.predicted_speedup == pytest.approx(2 / 3)
     assert accounts[0].row.reason == f"predicted and measured speedup differ {said}"
     assert accounts[1].row.reason is None
+    accounts[0] = account("mine", 2e-3, rest_s, step_s, high=0.7)
+    _predict_speedups(accounts, "torch")
+    assert accounts[0].row.reason is None, "the interval of what was measured holds what was predicted"
 
 
 def test_torch_nn_has_its_own_parameters():

@@ -359,7 +359,8 @@ def test_a_model_that_cannot_be_copied_is_said():
 def test_layers_whose_products_stay_torchs_are_named():
     model = nn.ModuleList([nn.Linear(4, 4, dtype=torch.bfloat16), nn.LSTM(4, 4), nn.Conv1d(1, 1, 1)])
     said = (
-        "products within one operator of Conv1d, LSTM and products in bfloat16 do not run the kernel: trace lists them"
+        "products within one operator of Conv1d, LSTM and products in bfloat16 do not run the kernel: trace lists "
+        "them, if there are any"
     )
     with pytest.warns(InputWarning, match=f"^{said}$"):
         plug(model, "torch")
@@ -381,6 +382,14 @@ def test_what_a_kernel_returns_may_be_a_view_and_is_written_to():
     assert torch.allclose(got, want)
     for one, other in zip(got_gradients, want_gradients, strict=True):
         assert torch.allclose(one, other, atol=1e-6)
+
+
+def test_of_a_compiled_model_the_copy_is_not_compiled():
+    kernel, x = Counting(), torch.randn(2, 5)
+    model = nn.Linear(5, 4)
+    plugged = plug(torch.compile(model), kernel)
+    assert torch.allclose(plugged(x), model(x))
+    assert len(kernel.calls) == 1
 
 
 def test_a_plugged_model_can_be_compiled_and_transformed():

@@ -80,7 +80,9 @@ ImportTimeout = Annotated[
     float, typer.Option(metavar="SECONDS", help="that the import of your kernel or model may take")
 ]
 Preset = Annotated[str | None, typer.Option(help=_PRESETS, **one_of("preset", PRESETS))]
-Task = Annotated[str, typer.Option(help=", ".join(TASKS), **one_of("task", TASKS))]
+Task = Annotated[
+    str | None, typer.Option(help=f"{', '.join(TASKS)}; breast-cancer, if not named", **one_of("task", TASKS))
+]
 _IN_PLACE = "Train it in place of a task; `run` times the very products of its step, too"
 Model = Annotated[str | None, typer.Option(help=f"{_MODEL}. {_IN_PLACE}", callback=_known_model)]
 Factory = Annotated[str, typer.Argument(metavar="FACTORY", help=_MODEL, callback=_known_model)]

@@ -115,6 +115,8 @@ def run(
 
     if out == "":  # as of a shell's variable that is not set
         raise UsageError("--out '': expected a folder")
+    if each != "machine" and not scheduler:
+        raise UsageError(f"each {each!r} goes with --scheduler: name the fleet's")
     if resume and out is None:
         raise UsageError("--resume goes on with the run that --out names: name it")
     folder = Path(out) if out else Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S")
@@ -171,8 +173,8 @@ def _print_run(results: Results, page: Path) -> None:
             ladder_table(results),
             training_table(without_findings(results, "training"), results.baseline),
         )
-        said = [*headline(results), *(f"warning: {line}" for line in warnings(results))]
-    print_prose(*said)
+        said = headline(results)
+    print_prose(*said, *(f"warning: {line}" for line in warnings(results)))
     write(f"report: {page}\n")
 
 
@@ -238,8 +240,10 @@ def verify(
     from matmulbench.report.tables import agreement_table, case_table, verification_table
 
     specs, dtypes = _named(kernel, operands, device), dtype or USUAL
-    if case is not None and (agreement or dtype):
-        raise UsageError(f"--case {case}: expected alone, for a case names its own dtype, such as 2x2x1:TN,float64")
+    if case is not None and agreement:
+        raise UsageError(f"--case {case} does not go with --agreement: expected one of them")
+    if case is not None and dtype:
+        raise UsageError(f"--case {case}: expected without --dtype: a case names its own dtype (2x2x1:TN,float64)")
     if agreement:
         differences = api.compare_results(specs, dtypes, import_timeout_s=import_timeout)
         _finish(differences, format, failed=False, as_table=agreement_table)
@@ -303,7 +307,7 @@ def measure(
 def train(
     kernel: opt.Kernels = None,
     operands: opt.Operands = None,
-    task: opt.Task = "breast-cancer",
+    task: opt.Task = None,
     model: opt.Model = None,
     epochs: Annotated[int | None, typer.Option(help="passes over the data")] = None,
     batch_size: Annotated[int | None, typer.Option(help="rows of a batch")] = None,
@@ -337,11 +341,13 @@ def train(
     from matmulbench.fleet import Fleet
     from matmulbench.report.tables import training_table
 
+    if task and model:
+        raise UsageError(f"task {task!r} does not go with model {model!r}: expected one of them")
     options: dict[str, Any] = {"epochs": epochs, "batch_size": batch_size, "hidden": hidden, "lr": lr, "dtype": dtype}
     baseline = _baseline(baseline, operands, device)
     work = partial(
         api.train,
-        task if model is None else model,
+        model or task or "breast-cancer",
         _named(kernel, operands, device),
         threads=threads,
         workers=workers,
@@ -403,6 +409,7 @@ def guard(
     ```
     """
     from matmulbench import api
+    from matmulbench.report.output import show
     from matmulbench.report.tables import measurement_table
     from matmulbench.revision import kernel_at
 
@@ -426,7 +433,12 @@ def guard(
         rows[name] = rows[name].map(named, na_action="ignore")
     new = rows[rows["kernel"] == spec]
     slower = bool((new["verdict"] == "slower").any())
-    _finish(rows, format, slower or _any_failed(new), partial(measurement_table, baseline=against))
+    as_table = partial(measurement_table, baseline=against)
+    missing = rows[(rows["kernel"] == against) & rows["status"].isin(["unavailable", "lost"])]
+    if len(missing):
+        show(rows, format, as_table)
+        raise UsageError(f"nothing to compare {spec} with: at {against}, it is {missing['reason'].iloc[0]}")
+    _finish(rows, format, slower or _any_failed(new), as_table)
 
 
 @app.command()
@@ -471,6 +483,7 @@ def compare(
     """
     from matmulbench import comparison
     from matmulbench.report import write_comparison
+    from matmulbench.report.headline import warnings
     from matmulbench.report.tables import comparison_table, history_table, ranking_table
     from matmulbench.results.folder import load_results
     from matmulbench.results.schema import KEYS
@@ -480,7 +493,12 @@ def compare(
     if len(folders) < 2:
         raise UsageError(f"compare takes two folders at least, the older first: {folders[0]} is one")
     runs = [load_results(folder) for folder in folders]
-    differences = [line for pair in pairwise(runs) for line in comparison.differences(*pair)]
+    differences = [
+        f"the runs differ in more than time: {line}"
+        for pair in pairwise(runs)
+        for line in comparison.differences(*pair)
+    ]
+    disturbed = [f"{run.path}: {line}" for run in runs[-2:] for line in warnings(run)]
     if not comparison.one_processor(runs):
         if only:
             raise UsageError("--only: of runs on different processors there are ranks, and no verdicts")
@@ -496,10 +514,11 @@ def compare(
         as_table = partial(table_of, title=comparison.summary(newest))
         keys = [name for name in ("machine", *KEYS["measurements"]) if name in frame]
         shown = frame.merge(newest.loc[newest["verdict"].isin(only), keys], on=keys) if only else frame
-    for difference in differences:
-        log(f"warning: the runs differ in more than time: {difference}")
+    said = [*dict.fromkeys([*differences, *disturbed])]  # a run may stand there twice
+    for line in said:
+        log(f"warning: {line}")
     if html:
-        write_comparison(html, runs, frame, as_table(shown), differences)
+        write_comparison(html, runs, frame, as_table(shown), said)
         log(f"page: {html}")
     _finish(shown, format, regressed, as_table)
 

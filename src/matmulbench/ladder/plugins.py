@@ -115,7 +115,7 @@ def find_function(name: str, spec: str | None = None, kind: str = "kernel") -> s
 
 def _parsed(path: Path) -> ast.Module:
     try:
-        return ast.parse(path.read_bytes())
+        return ast.parse(path.read_bytes(), path.name)
     except (OSError, SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise UsageError(f"file {str(path)!r} cannot be read as Python: {error}") from None
 

@@ -31,6 +31,7 @@ from matmulbench.measurement.cost import Cost, extrapolate
 from matmulbench.measurement.roof import Roof
 from matmulbench.measurement.rounds import MIN_ROUNDS, Comparison, SealedCandidate, run_rounds
 from matmulbench.measurement.seal import SILENCE_S, Seal, ask, no_kernel_to_blame
+from matmulbench.measurement.statistics import Interval
 from matmulbench.results.schema import Level, MeasurementRow
 from matmulbench.status import Status
 from matmulbench.workload import Workload
@@ -497,7 +498,10 @@ def _why_unclear(row: MeasurementRow, warnings: list[str]) -> str:
     """Say why no difference can be claimed, and what to do about it."""
     if row.speedup_ci_low is None or row.speedup_ci_high is None:
         return "one round; a larger --budget gives more"
-    width = f"ratio known to ±{(row.speedup_ci_high - row.speedup_ci_low) * 50:.1f} % after {row.samples} rounds"
+    interval = Interval(row.speedup or 1.0, row.speedup_ci_low, row.speedup_ci_high)
+    width = f"ratio known to ±{100 * interval.relative_half_width:.1f} % after {row.samples} rounds"
+    if not interval.low <= 1 <= interval.high:
+        width += ", too few to claim a difference"
     # A block should last a thousand ticks of the clock at least.
     quantised = max(row.median_s or 0, BLOCK_S) < 1000 * get_clock_info("perf_counter").resolution
     causes = ", ".join(warning.partition(":")[0] for warning in warnings)

@@ -96,7 +96,8 @@ def winners_table(results: FleetResults) -> Table:
         *(Column(name, name) for name in results.machines),
         Column("order", "order"),
     ]
-    notes = ("or: their 95 % intervals overlap", "order: the pairs of kernels that clearly change places")
+    order = ("order: the pairs of kernels that clearly change places",) if len(results.machines) > 1 else ()
+    notes = ("or: their 95 % intervals overlap", *order)
     title = ", ".join(["The fastest kernel", *(settings if len(settings) == 1 else ())])
     return Table(title, columns, rows, notes)
 

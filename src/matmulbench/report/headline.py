@@ -36,7 +36,7 @@ from matmulbench.report.queries import (
     users,
     verdict_of,
 )
-from matmulbench.results.folder import Results
+from matmulbench.results.folder import FleetResults, Results
 from matmulbench.results.schema import Status
 
 if TYPE_CHECKING:
@@ -98,7 +98,12 @@ def summary(results: Results) -> list[str]:
 
 
 def warnings(results: Results) -> list[str]:
-    """Return what was amiss with the machine: each cause once, at its worst, with the number of workloads."""
+    """Return what was amiss with the machine: each cause once, at its worst, with the number of workloads.
+
+    Of several machines, each line begins with the machine's name.
+    """
+    if isinstance(results, FleetResults):
+        return [f"{name}: {line}" for name, each in results.machines.items() for line in warnings(each)]
     where: dict[str, set[tuple[str, str, int]]] = {}
     worst: dict[str, str] = {}
     for entry in results.journal:

@@ -121,5 +121,7 @@ def _facts(run: dict[str, Any]) -> list[tuple[str, str]]:
 
 def _text(name: str, value: Any) -> str:
     if name in ("l1_cache", "l2_cache", "l3_cache", "memory"):
-        return f"{value / 2**20:,.0f} MiB" if isinstance(value, int) else "unknown"
+        if not isinstance(value, int):
+            return "unknown"
+        return f"{value / 2**20:,.0f} MiB" if value >= 2**20 else f"{value / 2**10:,.0f} KiB"
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -172,12 +172,17 @@ def verdict_of(row: Row) -> str | None:
 
 
 def matmul_speedup(row: Row, reference: Row | None) -> float | None:
-    """Return by how much the products of a training step are faster than those of the ``reference`` row."""
-    if reference is None:
+    """Return by how much the products of a training step are faster than those of the ``reference`` row.
+
+    By Amdahl's law, which the predicted speedup follows: in units of the reference's step, its products take its share,
+    and those of the row what the prediction leaves beside the rest.
+    """
+    share = known(reference["matmul_share"]) if reference else None
+    predicted = known(row["predicted_speedup"])
+    if not share or not predicted or share < 0:  # noise may bring it below 0
         return None
-    times = [(known(each["step_s"]), known(each["matmul_share"])) for each in (reference, row)]
-    products = [step * share for step, share in times if step and share and share > 0]  # noise may bring it below 0
-    return products[0] / products[1] if len(products) == 2 else None
+    products = 1 / predicted - (1 - share)
+    return share / products if products > 0 else None
 
 
 def shapes_of(results: Results, reference: Row) -> set[tuple[str, str]]:

@@ -343,6 +343,12 @@ def training_table(training: pd.DataFrame, baseline: str = BASELINE) -> Table:
     )
 
 
+_REMOVED = (
+    "after / before: medians; drift: what the other kernels take, or else fixed work, after / before; "
+    "drift removed: by the faster half of the rounds, which other load touches least"
+)
+
+
 def comparison_table(comparison: pd.DataFrame, title: str = "From one run to the other") -> Table:
     """Return the changes of :func:`matmulbench.comparison.compare`; the machine's own drift is out of the speedup."""
     removed = comparison["drift_kernels"].fillna(comparison["drift_arithmetic"])
@@ -350,7 +356,7 @@ def comparison_table(comparison: pd.DataFrame, title: str = "From one run to the
         row | _remark(row["verdict"], row["status_a"], row["status_b"])
         for row in comparison.assign(drift=removed).to_dict("records")
     ]
-    return _changes(title, _COMPARISON, rows, "drift: what the other kernels take, or else fixed work, after / before")
+    return _changes(title, _COMPARISON, rows, _REMOVED)
 
 
 def history_table(history: pd.DataFrame, title: str = "From run to run") -> Table:

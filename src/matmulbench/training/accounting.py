@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import isfinite
 from time import perf_counter
 from typing import Any
 
@@ -440,6 +441,7 @@ def _measured(one: TrainingCandidate, base: TrainingCandidate | None, analyses: 
     account.note(None if one.finished else f"{row.steps} of {course.steps} steps")
     account.note(*course.notes)
     row.final_loss, row.loss_deviation = one.losses[-1], course.envelope.deviation(one.losses)
+    account.note(None if isfinite(row.final_loss) else "its losses are not finite, nor are the reference's")
     row.train_accuracy, row.test_accuracy = one.accuracies
     alone = Comparison(one, None, analyses, comparisons)
     row.step_s, row.step_ci_low_s, row.step_ci_high_s = alone.time.figures
@@ -508,14 +510,15 @@ def _what_moved(one: Account, base: Account) -> str | None:
     """Say which part of a step is not as predicted, if the speedup is not."""
     row, baseline = one.row, base.row.kernel
     moved = (row.predicted_speedup or 0) / (row.measured_speedup or 1) - 1
-    if abs(moved) <= _AGREE:
+    within = (row.measured_ci_low or 0) <= (row.predicted_speedup or 0) <= (row.measured_ci_high or float("inf"))
+    if abs(moved) <= _AGREE or within:
         return None
     parts = [("the rest of a step", one.non_matmul_s, f"with {baseline}", base.non_matmul_s)]
     for each, step in ((one, "a step"), (base, f"a step with {baseline}")):
         timed_s = each.non_matmul_s + sum(each.products_s)
-        parts.append((step, each.row.step_s or timed_s, "while its products are timed", timed_s))
+        parts.append((step, each.row.step_s or timed_s, "in turns that time its products", timed_s))
     part, seconds, other, other_s = max(parts, key=lambda part: abs(part[1] - part[3]))
     return (
-        f"predicted and measured speedup differ by {100 * moved:+.0f} %: {part} takes {seconds * 1e6:.3g} µs, "
-        f"{other} {other_s * 1e6:.3g} µs"
+        f"predicted and measured speedup differ by {100 * moved:+.0f} %: {part} takes {seconds * 1e3:.3g} ms, "
+        f"{other} {other_s * 1e3:.3g} ms"
     )

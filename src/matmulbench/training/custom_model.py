@@ -22,7 +22,7 @@ from matmulbench.errors import UsageError, printable
 from matmulbench.ladder import Kernel
 from matmulbench.ladder.plugins import load_function
 from matmulbench.training.forms import Form, Loss, binds, clone_batch, tensors_of
-from matmulbench.training.plug import copied
+from matmulbench.training.plug import copied, uncompiled
 from matmulbench.training.problem import load_problem
 from matmulbench.training.tasks import check_options, find_task
 from matmulbench.training.trainers import ModuleTrainer, StepProduct, TaskProblem, TimedKernel, TrainingProblem
@@ -59,7 +59,9 @@ class CustomModel(TrainingProblem):
 
     def __init__(self, name: str, made: Made, rate: float = _RATE, remake: Callable[[], Made] | None = None) -> None:
         self.name, self.rate, self.remake = name, rate, remake
-        self.model, self.loss, self.batches, self.optimizer = made
+        model, self.loss, self.batches, self.optimizer = made
+        self.model = uncompiled(model)
+        self.compiled = self.model is not model
         self.rows = next((len(t) for t in tensors_of(self.batches[0]) if t.dim()), 1)
         self.steps = len(self.batches)
         self.in_double = True  # whether the reference is in float64
@@ -110,6 +112,7 @@ class CustomModel(TrainingProblem):
             if not self.remake:
                 raise
         model, loss, *_ = self.remake()
+        model = uncompiled(model)
         self._materialise(model)
         return model, loss
 

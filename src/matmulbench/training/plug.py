@@ -45,6 +45,12 @@ def copied(model: T) -> T:
         raise UsageError(f"the model cannot be copied: {type(error).__name__}: {error}") from error
 
 
+def uncompiled(model: nn.Module) -> nn.Module:
+    """Return the model that ``torch.compile`` was given, or ``model`` itself: compiled code runs no kernel."""
+    inner = getattr(model, "_orig_mod", model)
+    return inner if isinstance(inner, nn.Module) else model
+
+
 def _describe(module: nn.Module, kernel: str) -> str:
     """Return what stands in the text form of a plugged module: its own, and the kernel."""
     return ", ".join(filter(None, (type(module).extra_repr(module), f"kernel={kernel}")))
@@ -64,7 +70,8 @@ def plug(model: nn.Module, kernel: str | Kernel) -> nn.Module:
 
     The copy has parameters of its own; those that layers share stay shared, and those that are frozen stay frozen. Its
     ``state_dict`` has the keys and values of the model's. An ``InputWarning`` names layers (convolution, LSTM,
-    attention) of which some products are within one operator, and dtypes, for which the kernel is not run.
+    attention) of which some products may be within one operator, and dtypes, for which the kernel is not run.
+    Code that ``torch.compile`` generates has products of its own: the copy of a compiled model is not compiled.
 
     Parameters
     ----------
@@ -108,14 +115,14 @@ def plug(model: nn.Module, kernel: str | Kernel) -> nn.Module:
     scripted = {"TorchScript"} if isinstance(plugged, ScriptModule) else set()  # without another module around it
     left = {"within one operator of": fused, "in": others, "of": scripted}
     if said := [f"products {where} {', '.join(sorted(names))}" for where, names in left.items() if names]:
-        text = f"{' and '.join(said)} do not run the kernel: trace lists them"
+        text = f"{' and '.join(said)} do not run the kernel: trace lists them, if there are any"
         warnings.warn(text, InputWarning, stacklevel=2)
     return plugged
 
 
 def unplug(model: nn.Module) -> nn.Module:
     """Return a copy of ``model`` whose products are torch's again."""
-    plain = copied(model)
+    plain = uncompiled(copied(model))
     for module in plain.modules():
         if getattr(vars(module).get("extra_repr"), "func", None) is _describe:
             del module.__dict__["extra_repr"]

@@ -52,7 +52,10 @@ def describe(task: str, seed: int, data_dir: str | None, options: dict[str, Any]
             )
         again = load_training(task, seed, data_dir, options)
         assert isinstance(again, CustomModel)
-        notes = [*_assess(problem, again), *([left] if left else [])]
+        compiled = (
+            "it is trained without torch.compile, which keeps torch's products: --compare-compile has a row for it"
+        )
+        notes = [*([compiled] if problem.compiled else []), *_assess(problem, again), *([left] if left else [])]
     return {
         "name": problem.name,
         "batch_rows": problem.rows,
@@ -110,9 +113,10 @@ def _alike(losses: list[float], others: list[float], tolerance: float) -> bool:
 def _left_to_torch(problem: CustomModel) -> str | None:
     """Say which products of a step no kernel can do, and why."""
     shares: dict[str, float] = {}
+    own = {str(parameter.dtype).removeprefix("torch.") for parameter in problem.model.parameters()}
     for row in trace_steps(problem, _TRACE_S):
         reason, *_ = row["reason"].partition(";")
-        if row["dtype"] in ("bfloat16", "float16"):
+        if row["dtype"] in ("bfloat16", "float16") and row["dtype"] not in own:
             reason += ", autocast?"
         if reason:
             shares[reason] = shares.get(reason, 0.0) + row["share"]

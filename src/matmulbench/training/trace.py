@@ -21,7 +21,7 @@ from torch.utils.flop_counter import flop_registry
 from matmulbench.dtypes import USUAL
 from matmulbench.errors import UsageError
 from matmulbench.measurement.stopwatch import Stopwatch
-from matmulbench.training.custom_model import CustomModel, load_model
+from matmulbench.training.custom_model import CustomModel, OptimizerFactory, load_model
 from matmulbench.training.forms import Loss
 from matmulbench.training.replacement import replaced
 
@@ -206,6 +206,9 @@ def trace_steps(model: CustomModel, enough_s: float = ENOUGH_S) -> list[dict[str
         row["count"] += 1
         row["flop"] = flop and flop + (row["flop"] or 0)
         row["time_s"] += seconds
+    # Other load may slow the products more than the steps beside them.
+    step_s = max(step_s, sum(row["time_s"] for row in rows.values()))
+    for row in rows.values():
         row["share"] = row["time_s"] / step_s
     slowest_first = sorted(rows.values(), key=lambda row: row["time_s"], reverse=True)
     return [{name: row[name] for name in COLUMNS} for row in slowest_first]
@@ -223,7 +226,9 @@ def trace_here(model: str) -> list[dict[str, Any]]:
     return _trace(load_model(model))
 
 
-def trace(model: nn.Module, loss: Loss, batches: Iterable[Any]) -> pd.DataFrame:
+def trace(
+    model: nn.Module, loss: Loss, batches: Iterable[Any], optimizer: OptimizerFactory | None = None
+) -> pd.DataFrame:
     """List every matrix product, forward and backward, of one training step of a copy of ``model``.
 
     Parameters
@@ -234,6 +239,8 @@ def trace(model: nn.Module, loss: Loss, batches: Iterable[Any]) -> pd.DataFrame:
         a function of prediction and target that returns one number.
     batches
         as :func:`~matmulbench.training.custom_model.load_model` takes them; the first is traced.
+    optimizer
+        makes the optimiser of its parameters; plain SGD, if not given.
 
     Returns
     -------
@@ -258,5 +265,5 @@ def trace(model: nn.Module, loss: Loss, batches: Iterable[Any]) -> pd.DataFrame:
     if not first:
         raise UsageError("batches: expected pairs (x, y), got none")
     with torch.random.fork_rng(devices=[]):
-        rows = _trace(CustomModel(type(model).__name__, (model, loss, first, None)))
+        rows = _trace(CustomModel(type(model).__name__, (model, loss, first, optimizer)))
     return pd.DataFrame(rows).astype({"flop": "Int64"})

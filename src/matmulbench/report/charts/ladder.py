@@ -60,7 +60,8 @@ def _times(ladder: Ladder, baseline: str, style: dict[str, Style], name: str) ->
         if known(row["median_s"]):
             interval(axes[0], place, row["ci_low_s"], row["ci_high_s"], look.colour)
             dot(axes[0], row["median_s"], place, row, look)
-    time_axis(axes[0].xaxis, [row["median_s"] for row in ladder.timed])
+    ends = [row[name] for row in ladder.timed for name in ("median_s", "ci_low_s", "ci_high_s")]
+    time_axis(axes[0].xaxis, [end for end in ends if known(end)])
     hint = "; hollow and ≈: extrapolated" if any(row["extrapolated"] for row in ladder.timed) else ""
     axes[0].set_xlabel(f"time per call, log{hint}")
     for each in axes[1:]:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
 
 from matmulbench.report.charts.style import (
     DASHED,
@@ -172,6 +173,7 @@ def _losses(rows: list[Row], style: dict[str, Style], title: str, name: str) -> 
     axes.fill_between(longest["loss_steps"][: len(longest["envelope"])], longest["envelope"], color=GRID, zorder=0)
     log_axis(axes.yaxis, [*heights, *filter(None, longest["envelope"])], "{:.0e}".format)
     axes.set_xlabel("step")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylabel("furthest so far, log")
     ends = ", ".join(f"{label} {furthest[-1]:.1e}" for label, furthest in far.items())
     chart.alt = f"{full}, a curve per kernel. Furthest: {ends}."
