@@ -105,6 +105,7 @@ def test_random_shapes_and_strides(seed):
         (260, 2100, 150, "plain", "transposed"),  # packed panels, several blocks along k and m
         (40, 300, 2000, "window", "window"),  # columns shared out
         (12, 6001, 40, "transposed", "window"),  # steps shared out
+        (2200, 9, 1000, "plain", "plain"),  # a result with huge pages, if the system has them
     ],
 )
 def test_each_path(m, k, n, left, right, dtype, threads):

@@ -17,7 +17,7 @@ from matmulbench.ladder import LADDER, Rung
 from matmulbench.report.charts import ladder, rates, save_charts, training
 from matmulbench.report.charts.style import MUTED, RC, styles
 from matmulbench.report.queries import chart_name, matmul_speedup
-from matmulbench.results.folder import Results
+from matmulbench.results.folder import Results, load_results
 from matmulbench.workload import PRESETS, Workload
 
 TWINS = ("work/before/kernel.py:matmul", "work/after/kernel.py:matmul")
@@ -228,6 +228,14 @@ def test_the_roofline_shows_the_best_kernel_and_the_users(make_run: Callable[...
         intensity, gflops = np.transpose(line.get_xydata())
         assert gflops == pytest.approx(gbs * intensity)
         assert gflops[-1] == pytest.approx(112), "up to the peak"
+
+
+def test_a_roof_that_other_load_disturbed_is_not_drawn(make_run: Callable[..., Results], tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", [Workload(64, 64, 64), Workload(256, 256, 256)], tasks=(), kernels=("torch",))
+    journal = tmp_path / "run" / "journal.jsonl"
+    journal.write_text(journal.read_text().replace('"fma_gflops"', '"disturbed": "other load: a lot", "fma_gflops"'))
+    drawn = {chart.name: chart.alt for chart in rates.draw(load_results(run.path))}
+    assert drawn.keys() == {"gflops-by-size"}
 
 
 def test_a_decade_has_a_tick_and_the_axis_ends_at_decades(quick: Results) -> None:

@@ -8,6 +8,7 @@ time; torch offers it as ``torch.Tensor.__dlpack_c_exchange_api__``. Objects and
 from __future__ import annotations
 
 import ctypes
+import mmap
 from collections.abc import Callable
 from typing import Any, NamedTuple, cast
 
@@ -28,6 +29,9 @@ _HALF = 2**32 - 1
 _MANAGED = 32  # where the DLTensor begins in a DLManagedTensorVersioned
 _CPU = 1
 _METH_FASTCALL = 0x80
+_HUGE_PAGES: int = getattr(mmap, "MADV_HUGEPAGE", 0)  # Linux's, as others have it on their own or not at all
+_HUGE_FROM = 1 << 22  # bytes, as numpy has it
+_PAGE = mmap.PAGESIZE
 
 # DLDataTypes: the code of floats or bfloat, bits, lanes.
 FLOAT32, FLOAT64, BFLOAT16 = (code | bits << 8 | 1 << 16 for code, bits in ((2, 32), (2, 64), (4, 16)))
@@ -39,12 +43,13 @@ def _ignore(context: int, kind: int, message: int) -> None:
 
 
 class ExchangeApi(NamedTuple):
-    """The addresses of torch's functions, and of what takes the message of an error."""
+    """The addresses of torch's functions, of what takes the message of an error, and of ``madvise``, or 0."""
 
     view: int
     allocate: int
     to_python: int
     ignore: int
+    advise: int
 
 
 def _exchange_api() -> ExchangeApi:
@@ -64,7 +69,8 @@ def _exchange_api() -> ExchangeApi:
     if (version := ctypes.c_uint32.from_address(address).value) != _VERSION:
         raise ImportError(f"torch {torch.__version__} has version {version} of DLPack's C exchange API, not {_VERSION}")
     table = (ctypes.c_uint64 * (_VIEW + 1)).from_address(address)
-    return ExchangeApi(table[_VIEW], table[_ALLOCATE], table[_TO_PYTHON], cast(int, _ignore.address))
+    advise = ctypes.cast(ctypes.CDLL(None).madvise, ctypes.c_void_p).value if _HUGE_PAGES else 0
+    return ExchangeApi(table[_VIEW], table[_ALLOCATE], table[_TO_PYTHON], cast(int, _ignore.address), advise or 0)
 
 
 EXCHANGE = _exchange_api()
@@ -90,8 +96,12 @@ def view(function: int, tensor: int) -> tuple[int, int, int, int, int, int]:
 
 
 @jit
-def new_matrix(allocate: int, ignore: int, dtype: int, rows: int, columns: int) -> tuple[int, int]:
-    """Make a matrix of a DLDataType; return what :func:`to_python` takes, 0 if there is no memory, and its address."""
+def new_matrix(allocate: int, ignore: int, advise: int, dtype: int, rows: int, columns: int) -> tuple[int, int]:
+    """Make a matrix of a DLDataType; return what :func:`to_python` takes, 0 if there is no memory, and its address.
+
+    A large one is to have huge pages where the system leaves that to programs: each page is a fault when it is first
+    written to, and 4 KiB of a result take less time to compute than that.
+    """
     shape = on_stack((rows, columns))
     like = on_stack((0, _CPU, dtype << 32 | 2, shape, 0, 0))
     made = on_stack((0,))
@@ -99,6 +109,10 @@ def new_matrix(allocate: int, ignore: int, dtype: int, rows: int, columns: int) 
         return 0, 0
     (handle,) = words(made, 1)
     (data,) = words(handle + _MANAGED, 1)
+    size = rows * columns * (dtype >> 8 & 0xFF) // 8
+    if advise != 0 and size >= _HUGE_FROM:
+        first = -(-data // _PAGE) * _PAGE
+        call(advise, (first, data + size - first, _HUGE_PAGES))
     return handle, data
 
 

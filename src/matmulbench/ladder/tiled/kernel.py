@@ -538,13 +538,13 @@ def _shape(m: int, k: int, n: int) -> int:
 
 def _product(table: int, arguments: int, count: int) -> Any:
     """Return the product of two tensors, or None of those that need a closer look."""
-    view_of, allocate, finish, ignore, share, first_row = words(numbers_of(table), 6)
+    view_of, allocate, finish, ignore, advise, share, first_row = words(numbers_of(table), 7)
     left, right = words(arguments, 2)
     kind, a, m, k, a_row, a_column = view(view_of, left)
     b_kind, b, b_rows, n, b_row, b_column = view(view_of, right)
     if kind != b_kind or (kind != FLOAT32 and kind != FLOAT64 and kind != BFLOAT16) or k != b_rows or k == 0:
         return none()
-    handle, c = new_matrix(allocate, ignore, kind, m, n)
+    handle, c = new_matrix(allocate, ignore, advise, kind, m, n)
     if handle == 0:
         return none()
     size, of_dtype = (4, 0) if kind == FLOAT32 else (8, 1) if kind == FLOAT64 else (2, 2)

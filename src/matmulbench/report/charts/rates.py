@@ -31,7 +31,8 @@ Points = list[tuple[float, Row]]  # a kernel's rows, each where it stands on the
 def draw(results: Results) -> Iterator[Chart]:
     """Draw sizes and roofline for each dtype and thread count."""
     style = styles(results)
-    roof = {cell: entry["row"] for cell, entry in results.cells("roof").items()}
+    found = {cell: entry["row"] for cell, entry in results.cells("roof").items()}
+    roof = {cell: row for cell, row in found.items() if not row.get("disturbed")}  # else it is no roof
     for (dtype, threads), group in by_setting(ladders(results.measurements)).items():
         setting = f"{dtype} · {count(threads, 'thread')}"
         names = [chart_name(stem, dtype, threads, results) for stem in ("gflops-by-size", "roofline")]
