@@ -100,3 +100,12 @@ def test_a_finding_is_of_equal_sizes_where_only_those_fail():
 
     error = smallest(_under_test(kernel), Case(40, 9, 40, "TR", values="integers"), WrongError("exactness", "", "", ""))
     assert (error.case.m, error.case.k, error.case.n, error.case.layout) == (2, 1, 2, "NN")
+
+
+def test_advice_stands_once_where_one_check_is_within_another():
+    def kernel(a, b):  # within the norm bound, but small integers are not exact
+        return a @ b + (0.002 if a.stride(1) != 1 and b.stride(1) != 1 else 0)
+
+    with pytest.raises(WrongError) as caught:
+        _under_test(kernel).check(Case(100, 100, 100, "TT"))
+    assert str(caught.value).count("it is right where both operands are contiguous") == 1

@@ -46,7 +46,7 @@ def changes_chart(comparison: pd.DataFrame) -> Iterator[Chart]:
         axes.plot(middle, place, "o", color=colour, markersize=5.5)
     axes.axvline(0, color=INK, linewidth=0.8, zorder=1)
     axes.set_xlim(-1.05 * reach, 1.05 * reach)
-    axes.set_xlabel("change of time, %, drift removed, with 90 % interval\ngrey: each product; beyond: at the edge")
+    axes.set_xlabel("change of time, %, drift removed; grey: each product")
     yield chart
 
 
