@@ -1,34 +1,24 @@
-"""A device that works off queues, as a GPU does: each queue is a thread, its memory that of the CPU.
+"""A device that works off queues, as a GPU does: time passes there by a count of what each work takes.
 
-Its kernels are in ``fake_kernels.py``. As on a GPU, one that returns has only asked for its work.
+Its memory is that of the CPU. Its kernels are in ``fake_kernels.py``. As on a GPU, one that returns has only asked for
+its work. There are no threads: what is asked for is done when the device is next waited for, which then takes as long
+as the works would. So a busy machine changes nothing.
 """
 
 from __future__ import annotations
 
 import os
-import queue
-import threading
+from collections import defaultdict, deque
 from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter, sleep
-from typing import Any
 
 KERNELS = Path(__file__).with_name("fake_kernels.py")
 Work = Callable[[], object]
+_SPIN_S = 1e-3  # sleep ends late by less
 
 
-class _Stream:
-    """Work that is done in order, by a thread."""
-
-    def __init__(self) -> None:
-        self.works: queue.SimpleQueue[Work] = queue.SimpleQueue()
-        self.asked = self.done = 0
-        threading.Thread(target=self._run, daemon=True).start()
-
-    def _run(self) -> None:
-        while True:
-            self.works.get()()
-            self.done += 1
+def _nothing() -> None: ...
 
 
 class Fake:
@@ -38,37 +28,37 @@ class Fake:
     cache_bytes = 2**18
 
     def __init__(self) -> None:
-        self.streams: dict[str, _Stream] = {}
+        self.works: deque[Work] = deque()
+        self.ends: defaultdict[str, float] = defaultdict(float)  # when each stream will have done all
         self.flushes = 0
 
-    def enqueue(self, work: Work, stream: str = "main") -> None:
-        """Ask for ``work``."""
-        if stream not in self.streams:  # not before it is needed: a thread does not survive a fork
-            self.streams[stream] = _Stream()
-        self.streams[stream].asked += 1
-        self.streams[stream].works.put(work)
+    def enqueue(self, seconds: float, work: Work = _nothing, stream: str = "main") -> None:
+        """Ask for ``work``, which takes ``seconds``."""
+        self.ends[stream] = max(perf_counter(), self.ends[stream]) + seconds
+        self.works.append(work)
+
+    def join(self, stream: str) -> None:
+        """Let the main stream go on no earlier than when ``stream`` will have done what it was asked for."""
+        self.ends["main"] = max(self.ends["main"], self.ends[stream])
 
     def require(self) -> None:
         if os.environ.get("NO_FAKE_DEVICE"):
             raise ImportError("no fake device, as this test has it")
 
-    def mark(self) -> list[float]:
-        mark: list[float] = []
-        main = self.streams.get("main")
-        idle = not main or main.asked == main.done
-        self.enqueue(lambda: mark.append(perf_counter()))
-        while idle and not mark:  # a device is there at once, a thread first needs the core
-            sleep(0)
-        return mark
+    def mark(self) -> float:
+        return max(perf_counter(), self.ends["main"])
 
-    def seconds(self, start: Any, end: Any) -> float:
-        return float(end[0] - start[0])
+    def seconds(self, start: float, end: float) -> float:
+        return end - start
 
-    def drain(self) -> None:
-        for stream in list(self.streams):
-            done = threading.Event()
-            self.enqueue(done.set, stream)
-            done.wait()
+    def drain(self, *streams: str) -> None:
+        """Wait for ``streams``, or all."""
+        while self.works:
+            self.works.popleft()()
+        end = max(self.ends[stream] for stream in streams or ["main", *self.ends])
+        sleep(max(0.0, end - perf_counter() - _SPIN_S))
+        while perf_counter() < end:
+            pass
 
     def flush(self) -> None:
         self.flushes += 1

@@ -99,8 +99,11 @@ def learn_cost(
             kernel(a, b)  # compiles, loads and initialises
         expected = seconds * growth
         seconds, extra = _watch(kernel, a, b)
-        if expected and seconds > 2 * expected:  # compiled for another layout, perhaps: a second call tells
-            seconds, extra = _watch(kernel, a, b)
+        for _ in range(_TRIES):
+            if seconds <= 2 * (expected or _SHORT_S):
+                break
+            # Compiled for another layout, perhaps, or kept from the core: another call tells.
+            seconds, extra = min((seconds, extra), _watch(kernel, a, b))
         reached, smaller = problem, previous
     ratio = whole.flop / reached.flop
     workspace_bytes = int(extra * ratio)
