@@ -253,6 +253,13 @@ def test_the_command_says_what_cannot_be_compared(tmp_path: Path, others: list[s
     assert message in done.stderr
 
 
+def test_that_the_newer_run_was_named_first_is_said(tmp_path: Path) -> None:
+    older, newer = (str(run(tmp_path / str(day), 1.0, seed=day).path) for day in (1, 2))
+    right, wrong = (CliRunner().invoke(app, ["compare", *both]) for both in ([older, newer], [newer, older]))
+    assert "was made after" not in right.stderr
+    assert f"warning: {newer} was made after {older}: expected the oldest first" in wrong.stderr
+
+
 def series(folder: Path, times: Sequence[float], **more: object) -> list[Results]:
     """Runs of one kernel, with ``times`` in seconds, on a machine that drifts by 2 %."""
     pytest.importorskip("ruptures", reason="no ruptures here: it has no wheel for this Python")
@@ -342,7 +349,7 @@ def test_on_another_processor_kernels_are_ranked(tmp_path: Path) -> None:
     for results, times in ((here, [1.0, 2.0, 3.0]), (there, [4.0, 4.05, 3.0])):
         lines = [json.loads(line) for line in (results.path / "journal.jsonl").read_text().splitlines()]
         for entry, seconds in zip(lines, times, strict=True):
-            entry["row"]["median_s"] = seconds
+            entry["row"] |= {"median_s": seconds, "extrapolated": seconds == 4.0}
         (results.path / "journal.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert one_processor([here, there])
     elsewhere(there)
@@ -350,7 +357,7 @@ def test_on_another_processor_kernels_are_ranked(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["compare", str(here.path), str(there.path), "--format", "csv"])
     assert done.exit_code == 0
     found = [line.split(",") for line in done.stdout.splitlines()]
-    assert found[0][3:] == ["kernel", "median_s_1", "rank_1", "median_s_2", "rank_2"]
+    assert found[0][3:] == ["kernel", "median_s_1", "rank_1", "median_s_2", "rank_2", "extrapolated_1", "extrapolated_2"]
     assert [[row[3], row[5], row[7]] for row in found[1:]] == [
         ["numpy", "1", "2"],
         ["torch", "2", "2"],
@@ -359,6 +366,8 @@ def test_on_another_processor_kernels_are_ranked(tmp_path: Path) -> None:
     command = ["compare", str(here.path), str(there.path), "--html", str(tmp_path / "page.html")]
     table = CliRunner().invoke(app, command)
     assert table.stdout.startswith("Different processors: ranks on each\n")
+    assert "≈ 4.00 s" in table.stdout
+    assert table.stdout.count("≈") == 2, "the time, and what the mark means"
     assert "cpu was" in (tmp_path / "page.html").read_text("utf-8")
     refused = CliRunner().invoke(app, [*command, "--only", "slower"])
     assert (refused.exit_code, "there are ranks" in refused.stderr) == (2, True)

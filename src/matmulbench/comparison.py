@@ -92,7 +92,8 @@ def compare(a: Results, b: Results) -> pd.DataFrame:
         workload (first ``all products`` of each kernel), dtype, threads, kernel, status and median_s of both, ``ratio``
         (time in ``b`` / time in ``a``, as measured), ``speedup`` (time in ``a`` / time in ``b``, drift removed) with
         its 90 % interval, ``drift_arithmetic`` and ``drift_calls`` (time of fixed work in ``b`` / in ``a``),
-        ``drift_kernels`` (of the other kernels; none where fixed arithmetic was used), verdict.
+        ``drift_kernels`` (of the other kernels; none where fixed arithmetic was used), verdict; whether the times are
+        predictions (``extrapolated_a``, ``extrapolated_b``).
         Before them ``machine``, where both hold runs of several: each is compared with its namesake.
 
     Raises
@@ -133,9 +134,11 @@ def compare(a: Results, b: Results) -> pd.DataFrame:
         if row["status_a"] == row["status_b"] == Status.OK:
             row |= {"median_a_s": cells[0]["median_s"], "median_b_s": cells[1]["median_s"]}
             row["ratio"] = row["median_b_s"] / row["median_a_s"]
+            row |= {f"extrapolated_{which}": cell["extrapolated"] for which, cell in zip("ab", cells, strict=True)}
         rows.append(row)
     names = ["status_a", "status_b", "median_a_s", "median_b_s", "ratio"]
-    return pd.DataFrame(rows, columns=[*_KEY, *names, *_Change.FIGURES, "verdict"])
+    last = ["verdict", "extrapolated_a", "extrapolated_b"]
+    return pd.DataFrame(rows, columns=[*_KEY, *names, *_Change.FIGURES, *last])
 
 
 def history(runs: Sequence[Results]) -> pd.DataFrame:
@@ -147,7 +150,8 @@ def history(runs: Sequence[Results]) -> pd.DataFrame:
         a row per cell and run: workload (first ``all products`` of each kernel), dtype, threads, kernel, ``run``
         (from 0), ``start``, status, median_s, ``relative`` (time, drift removed, over the median of the first segment),
         ``segment`` (from 0; a new one begins where a change was found), ``level`` (the median of ``relative`` in the
-        segment), ``speedup`` (of the segment over the one before), verdict (on the same).
+        segment), ``speedup`` (of the segment over the one before), verdict (on the same), ``extrapolated`` (whether
+        median_s is a prediction).
 
     Raises
     ------
@@ -178,13 +182,13 @@ def history(runs: Sequence[Results]) -> pd.DataFrame:
             cell = {"status": Status.OK} if key[0] == EVERY else cells[i][key]["row"]
             row = _named(key) | {"run": i, "start": run.run["start"], "status": cell["status"]}
             if i in found:
-                row |= {"median_s": cell.get("median_s")} | found[i]
+                row |= {name: cell.get(name) for name in ("median_s", "extrapolated")} | found[i]
             elif cell["status"] == Status.OK:
                 row["verdict"] = "unclear"
             elif min(found, default=i) < i:
                 row["verdict"] = "broken"
             rows.append(row)
-    names = ["run", "start", "status", "median_s", "relative", "segment", "level", "speedup", "verdict"]
+    names = ["run", "start", "status", "median_s", "relative", "segment", "level", "speedup", "verdict", "extrapolated"]
     return pd.DataFrame(rows, columns=[*_KEY, *names]).astype({"segment": "Int64"})
 
 
@@ -195,7 +199,8 @@ def ranks(runs: Sequence[Results]) -> pd.DataFrame:
     -------
     pandas.DataFrame
         workload, dtype, threads, kernel, and for each run, from 1, ``median_s_1`` and ``rank_1`` (1: the fastest;
-        kernels within 2 % of the next faster one share its rank). Only cells that all runs have timed.
+        kernels within 2 % of the next faster one share its rank), last ``extrapolated_1`` (whether the time is a
+        prediction). Only cells that all runs have timed.
 
     Raises
     ------
@@ -214,7 +219,10 @@ def ranks(runs: Sequence[Results]) -> pd.DataFrame:
         place = groups.cumcount() + 1
         tied = groups.pct_change() <= SAME
         frame[f"rank_{i}"] = place.mask(tied).groupby([ordered[name] for name in _KEY[:3]]).ffill().astype(int)
-    return frame
+    predicted = {
+        f"extrapolated_{i}": [each[key]["row"]["extrapolated"] for key in timed] for i, each in enumerate(cells, start=1)
+    }
+    return frame.assign(**predicted)
 
 
 def _several_machines(results: FleetResults) -> UsageError:

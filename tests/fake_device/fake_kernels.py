@@ -13,7 +13,7 @@ from matmulbench.ladder.devices import DEVICES
 from matmulbench.ladder.operands import sizes
 
 DEVICE: Any = DEVICES["fake"]
-CALL_S = 3e-4
+CALL_S = 1e-4
 
 
 def _multiply(c: torch.Tensor, a: torch.Tensor, b: torch.Tensor, inference: bool) -> None:

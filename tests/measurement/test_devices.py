@@ -24,7 +24,7 @@ from matmulbench.training.accounting import train_kernels
 from matmulbench.workload import Workload
 
 FOLDER = Path(__file__).parents[1] / "fake_device"
-CALL_S = 3e-4  # what a product takes there
+CALL_S = 1e-4  # what a product takes there
 WORK_S = 0.02
 ENVIRONMENT = {"PYTHONPATH": os.pathsep.join([str(FOLDER), os.environ.get("PYTHONPATH", "")])}
 

@@ -88,12 +88,12 @@ def open_page(browser: sync_api.Browser, address: str) -> Iterator[object]:
 
 
 @pytest.mark.parametrize("size", [PHONE, DESK], ids=["phone", "desk"])
-def test_nothing_but_tables_and_wide_charts_scrolls_sideways(open_page, size: dict[str, int]) -> None:
+def test_nothing_but_tables_and_charts_scrolls_sideways(open_page, size: dict[str, int]) -> None:
     page = open_page(size)
     assert page.evaluate("document.documentElement.scrollWidth") == size["width"]
     outside = page.evaluate(
         """[...document.querySelectorAll('body *')]
-        .filter(each => !each.closest('.scroll, .wide') && each.getBoundingClientRect().right > innerWidth + 1)
+        .filter(each => !each.closest('.scroll, .drawn') && each.getBoundingClientRect().right > innerWidth + 1)
         .map(each => each.outerHTML.slice(0, 80))"""
     )
     assert outside == []
@@ -108,10 +108,12 @@ def test_on_a_phone_a_ladders_figures_and_what_repeats_a_finding_are_in_sight(op
     assert commands.evaluate("each => each.scrollWidth <= each.clientWidth")
 
 
-def test_a_wide_chart_keeps_its_size_on_a_phone_and_scrolls(open_page) -> None:
-    chart = open_page(PHONE).locator(".wide .chart").first
-    assert chart.evaluate("each => each.getBoundingClientRect().width == each.getAttribute('width')")
-    assert chart.evaluate("each => each.parentElement.scrollWidth > each.parentElement.clientWidth")
+def test_a_chart_keeps_its_size_on_a_phone_and_scrolls(open_page) -> None:
+    charts = open_page(PHONE).locator("main > .charts .chart")
+    assert charts.count() > 2
+    for sizes in charts.evaluate_all("all => all.map(each => [each.getBoundingClientRect().width, each.width])"):
+        assert sizes[0] == sizes[1]
+    assert charts.first.evaluate("each => each.parentElement.scrollWidth > each.parentElement.clientWidth")
 
 
 def test_all_text_stands_out_from_what_is_behind_it(open_page, scheme: str) -> None:

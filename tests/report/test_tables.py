@@ -246,7 +246,8 @@ def test_a_comparison_names_what_broke() -> None:
     rows = [
         {**key, "kernel": "numpy", "status_a": "ok", "status_b": "ok", "median_a_s": 4e-6, "median_b_s": 8e-6,
          "speedup": 0.55, "speedup_ci_low": 0.5, "speedup_ci_high": 0.6,
-         "drift_arithmetic": 1.1, "drift_calls": 1.2, "drift_kernels": 1.3, "ratio": 2.0, "verdict": "slower"},
+         "drift_arithmetic": 1.1, "drift_calls": 1.2, "drift_kernels": 1.3, "ratio": 2.0, "verdict": "slower",
+         "extrapolated_b": True},
         {**key, "kernel": "x/mine.py:matmul", "status_a": "ok", "status_b": "crashed", "median_a_s": nothing,
          "median_b_s": nothing, "speedup": nothing, "speedup_ci_low": nothing, "speedup_ci_high": nothing,
          "drift_arithmetic": nothing, "drift_calls": nothing, "drift_kernels": nothing, "ratio": nothing,
@@ -254,7 +255,7 @@ def test_a_comparison_names_what_broke() -> None:
     ]  # fmt: skip
     first, second = comparison_table(pd.DataFrame(rows)).rows
     assert [cell.text for cell in first] == [
-        "5x784x10", "numpy", "4.00 µs", "8.00 µs", "2.000", "1.82× slower", "1.67–2.00× slower",
+        "5x784x10", "numpy", "4.00 µs", "≈ 8.00 µs", "2.000", "1.82× slower", "1.67–2.00× slower",
         "1.300", "slower",
     ]  # fmt: skip
     assert [cell.text for cell in second[1:]] == ["mine.py:matmul", *["–"] * 6, "broken: ok, then crashed"]

@@ -493,6 +493,11 @@ def compare(
     if len(folders) < 2:
         raise UsageError(f"compare takes two folders at least, the older first: {folders[0]} is one")
     runs = [load_results(folder) for folder in folders]
+    disordered = [
+        f"{a.path} was made after {b.path}: expected the oldest first"
+        for a, b in pairwise(runs)
+        if a.run.get("start", "") > b.run.get("start", "")
+    ]
     differences = [
         f"the runs differ in more than time: {line}"
         for pair in pairwise(runs)
@@ -514,7 +519,7 @@ def compare(
         as_table = partial(table_of, title=comparison.summary(newest))
         keys = [name for name in ("machine", *KEYS["measurements"]) if name in frame]
         shown = frame.merge(newest.loc[newest["verdict"].isin(only), keys], on=keys) if only else frame
-    said = [*dict.fromkeys([*differences, *disturbed])]  # a run may stand there twice
+    said = [*dict.fromkeys([*disordered, *differences, *disturbed])]  # a run may stand there twice
     for line in said:
         log(f"warning: {line}")
     if html:

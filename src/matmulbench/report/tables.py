@@ -113,15 +113,15 @@ _CELL = (  # what is compared in several runs
     Column("kernel", "label"),
 )
 _COMPARISON = (
-    Column("before", "median_a_s", seconds),
-    Column("after", "median_b_s", seconds),
+    Column("before", "median_a_s", seconds, "extrapolated_a"),
+    Column("after", "median_b_s", seconds, "extrapolated_b"),
     Column("after / before", "ratio", number(".3f"), optional=1),
     Column("drift removed", "speedup", factor),
     Column("90 % interval", "speedup_ci_low", factor_interval, "speedup_ci_high", optional=1),
     Column("drift", "drift", number(".3f"), optional=2),
 )
 _HISTORY = (
-    Column("newest", "median_s", seconds),
+    Column("newest", "median_s", seconds, "extrapolated"),
     Column("last change", "speedup", factor),
     Column("since", "since"),
     Column("since the first run", "total", factor, optional=1),
@@ -381,7 +381,10 @@ def ranking_table(ranking: pd.DataFrame, title: str, names: Sequence[str]) -> Ta
     columns = [
         column
         for i, name in enumerate(names, start=1)
-        for column in (Column(f"rank on {name}", f"rank_{i}", number(".0f")), Column("time", f"median_s_{i}", seconds))
+        for column in (
+            Column(f"rank on {name}", f"rank_{i}", number(".0f")),
+            Column("time", f"median_s_{i}", seconds, f"extrapolated_{i}"),
+        )
     ]
     return _changes(title, columns, ordered.to_dict("records"), "kernels within 2 % of the next faster share its rank")
 
@@ -399,7 +402,9 @@ def _changes(title: str, columns: Sequence[Column], rows: list[Row], note: str) 
     for row in rows:
         row |= {"label": label[row["kernel"]], "setting": f"{row['dtype']}, {row['threads']}" if several else ""}
     verdict = Column("verdict", "remark", prose=True)
-    return Table(title, [*_CELL, *columns, verdict], rows, (note,), by=("workload",))
+    table = Table(title, [*_CELL, *columns, verdict], rows, (note,), by=("workload",))
+    marked = any(cell.text.startswith("≈") for row in table.rows for cell in row)
+    return replace(table, notes=(note, EXTRAPOLATED)) if marked else table
 
 
 def audit_table(checks: pd.DataFrame) -> Table:
