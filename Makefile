@@ -3,13 +3,16 @@ PYTHON ?= $(if $(WINDOWS),python,python3)
 BIN := .venv/$(if $(WINDOWS),Scripts,bin)
 READY := .venv/.ready
 
-.PHONY: bench test lint docs asv pytest-bench clean
+.PHONY: bench test test-slow lint docs asv pytest-bench clean
 
 bench: $(READY)  ## verify, measure, train and chart the ladder
 	$(BIN)/matmulbench run
 
 test: $(READY)
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+test-slow: $(READY)  ## what is left out of `test` for its length
+	$(BIN)/pytest -n 2 -m slow
 
 lint: $(READY)
 	$(BIN)/ruff format --check .

@@ -357,7 +357,15 @@ def test_on_another_processor_kernels_are_ranked(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["compare", str(here.path), str(there.path), "--format", "csv"])
     assert done.exit_code == 0
     found = [line.split(",") for line in done.stdout.splitlines()]
-    assert found[0][3:] == ["kernel", "median_s_1", "rank_1", "median_s_2", "rank_2", "extrapolated_1", "extrapolated_2"]
+    assert found[0][3:] == [
+        "kernel",
+        "median_s_1",
+        "rank_1",
+        "median_s_2",
+        "rank_2",
+        "extrapolated_1",
+        "extrapolated_2",
+    ]
     assert [[row[3], row[5], row[7]] for row in found[1:]] == [
         ["numpy", "1", "2"],
         ["torch", "2", "2"],

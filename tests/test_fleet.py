@@ -202,6 +202,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         yield found
 
 
+@pytest.mark.slow
 @pytest.mark.posix
 @pytest.mark.timeout(600)
 def test_a_run_that_is_interrupted_and_goes_on_has_the_rows_of_one_without_a_fleet(
@@ -316,6 +317,7 @@ def certificate(folder: Path) -> dict[str, str]:
     return {f"DASK_DISTRIBUTED__COMM__TLS__{name}": str(path) for name, path in tls.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_behind_tls_the_run_works_and_a_plain_client_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -480,6 +482,7 @@ def test_each_host_does_everything_if_asked_to(hosts: Cluster, tmp_path: Path) -
     assert list(several.measurements.columns[:2]) == ["machine", "workload"]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_a_worker_that_hangs_costs_its_unit_which_another_host_does(hosts: Cluster, tmp_path: Path) -> None:
     def hangs(parcel: Parcel, run: str) -> list[dict[str, Any]]:
@@ -774,7 +777,11 @@ def test_workers_of_a_training_on_a_host_each_learn_what_one_process_does(apart:
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
-    "what", ["rank killed", "client killed", "cut off", pytest.param("worker killed", marks=pytest.mark.slow)]
+    "what",
+    [
+        "rank killed",
+        *(pytest.param(what, marks=pytest.mark.slow) for what in ("client killed", "cut off", "worker killed")),
+    ],
 )
 def test_a_host_that_is_lost_ends_a_training_with_the_reason(apart: Apart, what: str) -> None:
     client = trained(apart, "--workers", "2", "--epochs", "200", "--budget", "6")

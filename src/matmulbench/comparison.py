@@ -220,7 +220,8 @@ def ranks(runs: Sequence[Results]) -> pd.DataFrame:
         tied = groups.pct_change() <= SAME
         frame[f"rank_{i}"] = place.mask(tied).groupby([ordered[name] for name in _KEY[:3]]).ffill().astype(int)
     predicted = {
-        f"extrapolated_{i}": [each[key]["row"]["extrapolated"] for key in timed] for i, each in enumerate(cells, start=1)
+        f"extrapolated_{i}": [each[key]["row"]["extrapolated"] for key in timed]
+        for i, each in enumerate(cells, start=1)
     }
     return frame.assign(**predicted)
 

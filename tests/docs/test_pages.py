@@ -56,9 +56,11 @@ _BLOCK = re.compile(
 
 
 def brief(line: str) -> str:
-    """Return a line of commands with less time in it for measurements."""
+    """Return a line of commands with less time in it for measurements, and less to learn."""
     if verb := re.match(r"matmulbench (measure|guard) ", line):
         return f"{verb[0]}--budget {BUDGET_S}" + re.sub(r" --budget \S+", "", " " + line[verb.end() :])
+    if re.match(r"matmulbench train .*--task digits", line) and "--epochs" not in line:
+        return f"{line} --epochs 1"
     return line
 
 
@@ -266,11 +268,19 @@ def clone(tmp_path: Path) -> Path:
 
 @pytest.mark.posix
 @pytest.mark.timeout(600)  # a busy machine takes its time, most of it to import torch
-@pytest.mark.parametrize("name", [name for name in RUNNABLE if name != "howto/asv.md"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow) if name == "howto/fleet.md" else name
+        for name in RUNNABLE
+        if name != "howto/asv.md"
+    ],
+)
 def test_a_page_does_what_it_says(name: str, follow: Callable[[Path], None]) -> None:
     follow(PAGES[name])
 
 
+@pytest.mark.slow
 @pytest.mark.posix
 @pytest.mark.timeout(600)
 def test_the_page_about_asv_does_what_it_says(clone: Path, follow: Callable[[Path, Path], None]) -> None:

@@ -28,6 +28,7 @@ def execute(notebook: nbformat.NotebookNode, folder: Path) -> None:
     NotebookClient(notebook, timeout=200, resources={"metadata": {"path": str(folder)}}).execute()
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)  # half a minute on an idle machine
 def test_it_climbs_the_ladder_on_mnist(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mnist_dir: str | None, less: str

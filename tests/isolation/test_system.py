@@ -70,6 +70,7 @@ def test_the_main_parts_pass_on_a_bare_system() -> None:
 
 
 @linux
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_run_on_a_bare_system_says_what_it_lacks(tmp_path: Path, brief: list[str]) -> None:
     less = ["--kernel", "numpy", "--baseline", "numpy", "--workload", "64x64x64"]

@@ -119,6 +119,7 @@ def test_each_path(m, k, n, left, right, dtype, threads):
         numba.set_num_threads(before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bits", [bits for bits in (128, 256, 512) if bits != 8 * kernel.VECTOR])
 def test_every_other_width_of_vectors(bits):
     # Narrower than the machine's is what another machine would have; LLVM makes a wider one of two.
@@ -180,6 +181,7 @@ def test_a_plan_changes_what_is_done():
         kernel.use("float32", "large", ())
 
 
+@pytest.mark.slow
 def test_the_cache_on_disk_knows_what_is_emitted(tmp_path):
     # Intrinsics stand in other files than the functions that numba keeps: a change there must not go unseen.
     package, cache = tmp_path / "matmulbench", tmp_path / "cache"
