@@ -775,14 +775,9 @@ def test_workers_of_a_training_on_a_host_each_learn_what_one_process_does(apart:
         assert row["communication_share"] is None or 0 < row["communication_share"] < 1  # None: hardly had a turn
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize(
-    "what",
-    [
-        "rank killed",
-        *(pytest.param(what, marks=pytest.mark.slow) for what in ("client killed", "cut off", "worker killed")),
-    ],
-)
+@pytest.mark.parametrize("what", ["rank killed", "client killed", "cut off", "worker killed"])
 def test_a_host_that_is_lost_ends_a_training_with_the_reason(apart: Apart, what: str) -> None:
     client = trained(apart, "--workers", "2", "--epochs", "200", "--budget", "6")
     assert client.stderr
@@ -799,14 +794,14 @@ def test_a_host_that_is_lost_ends_a_training_with_the_reason(apart: Apart, what:
     elif what == "cut off":
         apart.cut_off(serves)
     elif what == "rank killed":
-        ranks[-1].kill()
+        next(one for one in ranks if not one.children()).kill()
     else:
         client.kill()
     out, said = client.communicate()
     assert time.monotonic() - start < 90, said
     rows = json.loads(out or "[]")
     if what == "rank killed":
-        assert {row["status"] for row in rows} == {"ok"}, rows
+        assert {row["status"] for row in rows} == {"ok"}, [row["reason"] for row in rows]
     elif what != "client killed":
         assert {row["kernel"] for row in rows} == {"torch"}
         for row in rows:

@@ -69,7 +69,8 @@ def test_ci_runs_the_readmes_commands_on_every_python_that_is_named() -> None:
         line for line in named if line.startswith("Programming Language :: Python :: 3.")
     ]
     readme = (ROOT / "README.md").read_text("utf-8")
-    made = [step["run"] for step in job["steps"] if step.get("run", "").startswith("make ")]
+    everywhere = [step["run"] for step in job["steps"] if "run" in step and "if" not in step]
+    made = [command for command in everywhere if command.startswith("make ")]
     assert made == [
         line.removeprefix("$ ").split("#")[0].strip() for line in readme.splitlines() if line.startswith("$ make ")
     ]

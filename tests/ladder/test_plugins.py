@@ -93,6 +93,8 @@ def test_an_at_sign_in_a_folder_is_part_of_its_name(tmp_path: Path) -> None:
 def test_a_function_that_does_not_take_two_operands_is_answered_with_those_that_it_takes() -> None:
     error = TypeError("function takes exactly 3 arguments (2 given)")
     assert "takes (a, b, c), expected (a, b)" in str(arity_advice(lambda a, b, c: None, error))
+    assert "takes (a, b, *, block), expected" in str(arity_advice(lambda a, b, *, block: None, error))
+    assert "as by `multiply = Tiled()`" in str(arity_advice(type("Tiled", (), {}), error))
     assert arity_advice(lambda a, b, c=None: c, error) is None
     assert "expected (a, b), and c returned" in str(arity_advice(max, error))
     assert arity_advice(max, TypeError("unhashable type")) is None
@@ -118,6 +120,21 @@ def test_a_file_has_its_real_name_so_that_pickling_works(tmp_path: Path) -> None
     kernel = load_kernel(write(tmp_path / "a_real_name.py", "def matmul(a, b): return a\n") + ":matmul")
     assert kernel.__module__ == "a_real_name"
     assert pickle.loads(pickle.dumps(kernel)) is kernel
+
+
+@pytest.mark.parametrize("name", ["v1.2.py", "été v1.2.py", "my-kernel.py", "package/v1.2.py"])
+def test_a_file_may_have_a_name_that_python_cannot_import(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    write(tmp_path / "package" / "__init__.py", "") if "/" in name else None
+    kernel = load_kernel(write(path, "def matmul(a, b): return a\n") + ":matmul")
+    assert pickle.loads(pickle.dumps(kernel)) is kernel
+    assert load_kernel(f"{path}:matmul") is kernel
+
+
+def test_what_is_no_function_is_no_kernel() -> None:
+    with pytest.raises(UsageError, match="kernel 5: expected a name or a function"):
+        load_kernel(5)  # type: ignore[arg-type]
 
 
 def test_a_file_that_has_a_librarys_name_takes_it_from_nobody(tmp_path: Path) -> None:

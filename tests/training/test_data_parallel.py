@@ -99,7 +99,7 @@ def test_what_one_rank_does_costs_its_kernels_row_alone(host, to_the_end, monkey
 
 
 @pytest.mark.posix
-def test_a_rank_that_someone_else_kills_gets_another_process(host, monkeypatch):
+def test_a_rank_that_someone_else_kills_gets_another_process(host, monkeypatch, to_the_end):
     pids, turns = [], []
     init, take_turn = Ranks.__init__, TrainingCandidate.take_turn
 
@@ -115,7 +115,7 @@ def test_a_rank_that_someone_else_kills_gets_another_process(host, monkeypatch):
 
     monkeypatch.setattr(Ranks, "__init__", noted)
     monkeypatch.setattr(TrainingCandidate, "take_turn", killing)
-    rows = account(host, "torch", task="digits", workers=2, budget=1.0)
+    rows = account(host, "torch", task="digits", workers=2, budget=20.0, epochs=1)
     assert not psutil.pid_exists(pids[0])
     assert len(pids) > 2
     assert {row.status for row, _ in rows.values()} == {"ok"}, rows["torch"][0].reason

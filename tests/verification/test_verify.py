@@ -151,6 +151,52 @@ def test_operands_rounded_at_one_shape_alone_are_found(tmp_path, operand, shape,
         kernel.check(Case.parse(found.value.repeat.strip("`").split()[-1]))
 
 
+OF_SHARED = """
+import torch
+def one_object(a, b):
+    return a.clone() if a is b else a @ b
+def one_memory(a, b):
+    return torch.zeros(len(a), b.shape[1]) if a.data_ptr() == b.data_ptr() and a.numel() else a @ b
+def equal(a, b):
+    return (a @ b).triu() if a.numel() and torch.equal(a, b) else a @ b
+"""
+
+
+@pytest.mark.parametrize("name", ["one_object", "one_memory", "equal"])
+def test_a_matrix_is_multiplied_by_itself_too(tmp_path, name):
+    (tmp_path / "mine.py").write_text(OF_SHARED)
+    finding = examine(f"{tmp_path / 'mine.py'}:{name}", "float32", only="addresses")["row"]["finding"]
+    assert str(finding).startswith("addresses: x and ")
+
+
+IN_PART = """
+def long_sums(a, b):
+    k = a.shape[1]
+    return (a.bfloat16() @ b.bfloat16()).to(a.dtype) if k and k % 192 == 0 else a @ b
+def many_rows(a, b):
+    c = a @ b
+    c[65536:] = 0
+    return c
+"""
+
+
+@pytest.mark.parametrize(("name", "prop"), [("long_sums", "full precision"), ("many_rows", "large sizes")])
+def test_widths_of_nets_and_what_16_bits_cannot_count_are_tried(tmp_path, name, prop):
+    (tmp_path / "mine.py").write_text(IN_PART)
+    finding = examine(f"{tmp_path / 'mine.py'}:{name}", "float32", effort="quick")["row"]["finding"]
+    assert str(finding).startswith(f"{prop}: ")
+
+
+def test_what_changes_no_result_is_a_kernels_own_affair(tmp_path):
+    lines = ["np.seterr(all='ignore')", "gc.disable()", "sys.setprofile(lambda *_: None)"]
+    text = "import gc, sys\nimport numpy as np\ndef matmul(a, b):\n    {}\n    return a @ b\n"
+    for number, line in enumerate(lines):
+        (tmp_path / f"mine_{number}.py").write_text(text.format(line))
+        assert (
+            examine(f"{tmp_path}/mine_{number}.py:matmul", "float32", only="shape mismatch")["row"]["finding"] is None
+        )
+
+
 def test_an_algorithm_of_strassens_type_may_lose_bits_of_sums():
     kernel = KernelUnderTest("strassen", strassen, "float32")
     check_large(kernel, (case for case in full_precision("float32") if case.volume < 10**8), 0.1)

@@ -12,9 +12,11 @@ import os
 import signal
 import socket
 import sys
+import sysconfig
 import traceback
 import warnings
 from multiprocessing.connection import wait
+from pathlib import Path
 from typing import Any
 
 from matmulbench.errors import UsageError, printable
@@ -25,6 +27,8 @@ from matmulbench.ladder.plugins import stand_here
 from matmulbench.status import Status
 
 _NO_MEMORY = ("can't allocate memory", "not enough memory", "CUDA out of memory")  # in torch's messages
+_OURS = (str(Path(__file__).parents[1]) + os.sep, "<frozen ")
+_LIBRARIES = tuple({sysconfig.get_path(name) + os.sep for name in ("stdlib", "platstdlib", "purelib", "platlib")})
 _to_parent: Connection | None = None
 
 
@@ -162,6 +166,13 @@ def _set_up(memory_limit: int) -> None:
     system.limit(memory_limit)
 
 
+def _place(error: BaseException) -> traceback.FrameSummary | None:
+    """Return the last line of the user's own that led to an error; else of a library's, but none of the suite's."""
+    frames = [each for each in traceback.extract_tb(error.__traceback__) if not each.filename.startswith(_OURS)]
+    own = [each for each in frames if not each.filename.startswith(_LIBRARIES)]
+    return next(reversed(own or frames), None)
+
+
 def describe(error: BaseException) -> tuple[Status, str]:
     """Turn an exception into a status and a one-line reason that says where it was raised."""
     try:
@@ -170,8 +181,8 @@ def describe(error: BaseException) -> tuple[Status, str]:
     except Exception:  # a kernel's own exception may not even have a text
         text, notes = "an exception without a text", []
     memory = isinstance(error, MemoryError) or any(words in text for words in _NO_MEMORY)
-    frames = traceback.extract_tb(error.__traceback__)
-    where = f" ({os.path.basename(frames[-1].filename)}:{frames[-1].lineno})" if frames else ""
+    place = _place(error)
+    where = f" ({os.path.basename(place.filename)}:{place.lineno})" if place else ""
     plain = isinstance(error, ImportError | UsageError)
     status = Status.UNAVAILABLE if isinstance(error, ImportError) else Status.OUT_OF_MEMORY if memory else Status.ERROR
     # Advice comes last, and is never cut for length.

@@ -183,6 +183,8 @@ def load_kernel(spec: str | Callable[..., Any]) -> Kernel:
         if its module, or something that the module needs, cannot be imported, or it works on a GPU and there is none.
     """
     kernel, said = (load_function(spec), split_spec(spec)[1]) if isinstance(spec, str) else (spec, None)
+    if not callable(kernel):
+        raise UsageError(f"kernel {spec!r}: expected a name or a function")
     operands = said if said in OPERANDS else getattr(kernel, "operands", "torch")
     device = said if said in DEVICES else getattr(kernel, "device", "cpu")
     if operands not in OPERANDS:
@@ -282,6 +284,8 @@ def arity_advice(kernel: Callable[..., Any], error: TypeError) -> str | None:
     A signature alone says little: a ufunc may take a third argument, and need not.
     """
     remedy = "Give all else a default, or wrap it in a function of two operands"
+    if inspect.isclass(kernel):
+        return f"it is a class, expected a function. Name an object of it, as by `multiply = {kernel.__name__}()`"
     try:
         signature = inspect.signature(kernel)
     except (TypeError, ValueError):  # written in C, most often
@@ -289,7 +293,11 @@ def arity_advice(kernel: Callable[..., Any], error: TypeError) -> str | None:
     try:
         signature.bind(None, None)
     except TypeError as mismatch:
-        return f"it takes ({', '.join(signature.parameters)}), expected (a, b), and c returned: {mismatch}. {remedy}"
+        taken = signature.replace(
+            return_annotation=signature.empty,
+            parameters=[each.replace(annotation=each.empty) for each in signature.parameters.values()],
+        )
+        return f"it takes {taken}, expected (a, b), and c returned: {mismatch}. {remedy}"
     return None
 
 
@@ -319,20 +327,23 @@ def _import_file(path: Path) -> ModuleType:
     A file of a package is imported as part of it. A name that a library has already is not taken from it.
     """
     root = import_root(path)
-    name = ".".join(path.relative_to(root).with_suffix("").parts)
+    parts = path.relative_to(root).with_suffix("").parts
+    in_package = len(parts) > 1 and all(map(str.isidentifier, parts))
+    alias = "matmulbench_kernel_" + re.sub(r"\W", "_", path.stem)
+    name = ".".join(parts) if in_package else path.stem if path.stem.isidentifier() else alias
     loaded = sys.modules.get(name)
     if loaded and getattr(loaded, "__file__", None) == str(path) and _loaded.get(path) == path.stat().st_mtime_ns:
         return loaded
     _make_way(root)
     _loaded[path] = path.stat().st_mtime_ns
-    if "." in name:
+    if in_package:
         sys.modules.pop(name, None)
         module = importlib.import_module(name)
         if module.__file__ != str(path):
             raise ImportError(f"{path} is not what Python finds as {name}: that is {module.__file__}")
         return module
-    if name in sys.modules or not name.isidentifier():
-        name = f"matmulbench_kernel_{path.stem}"
+    if name in sys.modules:
+        name = alias
     module_spec = importlib.util.spec_from_file_location(name, path)
     assert module_spec
     assert module_spec.loader

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import inspect
 import math
 import os
 import sys
@@ -97,6 +98,9 @@ def _remedy(c: object) -> str:
     """Say how a kernel that returned ``c`` comes to return a tensor."""
     if c is None:
         return "end the function with `return c`"
+    if inspect.iscoroutine(c):
+        c.close()  # else Python complains that nobody waited for it
+        return "make it a plain function, without `async`"
     if isinstance(c, np.ndarray):
         return f"return torch.from_numpy(c); or, if the kernel takes arrays too, say so with {ARRAYS}"
     return "return a fresh one of shape (m, n)"

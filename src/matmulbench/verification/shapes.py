@@ -26,10 +26,13 @@ ROUNDING = (
 LARGE = (
     (3, 20000, 2, "NN"), (20000, 3, 2, "TN"), (2, 3, 20000, "NT"), (255, 256, 257, "NN"), (64, 784, 50, "NT"),
     (16, 50000, 10, "TN"), (50000, 16, 10, "NN"), (10, 16, 50000, "NT"), (513, 512, 514, "TT"),
-    (1025, 1024, 1023, "NT"),
+    (1025, 1024, 1023, "NT"), (70_001, 1, 2, "NN"), (2, 1, 70_001, "NT"),  # beyond what 16 bits count
 )  # fmt: skip
 _SPLIT = 10**7  # multiplications
 _LONG_SUMS = {(3, 20_000, 2, "NN"), (2, 100_000, 3, "NT")}
+# Widths of layers that nets have, each as each size.
+_WIDTHS = (96, 192, 256, 320, 384, 512, 640, 768, 1024, 1536, 2048, 3072, 4096)
+_OF_NETS = {(*sizes, "NN") for w in _WIDTHS for sizes in ((w, 2, 3), (2, w, 3), (2, 3, w))}
 _BETWEEN_GUARDS = (1, 2, 3, 5, 8, 9, 15, 17, 33, 65)
 
 
@@ -85,12 +88,12 @@ def large(dtype: str) -> Iterator[Case]:
 
 
 def full_precision(dtype: str) -> Iterator[Case]:
-    """Yield numbers that need every bit, at the shapes that the suite times and at long sums, in order of cost.
+    """Yield numbers that need every bit, in order of cost: at the shapes that the suite times, nets' and long sums.
 
     The error bound of a long sum is wide: operands that are rounded to fewer bits stay within it. Of a large product,
     parts along its longest side come first, as what it takes is best predicted from a product of its kind.
     """
-    suite = {(w.m, w.k, w.n, w.layout) for w in PRESETS["full"]} | _LONG_SUMS
+    suite = {(w.m, w.k, w.n, w.layout) for w in PRESETS["full"]} | _LONG_SUMS | _OF_NETS
     for *sizes, layout in sorted(suite, key=lambda shape: (math.prod(shape[:3]), shape)):
         for part in (64, 8, 1) if math.prod(sizes) > _SPLIT else (1,):
             m, k, n = (-(-size // part) if size == max(sizes) else size for size in sizes)

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import gc
-import sys
 import time
 
-import numpy as np
 import torch
 
 _noted: dict[str, object] = {}
@@ -38,7 +35,4 @@ def _settings() -> dict[str, object]:
         "torch's float32 precision": torch.get_float32_matmul_precision(),
         "gradient mode": torch.is_grad_enabled(),
         "subnormal numbers": float(torch.tensor(1e-40) * 0.5),
-        "numpy's error handling": tuple(np.geterr().items()),
-        "garbage collection": gc.isenabled(),
-        "the trace and profile functions": (sys.gettrace(), sys.getprofile()),
     }

@@ -63,7 +63,7 @@ def check_earlier_calls(kernel: KernelUnderTest, seconds: float) -> None:
 
 
 def check_addresses(kernel: KernelUnderTest) -> None:
-    """Multiply the same values at every alignment."""
+    """Multiply the same values at every alignment, and operands that are the same, or lie in the same memory."""
 
     def moved(operand: torch.Tensor) -> torch.Tensor:
         memory = torch.full((operand.numel() + offset,), filler(kernel.dtype), dtype=operand.dtype)
@@ -72,6 +72,14 @@ def check_addresses(kernel: KernelUnderTest) -> None:
     a, b = _small_integers(kernel, *TINY, seed=10)
     for offset in range(17):
         kernel.check_exact(moved(a), moved(b), f"operands {offset} elements into their memory")
+    for size in (4, 17):
+        x, _ = _small_integers(kernel, size, size, size, seed=12)
+        kernel.check_exact(x, x, f"x and x, of {size}x{size}")
+        kernel.check_exact(x, x.clone(), f"x and a copy of x, of {size}x{size}")
+    for m, n in ((3, 5), (17, 9)):
+        x, _ = _small_integers(kernel, m, n, m, seed=13)
+        kernel.check_exact(x, x.T, f"x and x.T, of {m}x{n}")
+        kernel.check_exact(x.T, x, f"x.T and x, of {m}x{n}")
 
 
 def check_repetition(kernel: KernelUnderTest, seconds: float) -> None:
