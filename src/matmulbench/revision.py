@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
-import tarfile
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from io import BytesIO
 from pathlib import Path
 
 from matmulbench.errors import UsageError, printable
@@ -18,7 +17,8 @@ from matmulbench.ladder.plugins import find_function, find_kernel, import_root, 
 def kernel_at(spec: str, revision: str) -> Iterator[str]:
     """Take the kernel ``spec`` out of git as of ``revision``; yield the spec by which it can be loaded meanwhile.
 
-    The folder from which its file is imported comes with it, all of it, so that the old version meets its old helpers.
+    The folder from which its file is imported comes with it, all of it, so that the old version meets its old helpers;
+    of submodules those that are checked out here.
 
     Raises
     ------
@@ -39,22 +39,47 @@ def kernel_at(spec: str, revision: str) -> Iterator[str]:
     ).decode().strip()  # fmt: skip
     inside = path.relative_to(root).as_posix()
     absent = f"kernel {spec!r}: at {revision} there is no file {inside!r}"
-    _git(root, "cat-file", "-e", f"{commit}:./{inside}", otherwise=absent)
-    archive = _git(root, "archive", "--format=tar", commit, ".", otherwise=absent)
     with tempfile.TemporaryDirectory(prefix="matmulbench-") as folder:
-        with tarfile.open(fileobj=BytesIO(archive)) as tar:
-            tar.extractall(folder, filter="data")
-        old = f"{Path(folder).resolve() / inside}:{function}"
-        find_function(old, f"{spec} at {revision}")
-        yield with_operands(old, operands)
+        old = Path(folder).resolve() / "old"
+        _take_out(root, commit, old, absent)
+        if not (old / inside).is_file():
+            raise UsageError(absent)
+        find_function(f"{old / inside}:{function}", f"{spec} at {revision}")
+        yield with_operands(f"{old / inside}:{function}", operands)
 
 
-def _git(folder: Path, *arguments: str, otherwise: str) -> bytes:
-    """Return what git prints about ``folder``; where it fails, raise a UsageError that says ``otherwise``."""
+def _take_out(folder: Path, commit: str, to: Path, otherwise: str) -> None:
+    """Write what ``folder`` held at ``commit`` to ``to``, with its submodules; ``git archive`` may leave some out."""
+    top = Path(_git(folder, "rev-parse", "--show-toplevel", otherwise=otherwise).decode().rstrip("\n"))
+    index = {"GIT_INDEX_FILE": f"{to}.index"}  # the user's own stays as it is
+    _git(folder, "read-tree", f"{commit}:./", otherwise=otherwise, **index)
+    to.mkdir()
+    _git(top, "checkout-index", "--all", f"--prefix={to}/", otherwise=otherwise, **index)
+    for line in _git(top, "ls-files", "--stage", "-z", otherwise=otherwise, **index).decode().split("\0"):
+        about, _, name = line.partition("\t")
+        if about.startswith("160000 ") and (folder / name / ".git").exists():
+            (to / name).rmdir() if (to / name).is_dir() else None
+            _take_out(folder / name, about.split()[1], to / name, f"submodule {name}: {otherwise}")
+
+
+_EXPECTED = (
+    "not a git repository",
+    "does not exist in",
+    "exists on disk, but not in",
+    "Not a valid object name",
+)  # of what git says
+
+
+def _git(folder: Path, *arguments: str, otherwise: str, **environment: str) -> bytes:
+    """Return what git prints about ``folder``; where it fails, raise a UsageError that says ``otherwise``, or why."""
+    command = ["git", "-C", str(folder), *arguments]
     try:
-        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, check=False)
+        done = subprocess.run(command, env=os.environ | {"LC_ALL": "C"} | environment, capture_output=True, check=False)
     except FileNotFoundError:
         raise UsageError("guard takes the old version from git: install git") from None
     if done.returncode:
+        said = " ".join(done.stderr.decode(errors="replace").split())
+        if said and not any(words in said for words in _EXPECTED):
+            otherwise = f"{otherwise.partition(': ')[0]}: git says: {printable(said, 500)}"
         raise UsageError(otherwise)
     return done.stdout

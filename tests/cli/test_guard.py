@@ -162,6 +162,33 @@ def test_a_file_in_no_repository_is_named(tmp_path: Path, monkeypatch: pytest.Mo
         pass
 
 
+def test_what_archives_leave_out_and_submodules_come_with_it(repository: Path) -> None:
+    top = repository.parent
+    (top / "within").mkdir()
+    git(top / "within", "init", "--quiet")
+    (top / "within" / "deep.py").write_text("VALUE = 3\n")
+    git(top / "within", "add", ".")
+    git(top / "within", "commit", "--quiet", "--message", "within")
+    git(top, "-c", "protocol.file.allow=always", "submodule", "--quiet", "add", "./within", "kernels/deep")
+    (top / ".gitattributes").write_text("helper.py export-ignore\nkernel.py export-ignore\n")
+    (repository / "kernel.py").write_text(
+        "import helper\nfrom deep.deep import VALUE\ndef matmul(a, b): return VALUE\n"
+    )
+    git(top, "add", ".gitattributes", "kernels")
+    git(top, "commit", "--quiet", "--message", "with a submodule")
+    with kernel_at("kernel.py:matmul", "HEAD") as old:
+        assert loaded(old).stdout == "3\n"
+
+
+def test_why_git_refuses_is_said(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    with (
+        pytest.raises(UsageError, match=r"git says: .*dubious ownership.*safe\.directory"),
+        kernel_at("kernel.py:matmul", "HEAD"),
+    ):
+        pass
+
+
 def test_where_git_is_missing_that_is_said(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     with pytest.raises(UsageError, match="install git"), kernel_at("kernel.py:matmul", "HEAD"):

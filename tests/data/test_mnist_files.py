@@ -194,7 +194,7 @@ def test_kerass_file_holds_the_same(from_idx, whole, tmp_path):
 
 
 def write_csv(path, x, y, header=False):
-    frame = pd.DataFrame(np.column_stack((y, x)), columns=["label", *(f"pixel{n}" for n in range(784))])
+    frame = pd.DataFrame(np.column_stack((y, x)), columns=["label", *(f"pixel{n}" for n in range(x.shape[1]))])
     frame.to_csv(path, index=False, header=header)
 
 
@@ -207,6 +207,21 @@ def test_a_sixth_of_kaggles_file_is_held_out(from_idx, whole, tmp_path):
     assert np.array_equal(y_valid, from_idx.train[1][1000:1200])
     assert x.flags.c_contiguous
     assert len(x_test) == 0
+
+
+@pytest.mark.parametrize("header", [None, [*(f"pixel{n}" for n in range(784)), "target"]])
+def test_labels_in_the_last_column_are_found(from_idx, whole, tmp_path, header):
+    table = pd.DataFrame(np.column_stack((whole[0][:1200], whole[1][:1200])))
+    table.to_csv(tmp_path / "train.csv", index=False, header=header or False)
+    (x, y), *_ = mnist(tmp_path)
+    assert np.array_equal(x, from_idx.train[0][:1000])
+    assert np.array_equal(y, from_idx.train[1][:1000])
+
+
+def test_what_pandas_writes_with_an_index_is_told_so(tmp_path):
+    pd.DataFrame(np.zeros((1000, 785))).to_csv(tmp_path / "train.csv")
+    with pytest.raises(DataError, match=r"train\.csv: columns: 786, expected 785"):
+        mnist(tmp_path)
 
 
 def test_the_test_file_beside_is_read(from_idx, whole, tmp_path):
@@ -226,6 +241,8 @@ def test_the_test_file_beside_is_read(from_idx, whole, tmp_path):
         ),
         (np.zeros((1000, 784)), np.arange(1000) % 11, r"train y: values from 0.0 to 10.0, expected 0 to 9"),
         (np.zeros((1000, 784)), np.full(1000, 1.5), r"train y: 1.5, expected whole numbers"),
+        (np.zeros((1000, 784)), np.zeros(1000), "train y: all labels are 0, expected several digits"),
+        (np.zeros((1000, 785)), np.zeros(1000), "columns: 786, expected 785: the label and 784 pixels, no index"),
     ],
 )
 def test_a_csv_file_of_something_else_is_refused(tmp_path, x, y, message):

@@ -103,9 +103,10 @@ def test_a_folder_without_a_run_is_named(tmp_path: Path) -> None:
     with pytest.raises(FolderError, match=r"holds no run: there is no run.json"):
         load_results(tmp_path)
     (tmp_path / "file").write_text("")
-    for place in (tmp_path / "absent", tmp_path / "file"):
-        with pytest.raises(FolderError, match=f"{place} holds no run: there is no such folder"):
-            load_results(place)
+    with pytest.raises(FolderError, match=f"{tmp_path / 'absent'} holds no run: there is no such folder"):
+        load_results(tmp_path / "absent")
+    with pytest.raises(FolderError, match=f"file is a file: name the folder of a run, such as {tmp_path}"):
+        load_results(tmp_path / "file")
 
 
 def test_a_run_without_its_journal_is_not_a_run_without_results(tmp_path: Path) -> None:

@@ -236,6 +236,30 @@ def autoencoder():
     return nn.Linear(8, 8), nn.MSELoss(), [x for x, _ in batches()]
 
 
+def scripted():
+    return torch.jit.script(net()), nn.CrossEntropyLoss(), batches(6, 7, 8)
+
+
+class Graph(nn.Module):
+    """A layer of a graph whose edges are a sparse buffer."""
+
+    def __init__(self, edges):
+        super().__init__()
+        self.register_buffer("edges", edges)
+        self.layer = nn.Linear(8, 3)
+
+    def forward(self, x):
+        return self.layer(torch.sparse.mm(self.edges, x))
+
+
+def graph():
+    return Graph((torch.rand(6, 6) < 0.3).float().to_sparse_coo()), nn.CrossEntropyLoss(), batches()
+
+
+def graph_by_rows():
+    return Graph((torch.rand(6, 6) < 0.3).float().to_sparse_csr()), nn.CrossEntropyLoss(), batches()
+
+
 def endless():
     def forever():
         while True:
@@ -284,6 +308,10 @@ def half():
 
 def two():
     return nn.Linear(2, 1), nn.MSELoss()
+
+
+def loss_class():
+    return net(), nn.CrossEntropyLoss, batches()
 
 
 def broken():

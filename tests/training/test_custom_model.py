@@ -97,6 +97,12 @@ def test_a_right_kernel_passes_and_a_wrong_one_fails(host, factory):
     assert "it learns differently" in rows[WRONG].reason
 
 
+@pytest.mark.parametrize("factory", ["scripted", "graph", "graph_by_rows"])
+def test_what_torch_copies_or_stores_in_its_own_way_is_trained(host, factory):
+    rows = trained(host, factory, "numpy")
+    assert [(row.status, row.reason) for row in rows.values() if row.status != "ok"] == []
+
+
 def test_no_one_is_judged_where_the_model_does_not_repeat_itself(host):
     rows = trained(host, "unforeseeable", "numpy", WRONG)
     for row in rows.values():
@@ -180,6 +186,7 @@ def test_the_rate_is_that_of_plain_sgd():
         ("half", "no matrix product that a kernel can do.*left to torch: float16 on cpu"),
         ("no_batches", "at least one pair"),
         ("two", r"expected \(model, loss, batches\) or .* from the factory, got tuple of 2"),
+        ("loss_class", "from the factory, got the class CrossEntropyLoss as the loss: call it"),
         ("broken", r"its factory ends in RuntimeError: no data today; expected \(model, loss, batches\)"),
         ("leaves", "its factory ends in SystemExit: 3; expected"),
         ("batches_end", "its batches end in ZeroDivisionError: division by zero; expected"),

@@ -372,7 +372,8 @@ def test_scripted_modules_run_the_kernel_inside_others():
     plugged(torch.ones(2, 5)).sum().backward()
     assert len(kernel.calls) == 2
     with pytest.warns(InputWarning, match="products of TorchScript do not run the kernel"):
-        plug(scripted, kernel)
+        copy = plug(scripted, kernel)
+    assert all(parameter.is_leaf for parameter in (*copy.parameters(), *plugged.parameters()))
 
 
 def test_what_a_kernel_returns_may_be_a_view_and_is_written_to():

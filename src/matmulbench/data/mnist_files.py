@@ -121,7 +121,7 @@ def _read_one(path: Path) -> tuple[Pair, Pair]:
     if start.startswith(ZIP):
         x, y, test_x, test_y = read_npz(path)
         return _pair(path, "train", x, y, _ROWS), _pair(path, "test", test_x, test_y, _TEST)
-    if start == BOM or start[:1].isalnum() or start[:1] == b'"':
+    if start == BOM or start[:1].isalnum() or start[:1] in b'",':
         return _read_csv(path)
     if start[:1] in b"\x80(]":
         return _read_pickle(path)
@@ -161,6 +161,8 @@ def _pair(path: Path, part: str, x: npt.NDArray[Any], y: npt.NDArray[Any], rows:
             raise DataError(f"{path}: {part} {field}: values from {array.min()} to {array.max()}, expected 0 to {high}")
     if (broken := y[y % 1 != 0]).size:
         raise DataError(f"{path}: {part} y: {broken[0]}, expected whole numbers")
+    if len(y) >= _FEWEST and not np.ptp(y):
+        raise DataError(f"{path}: {part} y: all labels are {y[0]:g}, expected several digits: are they labels?")
     scale = 1 if x.dtype.kind == "f" and x.max(initial=0) <= 1 else 256
     return np.divide(x.reshape(rows, _PIXELS), scale, dtype=np.float32, order="C"), y.astype(np.int64)
 

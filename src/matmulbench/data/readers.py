@@ -103,7 +103,8 @@ def read_npz(path: Path) -> list[npt.NDArray[Any]]:
 def read_csv(path: Path, rows: int) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
     """Return x (at most ``rows``, 784) and y of a file with a row for each image, with or without a header.
 
-    The label is in the column ``label`` or ``class``, or else in the first.
+    The label is in the column ``label`` or ``class``, or else in the first or the last, whichever is not all the same
+    (a corner of all images is).
 
     Raises
     ------
@@ -117,7 +118,7 @@ def read_csv(path: Path, rows: int) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]
     first = content[:20_000].removeprefix(BOM).split(b"\n")[0]
     header = None if first.split(b",")[0].strip(b' "').replace(b".", b"").isdigit() else 0
     if (columns := 1 + first.count(b",")) != _COLUMNS:
-        raise DataError(f"{path}: columns: {columns}, expected {_COLUMNS}: the label and 784 pixels")
+        raise DataError(f"{path}: columns: {columns}, expected {_COLUMNS}: the label and 784 pixels, no index")
     if content.rstrip()[-20_000:].split(b"\n")[-1].count(b",") < _COLUMNS - 1:
         raise DataError(f"{path}: the last row has fewer than {_COLUMNS} columns: the file is cut short")
     try:
@@ -127,5 +128,6 @@ def read_csv(path: Path, rows: int) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]
     if len(table) > rows:
         raise DataError(f"{path}: rows: more than {rows}, as many as MNIST has")
     values = table.to_numpy()
-    label = next((i for i, name in enumerate(table) if str(name).lower() in ("label", "class")), 0)
+    named = next((i for i, name in enumerate(table) if str(name).lower() in ("label", "class")), None)
+    label = named if named is not None else next((i for i in (0, -1) if np.ptp(values[:, i])), 0)
     return np.delete(values, label, axis=1), values[:, label]

@@ -302,6 +302,8 @@ def _make(spec: str) -> Made:
             (optimizer, optimizer is None or callable(optimizer), f"the last: expected {_OPTIMISER}"),
             (source, isinstance(source, Iterable), "the batches"),
         ):
+            if isinstance(value, type) and value is not optimizer:
+                raise UsageError(f"{form}, got the class {value.__name__} as {what_it_is}: call it")
             if not right:
                 raise UsageError(f"{form}, got {type(value).__name__} as {what_it_is}")
         part = "batches end"

@@ -40,9 +40,14 @@ def copied(model: T) -> T:
     """
     try:
         with _Detaching():
-            return copy.deepcopy(model)
+            made = copy.deepcopy(model)
     except Exception as error:
         raise UsageError(f"the model cannot be copied: {type(error).__name__}: {error}") from error
+    for each in made if isinstance(made, tuple) else (made,):
+        for parameter in each.parameters() if isinstance(each, nn.Module) else ():
+            if not parameter.is_leaf:  # as those of a copied ScriptModule are: no optimiser would take them
+                parameter.detach_().requires_grad_()
+    return made
 
 
 def uncompiled(model: nn.Module) -> nn.Module:

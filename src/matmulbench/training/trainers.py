@@ -220,7 +220,8 @@ class ModuleTrainer(Trainer):
             return out
 
     def parameters(self) -> list[Tensor]:
-        return [*self.model.parameters(), *self.model.buffers()]
+        # A sparse buffer, such as a graph's edges, is no parameter.
+        return [one for one in (*self.model.parameters(), *self.model.buffers()) if one.layout == torch.strided]
 
     def loss_at(self, step: int) -> float:
         # With gradients, for without them some operators draw other random numbers.
