@@ -57,6 +57,7 @@ Command = Callable[..., Any]
         (["train", "--task", "mnist", "--data-dir", ""], "data-dir '': there is no such folder or file"),
         (["measure", "--operands", "\udcff"], "operands '?' is unknown: known are torch, numpy"),
         (["measure", "--baseline", ""], "kernel '' is unknown"),
+        (["verify", "--dtype", "float32,float64"], "did you mean float64 or float32? Repeat the option for several."),
         (["verify", "--import-timeout", "nan"], "import-timeout nan: expected seconds above 0"),
         (["list", "--import-timeout", "-1"], "import-timeout -1: expected seconds above 0"),
         (["verify", "\x1b[31mtorhc"], "kernel 'torhc' is unknown"),

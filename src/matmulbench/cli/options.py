@@ -27,7 +27,8 @@ def one_of(kind: str, names: Iterable[str]) -> dict[str, Any]:
     def check(given: Any) -> Any:
         for value in given if isinstance(given, list) else [given]:
             if value not in (None, *names):
-                raise unknown(kind, value, names)
+                several = "," in value and isinstance(given, list)
+                raise unknown(kind, value, names, "Repeat the option for several." if several else "")
         return given
 
     return {"callback": check, "autocompletion": _among(lambda: names)}
