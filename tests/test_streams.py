@@ -72,6 +72,14 @@ def test_what_a_kernel_prints_need_not_be_in_the_streams_encoding(tmp_path: Path
     assert rb"\u2248" in done.stderr
 
 
+def test_a_kernel_runs_where_standard_output_is_a_file_and_standard_error_none(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("def matmul(a, b):\n    print('called')\n    return a @ b + 1\n", "utf-8")
+    done = shell(f"cd {tmp_path}; {COMMAND} verify mine.py:matmul --dtype float32 --format json > rows.json")
+    assert [row["status"] for row in json.loads((tmp_path / "rows.json").read_text())] == ["failed-verification"]
+    assert b"called" in done.stderr
+    assert b"Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize("verb", ["--help", "list"])
 def test_everything_is_shown_on_a_console_of_windows(verb: str) -> None:
     done = shell(f"{COMMAND} {verb}", PYTHONIOENCODING="cp1252")

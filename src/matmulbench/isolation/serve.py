@@ -6,7 +6,6 @@ import contextlib
 import faulthandler
 import gc
 import importlib
-import io
 import json
 import os
 import signal
@@ -160,8 +159,9 @@ def _set_up(memory_limit: int) -> None:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, 1)
         os.dup2(nowhere, 2)
-    if isinstance(sys.stdout, io.TextIOWrapper):  # what cannot be encoded is no error, as on standard error
-        sys.stdout.reconfigure(errors="backslashreplace")
+    # Made anew, for Python has kept whether the old one was a file. What cannot be encoded is no error, as on stderr.
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    sys.stdout = open(1, "w", 1, encoding, "backslashreplace", closefd=False)  # noqa: SIM115  # for good
     faulthandler.disable()
     system.limit(memory_limit)
 
