@@ -31,8 +31,8 @@ LARGE = (
 _SPLIT = 10**7  # multiplications
 _LONG_SUMS = {(3, 20_000, 2, "NN"), (2, 100_000, 3, "NT")}
 # Widths of layers that nets have, each as each size.
-_WIDTHS = (96, 192, 256, 320, 384, 512, 640, 768, 1024, 1536, 2048, 3072, 4096)
-_OF_NETS = {(*sizes, "NN") for w in _WIDTHS for sizes in ((w, 2, 3), (2, w, 3), (2, 3, w))}
+_WIDTHS = (192, 320, 512, 768, 1024, 4096)
+_OF_NETS = {(*sizes, "NN") for w in _WIDTHS for sizes in ((w, 1, 2), (2, w, 2), (2, 1, w))}
 _BETWEEN_GUARDS = (1, 2, 3, 5, 8, 9, 15, 17, 33, 65)
 
 
