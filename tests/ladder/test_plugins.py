@@ -197,9 +197,12 @@ def test_every_rung_is_available_and_an_import_that_prints_or_ends_spoils_no_lis
 ) -> None:
     loud = write(tmp_path / "loud.py", "print('noise')\ndef matmul(a, b): return a\n")
     leaves = write(tmp_path / "leaves.py", "import sys\nsys.exit(3)\ndef matmul(a, b): return a\n")
-    found = {row["name"]: row["status"] for row in availability([f"{loud}:matmul", f"{leaves}:matmul"])}
+    broken = write(tmp_path / "broken.py", "def matmul(a, b):\n    return a @\n")
+    specs = [f"{each}:matmul" for each in (loud, leaves, broken)]
+    found = {row["name"]: row["status"] for row in availability(specs)}
     assert {found[f"{loud}:matmul"], *(found[rung.name] for rung in LADDER)} == {"available"}
     assert found[f"{leaves}:matmul"] == "unavailable: SystemExit: 3 (leaves.py:2)"
+    assert found[f"{broken}:matmul"] == "unavailable: SyntaxError: invalid syntax (broken.py, line 2)"
     assert capfd.readouterr().out == ""
 
 

@@ -50,7 +50,10 @@ _A_KERNEL: dict[str, Any] = {"callback": _known_kernels, "autocompletion": _amon
 _SPEC = "a name from `matmulbench list`, package.module:function or path/to/file.py:function"
 _MODEL = "your model's factory, path/to/file.py:factory or package.module:factory"
 _BESIDE = "Your own are run beside the whole ladder, unless you name some of it too"
-_PRESETS = "quick (30 s), standard (3 min) or full (20 min); standard, or quick with --kernel"
+_PRESETS = (
+    "quick (30 s), standard (3 min) or full (20 min), and once half a minute to verify the ladder; standard, or quick "
+    "with --kernel"
+)
 _NAMES = ", ".join(DTYPES)
 _DTYPE = one_of("dtype", DTYPES)
 

@@ -128,9 +128,13 @@ def _functions(module: ast.Module) -> list[str]:
 def _check_defined(function: str, path: Path, what: str) -> None:
     """Raise UsageError if ``function`` is no name that the file can give to anything; it is not run.
 
-    What a loop or a call at the top of a file defines can only be known by running it.
+    What a loop or a call at the top of a file defines can only be known by running it. One that is no Python says so
+    when it is imported, as one does that raises something then.
     """
-    module = _parsed(path)
+    try:
+        module = _parsed(path)
+    except UsageError:
+        return
     plain = all(
         isinstance(each, _PLAIN) or isinstance(getattr(each, "value", None), ast.Constant) for each in module.body
     )
