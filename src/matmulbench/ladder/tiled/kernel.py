@@ -92,6 +92,9 @@ DEEP = 1024  # steps along k of a block at most
 SMALL = 4096  # elements of B that stay in the first cache as they are
 SMALL_PRODUCT = 2**22  # multiplications; up to here a product is of the class "small"
 PACKED_ROWS = 8  # of B at a time
+# Bytes between neighbours of A, each on a page of its own, from which on its blocks are packed, for so many columns; on
+# processors with 32 registers that is left to plans, for it was never measured there.
+FAR, WIDE = (4096 if vector_registers() < 32 else 2**62), 256
 FEW_ROWS = 32  # are not worth preparing anything for
 DEEP_RATIO = 16  # k over the larger of m and n, from which on threads share out steps along it,
 STEPS_EACH = 128  # if each thread has so many for every thread
@@ -393,9 +396,15 @@ def _pays(tools: Tools, of: Product) -> bool:
 
 
 @jit
+def _packs_a(tools: Tools, of: Product) -> bool:
+    """Whether to pack blocks of A: where the plan has it, or its neighbours are far apart and many columns use them."""
+    return tools.pack_a > 0 or (of.n >= WIDE and max(of.a.row, of.a.column) >= FAR)
+
+
+@jit
 def _runs_along_k(tools: Tools, of: Product) -> bool:
     """Whether neighbours along k are neighbours in A's memory, or in its packed blocks."""
-    return of.a.column == tools.size or tools.pack_a > 0
+    return of.a.column == tools.size or _packs_a(tools, of)
 
 
 @jit
@@ -452,7 +461,9 @@ def _in_blocks(tools: Tools, of: Product) -> None:
         for first in range(0, m, tools.m_block):
             rows = min(tools.m_block, m - first)
             a = _from(block.a, first, 0)
-            if tools.pack_a:  # rows that are a multiple of 4 KB apart would meet in a few lines of the first cache
+            if _packs_a(
+                tools, of
+            ):  # rows that are a multiple of 4 KB apart would meet in a few lines of the first cache
                 a = _copy(tools, rows, steps, Matrix(tools.kept + AT_BLOCKS, steps * size + LINE, size), a)
             for number in range(panels):
                 j, width, here = _panel_at(tools, number, panels, wide)
