@@ -2,9 +2,11 @@
 
 import importlib
 import os
+import runpy
 import signal
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from types import ModuleType
 
 import psutil
@@ -12,6 +14,7 @@ import pytest
 
 from matmulbench.isolation import Host, Outcome
 from matmulbench.isolation.requests import Request
+from matmulbench.isolation.serve import describe
 from matmulbench.isolation.system import missing, processor_s, start_method
 from matmulbench.status import Status
 
@@ -268,3 +271,10 @@ def test_every_request_names_a_function_that_takes_its_fields() -> None:
         assert asked <= parameters.keys(), request
         needed = {name for name, one in parameters.items() if one.default is one.empty}
         assert needed - {"descriptors"} <= asked, request
+
+
+def test_an_error_within_a_library_names_the_users_own_line(tmp_path: Path) -> None:
+    (tmp_path / "own_line.py").write_text("import json\n\ndef fails():\n    json.loads('{')\n")
+    with pytest.raises(ValueError, match="Expecting") as raised:
+        runpy.run_path(str(tmp_path / "own_line.py"))["fails"]()
+    assert describe(raised.value)[1].endswith("(own_line.py:4)")

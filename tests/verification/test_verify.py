@@ -5,6 +5,7 @@ import time
 import numpy as np
 import psutil
 import pytest
+import torch
 
 from matmulbench import verify
 from matmulbench.audit.mutants.right import strassen
@@ -13,6 +14,7 @@ from matmulbench.ladder.plugins import load_kernel
 from matmulbench.results.schema import columns
 from matmulbench.verification.api import agreement, repeat_case, verify_kernel
 from matmulbench.verification.case import Case
+from matmulbench.verification.form import wrong_form
 from matmulbench.verification.kernel import KernelUnderTest, WrongError
 from matmulbench.verification.search import check_large, check_mismatches
 from matmulbench.verification.shapes import full_precision
@@ -187,14 +189,20 @@ def test_widths_of_nets_and_what_16_bits_cannot_count_are_tried(tmp_path, name, 
     assert str(finding).startswith(f"{prop}: ")
 
 
-def test_what_changes_no_result_is_a_kernels_own_affair(tmp_path):
-    lines = ["np.seterr(all='ignore')", "gc.disable()", "sys.setprofile(lambda *_: None)"]
-    text = "import gc, sys\nimport numpy as np\ndef matmul(a, b):\n    {}\n    return a @ b\n"
-    for number, line in enumerate(lines):
-        (tmp_path / f"mine_{number}.py").write_text(text.format(line))
-        assert (
-            examine(f"{tmp_path}/mine_{number}.py:matmul", "float32", only="shape mismatch")["row"]["finding"] is None
-        )
+def test_what_changes_no_result_is_a_kernels_own_affair(host, tmp_path):
+    change = "np.seterr(all='ignore'); gc.disable(); sys.setprofile(lambda *_: None)"
+    (tmp_path / "mine.py").write_text(
+        f"import gc, sys\nimport numpy as np\ndef matmul(a, b):\n    {change}\n    return a @ b\n"
+    )
+    assert verify_kernel(host, f"{tmp_path}/mine.py:matmul", "float32", "quick").finding is None
+
+
+def test_an_async_function_is_told_to_be_a_plain_one():
+    async def matmul(a, b):
+        return a @ b
+
+    a, b = torch.ones(2, 3), torch.ones(3, 2)
+    assert "make it a plain function, without `async`" in str(wrong_form(a, b, matmul(a, b)))
 
 
 def test_an_algorithm_of_strassens_type_may_lose_bits_of_sums():
