@@ -41,6 +41,9 @@ def talks():
     for i in range(6): time.sleep(0.3); send(i)
     return 'done'
 def prints(): print('noise'); os.system('echo more noise'); return 1
+def prints_in_each_call():
+    for file in (sys.stdout, sys.stderr):
+        for call in range(9000): print('noise', call, file=file)
 def pools():
     import numpy, torch, numba, threadpoolctl
     return [torch.get_num_threads(), numba.get_num_threads()] + [
@@ -175,9 +178,19 @@ def test_progress_arrives_and_is_a_sign_of_life(do) -> None:
     assert (do("talks", 1.0, on_progress=heard.append).value, heard) == ("done", list(range(6)))
 
 
-def test_a_kernels_prints_stay_off_stdout(do, capfd: pytest.CaptureFixture[str]) -> None:
-    assert do("prints").value == 1
-    assert capfd.readouterr().out == ""
+def test_a_kernels_prints_stay_off_stdout_and_of_many_the_first_are_shown(
+    misdeeds: ModuleType, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with Host(threads=1) as host:  # whose streams are what they were when it was started
+        assert host.call(misdeeds.Do_prints(), silence_limit=LIMIT).value == 1
+        out, said = capfd.readouterr()
+        assert (out, said) == ("", "noise\nmore noise\n")
+        assert host.call(misdeeds.Do_prints_in_each_call(), silence_limit=LIMIT).status == Status.OK
+    out, said = capfd.readouterr()
+    assert out == ""
+    assert said.startswith("noise 0\nnoise 1\n")
+    assert said.count("noise 0\n") == said.count("what else this process prints is left out") == 2
+    assert len(said) < 3000
 
 
 def test_every_pool_has_the_threads_asked_for(do) -> None:

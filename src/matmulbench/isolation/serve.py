@@ -6,6 +6,7 @@ import contextlib
 import faulthandler
 import gc
 import importlib
+import io
 import json
 import os
 import signal
@@ -148,6 +149,18 @@ def _carry_out(request: Request, descriptors: list[int]) -> tuple[Status, Any, s
     return Status.OK, value, None
 
 
+class _Outlet(io.TextIOWrapper):
+    """What a kernel prints: the first of it, for it may print in each of a million calls."""
+
+    left = 1000  # characters
+
+    def write(self, text: str, /) -> int:
+        if self.left > 0:
+            super().write(text if len(text) < self.left else "\n[what else this process prints is left out]\n")
+        self.left -= len(text)
+        return len(text)
+
+
 def _set_up(memory_limit: int) -> None:
     """Make this process the child that it should be; what cannot be had is done without."""
     if sys.platform != "win32":
@@ -161,7 +174,9 @@ def _set_up(memory_limit: int) -> None:
         os.dup2(nowhere, 2)
     # Made anew, for Python has kept whether the old one was a file. What cannot be encoded is no error, as on stderr.
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
-    sys.stdout = open(1, "w", 1, encoding, "backslashreplace", closefd=False)  # noqa: SIM115  # for good
+    for number, name in enumerate(("stdout", "stderr"), 1):
+        raw = open(number, "wb", closefd=False)  # noqa: SIM115  # for good
+        setattr(sys, name, _Outlet(raw, encoding, "backslashreplace", line_buffering=True))
     faulthandler.disable()
     system.limit(memory_limit)
 

@@ -152,7 +152,17 @@ def judge_product(a: Array, b: Array, c: Array, exact: bool, accumulation: str |
         return Judgement("pass", 0.0)
     usual = None if exact else accumulation
     finding = check_result(as_tensor(a), as_tensor(b), as_tensor(c), accumulation=usual)
-    return Judgement("fail" if finding else "normwise" if wrong else "pass", 0.0, wrong or finding or "")
+    residual = _worst_residual(a, b, c, usual) if wrong or finding else 0.0
+    return Judgement("fail" if finding else "normwise" if wrong else "pass", residual, wrong or finding or "")
+
+
+def _worst_residual(a: Array, b: Array, c: Array, accumulation: str | None) -> float:
+    """Return the residual of the element that is furthest from a float64 product."""
+    with np.errstate(all="ignore"):
+        error = np.abs(a.astype(np.float64) @ b.astype(np.float64) - c)
+    error[np.isnan(error)] = np.inf
+    i, j = np.unravel_index(int(error.argmax()), error.shape)
+    return judge(a[[i]], b[:, [j]], c[np.ix_([i], [j])], accumulation).residual
 
 
 def _inexact(a: Array, b: Array, c: Array) -> str | None:
