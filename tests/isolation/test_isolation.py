@@ -36,6 +36,7 @@ def hangs(): time.sleep(60)
 def hoards(): return len(bytearray(2**32))
 def absent(): import no_such_module
 def raises(): raise KeyError('lost')
+def raises_two(): raise ExceptionGroup('both', [ValueError('one'), KeyError('two')])
 def exits(): sys.exit(5)
 def talks():
     for i in range(6): time.sleep(0.3); send(i)
@@ -156,6 +157,9 @@ def test_an_exception_is_an_error_with_its_place(do) -> None:
     outcome = do("raises")
     assert outcome.status == Status.ERROR
     assert outcome.reason.startswith("KeyError: 'lost' (misdeeds.py:")
+    assert do("raises_two").reason.startswith(
+        "ExceptionGroup: both (2 sub-exceptions); ValueError('one'); KeyError('two') (misdeeds.py:"
+    )
 
 
 def test_a_text_that_cannot_be_shown_is_made_so_and_cut(do) -> None:

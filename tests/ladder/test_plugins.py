@@ -47,6 +47,21 @@ def test_a_missing_function_is_answered_with_those_there_are(tmp_path: Path) -> 
         load_kernel(f"{mine}:matmul")
 
 
+def test_a_function_of_a_class_or_an_object(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.py"
+    mine.write_text(
+        "class Mine:\n    @staticmethod\n    def dot(a, b):\n        return a @ b\n"
+        "    def times(self, a, b):\n        return a @ b\nmine = Mine()\n"
+    )
+    a, b = torch.ones(2, 3), torch.ones(3, 4)
+    for name in ("Mine.dot", "mine.times"):
+        assert torch.equal(load_kernel(f"{mine}:{name}")(a, b), a @ b)
+    with pytest.raises(UsageError, match=r"no function 'Mine\.dott'; it has: Mine"):
+        load_kernel(f"{mine}:Mine.dott")
+    with pytest.raises(UsageError, match="no function 'Yours'"):
+        find_kernel(f"{mine}:Yours.dot")
+
+
 def test_a_module_of_ones_own() -> None:
     assert load_kernel("torch:matmul") is __import__("torch").matmul
 

@@ -5,7 +5,14 @@ import numpy.typing as npt
 import pytest
 
 from matmulbench.measurement.rounds import ANALYSES, TARGET
-from matmulbench.measurement.statistics import Interval, autocorrelation_time, median_interval, ratio_interval, verdict
+from matmulbench.measurement.statistics import (
+    Interval,
+    autocorrelation_time,
+    median_interval,
+    ratio_interval,
+    time_interval,
+    verdict,
+)
 
 Floats = npt.NDArray[np.float64]
 
@@ -92,3 +99,30 @@ def test_one_sample_has_no_interval() -> None:
 def test_verdicts(shown: tuple[float, float], cautious: tuple[float, float], expected: str) -> None:
     middle = sum(shown) / 2
     assert verdict(Interval(middle, *shown), Interval(middle, *cautious)) == expected
+
+
+def _drift(rng: np.random.Generator, n: int) -> Floats:
+    """Drift of standard deviation 1 at all scales of time (1/f noise), as machines have it."""
+    frequencies = np.arange(1, n // 2 + 1)
+    waves = rng.standard_normal((2, n // 2)) / np.sqrt(frequencies)
+    drift = np.fft.irfft(np.concatenate([[0], waves[0] + 1j * waves[1]]), n)
+    return np.asarray(drift / drift.std())
+
+
+@pytest.mark.parametrize(("drift", "scatter"), [(0.01, 0.03), (0.01, 0.01), (0.0, 0.03)])
+def test_on_a_machine_that_drifts_another_runs_time_is_in_the_interval(drift: float, scatter: float) -> None:
+    rng = np.random.default_rng(6)
+    runs, rounds, inside, narrow = 10, 100, [], []
+    for _ in range(60):
+        hour = np.exp(drift * _drift(rng, 2 * runs * rounds)).reshape(2 * runs, rounds)[::2]  # with pauses between
+        times = [run * np.exp(scatter * rng.standard_t(3, rounds)) for run in hour]
+        for found, interval in ((inside, time_interval), (narrow, median_interval)):
+            each = [interval(run) for run in times]
+            found += [one.low <= other.median <= one.high for one in each for other in each if other is not one]
+    assert np.mean(inside) >= 0.92
+    assert not drift or np.mean(narrow) < 0.8
+
+
+def test_of_few_samples_the_interval_of_a_time_is_the_medians() -> None:
+    assert time_interval([1.0, 1.1, 1.3]) == median_interval([1.0, 1.1, 1.3])
+    assert time_interval([3.0]) == Interval(3.0, -np.inf, np.inf)

@@ -155,9 +155,15 @@ def test_of_a_models_many_shapes_it_is_said_how_many_were_timed(model_run: Resul
 
 def test_two_whose_intervals_overlap_are_not_ranked(make_run: Callable[..., Results], tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", [Workload(5, 784, 10)], tasks=(), kernels=("numpy", "numba"))
-    change(run, "measurements", "numba", median_s=9e-6, ci_low_s=7e-6)
-    change(run, "measurements", "numpy", median_s=8e-6, ci_high_s=8e-6)
-    assert about(run, "On 5x784x10").endswith("numpy takes 8.00 µs: not clearly faster or slower than numba (9.00 µs).")
+    change(run, "measurements", "numba", median_s=9e-6, ci_low_s=7e-6, speedup_ci_high=1.3)
+    change(run, "measurements", "numpy", median_s=8e-6, ci_high_s=8e-6, speedup_ci_low=1.2)
+    unclear = "numpy takes 8.00 µs: not clearly faster or slower than numba (9.00 µs)."
+    assert about(run, "On 5x784x10").endswith(unclear)
+    for speedups in ({"speedup_ci_low": 1.4}, {"speedup_ci_low": None, "ci_high_s": 6e-6}):
+        change(run, "measurements", "numpy", **speedups)
+        assert about(run, "On 5x784x10").endswith("numpy takes 8.00 µs: 1.12× faster than numba (9.00 µs).")
+    change(run, "measurements", "numpy", ci_high_s=8e-6)
+    assert about(run, "On 5x784x10").endswith(unclear)
 
 
 def test_what_is_said_of_the_ladder_leaves_the_users_kernels_out(run: Results) -> None:

@@ -192,7 +192,8 @@ def describe(error: BaseException) -> tuple[Status, str]:
     """Turn an exception into a status and a one-line reason that says where it was raised."""
     try:
         notes = [printable(note) for note in getattr(error, "__notes__", ())]
-        text = printable(str(error), 300 if notes else 500)
+        inner = [repr(one) for one in error.exceptions] if isinstance(error, BaseExceptionGroup) else []
+        text = printable("; ".join([str(error), *inner]), 300 if notes else 500)
     except Exception:  # a kernel's own exception may not even have a text
         text, notes = "an exception without a text", []
     memory = isinstance(error, MemoryError) or any(words in text for words in _NO_MEMORY)

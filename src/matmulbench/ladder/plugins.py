@@ -14,6 +14,7 @@ import importlib
 import importlib.machinery
 import importlib.util
 import inspect
+import operator
 import os
 import re
 import sys
@@ -84,18 +85,20 @@ def find_kernel(spec: str) -> str:
 def find_function(name: str, spec: str | None = None, kind: str = "kernel") -> str:
     """Return where the function ``name`` is, as :func:`find_kernel` does, of a ``module:function`` alone.
 
+    A function of a class is ``module:Class.function``, as in entry points.
+
     ``spec`` and ``kind`` are what an error names: as what it was typed, and what it should be.
     """
     what = f"{kind} {spec or name!r}"
     # A drive has a colon, too.
     place, _, function = (name, "", "") if name.endswith(".py") else name.rpartition(":")
     if not place.endswith(".py"):
-        if not all(map(str.isidentifier, [*place.split("."), function])):
+        if not all(map(str.isidentifier, [*place.split("."), *function.split(".")])):
             raise UsageError(f"{what}: expected path/to/file.py:function or package.module:function")
         if source := _source(place):
-            _check_defined(function, source, what)
+            _check_defined(function.partition(".")[0], source, what)
         return name
-    if function and not function.isidentifier():
+    if function and not all(map(str.isidentifier, function.split("."))):
         raise UsageError(f"{what}: {function!r} is no function name; expected path/to/file.py:function")
     try:
         path = (_here() / Path(place).expanduser()).resolve()
@@ -109,7 +112,7 @@ def find_function(name: str, spec: str | None = None, kind: str = "kernel") -> s
         there = _functions(_parsed(path))
         advice = f"it has: {', '.join(there)}; name it as {place}:{there[0]}" if there else "there is none in it"
         raise UsageError(f"{what}: which function? {advice}")
-    _check_defined(function, path, what)
+    _check_defined(function.partition(".")[0], path, what)
     return f"{path}:{function}"
 
 
@@ -266,7 +269,7 @@ def load_function(spec: str, kind: str = "kernel") -> Callable[..., Any]:
             error.msg += f"; {remedy}, or put an __init__.py into each folder of that"
         raise
     try:
-        function: Callable[..., Any] = getattr(module, name)
+        function: Callable[..., Any] = operator.attrgetter(name)(module)  # which follows dots
     except AttributeError:
         offered = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
         raise UsageError(f"{kind} {spec!r}: no function {name!r}; it has: {', '.join(offered) or 'none'}") from None

@@ -29,6 +29,7 @@ from matmulbench.measurement.statistics import (
     Interval,
     median_interval,
     ratio_interval,
+    time_interval,
     verdict,
 )
 from matmulbench.status import Status
@@ -177,8 +178,8 @@ class Comparison:
 
     @property
     def time(self) -> Interval:
-        """Seconds of a call or step."""
-        return median_interval(self.samples, processes=self.processes).widened(self.one.model_error)
+        """Seconds of a call or step, and where those of another run are to be expected."""
+        return time_interval(self.samples, processes=self.processes).widened(self.one.model_error)
 
     @property
     def speedup(self) -> Interval:
@@ -206,7 +207,7 @@ class Comparison:
         if len(self.samples) < MIN_ROUNDS:
             return False
         if not self.baseline_samples:
-            return self.time.relative_half_width <= TARGET
+            return median_interval(self.samples, processes=self.processes).relative_half_width <= TARGET
         return self.speedup.relative_half_width <= TARGET and self.verdict != "unclear"
 
     def _ratio(self, confidence: float) -> Interval:

@@ -7,6 +7,10 @@ n divided by the autocorrelation time of the signs about the median, estimated w
 interval widens it. Where the rounds come from several processes, it is no narrower than Student's over the processes'
 medians: what a process happens to be like differs when all is started again, however many rounds each of them had
 (Kalibera & Jones, *Rigorous benchmarking in reasonable time*, ISMM 2013).
+
+A ratio of times of the same rounds is free of the machine's drift; a time is not, and seconds cannot tell what minutes
+bring. Hence the interval of a time is wider: it predicts another run's median from how the run's own quarters differ.
+Such drift (flicker noise) makes neighbouring stretches of any length differ by as much (Allan, Proc. IEEE 54, 1966).
 """
 
 from __future__ import annotations
@@ -23,6 +27,7 @@ FALSE_ALARM = 0.01  # how often a verdict may be wrong, over all kernels of a wo
 SAME = 0.02  # the smallest difference of interest
 PROCESSES = 4  # from which on their medians tell how much processes differ
 PROCESS_ROUNDS = 6  # from which on a process's median is more than a round's chance
+PARTS = 4  # of a run: the least that tell how they scatter, and the furthest apart
 
 
 @dataclass(frozen=True)
@@ -97,6 +102,23 @@ def median_interval(
         low, high = min(low, median - reach), max(high, median + reach)
     reach = 0.0 if processes is None else _reach_of_processes(values, np.asarray(processes), confidence)
     return Interval(median, min(low, median - reach), max(high, median + reach))
+
+
+def time_interval(
+    samples: npt.ArrayLike, confidence: float = CONFIDENCE, processes: npt.ArrayLike | None = None
+) -> Interval:
+    """Return the median of positive ``samples`` (n,), in time order, with the interval in which another run's falls.
+
+    Student's interval, on logarithms, of the difference between two medians that scatter like those of the run's
+    quarters; no narrower than :func:`median_interval`, which takes the same ``processes``.
+    """
+    known = median_interval(samples, confidence, processes)
+    parts = np.array_split(np.log(np.asarray(samples, dtype=np.float64)), PARTS)
+    medians = [float(np.median(part)) for part in parts if len(part)]
+    if (n := len(medians)) < PARTS:
+        return known
+    reach = np.exp(special.stdtrit(n - 1, (1 + confidence) / 2) * np.sqrt(2) * np.std(medians, ddof=1))
+    return Interval(known.median, min(known.low, known.median / reach), max(known.high, known.median * reach))
 
 
 def _reach_of_processes(values: npt.NDArray[np.float64], processes: npt.NDArray[Any], confidence: float) -> float:

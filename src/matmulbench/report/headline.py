@@ -210,12 +210,17 @@ def _climb(results: Results, baseline: str) -> Iterator[str]:
 
 
 def _between(best: Row, slowest: Row, baseline: str) -> str:
-    """Return the verdict on two kernels: the table's, if one is the baseline, else by whether intervals overlap."""
+    """Return the verdict on two kernels: the table's, if one is the baseline, else by whether intervals overlap.
+
+    Those of speedups, where there are any: they are free of the machine's drift.
+    """
     for one, other in ((best, slowest), (slowest, best)):
         if one["kernel"] == baseline:
             return str(other["verdict"])
-    high, low = known(best["ci_high_s"]), known(slowest["ci_low_s"])
-    return "faster" if high is not None and low is not None and high < low else "unclear"
+    less, more = known(slowest["speedup_ci_high"]), known(best["speedup_ci_low"])
+    if less is None or more is None:
+        less, more = known(best["ci_high_s"]), known(slowest["ci_low_s"])
+    return "faster" if less is not None and more is not None and less < more else "unclear"
 
 
 def _best_step(results: Results, baseline: str, label: dict[str, str]) -> Iterator[str]:

@@ -80,8 +80,8 @@ class MeasurementRow:
     status: StatusName = Status.OK  #: a :class:`Status`; figures exist only where it is ``ok``
     extrapolated: bool = False  #: whether the times were predicted from smaller products
     median_s: Positive | None = None  #: seconds a call, median
-    ci_low_s: float | None = None  #: lower end of its 95 % interval
-    ci_high_s: float | None = None  #: upper end of its 95 % interval
+    ci_low_s: float | None = None  #: lower end of where another run's median falls, 95 times of 100
+    ci_high_s: float | None = None  #: upper end of that
     min_s: float | None = None  #: seconds a call in the fastest block
     samples: Count | None = None  #: how many rounds were timed
     speedup: Ratio | None = None  #: the baseline's time over the kernel's, median over the rounds
