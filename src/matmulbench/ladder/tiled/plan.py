@@ -43,7 +43,7 @@ class Plan(NamedTuple):
     pack_b_rows
         rows of A from which on panels of B are packed that could be used in place.
     pack_a
-        1 where blocks of A are always packed; else they are where its neighbours are far apart (``kernel.FAR``).
+        1 where blocks of A are always packed; else they are where its neighbours are far apart (``blocks.FAR``).
     transpose
         1 where the transposed product may be done instead.
     prefetch

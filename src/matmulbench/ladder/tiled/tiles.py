@@ -24,7 +24,7 @@ def panel(
     typing_context: Any, shapes: Any, unroll: Any, zero: Any,
     vectors: Any, product: Any, last: Any, add: Any, far: Any,
 ) -> Any:  # fmt: skip
-    """Do a :class:`~matmulbench.ladder.tiled.kernel.Product` that is ``vectors`` vectors wide, tile by tile.
+    """Do a :class:`~matmulbench.ladder.tiled.blocks.Product` that is ``vectors`` vectors wide, tile by tile.
 
     C = A B, or with ``add`` C += A B. B's rows must be contiguous. Of the last vector the first ``last`` lanes are used
     and touched. The literal ``shapes`` says for each width how many rows a tile has, and those for the rows left over:
