@@ -37,6 +37,11 @@ def product(a: Any, b: Any) -> Any:
         (lambda: matmulbench.measure("torch", 5), "workload 5: expected a text such as 5x784x10"),
         (lambda: matmulbench.measure("torch", []), "workloads: none is named"),
         (lambda: matmulbench.measure("torch", dtype="float8"), "dtype 'float8' is unknown"),
+        (lambda: matmulbench.measure("torch", dtype=bool), "dtype 'bool' is unknown"),
+        (lambda: matmulbench.measure("torch", dtype=None), "dtype 'None' is unknown"),
+        (lambda: matmulbench.measure("torch", dtype=[]), "dtypes: none is named"),
+        (lambda: matmulbench.measure("torch", Workload(0, 1, 1)), "workload '0x1x1': expected sizes from 1"),
+        (lambda: matmulbench.measure("torch", budget_s="10"), "budget '10': expected seconds above 0"),
         (lambda: matmulbench.measure("torch", threads=True), "threads 'True': expected counts from 1 to"),
         (lambda: matmulbench.measure("torch", threads=[]), "threads '[]': expected counts from 1 to"),
         (lambda: matmulbench.measure("torch", baseline="nmpy"), "kernel 'nmpy' is unknown: did you mean numpy"),
@@ -47,6 +52,7 @@ def product(a: Any, b: Any) -> Any:
         (lambda: matmulbench.train("digits", "torch", epochs=-1), "epochs -1: expected a number above 0"),
         (lambda: matmulbench.train("m:f", "torch", epochs=3), "epochs 3 does not go with model 'm:f'"),
         (lambda: matmulbench.train("digits", "torch", seed=-1), "seed -1: expected a number from 0"),
+        (lambda: matmulbench.train("digits", "torch", seed="x"), "seed 'x': expected a number from 0"),
     ],
 )
 def test_what_cannot_be_used_is_said_before_anything_is_done(

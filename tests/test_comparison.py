@@ -40,7 +40,8 @@ def run(
     ``crowd``: by how much calls are slower beyond that; ``restart``: what each cell differs by from run to run.
     """
     rng = np.random.default_rng([seed, int(1e6 * seconds * clock)])
-    about = {"machine": {"cpu": "some"}, "versions": {"numpy": "2.0"}, "end": None, "options": {"baseline": "torch"}}
+    machine, versions = {"cpu": "some", "cores": 2}, {"numpy": "2.0", "torch": "2.13"}
+    about = {"machine": machine, "versions": versions, "end": None, "options": {"baseline": "torch"}}
     start = f"2026-11-{1 + seed % 28:02}T08:00:00+00:00"
     path.mkdir()
     (path / "run.json").write_text(json.dumps({"schema_version": SCHEMA_VERSION, "start": start} | about))
@@ -294,7 +295,15 @@ def test_an_outlier_is_no_change(tmp_path: Path, place: int) -> None:
     assert frame["segment"].max() == 0
 
 
-@pytest.mark.parametrize(("times", "verdict"), [([1.0, 1.0, 1.2], "same"), ([1.2, 1.2, 1.2, 1.0, 1.0, 1.0], "faster")])
+@pytest.mark.parametrize(
+    ("times", "verdict"),
+    [
+        ([1.0, 1.0, 1.0], "same"),
+        ([1.0, 1.0, 1.2], "unclear"),
+        ([1.0] * 6 + [9.0], "unclear"),
+        ([1.2, 1.2, 1.2, 1.0, 1.0, 1.0], "faster"),
+    ],
+)
 def test_a_change_takes_two_runs_on_either_side(tmp_path: Path, times: list[float], verdict: str) -> None:
     assert history(series(tmp_path, times))["verdict"].iloc[-1] == verdict
 

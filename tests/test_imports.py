@@ -2,8 +2,12 @@
 
 import ast
 import runpy
+import subprocess
+import sys
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
+
+import pytest
 
 HOUSE = runpy.run_path(str(Path(__file__).parents[1] / "docs" / "house.py"))
 ROOMS = [  # each imports only from those after it
@@ -20,6 +24,15 @@ def test_every_room_has_its_place_and_imports_from_those_below():
         (room, below) for room, imports in rooms.items() for below in imports if ROOMS.index(room) > ROOMS.index(below)
     }
     assert not upwards
+
+
+@pytest.mark.parametrize(
+    ("modules", "absent"),
+    [("comparison, matmulbench.report", "{'numba', 'torch'}"), ("audit.measurement, matmulbench.tuning", "{'numba'}")],
+)
+def test_what_multiplies_nothing_itself_compiles_nothing(modules, absent):
+    code = f"import sys, matmulbench.{modules}; print({absent} & sys.modules.keys())"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
 
 
 def test_no_files_import_each_other_in_a_circle():

@@ -13,6 +13,10 @@ def test_text_form_survives_a_round_trip(text: str) -> None:
     assert str(Workload.parse(text)) == text
 
 
+def test_text_as_it_is_copied_or_typed() -> None:
+    assert str(Workload.parse(" 5X784×10:tn ")) == "5x784x10:TN"
+
+
 @pytest.mark.parametrize(
     "text",
     [

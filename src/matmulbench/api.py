@@ -10,6 +10,7 @@ from matmulbench.arguments import (
     check_device,
     check_memory,
     check_seconds,
+    dtype_names,
     kernel_specs,
     read_workloads,
     renaming,
@@ -138,10 +139,6 @@ def _rows(job: Job, table: str, progress: Callable[[str], None], fleet: Fleet | 
     return named()
 
 
-def _dtypes(given: str | Iterable[str]) -> tuple[str, ...]:
-    return (given,) if isinstance(given, str) else tuple(given)
-
-
 def verify(
     kernel: Kernels,
     dtypes: str | Iterable[str] = USUAL,
@@ -186,7 +183,7 @@ def verify(
     """
     check_device(device)
     specs = kernel_specs(kernel, device)
-    job = Job(specs, None, dtypes=_dtypes(dtypes), effort=effort, device=device, import_s=import_timeout_s)
+    job = Job(specs, None, dtypes=dtype_names(dtypes), effort=effort, device=device, import_s=import_timeout_s)
     rename = renaming(job.specs)
     if case is None:
         found = _rows(job, "verification", progress)
@@ -215,7 +212,7 @@ def compare_results(
     """
     import pandas as pd
 
-    job = Job(kernel_specs(kernel), None, dtypes=_dtypes(dtypes), import_s=import_timeout_s)
+    job = Job(kernel_specs(kernel), None, dtypes=dtype_names(dtypes), import_s=import_timeout_s)
     with Host(import_s=job.import_s) as host:
         squares = {dtype: agreement(host, job.specs, dtype) for dtype in job.dtypes}
     rename = renaming(job.specs)
@@ -284,7 +281,7 @@ def measure(
         kernel_specs(kernels, device),
         kernel_specs(BASELINES[device] if baseline is None else baseline, device)[0],
         thread_counts(threads),
-        workloads=tuple((one, budget_s) for each in _dtypes(dtype) for one in read_workloads(workloads, each)),
+        workloads=tuple((one, budget_s) for each in dtype_names(dtype) for one in read_workloads(workloads, each)),
         cold=cold,
         device=device,
         import_s=import_timeout_s,

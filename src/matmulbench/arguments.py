@@ -152,6 +152,8 @@ def _workload(given: Any, dtype: str) -> Workload:
     if isinstance(given, tuple):
         text = "".join(f"{size}*" for size in given[:-3]) + "x".join(map(str, given[-3:]))
     workload = given if isinstance(given, Workload) else Workload.parse(text, dtype)
+    if min(workload.batch, workload.m, workload.k, workload.n) < 1:
+        raise UsageError(f"workload {text!r}: expected sizes from 1")
     check_memory(f"workload {text!r}", workload)
     return workload
 
@@ -181,6 +183,15 @@ def thread_counts(given: str | int | Iterable[int], cores: int | None = None) ->
     return tuple(dict.fromkeys(known[count] for count in counts))
 
 
+def dtype_names(given: Any) -> tuple[str, ...]:
+    """Return the names of dtypes, given as one or several names, or as numpy and torch have them."""
+    several = given if isinstance(given, Iterable) and not isinstance(given, str) else [given]
+    names = tuple(one if isinstance(one, str) else getattr(one, "__name__", str(one)) for one in several)
+    if not names:
+        raise UsageError(f"dtypes: none is named; expected at least one of {', '.join(DTYPES)}")
+    return tuple(name.removeprefix("torch.") for name in names)
+
+
 def check_dtype(dtype: str) -> None:
     """Raise UsageError unless ``dtype`` is one that kernels are verified and measured with."""
     if dtype not in DTYPES:
@@ -195,5 +206,8 @@ def check_device(device: str) -> None:
 
 def check_seconds(name: str, value: float) -> None:
     """Raise UsageError unless ``value`` is a number of seconds above 0, and of a week at most."""
-    if not 0 < value <= WEEK_S:
-        raise UsageError(f"{name} {value:g}: expected seconds above 0, at most {WEEK_S}")
+    number = isinstance(value, int | float)
+    if not number or not 0 < value <= WEEK_S:
+        raise UsageError(
+            f"{name} {f'{value:g}' if number else repr(value)}: expected seconds above 0, at most {WEEK_S}"
+        )

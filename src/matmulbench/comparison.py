@@ -19,10 +19,9 @@ from scipy import ndimage, optimize, stats
 
 from matmulbench.errors import UsageError
 from matmulbench.ladder import LADDER
-from matmulbench.measurement.calibration import KINDS
 from matmulbench.measurement.statistics import FALSE_ALARM, SAME
 from matmulbench.results.folder import FleetResults, Results
-from matmulbench.results.schema import EVERY, KEYS, Status
+from matmulbench.results.schema import EVERY, FIXED_WORK, KEYS, Status
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -277,7 +276,7 @@ class _Change:
     drift: Floats  # of fixed work, and of the other kernels: NaN where these are not the control
     restarted: bool
 
-    FIGURES = ("speedup", "speedup_ci_low", "speedup_ci_high", *(f"drift_{kind}" for kind in (*KINDS, "kernels")))
+    FIGURES = ("speedup", "speedup_ci_low", "speedup_ci_high", *(f"drift_{kind}" for kind in (*FIXED_WORK, "kernels")))
 
     @property
     def error(self) -> float:
@@ -434,16 +433,18 @@ def _together(changes: list[_Change]) -> _Change:
 def _follow(sizes: dict[int, float], noise: float, series: int) -> dict[int, dict[str, Any]]:
     """Return for each run what :func:`history` says of a level that had such ``sizes`` on a logarithmic scale."""
     numbers = dict(zip(sizes, _segments(np.array(list(sizes.values())), noise, series), strict=True))
+    far = max(_OUTLIER * noise, np.log1p(SAME))  # from its segment, of a run that no neighbour confirms
     middle = [np.median([sizes[i] for i in sizes if numbers[i] == n]) for n in sorted(set(numbers.values()))]
     found = {}
     for i, n in numbers.items():
         change = float(middle[n] - middle[n - 1]) if n else 0.0
+        near = abs(sizes[i] - middle[n]) <= far
         found[i] = {
             "relative": np.exp(sizes[i] - middle[0]),
             "segment": n,
             "level": np.exp(middle[n] - middle[0]),
             "speedup": np.exp(-change) if n else None,
-            "verdict": _direction(change) if abs(change) > np.log1p(SAME) else "same",
+            "verdict": _direction(change) if abs(change) > np.log1p(SAME) else "same" if near else "unclear",
         }
     return found
 

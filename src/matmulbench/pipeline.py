@@ -119,8 +119,8 @@ class Job:
         for training in self.trainings:
             training.check(self.device)
         check_seconds("import-timeout", self.import_s)
-        if not 0 <= self.seed < 2**32:  # which every library takes
-            raise UsageError(f"seed {self.seed}: expected a number from 0 to {2**32 - 1}")
+        if not isinstance(self.seed, int) or not 0 <= self.seed < 2**32:  # which every library takes
+            raise UsageError(f"seed {self.seed!r}: expected a number from 0 to {2**32 - 1}")
 
     @property
     def specs(self) -> list[str]:

@@ -33,10 +33,13 @@ def kernel_at(spec: str, revision: str) -> Iterator[str]:
         raise UsageError(f"kernel {spec!r}: expected path/to/file.py:function, which git has the history of")
     root = import_root(path)
     _git(root, "rev-parse", "--show-toplevel", otherwise=f"kernel {spec!r}: {str(root)!r} is in no git repository")
-    commit = _git(
-        root, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}",
-        otherwise=f"revision {printable(revision, 200)!r}: git knows no such branch, tag or commit",
-    ).decode().strip()  # fmt: skip
+    unknown = f"revision {printable(revision, 200)!r}: git knows no such branch, tag or commit"
+    if _git(root, "rev-parse", "--is-shallow-repository", otherwise=unknown).strip() == b"true":
+        unknown += "; this clone has the newest only: `git fetch --unshallow`, or `fetch-depth: 0` in CI"
+    found = _git(
+        root, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}", otherwise=unknown
+    )
+    commit = found.decode().strip()
     inside = path.relative_to(root).as_posix()
     absent = f"kernel {spec!r}: at {revision} there is no file {inside!r}"
     with tempfile.TemporaryDirectory(prefix="matmulbench-") as folder:
@@ -61,14 +64,17 @@ def _take_out(folder: Path, commit: str, to: Path, otherwise: str) -> None:
             _take_out(folder / name, about.split()[1], to / name, f"submodule {name}: {otherwise}")
 
 
+_OF_A_HOOK = {f"GIT_{name}" for name in ("DIR", "WORK_TREE", "INDEX_FILE", "PREFIX", "COMMON_DIR", "OBJECT_DIRECTORY")}
 _EXPECTED = ("not a git repository", "Not a valid object name")  # of what git says
 
 
 def _git(folder: Path, *arguments: str, otherwise: str, **environment: str) -> bytes:
     """Return what git prints about ``folder``; where it fails, raise a UsageError that says ``otherwise``, or why."""
+    # What a hook of git has in its environment is of the repository that it was called for, from its top.
+    outside = {name: value for name, value in os.environ.items() if name not in _OF_A_HOOK}
     command = ["git", "-C", str(folder), *arguments]
     try:
-        done = subprocess.run(command, env=os.environ | {"LC_ALL": "C"} | environment, capture_output=True, check=False)
+        done = subprocess.run(command, env=outside | {"LC_ALL": "C"} | environment, capture_output=True, check=False)
     except FileNotFoundError:
         raise UsageError("guard takes the old version from git: install git") from None
     if done.returncode:

@@ -44,8 +44,8 @@ class Workload:
         UsageError
             if the text has another form, a size is below 1 or the layout is unknown.
         """
-        match = _TEXT.fullmatch(text)
-        layout = (match and match[5]) or "NN"
+        match = _TEXT.fullmatch(text.strip().lower().replace("×", "x"))
+        layout = ((match and match[5]) or "NN").upper()
         if not match or layout not in LAYOUTS:
             raise UsageError(
                 f"workload {printable(text, 60)!r}: expected MxKxN, MxKxN:LAYOUT or BATCH*MxKxN with sizes from 1 "

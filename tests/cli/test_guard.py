@@ -92,17 +92,21 @@ def test_a_wrong_one_is_no_gain_and_mending_one_is_no_failure(repository: Path, 
 
 
 @pytest.mark.usefixtures("shared_bench")
+@pytest.mark.parametrize(
+    ("line", "status", "reason"),
+    [("import fastext", "unavailable", "No module named 'fastext'"), ("open('weights')", "error", "FileNotFoundError")],
+)
 def test_where_the_old_one_cannot_be_imported_there_is_nothing_to_compare_with(
-    repository: Path, matmulbench: Command
+    repository: Path, matmulbench: Command, line: str, status: str, reason: str
 ) -> None:
-    (repository / "helper.py").write_text("import fastext\n" + ONCE)
+    (repository / "helper.py").write_text(f"{line}\n{ONCE}")
     git(repository, "commit", "--quiet", "--all", "--message", "needs what is not in git")
     (repository / "helper.py").write_text(FOUR_TIMES)
     done = matmulbench("guard", f"{repository}/kernel.py:matmul", *OPTIONS)
     assert done.returncode == 2
     assert "at HEAD, it is" in done.stderr
-    assert "No module named 'fastext'" in done.stderr
-    assert {row["status"] for row in json.loads(done.stdout)} == {"ok", "unavailable"}, "what was timed is shown"
+    assert reason in done.stderr
+    assert {row["status"] for row in json.loads(done.stdout)} == {"ok", status}, "what was timed is shown"
 
 
 def test_a_file_of_a_package_meets_the_old_package(repository: Path) -> None:
@@ -178,6 +182,30 @@ def test_what_archives_leave_out_and_submodules_come_with_it(repository: Path) -
     git(top, "commit", "--quiet", "--message", "with a submodule")
     with kernel_at("kernel.py:matmul", "HEAD") as old:
         assert loaded(old).stdout == "3\n"
+
+
+def test_what_a_hook_has_in_its_environment_is_of_no_account(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (repository / "kernel.py").write_text("def matmul(a, b): return 'old'\n")
+    git(repository, "commit", "--quiet", "--all", "--message", "old")
+    other = repository.parent / "other"
+    git(repository.parent, "worktree", "add", "--quiet", "-b", "other", str(other))
+    monkeypatch.setenv("GIT_DIR", str(repository.parent / ".git" / "worktrees" / "other"))
+    monkeypatch.setenv("GIT_INDEX_FILE", "nowhere")
+    monkeypatch.chdir(other)
+    with kernel_at("kernels/kernel.py:matmul", "HEAD") as old:
+        assert loaded(old).stdout == "old\n"
+
+
+def test_in_a_clone_without_its_history_that_is_said(
+    repository: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    shallow = tmp_path_factory.mktemp("shallow") / "clone"
+    subprocess.run(["git", "clone", "--quiet", "--depth", "1", f"file://{repository.parent}", str(shallow)], check=True)
+    with (
+        pytest.raises(UsageError, match=r"revision 'HEAD~1': .*; this clone has the newest only: `git fetch --unsh"),
+        kernel_at(f"{shallow}/kernels/kernel.py:matmul", "HEAD~1"),
+    ):
+        pass
 
 
 def test_why_git_refuses_is_said(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:

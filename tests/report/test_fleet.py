@@ -105,6 +105,10 @@ def test_folders_that_were_run_apart(fleet: Path, tmp_path_factory: pytest.TempP
     assert CliRunner().invoke(app, ["report", str(fleet / "old"), str(apart / "none")]).exit_code == 2
     spliced = CliRunner().invoke(app, ["report", str(fleet / "old"), str(fleet / "new"), "--splice", "README.md"])
     assert spliced.exit_code == 2
+    for option in ("--splice", "--with"):
+        done = CliRunner().invoke(app, ["report", str(fleet), option, "README.md"])
+        assert done.exit_code == 2
+        assert "name one, such as" in done.stderr
 
 
 def test_fleets_are_compared_machine_by_machine(fleet: Path, tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -42,7 +43,26 @@ def test_the_chart_that_is_named_exists(small: Results) -> None:
     assert (readme.parent / chart[1]).is_file()
 
 
-@pytest.mark.parametrize("text", ["", BEGIN, END, f"{END}\n{BEGIN}"])
+def test_a_folder_with_a_space_is_quoted(quick: Results) -> None:
+    there = quick.path.rename(quick.path.with_name("run (2)"))
+    readme = there.parent / "README.md"
+    readme.write_text(f"{BEGIN}\n{END}\n")
+    splice(readme, replace(quick, path=there))
+    assert "(run%20%282%29/charts/" in readme.read_text()
+    assert "`matmulbench report 'run (2)' --splice README.md`" in readme.read_text()
+
+
+def test_a_file_that_is_no_text_is_named(quick: Results, tmp_path: Path) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_bytes(f"caf\xe9\n{BEGIN}\n{END}\n".encode("latin-1"))
+    with pytest.raises(UsageError, match=r"README\.md: it is not UTF-8"):
+        splice(readme, quick)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", BEGIN, END, f"{END}\n{BEGIN}", f"`{BEGIN}`\nmine\n{BEGIN}\n{END}", f"{BEGIN}\n{END}\n{BEGIN}\n{END}"],
+)
 def test_missing_marks_are_named_with_the_file(quick: Results, tmp_path: Path, text: str) -> None:
     readme = tmp_path / "README.md"
     readme.write_text(text)

@@ -146,7 +146,8 @@ def entry(table: str = "measurements", **changes: Any) -> bytes:
 ODD = [
     b"\xff\xfe\x00", b"5", b"[1]", b"null", b"[" * 100_000, b"{}", b'{"table": "measurements", "row": {}}',
     entry("nonsense"), entry("roof"), entry(median_s=float("nan")), entry(status="superb"),
-    entry(threads=-1), entry(median_s="fast"), entry(median_s=0), entry(m=True), entry(m=2**70), entry(speedup=1e-320),
+    entry(threads=-1), entry(median_s="fast"), entry(median_s=None),
+    entry(ci_low_s=9.0), entry(ci_high_s=-1.0), entry(median_s=0), entry(m=True), entry(m=2**70), entry(speedup=1e-320),
     entry()[:-2] + b'1e999]}', entry()[:-1] + b', "warnings": "hot"}',
     entry(workload="5x784"), entry(dtype="int4"), entry(kernel=None), entry(kernel=["torch"]), entry(colour="red"),
     entry()[:-2] + b', 0, "x"]}', entry()[:-1] + b', "calibration_samples": [[1, 2]]}',
@@ -186,7 +187,9 @@ def test_a_journal_without_a_line_to_read_is_refused(tmp_path: Path) -> None:
         ({"options": {"baseline": 3}}, "options is .*, expected an object with baseline"),
         ({"machine": None}, "machine is None"),
         ({"machine": {}}, "machine is {}, expected an object with cpu"),
+        ({"machine": {"cpu": "some"}}, "machine is .*, expected an object with cpu, cores"),
         ({"versions": []}, "versions is "),
+        ({"versions": {"numpy": "2"}}, "versions is .*, expected an object with torch, numpy"),
         ({"end": 5}, "end is 5"),
     ],
 )

@@ -8,6 +8,16 @@ from dataclasses import dataclass
 MEASUREMENT = ("same-twice", "restarts", "clocks", "delays", "durations", "extrapolation", "front-ends")
 PARTS = ("verification", *MEASUREMENT)
 
+DURATIONS = {
+    "spin_10us": 1e-5,  # well above what torch takes to multiply two numbers on a slow machine
+    "spin_20us": 2e-5,
+    "spin_200us": 2e-4,
+    "spin_2ms": 2e-3,
+    "spin_20ms": 2e-2,
+    "spin_100ms": 0.1,
+}
+"""What the kernels of these names in :mod:`~matmulbench.audit.planted` last, in seconds."""
+
 
 @dataclass
 class Check:

@@ -15,9 +15,8 @@ from math import inf
 from pathlib import Path
 from statistics import median, quantiles
 
-from matmulbench.audit import Check
+from matmulbench.audit import DURATIONS, Check
 from matmulbench.audit.mutants import Mutant, mutants
-from matmulbench.audit.planted import DURATIONS
 from matmulbench.isolation import Host, thread_environment
 from matmulbench.ladder import BASELINE, LADDER
 from matmulbench.measurement.cells import Settings, measure_cells

@@ -12,6 +12,7 @@ from time import perf_counter, thread_time
 
 import torch
 
+from matmulbench.audit import DURATIONS
 from matmulbench.measurement.cells import BLOCK_S
 from matmulbench.measurement.worker import time_calls
 
@@ -93,13 +94,4 @@ def _lasting(seconds: float) -> Callable[[torch.Tensor, torch.Tensor], torch.Ten
     return kernel
 
 
-DURATIONS = {
-    "spin_10us": 1e-5,  # well above what torch takes to multiply two numbers on a slow machine
-    "spin_20us": 2e-5,
-    "spin_200us": 2e-4,
-    "spin_2ms": 2e-3,
-    "spin_20ms": 2e-2,
-    "spin_100ms": 0.1,
-}
-"""What the kernels of these names last, in seconds."""
 globals().update((name, _lasting(seconds)) for name, seconds in DURATIONS.items())

@@ -434,7 +434,9 @@ def guard(
     new = rows[rows["kernel"] == spec]
     slower = bool((new["verdict"] == "slower").any())
     as_table = partial(measurement_table, baseline=against)
-    missing = rows[(rows["kernel"] == against) & rows["status"].isin(["unavailable", "lost"])]
+    old = rows[rows["kernel"] == against]
+    never_ran = old["reason"].str.startswith("import: ", na=False)
+    missing = old[old["status"].isin(["unavailable", "lost"]) | never_ran]
     if len(missing):
         show(rows, format, as_table)
         raise UsageError(f"nothing to compare {spec} with: at {against}, it is {missing['reason'].iloc[0]}")
@@ -463,7 +465,9 @@ def tune(
 
 @app.command()
 def compare(
-    folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="the runs' folders, oldest first")],
+    folders: Annotated[
+        list[Path], typer.Argument(metavar="DIR...", help="the runs' folders, oldest first", **opt.A_FOLDER)
+    ],
     only: Annotated[
         list[str] | None,
         typer.Option(help="show only what is faster, slower, broken, same or unclear; repeatable"),
@@ -519,7 +523,8 @@ def compare(
         as_table = partial(table_of, title=comparison.summary(newest))
         keys = [name for name in ("machine", *KEYS["measurements"]) if name in frame]
         shown = frame.merge(newest.loc[newest["verdict"].isin(only), keys], on=keys) if only else frame
-    said = [*dict.fromkeys([*disordered, *differences, *disturbed])]  # a run may stand there twice
+    few = ["a change shows with two runs before it and two after: name four, or two alone"] * (len(runs) == 3)
+    said = [*dict.fromkeys([*few, *disordered, *differences, *disturbed])]  # a run may stand there twice
     for line in said:
         log(f"warning: {line}")
     if html:
@@ -571,7 +576,8 @@ def audit(
 @app.command()
 def report(
     folders: Annotated[
-        list[Path], typer.Argument(metavar="DIR…", help="a run's folder; of several, one page above them all")
+        list[Path],
+        typer.Argument(metavar="DIR…", help="a run's folder; of several, one page above them all", **opt.A_FOLDER),
     ],
     splice: Annotated[Path | None, typer.Option(help="write the table into this file, between its marks")] = None,
     beside: Annotated[
@@ -598,13 +604,14 @@ def report(
     from matmulbench.results.folder import FleetResults, load_results
     from matmulbench.results.front_ends import read_front_end
 
-    if len(folders) > 1:
+    results = FleetResults.of(folders) if len(folders) > 1 else load_results(folders[0])
+    if isinstance(results, FleetResults):
         if splice or beside:
-            raise UsageError("--splice and --with go with one folder, not several")
-        several = FleetResults.of(folders)
-        _print_run(several, write_report(several))
+            one = results.path / next(iter(results.machines))
+            raise UsageError(f"--splice and --with go with one run, not several: name one, such as {one}")
+        _print_run(results, write_report(results))
         return
-    results, front_ends = load_results(folders[0]), [read_front_end(path) for path in beside or []]
+    front_ends = [read_front_end(path) for path in beside or []]
     page = write_report(results, front_ends)
     if front_ends:
         print_tables(front_end_table(results, front_ends))

@@ -13,14 +13,13 @@ import numpy as np
 
 from matmulbench.measurement.fma import run_alone
 
-KINDS = ("arithmetic", "calls")
 _ITERATIONS = 75_000
 _CALLS = 200
 _ROW = np.ones(784, np.float32)
 
 
 def calibrate() -> tuple[float, float]:
-    """Return the seconds of a fixed amount of work of each of :data:`KINDS`, a quarter of a millisecond or so."""
+    """Return the seconds of a fixed amount of work of each kind (``FIXED_WORK``), a quarter of a millisecond or so."""
     start = perf_counter()
     run_alone(_ITERATIONS, np.float32(1e-9))
     middle = perf_counter()

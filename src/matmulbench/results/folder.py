@@ -215,7 +215,8 @@ class Results:
         if not path.is_file():
             return None
         try:
-            return pd.read_csv(path, keep_default_na=False)[["check", "setting", "required", "got", "passed"]]
+            checks = pd.read_csv(path, keep_default_na=False, dtype={"passed": bool})
+            return checks[["check", "setting", "required", "got", "passed"]]
         except (ValueError, KeyError) as error:
             raise FolderError(f"{path} is not what `matmulbench audit --format csv` writes: {error}") from None
 
@@ -284,6 +285,8 @@ def load_results(path: Path | str) -> Results:
     FolderError
         if the folder holds no run, or one of another schema version.
     """
+    if not str(path):
+        raise FolderError("folder '': expected the folder of a run")
     path = Path(path)
     if not (path / RUN).exists() and (several := sorted(each.parent for each in path.glob(f"*/{RUN}"))):
         return FleetResults.of(several)

@@ -39,6 +39,13 @@ def _are_products(products: list[Any]) -> bool:
     )
 
 
+def _has_its_figures(row: dict[str, Any]) -> bool:
+    median, low, high = (row[name] for name in ("median_s", "ci_low_s", "ci_high_s"))
+    if row["status"] != Status.OK:
+        return True
+    return median is not None and 0 <= (low or 0) <= median <= (math.inf if high is None else high)
+
+
 # What a value read from a file must fulfil beyond its type; see `conforms`.
 Positive = Annotated[float, lambda value: 1e-30 < value < 1e30]
 Ratio = Annotated[float, lambda value: math.isnan(value) or 1e-30 < value < 1e30]
@@ -149,6 +156,7 @@ KEYS: dict[str, tuple[str, ...]] = {
     "training": ("task", "kernel", "threads"),
     "roof": ("dtype", "threads"),
 }
+FIXED_WORK = ("arithmetic", "calls")  # what is timed in each round, beside the kernels
 EVERY = "all products"  # in place of a workload, where those of a kernel are taken together
 
 
@@ -174,7 +182,7 @@ _LOSSES = list[float | None] | None
 ENTRIES: dict[str, dict[str, Any]] = {
     "verification": {"row": VerificationRow},
     "measurements": {
-        "row": MeasurementRow,
+        "row": Annotated[MeasurementRow, _has_its_figures],
         "samples": list[Positive],
         "calibration_samples": Annotated[list[list[Positive]], _is_rectangular] | None,
         "timed_on": str | None,
@@ -194,8 +202,8 @@ ENTRIES: dict[str, dict[str, Any]] = {
 # What ``run.json`` has.
 RUN_FIELDS: dict[str, Any] = {
     "options": {"baseline": str | None},
-    "machine": {"cpu": str},
-    "versions": dict,
+    "machine": {"cpu": str, "cores": int},
+    "versions": {"torch": str, "numpy": str},
     "notes": list[str] | None,
     "start": str,
     "end": str | None,
