@@ -1,5 +1,6 @@
 """Factories of models, as users write them: good ones and others."""
 
+import collections
 import os
 import random
 import threading
@@ -388,3 +389,95 @@ class _FrozenEncoder(nn.Module):
 def frozen_encoder():
     torch.manual_seed(0)
     return _FrozenEncoder(), nn.functional.cross_entropy, [(torch.randn(4, 5, 8), torch.randint(0, 3, (4,)))]
+
+
+def empty_buffer():
+    """A buffer that only says where the model is."""
+    model = net()
+    model.register_buffer("place", torch.empty(0), persistent=False)
+    return model, nn.CrossEntropyLoss(), batches(12, 12)
+
+
+class _Bank(nn.Module):
+    """Keeps what it has seen, in a buffer that grows."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(8, 3)
+        self.register_buffer("bank", torch.zeros(1, 3))
+
+    def forward(self, x):
+        out = self.layer(x)
+        self.bank = torch.cat([self.bank, out.detach()])
+        return out + self.bank.mean(0)
+
+
+def bank():
+    return _Bank(), nn.CrossEntropyLoss(), batches(*[6] * 12)
+
+
+class _Annealed(nn.Module):
+    """Does something else after so many calls, which nothing but the calls decide."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.more, self.calls = nn.Linear(8, 3), nn.Linear(3, 3), 0
+
+    def forward(self, x):
+        self.calls += 1
+        return self.more(self.layer(x)) if self.calls > 6 else self.layer(x)
+
+
+def annealed():
+    return _Annealed(), nn.CrossEntropyLoss(), batches(*[6] * 12)
+
+
+def bad_label():
+    every = batches(*[6] * 20)
+    every[7][1][3] = 9
+    return net(), nn.CrossEntropyLoss(), every
+
+
+def uneven():
+    return net(), nn.CrossEntropyLoss(), batches(*[3, 12] * 10)
+
+
+class _Compiled(nn.Module):
+    """Compiles a part of itself."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(8, 4), torch.compile(nn.Linear(4, 3))
+
+    def forward(self, x):
+        return self.second(self.first(x))
+
+
+def compiled_in_part():
+    return _Compiled(), nn.CrossEntropyLoss(), batches(12, 12)
+
+
+def more_threads():
+    torch.set_num_threads(torch.get_num_threads() + 1)
+    return good()
+
+
+class _Encoding(collections.UserDict):
+    """What tokenizers return."""
+
+
+def encodings():
+    model, loss, every = dict_and_target()
+    return model, loss, [_Encoding(one) for one in every]
+
+
+def arrays():
+    return net(), nn.CrossEntropyLoss(), [(x.numpy(), y.numpy()) for x, y in batches(12, 12)]
+
+
+def data_set():
+    return net(), nn.CrossEntropyLoss(), torch.utils.data.TensorDataset(torch.ones(3, 2))
+
+
+def needs_arguments(hidden):
+    return good()

@@ -6,7 +6,8 @@ import torch
 import matmulbench
 from matmulbench.errors import UsageError
 from matmulbench.isolation import Host
-from matmulbench.training import referee
+from matmulbench.isolation.requests import TrainSteps
+from matmulbench.training import accounting, referee
 from matmulbench.training.accounting import train_kernels
 from matmulbench.training.custom_model import load_model
 
@@ -75,6 +76,8 @@ def test_the_articles_model_is_described():
         ("casts", "own dtype: in float64 it ends in RuntimeError: mat1 and mat2 must have the same dtype"),
         ("class_weights", "own dtype: in float64 it ends in RuntimeError: expected scalar type Double"),
         ("stateful", "it keeps a state besides its parameters"),
+        ("bank", "it keeps a state besides its parameters"),
+        ("compiled_in_part", "it is trained without torch.compile"),
         ("mixed", "left to torch: bfloat16 on cpu, autocast?"),
         ("convolutional", "left to torch: convolution is one operator"),
         ("frozen_encoder", "not told from the rest of a step: the encoder's fast path is one operator"),
@@ -103,6 +106,55 @@ def test_what_torch_copies_or_stores_in_its_own_way_is_trained(host, factory):
     assert [(row.status, row.reason) for row in rows.values() if row.status != "ok"] == []
 
 
+@pytest.mark.parametrize("factory", ["empty_buffer", "bank", "annealed"])
+def test_buffers_of_any_kind_and_what_calls_change_are_nobodys_fault(host, to_the_end, monkeypatch, factory):
+    monkeypatch.setattr("matmulbench.training.accounting._JUDGED", 1.0)
+    rows = trained(host, factory, "numpy")
+    assert [(row.status, row.reason) for row in rows.values() if row.status != "ok"] == []
+    state = "it keeps a state besides its parameters"
+    assert [state in (row.reason or "") for row in rows.values()] == [factory != "empty_buffer"] * 3
+
+
+def test_where_only_calls_decide_a_wrong_kernel_still_fails(host, to_the_end):
+    assert trained(host, "annealed", WRONG)[WRONG].status == "failed-verification"
+
+
+def test_a_step_that_torch_cannot_do_either_is_the_models(host, monkeypatch):
+    monkeypatch.setattr("matmulbench.training.custom_model.CustomModel.try_steps", lambda *_: None)
+    custom = load_model(f"{FACTORIES}:bad_label")
+    monkeypatch.undo()
+    monkeypatch.setattr(referee, "_problems", [custom])
+    referee.try_steps(7)
+    with pytest.raises(UsageError, match=r"bad_label': a step on its 8th batch ends in IndexError: Target 9"):
+        referee.try_steps(8)
+
+
+def test_batches_that_differ_in_size_are_timed_together(host, monkeypatch):
+    turns = []
+    monkeypatch.setattr(accounting, "TrainSteps", lambda *steps: turns.append(steps[:2]) or TrainSteps(*steps))
+    trained(host, "uneven")
+    assert set(turns) <= {(0, 20), (0, 1)}, "all, but for the first step of a fresh process"
+    turns.clear()
+    trained(host, "articles")
+    assert max(last - first for first, last in turns) < 10
+
+
+def test_random_data_at_the_top_of_a_file_are_the_same_in_every_process(tmp_path):
+    file = tmp_path / "top.py"
+    file.write_text(
+        "import torch\nX, Y = torch.randn(24, 8), torch.randint(3, (24,))\n"
+        "def make():\n    batches = list(zip(X.split(6), Y.split(6)))\n"
+        "    return torch.nn.Linear(8, 3), torch.nn.CrossEntropyLoss(), batches\n"
+    )
+    assert referee.describe(f"{file}:make", 0, None, {})["notes"] == []
+
+
+def test_threads_are_those_that_were_asked_for():
+    before = torch.get_num_threads()
+    load_model(f"{FACTORIES}:more_threads")
+    assert torch.get_num_threads() == before
+
+
 def test_no_one_is_judged_where_the_model_does_not_repeat_itself(host):
     rows = trained(host, "unforeseeable", "numpy", WRONG)
     for row in rows.values():
@@ -115,7 +167,7 @@ def test_no_one_is_judged_where_the_model_does_not_repeat_itself(host):
 
 FORMS = (
     "in_place", "keeps", "locked", "normed", "routed", "ragged", "own_loss", "loss_of_output", "dict_and_target",
-    "dict_in_a_pair", "two_inputs", "autoencoder", "endless", "workers", "fixed_rows", "talkative",
+    "dict_in_a_pair", "two_inputs", "autoencoder", "endless", "workers", "fixed_rows", "talkative", "encodings",
 )  # fmt: skip
 
 
@@ -184,7 +236,11 @@ def test_the_rate_is_that_of_plain_sgd():
         ("only_convolution", "no matrix product that a kernel can do.*left to torch: convolution is one operator"),
         ("autocast", "no matrix product that a kernel can do.*left to torch: bfloat16 on cpu, autocast?"),
         ("half", "no matrix product that a kernel can do.*left to torch: float16 on cpu"),
-        ("no_batches", "at least one pair"),
+        ("no_batches", "got no batch; batches must be at least one pair"),
+        ("arrays", "got numpy.ndarray in a batch; torch.from_numpy makes tensors"),
+        ("data_set", "got TensorDataset as the batches: a DataLoader makes batches"),
+        ("needs_arguments", "it is called without arguments: give all that it takes a default"),
+        ("bad_label", "a step on its 8th batch ends in IndexError: Target 9 is out of bounds"),
         ("two", r"expected \(model, loss, batches\) or .* from the factory, got tuple of 2"),
         ("loss_class", "from the factory, got the class CrossEntropyLoss as the loss: call it"),
         ("broken", r"its factory ends in RuntimeError: no data today; expected \(model, loss, batches\)"),
@@ -241,4 +297,4 @@ def test_what_a_factory_prints_is_not_among_the_data(capfd):
         rows = trained(host, "talkative", budget=0.1)
     assert [row.status for row in rows.values()] == ["ok", "ok"]
     out, err = capfd.readouterr()
-    assert (out, "epoch 1: all is well" in err) == ("", True)
+    assert (out, err.count("epoch 1: all is well")) == ("", 1), "though each kernel's process makes the model anew"

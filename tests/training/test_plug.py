@@ -405,3 +405,17 @@ def test_a_plugged_model_can_be_compiled_and_transformed():
     assert torch.allclose(found, model.weight.sum(0).expand(2, 5))
     assert len(kernel.calls) > calls
     torch._dynamo.reset()  # it keeps the model
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: plug("numpy", nn.Linear(2, 3)),
+        lambda: plug(nn.Linear, "numpy"),
+        lambda: plug(torch.relu, "numpy"),
+        lambda: unplug(3),
+    ],
+)
+def test_what_is_no_model_is_named(call):
+    with pytest.raises(UsageError, match=r"expected an object of a class of torch\.nn's modules|kernel Linear"):
+        call()

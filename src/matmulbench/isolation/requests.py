@@ -284,6 +284,18 @@ class JudgeParameters(Request, target="matmulbench.training.referee:judge_parame
     accuracies: bool
 
 
+class ParametersDecide(Request, target="matmulbench.training.referee:parameters_decide"):
+    """Train with plain torch up to a step; returns what is said where its parameters do not decide its loss."""
+
+    step: int
+
+
+class TrySteps(Request, target="matmulbench.training.referee:try_steps"):
+    """Train with plain torch up to a step; an error says which batch the model itself cannot learn from."""
+
+    last: int
+
+
 class TraceModel(Request, target="matmulbench.training.trace:trace_here"):
     """List the matrix products of one training step of the model that a factory makes; returns rows."""
 

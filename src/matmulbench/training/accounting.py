@@ -20,10 +20,12 @@ from matmulbench.isolation.requests import (
     JudgeParameters,
     LossEnvelope,
     OpenTraining,
+    ParametersDecide,
     PreloadTask,
     RestartTraining,
     TrainFewRows,
     TrainSteps,
+    TrySteps,
 )
 from matmulbench.measurement.rounds import MIN_ROUNDS, Comparison, SealedCandidate, run_rounds
 from matmulbench.measurement.seal import KernelFailure, Seal, ask, no_kernel_to_blame
@@ -36,6 +38,7 @@ from matmulbench.workload import fair_parts, layer_products
 _COMPILE_S = 1200.0  # that torch.compile may take
 _SILENCE_S = 120.0  # a large step, or the float64 reference of one
 _TURN_S = 2e-3  # long enough that the clock's resolution and what was last in the caches hardly count
+_UNEVEN_TURN_S = 0.5  # where batches differ in size: as many of them as can be
 _REFERENCE_SHARE = 0.3  # of the time left, at most, for the float64 reference and its envelope
 _POINTS = 500  # of a loss curve, at most, in the results
 _FEW_ROWS = 256  # rows, at most, that a kernel too slow for the whole batch learns from
@@ -91,6 +94,7 @@ class Course:
     name: str
     batch_rows: int
     steps: int
+    uneven: bool  # whether some batches are larger than others
     products: list[tuple[int, str, str, str]]  # layer, which, workload, dtype
     non_matmul_s: float
     notes: list[str]  # on how a model can be judged, and what no kernel can do in it
@@ -125,7 +129,8 @@ class Course:
         if outcome.status != Status.OK:
             referee.close()
             reason = outcome.reason or ""
-            raise UsageError(f"model {task!r}: {reason}" if outcome.status != Status.ERROR else reason)
+            named = outcome.status == Status.ERROR or reason.startswith(f"model {task!r}")
+            raise UsageError(reason if named else f"model {task!r}: {reason}")
         course = cls(host, task, seed, data_dir, options, workers, elsewhere, device, referee, **outcome.value)
         if workers > 1:
             course._divide()
@@ -153,11 +158,27 @@ class Course:
         with no_kernel_to_blame():
             return Envelope(*ask(self.referee, request, _SILENCE_S))
 
+    def parameters_decide(self, step: int) -> bool:
+        """Tell whether, with torch's own products, the parameters decide the loss at a step; note it if not."""
+        if not is_model(self.task):
+            return True
+        with no_kernel_to_blame():
+            state = ask(self.referee, ParametersDecide(step), _SILENCE_S)
+        self.notes += [state] if state and state not in self.notes else []
+        return state is None
+
+    def try_steps(self, last: int) -> None:
+        """Raise UsageError if torch's own products do not get a model to step ``last`` either."""
+        outcome = self.referee.call(TrySteps(last), silence_limit=_SILENCE_S)
+        if outcome.status == Status.ERROR and (outcome.reason or "").startswith("model "):
+            raise UsageError(str(outcome.reason))
+
 
 class TrainingCandidate(SealedCandidate):
     """A kernel (or, with ``spec`` None, torch.nn itself) that trains turn by turn.
 
-    A turn is one step, or as many as fill 2 ms. Turns alternate: in one the whole is timed, in the next each product,
+    A turn is one step, or as many as fill 2 ms; where batches differ in size, all steps or as many as fill half a
+    second. Turns alternate: in one the whole is timed, in the next each product,
     so that no stopwatch runs inside what is called a step's time. After the end of the schedule the training begins
     again, for the clock alone.
     """
@@ -196,7 +217,8 @@ class TrainingCandidate(SealedCandidate):
         request = OpenTraining(course.task, self.spec, course.seed, course.data_dir, course.options, course.device)
         self.predicted_s = ask(self._child, request, _SILENCE_S)
         self.renewal_s = perf_counter() - began
-        self.turn_steps = max(1, min(course.steps, int(_TURN_S / self.step_estimate_s)))
+        turn_s = _UNEVEN_TURN_S if course.uneven else _TURN_S
+        self.turn_steps = max(1, min(course.steps, int(turn_s / self.step_estimate_s)))
         self.turn_s = self.step_estimate_s * self.turn_steps
         self.at, self.losses = 0, self.losses if self.finished else []
 
@@ -217,7 +239,12 @@ class TrainingCandidate(SealedCandidate):
         stopwatch = self.spec is not None and (both or number % 2 == 1)
         self.seal.wake(self._child, number)
         request = TrainSteps(self.at, last, stopwatch)
-        seconds, (losses, products, communication_s) = self.seal.turn(self._child, request, _SILENCE_S)
+        try:
+            seconds, (losses, products, communication_s) = self.seal.turn(self._child, request, _SILENCE_S)
+        except KernelFailure as failure:
+            if failure.status == Status.ERROR and is_model(self.course.task):
+                self.course.try_steps(last)
+            raise
         self.turn_s = max(perf_counter() - began, 1e-6)
         if products:
             self.product_samples.append(products)
@@ -246,13 +273,15 @@ class TrainingCandidate(SealedCandidate):
         request = JudgeParameters(self.at, self.spec is None, at_end)
         try:
             loss, *accuracies = ask(self.course.referee, request, _SILENCE_S, (self.output,))
+            if at_end:
+                self.accuracies = (accuracies[0], accuracies[1])
+            elif loss is not None:
+                self.course.envelope.check(self.at, loss, "by its parameters, ")
         except KernelFailure as failure:
-            finding = f"its parameters cannot be judged: {failure.reason}"
-            raise KernelFailure(Status.FAILED_VERIFICATION, finding) from None
-        if at_end:
-            self.accuracies = (accuracies[0], accuracies[1])
-        elif loss is not None:
-            self.course.envelope.check(self.at, loss, "by its parameters, ")
+            if self.course.parameters_decide(self.at):
+                unlike = failure.status == Status.FAILED_VERIFICATION
+                finding = failure.reason if unlike else f"its parameters cannot be judged: {failure.reason}"
+                raise KernelFailure(Status.FAILED_VERIFICATION, finding) from None
 
 
 class CompiledCandidate(TrainingCandidate):

@@ -7,8 +7,10 @@ from __future__ import annotations
 import copy
 import math
 import random
+import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from itertools import islice
 from typing import Any
 
@@ -16,7 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils.data import Dataset
 
 from matmulbench.errors import UsageError, printable
 from matmulbench.ladder import Kernel
@@ -30,6 +33,7 @@ from matmulbench.workload import Workload
 
 _BATCHES = 1000  # of the loader, at most; they are kept in memory, for every kernel sees the same
 _RATE = 0.01
+_TRYING_S = 0.5  # in which batches are tried beforehand
 _OPTIMISER = "a function of the parameters, such as lambda parameters: AdamW(parameters)"
 _FORM = "(model, loss, batches) or (model, loss, batches, optimiser factory)"
 
@@ -50,6 +54,8 @@ class CustomModel(TrainingProblem):
         the learning rate of plain SGD, where there is no factory of an optimiser.
     remake
         makes ``made`` anew, for a model that cannot be copied.
+    compiled
+        whether the factory asked for ``torch.compile``, which was left out.
 
     Raises
     ------
@@ -57,13 +63,22 @@ class CustomModel(TrainingProblem):
         if a training step cannot be done.
     """
 
-    def __init__(self, name: str, made: Made, rate: float = _RATE, remake: Callable[[], Made] | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        made: Made,
+        rate: float = _RATE,
+        remake: Callable[[], Made] | None = None,
+        compiled: bool = False,
+    ) -> None:
         self.name, self.rate, self.remake = name, rate, remake
         model, self.loss, self.batches, self.optimizer = made
         self.model = uncompiled(model)
-        self.compiled = self.model is not model
+        self.compiled = compiled or self.model is not model
         self.rows = next((len(t) for t in tensors_of(self.batches[0]) if t.dim()), 1)
         self.steps = len(self.batches)
+        sizes = {tuple(t.shape for t in tensors_of(batch)) for batch in self.batches[:-1]}  # the last may be short
+        self.uneven = len(sizes) > 1
         self.in_double = True  # whether the reference is in float64
         self.reseeds = False  # whether random numbers are seeded alike at each step
         self._materialise(self.model)
@@ -155,11 +170,26 @@ class CustomModel(TrainingProblem):
             self._explain(lambda step=step: trainer.step(step), step)  # type: ignore[misc]
             trainer.use(torch.matmul)  # the products are those of the first step
         self.reseeds = _random_state() != before
+        self.try_steps(self.steps, _TRYING_S)
         counts = Counter(watch.kinds)
         self._kinds = {kind: i for i, kind in enumerate(counts)}
         self.products = [_product(i, kind, count) for i, (kind, count) in enumerate(counts.items(), 1)]
         dtypes = {getattr(torch, one.workload.dtype) for one in self.products} or {torch.float32}
         self.roundoff = max(float(torch.finfo(dtype).eps) / 2 for dtype in dtypes)
+
+    def try_steps(self, last: int, seconds: float = math.inf) -> None:
+        """Train with plain torch up to before step ``last``, or as far as ``seconds`` allow.
+
+        Raises
+        ------
+        UsageError
+            if it cannot learn from a batch; the message says which.
+        """
+        end, trainer = time.monotonic() + seconds, _Trainer(self)
+        for step in range(last):
+            if time.monotonic() > end:
+                break
+            self._explain(lambda step=step: trainer.step(step), step % self.steps)  # type: ignore[misc]
 
     def _explain(self, action: Callable[[], Any], step: int = 0) -> None:
         try:
@@ -225,7 +255,10 @@ def _product(layer: int, kind: tuple[Any, ...], count: int) -> StepProduct:
 
 
 def _ordinal(step: int, steps: int) -> str:
-    return "first" if not step else "last" if step == steps - 1 else "second"
+    if step in (0, steps - 1):
+        return "last" if step else "first"
+    ending = {1: "st", 2: "nd", 3: "rd"}.get((step + 1) % 10, "th") if (step + 1) // 10 % 10 != 1 else "th"
+    return f"{step + 1}{ending}"
 
 
 def load_training(task: str, seed: int, data_dir: str | None, options: dict[str, Any]) -> TrainingProblem:
@@ -275,23 +308,45 @@ def load_model(spec: str, seed: int = 0, lr: float | None = None) -> CustomModel
     UsageError
         if the factory cannot be found, fails, or returns something else, or a training step cannot be done.
     """
+    compiled: list[object] = []
 
     def make() -> Made:
-        _seed(seed)
-        return _make(spec)
+        return _make(spec, seed, compiled)
 
     made = make()
     if made[3] and lr is not None:
         raise UsageError(f"lr {lr:g}: the optimiser factory of model {spec!r} sets the rate, change it there")
-    return CustomModel(spec, made, lr or _RATE, make)
+    return CustomModel(spec, made, lr or _RATE, make, bool(compiled))
 
 
-def _make(spec: str) -> Made:
-    what, part = f"model {spec!r}", "file ends"
+@contextmanager
+def _uncompiled(asked: list[object]) -> Iterator[None]:
+    """Leave what ``torch.compile`` is given as it is, and note it in ``asked``: compiled code runs no kernel."""
+
+    def leave(model: Any = None, **options: Any) -> Any:
+        asked.append(model)
+        return model if model is not None else lambda model: model
+
+    compile_, torch.compile = torch.compile, leave
     try:
+        yield
+    finally:
+        torch.compile = compile_
+
+
+def _make(spec: str, seed: int, compiled: list[object]) -> Made:
+    what, part = f"model {spec!r}", "file ends"
+    threads = torch.get_num_threads()
+    try:
+        _seed(seed)
         factory = load_function(spec, "model")
+        if not binds(factory):
+            raise UsageError(f"{what}: it is called without arguments: give all that it takes a default")
         part = "factory ends"
-        made = factory()
+        _seed(seed)  # once more, for next time the file is there already
+        with _uncompiled(compiled):
+            made = factory()
+        torch.set_num_threads(threads)
         form = f"{what}: expected {_FORM} from the factory"
         if not isinstance(made, tuple) or len(made) not in (3, 4):
             raise UsageError(f"{form}, got {_kind(made)}")
@@ -304,18 +359,29 @@ def _make(spec: str) -> Made:
         ):
             if isinstance(value, type) and value is not optimizer:
                 raise UsageError(f"{form}, got the class {value.__name__} as {what_it_is}: call it")
+            advice = f": a DataLoader makes batches of a {type(value).__name__}" * isinstance(value, Dataset)
             if not right:
-                raise UsageError(f"{form}, got {type(value).__name__} as {what_it_is}")
+                raise UsageError(f"{form}, got {type(value).__name__} as {what_it_is}{advice}")
         part = "batches end"
-        batches = list(islice(source, _BATCHES))
+        taken = islice(source, _BATCHES)
+        # Of the tokenizers' BatchEncoding, torch sees no tensors.
+        batches = [dict(one) if isinstance(one, Mapping) else one for one in taken]
     except UsageError:
         raise
     except (Exception, SystemExit) as error:
         found = f"{type(error).__name__}: {printable(str(error), 300)}"
         raise UsageError(f"{what}: its {part} in {found}; expected {_FORM} from the factory") from error
     if not batches or not tensors_of(batches):
-        raise UsageError(f"{form}: batches must be at least one pair (x, y) of tensors")
+        raise UsageError(f"{form}, got {_contents(batches)}; batches must be at least one pair (x, y) of tensors")
     return model, loss, batches, optimizer
+
+
+def _contents(batches: list[Any]) -> str:
+    if not batches:
+        return "no batch"
+    kinds = dict.fromkeys(type(leaf) for leaf in tree_leaves(batches[0]))
+    found = ", ".join(f"{kind.__module__}.{kind.__name__}".removeprefix("builtins.") for kind in kinds) or "nothing"
+    return f"{found} in a batch{'; torch.from_numpy makes tensors of arrays' if np.ndarray in kinds else ''}"
 
 
 def _kind(made: Any) -> str:

@@ -12,7 +12,7 @@ from torch.jit import ScriptModule
 from torch.nn.modules.conv import _ConvNd
 from torch.overrides import TorchFunctionMode
 
-from matmulbench.errors import InputWarning, UsageError
+from matmulbench.errors import InputWarning, UsageError, printable
 from matmulbench.ladder import Kernel
 from matmulbench.training.replacement import TAKEN, Hooks
 
@@ -36,8 +36,10 @@ def copied(model: T) -> T:
     Raises
     ------
     UsageError
-        if it holds something that cannot be copied, such as a lock or an open file.
+        if it is no module, or holds something that cannot be copied, such as a lock or an open file.
     """
+    if not isinstance(model, nn.Module | tuple):
+        raise UsageError(f"model {printable(repr(model), 60)}: expected an object of a class of torch.nn's modules")
     try:
         with _Detaching():
             made = copy.deepcopy(model)

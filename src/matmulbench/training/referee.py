@@ -10,6 +10,7 @@ terms is about sqrt(k)·u of the result (Higham & Mary, SIAM J. Sci. Comput. 41,
 
 from __future__ import annotations
 
+import os
 import time
 from typing import Any
 
@@ -21,8 +22,8 @@ from matmulbench.dtypes import DTYPES, USUAL
 from matmulbench.errors import UsageError, printable
 from matmulbench.training.custom_model import CustomModel, load_training
 from matmulbench.training.trace import FAST_PATH, trace_steps
-from matmulbench.training.trainers import TimedKernel, TrainingProblem
-from matmulbench.training.worker import read_parameters
+from matmulbench.training.trainers import ModuleTrainer, TimedKernel, TrainingProblem
+from matmulbench.training.worker import read_parameters, without_a_word
 
 PERTURBATION = 32
 SAFETY = 4
@@ -30,6 +31,7 @@ RUNS = 2
 _FLOOR = 64  # unit roundoffs of the largest loss: that of the loss's own sum, which no product perturbs
 _ALIKE = 1024  # unit roundoffs between two losses that differ by rounding alone
 _TRACE_S = 0.2  # seconds, about, that may go into tracing
+_STATE = "it keeps a state besides its parameters: losses are those that the kernel's process reports"
 _SAME_IN_DOUBLE = 0.05  # of the loss, by which that in float64 may differ, or the model does something else there
 
 _problems: list[TrainingProblem] = []
@@ -50,7 +52,8 @@ def describe(task: str, seed: int, data_dir: str | None, options: dict[str, Any]
                 f"{problem.what}: a step has no matrix product that a kernel can do, expected nn.Linear, @ or another "
                 f"in {' or '.join(USUAL)}{f'; {left}' if left else ''}"
             )
-        again = load_training(task, seed, data_dir, options)
+        with without_a_word():
+            again = load_training(task, seed, data_dir, options)
         assert isinstance(again, CustomModel)
         compiled = (
             "it is trained without torch.compile, which keeps torch's products: --compare-compile has a row for it"
@@ -60,6 +63,7 @@ def describe(task: str, seed: int, data_dir: str | None, options: dict[str, Any]
         "name": problem.name,
         "batch_rows": problem.rows,
         "steps": problem.steps,
+        "uneven": problem.uneven,
         "products": [[one.layer, one.which, str(one.workload), one.workload.dtype] for one in problem.products],
         "non_matmul_s": _time_non_matmul(problem),
         "notes": notes,
@@ -82,15 +86,40 @@ def _assess(problem: CustomModel, again: CustomModel) -> list[str]:
     if why := random if problem.reseeds else _failure_in_double(problem, losses):
         problem.in_double, problem.reference_name = False, "plain torch"
         notes.append(f"losses compared with plain torch's in the model's own dtype: {why}")
+    problem.judged = _decide(problem, first, len(tried) % problem.steps)
+    return notes if problem.judged else [*notes, _STATE]
+
+
+def parameters_decide(step: int) -> str | None:
+    """Train with plain torch up to ``step``: what is said if it then has a loss that its parameters do not decide.
+
+    From then on no kernel's loss is judged by its parameters.
+    """
+    problem = _problems[0]
+    trainer = problem.begin_plain()
+    for earlier in range(step):
+        trainer.step(earlier)
+    problem.judged = _decide(problem, trainer, step % problem.steps)
+    return None if problem.judged else _STATE
+
+
+def _decide(problem: TrainingProblem, trainer: ModuleTrainer, step: int) -> bool:
+    """Tell whether another trainer with the parameters of ``trainer`` has its loss on the batch of ``step``."""
     judge = problem.begin_plain()
+    theirs, own = trainer.parameters(), judge.parameters()
+    if [one.shape for one in theirs] != [one.shape for one in own]:
+        return False  # a cache that has grown, a layer that was made on the way
     with torch.no_grad():
-        for one, other in zip(judge.parameters(), first.parameters(), strict=True):
+        for one, other in zip(own, theirs, strict=True):
             one.copy_(other)
-    at = len(tried) % problem.steps
-    problem.judged = _alike([judge.loss_at(at)], [float(first.step(at))], rounding)
-    if not problem.judged:
-        notes.append("it keeps a state besides its parameters: losses are those that the kernel's process reports")
-    return notes
+    return _alike([judge.loss_at(step)], [float(trainer.step(step))], _ALIKE * problem.roundoff)
+
+
+def try_steps(last: int) -> None:
+    """Train with plain torch up to before step ``last``; raise UsageError if the model itself cannot do one of them."""
+    problem = _problems[0]
+    if isinstance(problem, CustomModel):
+        problem.try_steps(last)
 
 
 def _failure_in_double(problem: CustomModel, losses: list[float]) -> str | None:
@@ -201,7 +230,10 @@ def judge_parameters(step: int, plain: bool, accuracies: bool, descriptors: list
     The loss is None where the parameters alone do not decide it.
     """
     problem = _problems[0]
+    if not (problem.comparable and problem.judged):
+        os.close(descriptors[0])
+        return [None, None, None]
     trainer = problem.begin_plain() if plain else problem.begin(torch.matmul)
     read_parameters(trainer, descriptors[0])
     shares = problem.accuracies(trainer) if accuracies else (None, None)
-    return [trainer.loss_at(step) if problem.comparable and problem.judged else None, *shares]
+    return [trainer.loss_at(step), *shares]

@@ -108,6 +108,7 @@ class TrainingProblem(ABC):
 
     comparable = True  # whether two runs have the same losses
     judged = True  # whether the parameters alone decide what the loss is
+    uneven = False  # whether some batches are larger than others
     reference_name = "the float64 reference"  # in messages
     name: str  # in the tables
     rows: int  # of a batch
@@ -220,8 +221,9 @@ class ModuleTrainer(Trainer):
             return out
 
     def parameters(self) -> list[Tensor]:
-        # A sparse buffer, such as a graph's edges, is no parameter.
-        return [one for one in (*self.model.parameters(), *self.model.buffers()) if one.layout == torch.strided]
+        # A sparse buffer, such as a graph's edges, is no parameter, nor is an empty one, that says where the model is.
+        every = (*self.model.parameters(), *self.model.buffers())
+        return [one for one in every if one.layout == torch.strided and one.numel()]
 
     def loss_at(self, step: int) -> float:
         # With gradients, for without them some operators draw other random numbers.

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import mmap
 import os
-from contextlib import ExitStack
+import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
@@ -64,7 +67,8 @@ def open_training(
     place: tuple[int, int, str, float] | None = None,
 ) -> list[float]:
     """Load the training and the kernel; return about how many seconds each product of a step takes."""
-    problem = load_training(task, seed, data_dir, options)
+    with without_a_word():
+        problem = load_training(task, seed, data_dir, options)
     kernel = on_device(load_kernel(spec), device) if spec else None
     if there := DEVICES[device]:
         there.require()
@@ -84,6 +88,14 @@ def open_training(
     _desks[:] = [desk]
     kernel = kernel or torch.matmul
     return [one.count * predict_seconds(kernel, one.workload, there) for one in problem.products]
+
+
+@contextmanager
+def without_a_word() -> Iterator[None]:
+    """Keep back what a factory prints and warns of: it has said so where it was described first."""
+    warnings.simplefilter("ignore")  # for good: it may warn at each step, too
+    with redirect_stdout(io.StringIO()):
+        yield
 
 
 def predict_seconds(kernel: Kernel, product: Workload, device: Device | None = None) -> float:
