@@ -30,6 +30,7 @@ def product(a: Any, b: Any) -> Any:
         (lambda: matmulbench.verify(3), "kernel 3: expected a name or a function"),
         (lambda: matmulbench.verify([]), "kernels: none is named"),
         (lambda: matmulbench.verify("torch", "float8"), "dtype 'float8' is unknown"),
+        (lambda: matmulbench.verify("torch", case=3), "case 3: expected a text such as 2x2x1:TN"),
         (lambda: matmulbench.verify("torch", effort="fast"), "effort 'fast' is unknown: known are quick"),
         (lambda: matmulbench.measure(["torch", None]), "kernel None: expected a name or a function"),
         (lambda: matmulbench.measure("torch", "5x5"), "workload '5x5': expected MxKxN"),

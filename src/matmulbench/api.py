@@ -193,6 +193,8 @@ def verify(
 
     from matmulbench.verification.case import Case
 
+    if not isinstance(case, str):
+        raise UsageError(f"case {case!r}: expected a text such as 2x2x1:TN")
     parsed, rows = Case.parse(case), []
     check_memory(f"case {case!r}", Workload(parsed.m, parsed.k, parsed.n, dtype=parsed.dtype))
     with Host(max(2, *job.threads), job.import_s) as host:

@@ -179,7 +179,8 @@ def thread_counts(given: str | int | Iterable[int], cores: int | None = None) ->
     counts = list(map(str, several))
     if not counts or not known.keys() >= set(counts):
         text = printable(str(given), 60)
-        raise UsageError(f"threads {text!r}: expected counts from 1 to {most}, the cores of {whose}, such as 1,2")
+        example = "such as 1,2" if most > 1 else "of which this process may use one"
+        raise UsageError(f"threads {text!r}: expected counts from 1 to {most}, the cores of {whose}, {example}")
     return tuple(dict.fromkeys(known[count] for count in counts))
 
 

@@ -119,6 +119,8 @@ class Job:
         for training in self.trainings:
             training.check(self.device)
         check_seconds("import-timeout", self.import_s)
+        if (self.workloads or self.trainings) and os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0"):
+            raise UsageError("NUMBA_DISABLE_JIT is set: nothing can be timed without what numba compiles; unset it")
         if not isinstance(self.seed, int) or not 0 <= self.seed < 2**32:  # which every library takes
             raise UsageError(f"seed {self.seed!r}: expected a number from 0 to {2**32 - 1}")
 

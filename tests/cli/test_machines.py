@@ -9,7 +9,11 @@ from typing import Any
 
 import pytest
 
+from matmulbench.errors import UsageError
 from matmulbench.isolation.system import cores
+from matmulbench.measurement.conditions import _CHANGE_SPEED, variables
+from matmulbench.pipeline import Job
+from matmulbench.workload import FIRST
 
 POOLED = """
 from concurrent.futures import ProcessPoolExecutor
@@ -76,6 +80,35 @@ def test_a_hard_limit_of_memory_is_no_fault_of_a_kernel(run: Shell) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity") or len(cores()) < 2, reason="needs two cores to choose from")
+@pytest.mark.posix
+def test_a_limit_of_processor_time_is_known(run: Shell) -> None:
+    code = "from matmulbench.isolation import system; print(system.processor_limit_s())"
+    assert run(f"{sys.executable} -c '{code}'").stdout == "None\n"
+    assert run(f"ulimit -t 77; {sys.executable} -c '{code}'").stdout == "77\n"
+
+
+@pytest.mark.posix
+def test_a_folder_that_is_gone_is_said(run: Shell) -> None:
+    done = run("mkdir gone; cd gone; rmdir ../gone; matmulbench list")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "matmulbench: the current folder no longer exists: change to another\n"
+
+
+def test_variables_that_change_how_fast_libraries_are_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in _CHANGE_SPEED:
+        monkeypatch.delenv(name, raising=False)
+    assert variables() == []
+    monkeypatch.setenv("MKL_VERBOSE", "1")
+    assert variables() == ["MKL_VERBOSE is set: libraries may be slower or faster for it"]
+
+
+def test_without_a_compiler_nothing_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NUMBA_DISABLE_JIT", "1")
+    with pytest.raises(UsageError, match="NUMBA_DISABLE_JIT is set"):
+        Job(("torch",), workloads=((FIRST, 1.0),))
+    Job(("torch",), dtypes=("float32",))  # to verify needs no clock
+
+
 def test_variables_that_bind_threads_do_not_keep_children_to_one_core(run: Shell, tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(FREE)
     variables = "OMP_PROC_BIND=close GOMP_CPU_AFFINITY=0"

@@ -23,6 +23,17 @@ def test_a_near_match_is_suggested() -> None:
         find_kernel("tripel-loop")
 
 
+def test_a_functions_place_written_with_dots_is_shown_with_a_colon() -> None:
+    with pytest.raises(UsageError, match=r"Your own is named as numpy:matmul\."):
+        find_kernel("numpy.matmul")
+
+
+def test_a_file_that_is_none_of_pythons_is_named(tmp_path: Path) -> None:
+    (tmp_path / "mine.pyx").touch()
+    with pytest.raises(UsageError, match=r"expected a file of Python, whose name ends in \.py, not .*mine\.pyx"):
+        find_kernel(f"{tmp_path}/mine.pyx:matmul")
+
+
 def test_a_missing_file_is_named() -> None:
     with pytest.raises(UsageError, match=r"no file 'nowhere/mine.py'"):
         find_kernel("nowhere/mine.py:matmul")

@@ -124,5 +124,8 @@ def test_on_a_machine_that_drifts_another_runs_time_is_in_the_interval(drift: fl
 
 
 def test_of_few_samples_the_interval_of_a_time_is_the_medians() -> None:
-    assert time_interval([1.0, 1.1, 1.3]) == median_interval([1.0, 1.1, 1.3])
-    assert time_interval([3.0]) == Interval(3.0, -np.inf, np.inf)
+    few = [1.0, 1.1, 1.3]
+    of_logarithms = median_interval(np.log(few))
+    assert time_interval(few) == Interval(1.1, np.exp(of_logarithms.low), np.exp(of_logarithms.high))
+    assert time_interval([1e-3, 1.0]).low > 0
+    assert time_interval([3.0]) == Interval(3.0, 0.0, np.inf)

@@ -40,12 +40,15 @@ def load_config() -> dict[str, Any]:
     UsageError
         if the file cannot be read, or a key or value is wrong; the message names file, key and value.
     """
-    here = Path.cwd()
+    try:
+        here = Path.cwd()
+    except FileNotFoundError:
+        raise UsageError("the current folder no longer exists: change to another") from None
     for path in (folder / "pyproject.toml" for folder in (here, *here.parents)):
         if not path.is_file():
             continue
         try:
-            table = tomllib.loads(path.read_text(encoding="utf-8")).get("tool", {}).get("matmulbench")
+            table = tomllib.loads(path.read_text(encoding="utf-8-sig")).get("tool", {}).get("matmulbench")
         except (OSError, ValueError) as error:
             raise UsageError(f"{os.path.relpath(path)} cannot be read: {error}") from None
         if isinstance(table, dict):

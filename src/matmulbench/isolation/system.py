@@ -42,6 +42,14 @@ _F_ADD_SEALS = 1033
 EXIT_HINTS = {0xC0000005: " (memory it does not own)", 0xC00000FD: " (stack overflow)"}
 
 
+def processor_limit_s() -> int | None:
+    """Return how many seconds of processor time a process may use, if that is limited."""
+    if sys.platform == "win32" or resource is None:
+        return None
+    most = min(value % 2**64 for value in resource.getrlimit(resource.RLIMIT_CPU))  # no limit is a negative number
+    return most if most < 2**63 - 1 else None
+
+
 # --- starting ----------------------------------------------------------------------------------------
 
 

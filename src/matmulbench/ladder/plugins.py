@@ -18,6 +18,7 @@ import operator
 import os
 import re
 import sys
+import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from importlib.metadata import entry_points, requires
@@ -78,7 +79,9 @@ def find_kernel(spec: str) -> str:
             return f"{entry.module}:{entry.attr}"
     if ":" not in name and not name.endswith(".py"):
         names = dict.fromkeys([*(rung.name for rung in RUNGS), *kernels()])
-        raise unknown("kernel", spec, names, "Your own is named as path/to/file.py:function.")
+        module, dot, function = name.rpartition(".")
+        example = f"{module}:{function}" if dot and module else "path/to/file.py:function"
+        raise unknown("kernel", spec, names, f"Your own is named as {example}.")
     return find_function(name, spec)
 
 
@@ -93,6 +96,8 @@ def find_function(name: str, spec: str | None = None, kind: str = "kernel") -> s
     # A drive has a colon, too.
     place, _, function = (name, "", "") if name.endswith(".py") else name.rpartition(":")
     if not place.endswith(".py"):
+        if (_here() / place).is_file():
+            raise UsageError(f"{what}: expected a file of Python, whose name ends in .py, not {place!r}")
         if not all(map(str.isidentifier, [*place.split("."), *function.split(".")])):
             raise UsageError(f"{what}: expected path/to/file.py:function or package.module:function")
         if source := _source(place):
@@ -312,6 +317,8 @@ def _on_tensors(kernel: Callable[..., Any]) -> Kernel:
     """Let a kernel of arrays take tensors, by way of the memory that the two share."""
     import numpy as np
     import torch
+
+    warnings.filterwarnings("ignore", "The given NumPy array is not writ")  # by torch, of a result that may not be
 
     @functools.wraps(kernel)
     def on_tensors(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:

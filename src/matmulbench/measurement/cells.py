@@ -26,7 +26,7 @@ from matmulbench.isolation.requests import (
 )
 from matmulbench.ladder import RUNGS
 from matmulbench.measurement import operands
-from matmulbench.measurement.conditions import Conditions
+from matmulbench.measurement.conditions import Conditions, variables
 from matmulbench.measurement.cost import Cost, extrapolate
 from matmulbench.measurement.roof import Roof
 from matmulbench.measurement.rounds import MIN_ROUNDS, Comparison, SealedCandidate, run_rounds
@@ -355,7 +355,7 @@ def measure_cells(
         start += host.waited_s - waited_s
         deadline = perf_counter() + max(budget_s - (perf_counter() - start), budget_s / 2)
         analyses = run_rounds(candidates, base, deadline, referee.start_round, seed)
-        warnings = conditions.warnings(list(referee.calibration.values()))
+        warnings = [*variables(), *conditions.warnings(list(referee.calibration.values()))]
         base = None if base and base.failure else base
         cells = [
             _cell(one, base, analyses, len(candidates) - 1, _above(roof, one, host), warnings, baseline)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from typing import Any
 
@@ -12,6 +13,10 @@ import psutil
 from matmulbench.isolation import Host
 from matmulbench.ladder.devices import DEVICES
 
+_CHANGE_SPEED = (
+    "ATEN_CPU_CAPABILITY", "DNNL_VERBOSE", "MKL_CBWR", "MKL_DEBUG_CPU_TYPE", "MKL_ENABLE_INSTRUCTIONS", "MKL_VERBOSE",
+    "ONEDNN_MAX_CPU_ISA", "ONEDNN_VERBOSE", "OPENBLAS_CORETYPE", "OPENBLAS_VERBOSE",
+)  # fmt: skip
 _DRIFT = 0.03
 _STOLEN = 0.10
 _SPREAD = 0.05
@@ -71,6 +76,11 @@ class Conditions:
     def _used_s(self) -> float:
         """Return the seconds of processor time that the suite itself has used."""
         return time.process_time() + self._host.used_s
+
+
+def variables() -> list[str]:
+    """Name the variables of the environment that change how fast torch and numpy are."""
+    return [f"{name} is set: libraries may be slower or faster for it" for name in _CHANGE_SPEED if name in os.environ]
 
 
 def _drift(seconds: npt.NDArray[np.float64]) -> str | None:

@@ -150,8 +150,9 @@ class Seal:
         if used_after == used_after:  # not NaN
             self.processor_s += used_after - used_before
             excess_s = used_after - used_before - self.threads * own_s
-            # Below 0 its turn was interrupted, which says nothing; and what threads of a pool used may come late.
-            if excess_s > 0 and self.threads == 1:
+            # Below 0 its turn was interrupted, which says nothing; and what threads of a pool used may come late. A
+            # device's clock knows nothing of the processor's work.
+            if excess_s > 0 and self.threads == 1 and not self.on_device:
                 self.excess_s.append(excess_s)
                 self.last_turn_agrees &= excess_s <= self._allowed_s(own_s)
         return own_s, rest

@@ -112,13 +112,14 @@ def time_interval(
     Student's interval, on logarithms, of the difference between two medians that scatter like those of the run's
     quarters; no narrower than :func:`median_interval`, which takes the same ``processes``.
     """
-    known = median_interval(samples, confidence, processes)
-    parts = np.array_split(np.log(np.asarray(samples, dtype=np.float64)), PARTS)
-    medians = [float(np.median(part)) for part in parts if len(part)]
-    if (n := len(medians)) < PARTS:
-        return known
-    reach = np.exp(special.stdtrit(n - 1, (1 + confidence) / 2) * np.sqrt(2) * np.std(medians, ddof=1))
-    return Interval(known.median, min(known.low, known.median / reach), max(known.high, known.median * reach))
+    logarithms = np.log(np.asarray(samples, dtype=np.float64))
+    known = median_interval(logarithms, confidence, processes)
+    medians = [float(np.median(part)) for part in np.array_split(logarithms, PARTS) if len(part)]
+    reach = 0.0
+    if len(medians) == PARTS:
+        reach = float(special.stdtrit(PARTS - 1, (1 + confidence) / 2) * np.sqrt(2) * np.std(medians, ddof=1))
+    low, high = min(known.low, known.median - reach), max(known.high, known.median + reach)
+    return Interval(float(np.median(np.asarray(samples, dtype=np.float64))), float(np.exp(low)), float(np.exp(high)))
 
 
 def _reach_of_processes(values: npt.NDArray[np.float64], processes: npt.NDArray[Any], confidence: float) -> float:

@@ -195,7 +195,8 @@ def confirm(spec: str, case: dict[str, Any]) -> str | None:
     times = f"times of {len(answers)}"
     if wrong:
         return (
-            f"race: an error that moves, by a race, by chance or by memory that was never set: {again} is wrong "
+            "race: an error that moves, by a race, by chance, by memory that was never set or by what it remembers: "
+            f"{again} is wrong "
             f"{len(wrong)} {times}, in {len(set(wrong))} ways"
         )
     return (
