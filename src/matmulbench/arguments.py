@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable, Iterable
 from functools import cache
 from importlib.machinery import PathFinder
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -207,7 +208,7 @@ def check_device(device: str) -> None:
 
 def check_seconds(name: str, value: float) -> None:
     """Raise UsageError unless ``value`` is a number of seconds above 0, and of a week at most."""
-    number = isinstance(value, int | float)
+    number = isinstance(value, Real)
     if not number or not 0 < value <= WEEK_S:
         raise UsageError(
             f"{name} {f'{value:g}' if number else repr(value)}: expected seconds above 0, at most {WEEK_S}"

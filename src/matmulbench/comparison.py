@@ -433,18 +433,18 @@ def _together(changes: list[_Change]) -> _Change:
 def _follow(sizes: dict[int, float], noise: float, series: int) -> dict[int, dict[str, Any]]:
     """Return for each run what :func:`history` says of a level that had such ``sizes`` on a logarithmic scale."""
     numbers = dict(zip(sizes, _segments(np.array(list(sizes.values())), noise, series), strict=True))
-    far = max(_OUTLIER * noise, np.log1p(SAME))  # from its segment, of a run that no neighbour confirms
+    far = max(_OUTLIER * noise, np.log1p(SAME))  # from its segment, of the newest run, which none confirms yet
     middle = [np.median([sizes[i] for i in sizes if numbers[i] == n]) for n in sorted(set(numbers.values()))]
     found = {}
     for i, n in numbers.items():
         change = float(middle[n] - middle[n - 1]) if n else 0.0
-        near = abs(sizes[i] - middle[n]) <= far
+        near = i < max(sizes) or abs(sizes[i] - middle[n]) <= far
         found[i] = {
             "relative": np.exp(sizes[i] - middle[0]),
             "segment": n,
             "level": np.exp(middle[n] - middle[0]),
             "speedup": np.exp(-change) if n else None,
-            "verdict": _direction(change) if abs(change) > np.log1p(SAME) else "same" if near else "unclear",
+            "verdict": "unclear" if not near else _direction(change) if abs(change) > np.log1p(SAME) else "same",
         }
     return found
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
 from itertools import chain, product
+from numbers import Integral
 from typing import Any, Protocol, TypeVar
 
 from matmulbench.arguments import check_device, check_dtype, check_seconds
@@ -121,7 +122,7 @@ class Job:
         check_seconds("import-timeout", self.import_s)
         if (self.workloads or self.trainings) and os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0"):
             raise UsageError("NUMBA_DISABLE_JIT is set: nothing can be timed without what numba compiles; unset it")
-        if not isinstance(self.seed, int) or not 0 <= self.seed < 2**32:  # which every library takes
+        if not isinstance(self.seed, Integral) or not 0 <= self.seed < 2**32:  # which every library takes
             raise UsageError(f"seed {self.seed!r}: expected a number from 0 to {2**32 - 1}")
 
     @property

@@ -35,7 +35,7 @@ def kernel_at(spec: str, revision: str) -> Iterator[str]:
     _git(root, "rev-parse", "--show-toplevel", otherwise=f"kernel {spec!r}: {str(root)!r} is in no git repository")
     unknown = f"revision {printable(revision, 200)!r}: git knows no such branch, tag or commit"
     if _git(root, "rev-parse", "--is-shallow-repository", otherwise=unknown).strip() == b"true":
-        unknown += "; this clone has the newest only: `git fetch --unshallow`, or `fetch-depth: 0` in CI"
+        unknown += "; this clone lacks older commits: `git fetch --unshallow`, or `fetch-depth: 0` in CI"
     found = _git(
         root, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}", otherwise=unknown
     )

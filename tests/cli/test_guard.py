@@ -202,7 +202,7 @@ def test_in_a_clone_without_its_history_that_is_said(
     shallow = tmp_path_factory.mktemp("shallow") / "clone"
     subprocess.run(["git", "clone", "--quiet", "--depth", "1", f"file://{repository.parent}", str(shallow)], check=True)
     with (
-        pytest.raises(UsageError, match=r"revision 'HEAD~1': .*; this clone has the newest only: `git fetch --unsh"),
+        pytest.raises(UsageError, match=r"revision 'HEAD~1': .*; this clone lacks older commits: `git fetch --unsh"),
         kernel_at(f"{shallow}/kernels/kernel.py:matmul", "HEAD~1"),
     ):
         pass

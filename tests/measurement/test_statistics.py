@@ -129,3 +129,9 @@ def test_of_few_samples_the_interval_of_a_time_is_the_medians() -> None:
     assert time_interval(few) == Interval(1.1, np.exp(of_logarithms.low), np.exp(of_logarithms.high))
     assert time_interval([1e-3, 1.0]).low > 0
     assert time_interval([3.0]) == Interval(3.0, 0.0, np.inf)
+
+
+@pytest.mark.parametrize("seconds", [3e-6, 7e-6, 1e-4 / 3])
+def test_equal_samples_have_their_median_in_the_interval(seconds: float) -> None:
+    interval = time_interval([seconds] * 8)
+    assert interval.low <= interval.median == seconds <= interval.high

@@ -429,7 +429,7 @@ class _Annealed(nn.Module):
 
 
 def annealed():
-    return _Annealed(), nn.CrossEntropyLoss(), batches(*[6] * 12)
+    return _Annealed(), nn.CrossEntropyLoss(), batches(*[6] * 100)  # more than a turn of steps
 
 
 def bad_label():

@@ -1,14 +1,16 @@
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 import matmulbench
 from matmulbench.errors import UsageError
-from matmulbench.isolation import Host
+from matmulbench.isolation import Host, LostError, Outcome
 from matmulbench.isolation.requests import TrainSteps
+from matmulbench.status import Status
 from matmulbench.training import accounting, referee
-from matmulbench.training.accounting import train_kernels
+from matmulbench.training.accounting import Course, train_kernels
 from matmulbench.training.custom_model import load_model
 
 FACTORIES = Path(__file__).with_name("factories.py")
@@ -120,19 +122,36 @@ def test_where_only_calls_decide_a_wrong_kernel_still_fails(host, to_the_end):
 
 
 def test_a_step_that_torch_cannot_do_either_is_the_models(host, monkeypatch):
-    monkeypatch.setattr("matmulbench.training.custom_model.CustomModel.try_steps", lambda *_: None)
-    custom = load_model(f"{FACTORIES}:bad_label")
-    monkeypatch.undo()
-    monkeypatch.setattr(referee, "_problems", [custom])
+    monkeypatch.setattr(referee, "_problems", [load_model(f"{FACTORIES}:bad_label")])
     referee.try_steps(7)
     with pytest.raises(UsageError, match=r"bad_label': a step on its 8th batch ends in IndexError: Target 9"):
         referee.try_steps(8)
 
 
+def test_a_kernels_error_that_torch_has_too_ends_the_training():
+    def course(status, reason):
+        return SimpleNamespace(referee=SimpleNamespace(call=lambda *_, **__: Outcome(status, reason=reason)))
+
+    with pytest.raises(UsageError, match="a step on its 8th batch"):
+        Course.try_steps(course(Status.ERROR, "model 'm.py:make': a step on its 8th batch ends in"), 8)
+    Course.try_steps(course(Status.OK, None), 8)
+    Course.try_steps(course(Status.TIMEOUT, "no sign of life"), 8)
+    with pytest.raises(LostError):
+        Course.try_steps(course(Status.LOST, "the host ended"), 8)
+
+
+@pytest.mark.parametrize(("steps", "longest_s", "turn"), [(20, 1e-3, 20), (1000, 1e-3, 334), (12, 0.1, 4), (7, 9.0, 1)])
+def test_turns_over_uneven_batches_are_the_same_for_all_and_of_an_odd_number(steps, longest_s, turn):
+    course = SimpleNamespace(steps=steps)
+    Course.choose_turns(course, longest_s, 10.0)
+    assert course.turn_steps == turn
+    assert -(-steps // turn) % 2 == 1
+
+
 def test_batches_that_differ_in_size_are_timed_together(host, monkeypatch):
     turns = []
     monkeypatch.setattr(accounting, "TrainSteps", lambda *steps: turns.append(steps[:2]) or TrainSteps(*steps))
-    trained(host, "uneven")
+    trained(host, "uneven", budget=5.0)
     assert set(turns) <= {(0, 20), (0, 1)}, "all, but for the first step of a fresh process"
     turns.clear()
     trained(host, "articles")
@@ -239,7 +258,7 @@ def test_the_rate_is_that_of_plain_sgd():
         ("no_batches", "got no batch; batches must be at least one pair"),
         ("arrays", "got numpy.ndarray in a batch; torch.from_numpy makes tensors"),
         ("data_set", "got TensorDataset as the batches: a DataLoader makes batches"),
-        ("needs_arguments", "it is called without arguments: give all that it takes a default"),
+        ("needs_arguments", "the factory is called without arguments: give each of its parameters"),
         ("bad_label", "a step on its 8th batch ends in IndexError: Target 9 is out of bounds"),
         ("two", r"expected \(model, loss, batches\) or .* from the factory, got tuple of 2"),
         ("loss_class", "from the factory, got the class CrossEntropyLoss as the loss: call it"),

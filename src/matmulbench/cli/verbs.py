@@ -523,7 +523,8 @@ def compare(
         as_table = partial(table_of, title=comparison.summary(newest))
         keys = [name for name in ("machine", *KEYS["measurements"]) if name in frame]
         shown = frame.merge(newest.loc[newest["verdict"].isin(only), keys], on=keys) if only else frame
-    few = ["a change shows with two runs before it and two after: name four, or two alone"] * (len(runs) == 3)
+    few = ["of three runs no change can be told: it takes two on either side; name four, or two alone"]
+    few *= len(runs) == 3
     said = [*dict.fromkeys([*few, *disordered, *differences, *disturbed])]  # a run may stand there twice
     for line in said:
         log(f"warning: {line}")

@@ -357,9 +357,8 @@ class Child:
             return Outcome(Status.CRASHED, reason=f"the process ended itself with exit code {code}{hint}")
         self.killed = -code == 9
         name = signal.Signals(-code).name
-        if name in ("SIGKILL", "SIGXCPU") and (most_s := system.processor_limit_s()):
-            reason = f"{name}: it reached the limit of processor time, {most_s} s (ulimit -t)"
-            return Outcome(Status.LOST, reason=reason)
+        if name == "SIGXCPU":
+            return Outcome(Status.LOST, reason=f"{name}: it reached the limit of processor time (ulimit -t)")
         hints = {"SIGKILL": " (killed, probably for lack of memory)", "SIGSEGV": " (memory it does not own)"}
         return Outcome(Status.CRASHED, reason=f"{name}{hints.get(name, '')}")
 

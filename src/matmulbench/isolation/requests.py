@@ -285,7 +285,7 @@ class JudgeParameters(Request, target="matmulbench.training.referee:judge_parame
 
 
 class ParametersDecide(Request, target="matmulbench.training.referee:parameters_decide"):
-    """Train with plain torch up to a step; returns what is said where its parameters do not decide its loss."""
+    """Train with plain torch up to a step; returns a note if the parameters alone do not decide the loss there."""
 
     step: int
 

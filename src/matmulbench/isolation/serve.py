@@ -150,14 +150,16 @@ def _carry_out(request: Request, descriptors: list[int]) -> tuple[Status, Any, s
 
 
 class _Outlet(io.TextIOWrapper):
-    """What a kernel prints: the first of it, for it may print in each of a million calls."""
+    """What a process prints: the first of it, for a kernel may print in each of a million calls."""
 
     left = 1000  # characters
 
     def write(self, text: str, /) -> int:
-        if self.left > 0:
-            super().write(text if len(text) < self.left else "\n[what else this process prints is left out]\n")
-        self.left -= len(text)
+        if len(text) <= self.left:
+            self.left -= super().write(text)
+        elif self.left >= 0:
+            super().write(text[: self.left] + "\n[what else it prints is left out]\n")
+            self.left = -1
         return len(text)
 
 

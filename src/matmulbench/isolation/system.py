@@ -42,14 +42,6 @@ _F_ADD_SEALS = 1033
 EXIT_HINTS = {0xC0000005: " (memory it does not own)", 0xC00000FD: " (stack overflow)"}
 
 
-def processor_limit_s() -> int | None:
-    """Return how many seconds of processor time a process may use, if that is limited."""
-    if sys.platform == "win32" or resource is None:
-        return None
-    most = min(value % 2**64 for value in resource.getrlimit(resource.RLIMIT_CPU))  # no limit is a negative number
-    return most if most < 2**63 - 1 else None
-
-
 # --- starting ----------------------------------------------------------------------------------------
 
 
@@ -174,11 +166,18 @@ def resume(pid: int) -> None:
 
 
 def limit(memory: int) -> None:
-    """Let this process take at most ``memory`` bytes of address space beyond what it has, and leave no core dump."""
+    """Let this process take at most ``memory`` bytes of address space beyond what it has, and leave no core dump.
+
+    Where its processor time is limited, a signal says so a second earlier: at the limit it would be killed without.
+    """
     if sys.platform == "win32" or resource is None:
         return
     with suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+    with suppress(OSError, ValueError):
+        soft, hard = resource.getrlimit(resource.RLIMIT_CPU)
+        if hard != resource.RLIM_INFINITY:
+            resource.setrlimit(resource.RLIMIT_CPU, (max(1, min(hard - 1, soft % 2**63)), hard))
     with suppress(OSError, ValueError, psutil.Error):
         taken = psutil.Process().memory_info().vms
         soft, hard = resource.getrlimit(resource.RLIMIT_AS)

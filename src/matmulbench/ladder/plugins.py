@@ -96,8 +96,6 @@ def find_function(name: str, spec: str | None = None, kind: str = "kernel") -> s
     # A drive has a colon, too.
     place, _, function = (name, "", "") if name.endswith(".py") else name.rpartition(":")
     if not place.endswith(".py"):
-        if (_here() / place).is_file():
-            raise UsageError(f"{what}: expected a file of Python, whose name ends in .py, not {place!r}")
         if not all(map(str.isidentifier, [*place.split("."), *function.split(".")])):
             raise UsageError(f"{what}: expected path/to/file.py:function or package.module:function")
         if source := _source(place):

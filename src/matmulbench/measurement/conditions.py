@@ -80,7 +80,8 @@ class Conditions:
 
 def variables() -> list[str]:
     """Name the variables of the environment that change how fast torch and numpy are."""
-    return [f"{name} is set: libraries may be slower or faster for it" for name in _CHANGE_SPEED if name in os.environ]
+    there = [name for name in _CHANGE_SPEED if os.environ.get(name, "0") not in ("", "0")]
+    return [f"{name} is set: libraries may be slower or faster for it" for name in there]
 
 
 def _drift(seconds: npt.NDArray[np.float64]) -> str | None:

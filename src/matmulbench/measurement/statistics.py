@@ -32,7 +32,7 @@ PARTS = 4  # of a run: the least that tell how they scatter, and the furthest ap
 
 @dataclass(frozen=True)
 class Interval:
-    """A median with its confidence interval."""
+    """A median with an interval about it."""
 
     median: float
     low: float
@@ -119,7 +119,8 @@ def time_interval(
     if len(medians) == PARTS:
         reach = float(special.stdtrit(PARTS - 1, (1 + confidence) / 2) * np.sqrt(2) * np.std(medians, ddof=1))
     low, high = min(known.low, known.median - reach), max(known.high, known.median + reach)
-    return Interval(float(np.median(np.asarray(samples, dtype=np.float64))), float(np.exp(low)), float(np.exp(high)))
+    median = float(np.median(np.asarray(samples, dtype=np.float64)))
+    return Interval(median, min(median, float(np.exp(low))), max(median, float(np.exp(high))))
 
 
 def _reach_of_processes(values: npt.NDArray[np.float64], processes: npt.NDArray[Any], confidence: float) -> float:

@@ -122,8 +122,8 @@ class TrainingRow:
     extrapolated: bool = False  #: whether the schedule was not trained to its end, or a step's time was predicted
     steps: Count | None = None  #: how many steps were trained
     step_s: Positive | None = None  #: seconds a step, median
-    step_ci_low_s: float | None = None  #: lower end of its 95 % interval
-    step_ci_high_s: float | None = None  #: upper end of its 95 % interval
+    step_ci_low_s: float | None = None  #: lower end of where another run's median falls, 95 times of 100
+    step_ci_high_s: float | None = None  #: upper end of that
     matmul_share: Share | None = None  #: the part of a step that its products take, from 0 to 1
     #: the part of a step in which several workers average their gradients and wait for each other, from 0 to 1
     communication_share: Share | None = None

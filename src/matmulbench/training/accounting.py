@@ -98,6 +98,7 @@ class Course:
     products: list[tuple[int, str, str, str]]  # layer, which, workload, dtype
     non_matmul_s: float
     notes: list[str]  # on how a model can be judged, and what no kernel can do in it
+    turn_steps: int | None = None  # of every candidate's turn, where batches differ in size
     seals: list[Seal] = field(default_factory=list)
     envelope: Envelope = field(default_factory=lambda: Envelope([], []))
 
@@ -152,6 +153,18 @@ class Course:
         products = layer_products(self.rows, task.layers, task.dtype)
         self.products = [(layer, which, str(one), one.dtype) for layer, which, one in products]
 
+    def choose_turns(self, longest_s: float, share_s: float) -> None:
+        """Choose how many steps are in a turn of each candidate, so that all see the same batches in a round.
+
+        As many as fit in half a second of the slowest, whose step takes ``longest_s``, and some times in its
+        ``share_s`` of the time. Of an odd number of turns in the schedule, each is timed as a whole in one pass and by
+        products in the next.
+        """
+        turn_s = min(_UNEVEN_TURN_S, share_s / (4 * MIN_ROUNDS))
+        most = max(1, min(self.steps, int(turn_s / longest_s)))
+        sizes = (-(-self.steps // turns) for turns in range(-(-self.steps // most), self.steps + 1))
+        self.turn_steps = next((size for size in sizes if -(-self.steps // size) % 2), 1)
+
     def find_envelope(self, seconds: float, rows: int | None = None, steps: int | None = None) -> Envelope:
         """Train the reference and the perturbed runs for at most ``seconds``."""
         request = LossEnvelope(steps or self.steps, seconds, rows)
@@ -163,13 +176,15 @@ class Course:
         if not is_model(self.task):
             return True
         with no_kernel_to_blame():
-            state = ask(self.referee, ParametersDecide(step), _SILENCE_S)
-        self.notes += [state] if state and state not in self.notes else []
-        return state is None
+            note = ask(self.referee, ParametersDecide(step), _SILENCE_S)
+        self.notes += [note] if note and note not in self.notes else []
+        return note is None
 
     def try_steps(self, last: int) -> None:
         """Raise UsageError if torch's own products do not get a model to step ``last`` either."""
         outcome = self.referee.call(TrySteps(last), silence_limit=_SILENCE_S)
+        if outcome.status == Status.LOST:
+            raise LostError(outcome.reason)
         if outcome.status == Status.ERROR and (outcome.reason or "").startswith("model "):
             raise UsageError(str(outcome.reason))
 
@@ -177,10 +192,9 @@ class Course:
 class TrainingCandidate(SealedCandidate):
     """A kernel (or, with ``spec`` None, torch.nn itself) that trains turn by turn.
 
-    A turn is one step, or as many as fill 2 ms; where batches differ in size, all steps or as many as fill half a
-    second. Turns alternate: in one the whole is timed, in the next each product,
-    so that no stopwatch runs inside what is called a step's time. After the end of the schedule the training begins
-    again, for the clock alone.
+    A turn is one step, or as many as fill 2 ms; where batches differ in size, as many as the course has chosen.
+    Turns alternate: in one the whole is timed, in the next each product, so that no stopwatch runs inside what is
+    called a step's time. After the end of the schedule the training begins again, for the clock alone.
     """
 
     place = "the training"
@@ -217,8 +231,7 @@ class TrainingCandidate(SealedCandidate):
         request = OpenTraining(course.task, self.spec, course.seed, course.data_dir, course.options, course.device)
         self.predicted_s = ask(self._child, request, _SILENCE_S)
         self.renewal_s = perf_counter() - began
-        turn_s = _UNEVEN_TURN_S if course.uneven else _TURN_S
-        self.turn_steps = max(1, min(course.steps, int(turn_s / self.step_estimate_s)))
+        self.turn_steps = course.turn_steps or max(1, min(course.steps, int(_TURN_S / self.step_estimate_s)))
         self.turn_s = self.step_estimate_s * self.turn_steps
         self.at, self.losses = 0, self.losses if self.finished else []
 
@@ -410,7 +423,13 @@ def train_kernels(
         slow = [one for one in active if one.spec and MIN_ROUNDS * one.turn_s > shares[one.name]]
         if base in slow:
             base = None
-        analyses = run_rounds([one for one in active if one not in slow], base, deadline, seed=seed)
+        fast = [one for one in active if one not in slow]
+        if course.uneven and fast:
+            longest_s = max(one.step_estimate_s for one in fast)
+            course.choose_turns(longest_s, (deadline - perf_counter()) / len(fast))
+            for one in fast:
+                one.turn_steps = course.turn_steps or 1
+        analyses = run_rounds(fast, base, deadline, seed=seed)
         base = None if base and base.failure else base
         accounts = [
             _predicted(one, shares[one.name]) if one in slow else _measured(one, base, analyses, len(everyone))

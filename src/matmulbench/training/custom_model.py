@@ -33,7 +33,6 @@ from matmulbench.workload import Workload
 
 _BATCHES = 1000  # of the loader, at most; they are kept in memory, for every kernel sees the same
 _RATE = 0.01
-_TRYING_S = 0.5  # in which batches are tried beforehand
 _OPTIMISER = "a function of the parameters, such as lambda parameters: AdamW(parameters)"
 _FORM = "(model, loss, batches) or (model, loss, batches, optimiser factory)"
 
@@ -170,14 +169,13 @@ class CustomModel(TrainingProblem):
             self._explain(lambda step=step: trainer.step(step), step)  # type: ignore[misc]
             trainer.use(torch.matmul)  # the products are those of the first step
         self.reseeds = _random_state() != before
-        self.try_steps(self.steps, _TRYING_S)
         counts = Counter(watch.kinds)
         self._kinds = {kind: i for i, kind in enumerate(counts)}
         self.products = [_product(i, kind, count) for i, (kind, count) in enumerate(counts.items(), 1)]
         dtypes = {getattr(torch, one.workload.dtype) for one in self.products} or {torch.float32}
         self.roundoff = max(float(torch.finfo(dtype).eps) / 2 for dtype in dtypes)
 
-    def try_steps(self, last: int, seconds: float = math.inf) -> None:
+    def try_steps(self, last: int, seconds: float) -> None:
         """Train with plain torch up to before step ``last``, or as far as ``seconds`` allow.
 
         Raises
@@ -341,12 +339,11 @@ def _make(spec: str, seed: int, compiled: list[object]) -> Made:
         _seed(seed)
         factory = load_function(spec, "model")
         if not binds(factory):
-            raise UsageError(f"{what}: it is called without arguments: give all that it takes a default")
+            raise UsageError(f"{what}: the factory is called without arguments: give each of its parameters a default")
         part = "factory ends"
         _seed(seed)  # once more, for next time the file is there already
         with _uncompiled(compiled):
             made = factory()
-        torch.set_num_threads(threads)
         form = f"{what}: expected {_FORM} from the factory"
         if not isinstance(made, tuple) or len(made) not in (3, 4):
             raise UsageError(f"{form}, got {_kind(made)}")
@@ -371,6 +368,8 @@ def _make(spec: str, seed: int, compiled: list[object]) -> Made:
     except (Exception, SystemExit) as error:
         found = f"{type(error).__name__}: {printable(str(error), 300)}"
         raise UsageError(f"{what}: its {part} in {found}; expected {_FORM} from the factory") from error
+    finally:
+        torch.set_num_threads(threads)  # those that were asked for
     if not batches or not tensors_of(batches):
         raise UsageError(f"{form}, got {_contents(batches)}; batches must be at least one pair (x, y) of tensors")
     return model, loss, batches, optimizer

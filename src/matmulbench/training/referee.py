@@ -32,6 +32,8 @@ _FLOOR = 64  # unit roundoffs of the largest loss: that of the loss's own sum, w
 _ALIKE = 1024  # unit roundoffs between two losses that differ by rounding alone
 _TRACE_S = 0.2  # seconds, about, that may go into tracing
 _STATE = "it keeps a state besides its parameters: losses are those that the kernel's process reports"
+_TRYING_S = 0.5  # in which batches are tried beforehand
+_AGAIN_S = 30.0  # that may go into training again with plain torch, to see whose fault something is
 _SAME_IN_DOUBLE = 0.05  # of the loss, by which that in float64 may differ, or the model does something else there
 
 _problems: list[TrainingProblem] = []
@@ -46,6 +48,7 @@ def describe(task: str, seed: int, data_dir: str | None, options: dict[str, Any]
     _problems[:] = [problem]
     notes: list[str] = []
     if isinstance(problem, CustomModel):
+        problem.try_steps(problem.steps, _TRYING_S)
         left = _left_to_torch(problem)
         if not problem.products:
             raise UsageError(
@@ -91,14 +94,16 @@ def _assess(problem: CustomModel, again: CustomModel) -> list[str]:
 
 
 def parameters_decide(step: int) -> str | None:
-    """Train with plain torch up to ``step``: what is said if it then has a loss that its parameters do not decide.
+    """Return a note if, after ``step`` steps with plain torch, the parameters alone do not decide the loss, else None.
 
-    From then on no kernel's loss is judged by its parameters.
+    From then on no kernel's loss is judged by its parameters. What takes too long to tell is None, too.
     """
-    problem = _problems[0]
+    problem, deadline = _problems[0], time.monotonic() + _AGAIN_S
     trainer = problem.begin_plain()
     for earlier in range(step):
         trainer.step(earlier)
+        if time.monotonic() > deadline:
+            return None
     problem.judged = _decide(problem, trainer, step % problem.steps)
     return None if problem.judged else _STATE
 
@@ -119,7 +124,7 @@ def try_steps(last: int) -> None:
     """Train with plain torch up to before step ``last``; raise UsageError if the model itself cannot do one of them."""
     problem = _problems[0]
     if isinstance(problem, CustomModel):
-        problem.try_steps(last)
+        problem.try_steps(last, _AGAIN_S)
 
 
 def _failure_in_double(problem: CustomModel, losses: list[float]) -> str | None:

@@ -221,7 +221,7 @@ class ModuleTrainer(Trainer):
             return out
 
     def parameters(self) -> list[Tensor]:
-        # A sparse buffer, such as a graph's edges, is no parameter, nor is an empty one, that says where the model is.
+        # A sparse buffer, such as a graph's edges, is no parameter, nor is an empty one, kept to know the device.
         every = (*self.model.parameters(), *self.model.buffers())
         return [one for one in every if one.layout == torch.strided and one.numel()]
 

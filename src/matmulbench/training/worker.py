@@ -7,7 +7,7 @@ import mmap
 import os
 import warnings
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, redirect_stdout
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
@@ -93,8 +93,8 @@ def open_training(
 @contextmanager
 def without_a_word() -> Iterator[None]:
     """Keep back what a factory prints and warns of: it has said so where it was described first."""
-    warnings.simplefilter("ignore")  # for good: it may warn at each step, too
-    with redirect_stdout(io.StringIO()):
+    with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+        warnings.simplefilter("ignore")
         yield
 
 

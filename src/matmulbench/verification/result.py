@@ -157,9 +157,10 @@ def judge_product(a: Array, b: Array, c: Array, exact: bool, accumulation: str |
 
 
 def _worst_residual(a: Array, b: Array, c: Array, accumulation: str | None) -> float:
-    """Return the residual of the element that is furthest from a float64 product."""
+    """Return the residual of the element that is furthest from a float64 product, by its sum of absolute values."""
+    left, right = a.astype(np.float64), b.astype(np.float64)
     with np.errstate(all="ignore"):
-        error = np.abs(a.astype(np.float64) @ b.astype(np.float64) - c)
+        error = np.abs(left @ right - c) / np.maximum(np.abs(left) @ np.abs(right), np.finfo(np.float64).tiny)
     error[np.isnan(error)] = np.inf
     i, j = np.unravel_index(int(error.argmax()), error.shape)
     return judge(a[[i]], b[:, [j]], c[np.ix_([i], [j])], accumulation).residual
