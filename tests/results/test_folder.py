@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from matmulbench.cli import app
 from matmulbench.errors import InputWarning
-from matmulbench.results.folder import FolderError, RunFolder, load_results
+from matmulbench.results.folder import FleetResults, FolderError, RunFolder, load_results
 from matmulbench.results.schema import MeasurementRow, Status, TrainingRow, VerificationRow, columns
 
 OPTIONS = {"preset": "quick", "baseline": "torch"}
@@ -107,6 +109,14 @@ def test_a_folder_without_a_run_is_named(tmp_path: Path) -> None:
         load_results(tmp_path / "absent")
     with pytest.raises(FolderError, match=f"file is a file: name the folder of a run, such as {tmp_path}"):
         load_results(tmp_path / "file")
+
+
+def test_no_name_is_not_the_current_folder() -> None:
+    for read in (load_results, lambda name: FleetResults.of([name, name])):
+        with pytest.raises(FolderError, match="folder '': expected the folder of a run"):
+            read("")
+    done = CliRunner().invoke(app, ["report", ""])
+    assert done.exit_code == 2
 
 
 def test_a_run_without_its_journal_is_not_a_run_without_results(tmp_path: Path) -> None:

@@ -197,6 +197,24 @@ def test_what_changes_no_result_is_a_kernels_own_affair(host, tmp_path):
     assert verify_kernel(host, f"{tmp_path}/mine.py:matmul", "float32", "quick").finding is None
 
 
+def test_one_that_sets_handlers_of_signals_is_right_and_still_checked_in_loops(host, tmp_path):
+    text = """import signal
+calls = 0
+def matmul(a, b):
+    global calls
+    calls += 1
+    signal.signal(signal.SIGUSR1, signal.SIG_DFL)
+    return a @ b{}
+"""
+    for name, spoilt in (("right", ""), ("wrong", " + (calls % 50 == 49 and a.shape == (3, 4))")):
+        (tmp_path / f"{name}.py").write_text(text.format(spoilt))
+    row = verify_kernel(host, f"{tmp_path}/right.py:matmul", "float32", "quick")
+    assert (row.status, row.finding) == ("ok", "it sets handlers of signals, and so works in the main thread alone")
+    found = examine(f"{tmp_path}/wrong.py:matmul", "float32", only="benchmark-awareness")["row"]
+    assert found["verdict"] == "fail"
+    assert "in a thread of its own" not in found["finding"]
+
+
 def test_an_async_function_is_told_to_be_a_plain_one():
     async def matmul(a, b):
         return a @ b

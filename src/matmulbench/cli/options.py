@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from matmulbench.arguments import kernel_specs
 from matmulbench.dtypes import DTYPES, USUAL
-from matmulbench.errors import UsageError, unknown
+from matmulbench.errors import unknown
 from matmulbench.ladder.devices import DEVICES
 from matmulbench.ladder.plugins import OPERANDS, find_function, kernels
 from matmulbench.training.tasks import TASKS
@@ -140,14 +139,4 @@ Each = Annotated[
         **one_of("each", ("machine", "host")),
     ),
 ]
-
-
-def _folder(name: str) -> Path:
-    """Read the name of a run's folder: without a name, a shell's variable was empty."""
-    if not name:
-        raise UsageError("folder '': expected the folder of a run")
-    return Path(name)
-
-
-A_FOLDER: dict[str, Any] = {"parser": _folder}
 Seed = Annotated[int, typer.Option(help="of initial parameters and the order of batches")]

@@ -465,9 +465,7 @@ def tune(
 
 @app.command()
 def compare(
-    folders: Annotated[
-        list[Path], typer.Argument(metavar="DIR...", help="the runs' folders, oldest first", **opt.A_FOLDER)
-    ],
+    folders: Annotated[list[str], typer.Argument(metavar="DIR...", help="the runs' folders, oldest first")],
     only: Annotated[
         list[str] | None,
         typer.Option(help="show only what is faster, slower, broken, same or unclear; repeatable"),
@@ -577,8 +575,8 @@ def audit(
 @app.command()
 def report(
     folders: Annotated[
-        list[Path],
-        typer.Argument(metavar="DIR…", help="a run's folder; of several, one page above them all", **opt.A_FOLDER),
+        list[str],
+        typer.Argument(metavar="DIR…", help="a run's folder; of several, one page above them all"),
     ],
     splice: Annotated[Path | None, typer.Option(help="write the table into this file, between its marks")] = None,
     beside: Annotated[

@@ -96,12 +96,12 @@ def find_function(name: str, spec: str | None = None, kind: str = "kernel") -> s
     # A drive has a colon, too.
     place, _, function = (name, "", "") if name.endswith(".py") else name.rpartition(":")
     if not place.endswith(".py"):
-        if not all(map(str.isidentifier, [*place.split("."), *function.split(".")])):
+        if not (_is_dotted(place) and _is_dotted(function)):
             raise UsageError(f"{what}: expected path/to/file.py:function or package.module:function")
         if source := _source(place):
             _check_defined(function.partition(".")[0], source, what)
         return name
-    if function and not all(map(str.isidentifier, function.split("."))):
+    if function and not _is_dotted(function):
         raise UsageError(f"{what}: {function!r} is no function name; expected path/to/file.py:function")
     try:
         path = (_here() / Path(place).expanduser()).resolve()
@@ -117,6 +117,10 @@ def find_function(name: str, spec: str | None = None, kind: str = "kernel") -> s
         raise UsageError(f"{what}: which function? {advice}")
     _check_defined(function.partition(".")[0], path, what)
     return f"{path}:{function}"
+
+
+def _is_dotted(name: str) -> bool:
+    return all(map(str.isidentifier, name.split(".")))
 
 
 def _parsed(path: Path) -> ast.Module:

@@ -104,20 +104,18 @@ def median_interval(
     return Interval(median, min(low, median - reach), max(high, median + reach))
 
 
-def time_interval(
-    samples: npt.ArrayLike, confidence: float = CONFIDENCE, processes: npt.ArrayLike | None = None
-) -> Interval:
+def time_interval(samples: npt.ArrayLike, processes: npt.ArrayLike | None = None) -> Interval:
     """Return the median of positive ``samples`` (n,), in time order, with the interval in which another run's falls.
 
     Student's interval, on logarithms, of the difference between two medians that scatter like those of the run's
     quarters; no narrower than :func:`median_interval`, which takes the same ``processes``.
     """
     logarithms = np.log(np.asarray(samples, dtype=np.float64))
-    known = median_interval(logarithms, confidence, processes)
+    known = median_interval(logarithms, processes=processes)
     medians = [float(np.median(part)) for part in np.array_split(logarithms, PARTS) if len(part)]
     reach = 0.0
     if len(medians) == PARTS:
-        reach = float(special.stdtrit(PARTS - 1, (1 + confidence) / 2) * np.sqrt(2) * np.std(medians, ddof=1))
+        reach = float(special.stdtrit(PARTS - 1, (1 + CONFIDENCE) / 2) * np.sqrt(2) * np.std(medians, ddof=1))
     low, high = min(known.low, known.median - reach), max(known.high, known.median + reach)
     median = float(np.median(np.asarray(samples, dtype=np.float64)))
     return Interval(median, min(median, float(np.exp(low))), max(median, float(np.exp(high))))

@@ -242,7 +242,7 @@ class FleetResults(Results):
     machines: dict[str, Results]  #: the runs by name
 
     @classmethod
-    def of(cls, folders: Iterable[Path]) -> FleetResults:
+    def of(cls, folders: Iterable[Path | str]) -> FleetResults:
         """Read runs together, each named by its path below the folder that holds them all, where their report stands.
 
         Raises
@@ -252,7 +252,7 @@ class FleetResults(Results):
         """
         import pandas as pd
 
-        found = [folder.resolve() for folder in folders]
+        found = [_named(folder).resolve() for folder in folders]
         path = Path(os.path.commonpath([folder.parent for folder in found]))
         machines: dict[str, Results] = {}
         for run in map(load_results, found):
@@ -285,9 +285,7 @@ def load_results(path: Path | str) -> Results:
     FolderError
         if the folder holds no run, or one of another schema version.
     """
-    if not str(path):
-        raise FolderError("folder '': expected the folder of a run")
-    path = Path(path)
+    path = _named(path)
     if not (path / RUN).exists() and (several := sorted(each.parent for each in path.glob(f"*/{RUN}"))):
         return FleetResults.of(several)
     run = read_run(path)
@@ -301,6 +299,13 @@ def load_results(path: Path | str) -> Results:
         table: frame(table, [entry["row"] for entry in latest.values() if entry["table"] == table]) for table in TABLES
     }
     return Results(path, run, tables, journal)
+
+
+def _named(path: Path | str) -> Path:
+    """Return the path of a folder that has a name: one without is a shell's variable that was not set."""
+    if not str(path):
+        raise FolderError("folder '': expected the folder of a run")
+    return Path(path)
 
 
 def read_run(path: Path) -> dict[str, Any]:

@@ -96,7 +96,7 @@ def _assess(problem: CustomModel, again: CustomModel) -> list[str]:
 def parameters_decide(step: int) -> str | None:
     """Return a note if, after ``step`` steps with plain torch, the parameters alone do not decide the loss, else None.
 
-    From then on no kernel's loss is judged by its parameters. What takes too long to tell is None, too.
+    If so, no kernel's loss is judged by its parameters from then on. What takes too long to tell is None, too.
     """
     problem, deadline = _problems[0], time.monotonic() + _AGAIN_S
     trainer = problem.begin_plain()
