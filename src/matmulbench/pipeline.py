@@ -151,7 +151,7 @@ class Bench(ExitStack):
         super().__init__()
         self._hosts: dict[tuple[int, bool], Host] = {}
         self.roofs: dict[tuple[int, str, str], Roof] = {}
-        self.compile_s: dict[tuple[int, str, str], float | None] = {}
+        self._compile_s: dict[tuple[int, str], dict[str, float | None]] = {}
 
     def host(self, job: Job, threads: int, spin: bool = True) -> Host:
         """Return the host with so many threads a pool; see :class:`Host`."""
@@ -159,6 +159,19 @@ class Bench(ExitStack):
             self._hosts[threads, spin] = self.enter_context(Host(threads, spin=spin))
         self._hosts[threads, spin].import_s = job.import_s
         return self._hosts[threads, spin]
+
+    def compile_s(self, host: Host, specs: list[str], dtype: str) -> dict[str, float | None]:
+        """Return the seconds that kernels compile; those of built-in ones may be from an earlier job."""
+        known = self._compile_s.setdefault((host.threads, dtype), {})
+        if missing := [spec for spec in specs if spec not in known]:
+            remembered = Remembered(host.threads)
+            for spec in missing:
+                seconds = remembered.recall_compile_s(spec, dtype)
+                if seconds is None:
+                    seconds = compile_seconds(host, spec, dtype)
+                    remembered.note_compile_s(spec, dtype, seconds)
+                known[spec] = seconds
+        return known
 
 
 def carry_out(
@@ -244,13 +257,11 @@ class _Work:
             if (threads, dtype, device) not in bench.roofs:
                 bench.roofs[threads, dtype, device] = measure_roof(host, dtype, device)
                 self.sink.add("roof", bench.roofs[threads, dtype, device])
-            for spec in specs:
-                if self.job.compilation and (threads, spec, dtype) not in bench.compile_s:
-                    bench.compile_s[threads, spec, dtype] = compile_seconds(host, spec, dtype)
+            compile_s = bench.compile_s(host, specs, dtype) if self.job.compilation else {}
             roof, settings = bench.roofs[threads, dtype, device], Settings(cold=self.job.cold, device=device)
             for cell in measure_cells(host, workload, specs, baseline, budget_s, roof, settings, self.job.seed):
                 if cell.row.status == Status.OK:
-                    cell.row.compile_s = bench.compile_s.get((threads, cell.row.kernel, dtype))
+                    cell.row.compile_s = compile_s.get(cell.row.kernel)
                 yield cell.row, cell.samples, cell.extra
 
         self.progress(f"measure {workload} {dtype}, {threads_of(host)}", budget_s)

@@ -1,4 +1,4 @@
-"""Built-in kernels that were right are remembered; whatever is wrong with the file, kernels are verified anew."""
+"""What is remembered of built-in kernels: that they were right, how long they compile. A bad file is passed over."""
 
 import json
 from collections.abc import Callable
@@ -8,9 +8,12 @@ from pathlib import Path
 import pytest
 
 import matmulbench
+from matmulbench.pipeline import Bench, Job, carry_out
+from matmulbench.results.folder import RunFolder, load_results
 from matmulbench.results.schema import VerificationRow
 from matmulbench.status import Status
 from matmulbench.verification.remembered import Remembered
+from matmulbench.workload import Workload
 
 RIGHT = VerificationRow("torch", "float32", Status.OK, "pass", 0.99, 123, None)
 
@@ -18,7 +21,7 @@ RIGHT = VerificationRow("torch", "float32", Status.OK, "pass", 0.99, 123, None)
 @pytest.fixture
 def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    return tmp_path / "matmulbench" / "verified.json"
+    return tmp_path / "matmulbench" / "remembered.json"
 
 
 def test_a_pass_is_remembered_whole_for_this_effort_and_smaller_ones(file: Path) -> None:
@@ -41,6 +44,18 @@ def test_neither_a_failure_nor_a_users_kernel_is_remembered(file: Path) -> None:
     remembered.note(VerificationRow("my.py:matmul", "float32", Status.OK, "pass"), "quick")
     assert Remembered(2).recall("torch", "float32", "quick") is None
     assert json.loads(file.read_text()) == {}
+
+
+def test_how_long_a_built_in_kernel_compiles_is_remembered(file: Path) -> None:
+    remembered = Remembered(2)
+    remembered.note(RIGHT, "quick")
+    for kernel, seconds in {"torch": 0.5, "numpy": None, "my.py:matmul": 0.5}.items():
+        remembered.note_compile_s(kernel, "float32", seconds)
+        assert Remembered(2).recall_compile_s(kernel, "float32") == (0.5 if kernel == "torch" else None)
+    remembered.note(VerificationRow("torch", "float32", Status.FAILED_VERIFICATION, "fail"), "quick")
+    assert remembered.recall_compile_s("torch", "float32") == 0.5
+    file.write_text(file.read_text().replace("0.5", '"short"'))
+    assert Remembered(2).recall_compile_s("torch", "float32") is None
 
 
 def test_a_kernel_that_writes_itself_into_the_file_is_not_found_there(file: Path) -> None:
@@ -142,3 +157,20 @@ def test_what_is_known_is_not_verified_again_unless_it_is_asked_for(
     assert said.count("verify numpy float32: remembered") == 1
     matmulbench.verify("numpy", "float32", "quick")
     assert verified[-1] == "numpy"
+
+
+@pytest.mark.usefixtures("file")
+def test_runs_compile_the_ladder_once(tmp_path: Path, shared_bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[str] = []
+
+    def compile_seconds(_: object, spec: str, dtype: str) -> float:
+        compiled.append(spec)
+        return 0.5
+
+    monkeypatch.setattr("matmulbench.pipeline.compile_seconds", compile_seconds)
+    for name in ("one", "two"):
+        monkeypatch.setattr(shared_bench, "_compile_s", {})
+        with RunFolder(tmp_path / name, {}) as results:
+            carry_out(Job(("numpy",), "numpy", workloads=((Workload(2, 2, 2), 0.1),), compilation=True), results)
+        assert load_results(tmp_path / name).measurements["compile_s"].tolist() == [0.5]
+    assert compiled == ["numpy"]

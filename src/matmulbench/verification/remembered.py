@@ -1,4 +1,4 @@
-"""The built-in kernels that were found right before, kept in the user's cache: they need not be verified every time.
+"""What was found of the built-in kernels before, kept in the user's cache: that they are right, how long they compile.
 
 An entry holds for one state of things: source of the package, versions of the libraries, processor and what chooses a
 library's kernels. A user's own kernel is never remembered, and only the parent reads and writes the file, so that no
@@ -36,14 +36,14 @@ class Remembered:
     def __init__(self, threads: int) -> None:
         import pooch
 
-        self._path = Path(pooch.os_cache("matmulbench")) / "verified.json"
+        self._path = Path(pooch.os_cache("matmulbench")) / "remembered.json"
         self._state = f"{threads} {_state(threads)}"
         self._entries = self._read()
 
     def recall(self, kernel: str, dtype: str, effort: str) -> VerificationRow | None:
         """Return the row of an earlier verification, of this effort or a larger one."""
-        entry: Any = self._entries.get(self._key(kernel, dtype))
-        if kernel not in _BUILT_IN or not conforms(entry, {"effort": str, "row": VerificationRow}):
+        entry = self._get(kernel, dtype, "right")
+        if not conforms(entry, {"effort": str, "row": VerificationRow}):
             return None
         row = VerificationRow(**entry["row"])
         enough = entry["effort"] in _EFFORTS[_EFFORTS.index(effort) :]
@@ -52,17 +52,30 @@ class Remembered:
     def note(self, row: VerificationRow, effort: str) -> None:
         """Keep the row of a built-in kernel that is right; forget what was kept of one that is not."""
         right = row.status == Status.OK
-        if row.kernel not in _BUILT_IN or (right and self.recall(row.kernel, row.dtype, effort)):
+        if not (right and self.recall(row.kernel, row.dtype, effort)):
+            self._put(row.kernel, row.dtype, "right", {"effort": effort, "row": asdict(row)} if right else None)
+
+    def recall_compile_s(self, kernel: str, dtype: str) -> float | None:
+        """Return the seconds that were measured earlier."""
+        seconds = self._get(kernel, dtype, "compile_s")
+        return seconds if isinstance(seconds, float) and seconds >= 0 else None
+
+    def note_compile_s(self, kernel: str, dtype: str, seconds: float | None) -> None:
+        """Keep how long a built-in kernel compiles."""
+        self._put(kernel, dtype, "compile_s", seconds)
+
+    def _get(self, kernel: str, dtype: str, what: str) -> Any:
+        return self._entries.get(f"{kernel} {dtype} {what} {self._state}") if kernel in _BUILT_IN else None
+
+    def _put(self, kernel: str, dtype: str, what: str, entry: Any) -> None:
+        if kernel not in _BUILT_IN:
             return
         self._entries = self._read()  # with what others have written meanwhile
-        self._entries.pop(key := self._key(row.kernel, row.dtype), None)
-        if right:
-            self._entries[key] = {"effort": effort, "row": asdict(row)}
+        self._entries.pop(key := f"{kernel} {dtype} {what} {self._state}", None)
+        if entry is not None:
+            self._entries[key] = entry
         if self._path.is_absolute():  # else there is no home
             self._write()
-
-    def _key(self, kernel: str, dtype: str) -> str:
-        return f"{kernel} {dtype} {self._state}"
 
     def _read(self) -> dict[str, Any]:
         try:
