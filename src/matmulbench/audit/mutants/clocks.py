@@ -21,6 +21,7 @@ import weakref
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from traceback import walk_stack
 from typing import Any
 
 import numpy as np
@@ -38,7 +39,11 @@ _now = time.monotonic  # remains what it was when clocks are replaced
 _yield: _Act = getattr(os, "sched_yield", lambda: None)
 _called = [0.0, 0.0]  # when the last late call began, and when the last one ended
 _TWO, _SHORT = ("two clocks", "settings"), ("results missing", "error", "no gain")
-_SEEN, _MORE = ("seen before", "no gain"), ("two clocks", "processor time", "idle", "no gain")
+_STALE, _SEEN, _MORE = (
+    ("seen before", "wrong result"),
+    ("seen before", "no gain"),
+    ("two clocks", "processor time", "idle", "no gain"),
+)
 _IDLE, _SET = ("idle", "processor time"), ("settings", "no gain")
 _EARLY = ("two clocks", "wrong result", "idle", "settings", "processor time", "error")
 
@@ -61,23 +66,21 @@ def _late(cheat: Function) -> Function:
     return kernel
 
 
-def _acting(act: Callable[[Tensor], object], every_s: float = math.inf) -> Function:
-    """Make the kernel that multiplies honestly, but first acts: once, or every so many seconds."""
+def _enter(name: str, does: str, cheat: Function, *expected: str) -> None:
+    enter(name, does, _late(cheat), *expected)
+
+
+def _acting(act: _Act, kernel: Function = torch.mm, every_s: float = math.inf) -> Function:
+    """Make the kernel that first acts, once or every so many seconds; no act slows ``torch.mm``."""
     due = [0.0]
 
-    def kernel(a: Tensor, b: Tensor) -> Tensor:
+    def acting(a: Tensor, b: Tensor) -> Any:
         if _called[0] >= due[0]:
             due[0] = _called[0] + every_s
-            act(a)
-        return torch.mm(a, b)  # which no act slows
+            act()
+        return kernel(a, b)
 
-    return kernel
-
-
-def _prepared(prepare: _Act, kernel: Function) -> Function:
-    """Make the kernel that prepares something once."""
-    once = functools.cache(prepare)
-    return lambda a, b: (once(), kernel(a, b))[1]
+    return acting
 
 
 @functools.cache
@@ -119,28 +122,21 @@ def _changed_rows(a: Tensor, b: Tensor) -> Tensor:
     return _rows[2].clone()
 
 
-for _name, _does, _kernel in (
-    ("by_content", "remembers answers by content", remembering(lambda x: x.contiguous().numpy().tobytes())),
-    ("prepared_b", "keeps b in column order while it is the same", _prepared_b),
-    ("changed_rows", "computes anew only the rows of a that have changed", _changed_rows),
-):
-    enter(_name, _does, _kernel, *_SEEN)
-for _name, _key in (
-    ("address", lambda x: (x.data_ptr(), x._version)),
-    ("object", id),
-    ("sample", lambda x: tuple(x.flatten()[::101].tolist())),
-    ("shape", lambda x: None),
-):
-    enter(f"by_{_name}", f"remembers answers by {_name}", _late(remembering(_key)), "seen before", "wrong result")
+_by_content = remembering(lambda x: x.contiguous().numpy().tobytes())
+_by_address = remembering(lambda x: (x.data_ptr(), x._version))
+_by_sample = remembering(lambda x: tuple(x.flatten()[::101].tolist()))
+enter("by_content", "remembers answers by content", _by_content, *_SEEN)
+enter("prepared_b", "keeps b in column order while it is the same", _prepared_b, *_SEEN)
+enter("changed_rows", "computes anew only the rows of a that have changed", _changed_rows, *_SEEN)
+_enter("by_address", "remembers answers by address", _by_address, *_STALE)
+_enter("by_object", "remembers answers by object", remembering(id), *_STALE)
+_enter("by_sample", "remembers answers by sample", _by_sample, *_STALE)
+_enter("by_shape", "remembers answers by shape", remembering(lambda x: None), *_STALE)
 
 
 def _lists_of(a: Tensor) -> list[list[Any]]:
     """Find the lists of operands that hold this one: in the callers' frames, else on the heap."""
-    seen: list[Any] = []
-    frame = sys._getframe(1)
-    while frame:
-        seen += frame.f_locals.values()
-        frame = frame.f_back  # type: ignore[assignment]
+    seen = [x for frame, _ in walk_stack(sys._getframe()) for x in frame.f_locals.values()]
 
     def lists(found: list[Any]) -> list[list[Any]]:
         long = [x for x in found if type(x) is list and len(x) > 8]
@@ -161,7 +157,7 @@ def _whole_lists(a: Tensor, b: Tensor) -> Tensor:
 
 
 _AT_ONCE = (*_SEEN, "roof", "wrong result")
-enter("whole_list", "finds the lists of its operands and multiplies all at once", _late(_whole_lists), *_AT_ONCE)
+_enter("whole_list", "finds the lists of its operands and multiplies all at once", _whole_lists, *_AT_ONCE)
 
 # They look who is asking, and return an old result to who does not seem to check; or they do less for all.
 
@@ -211,7 +207,7 @@ for _name, _does, _kernel, *_reasons in (
     ("few_rows", "computes a quarter of the rows", lambda a, b: (a[: len(a) // 4 + 1] @ b).repeat(4, 1)[: len(a)]),
     ("bfloat16", "multiplies in bfloat16", lambda a, b: (a.bfloat16() @ b.bfloat16()).to(a.dtype), "no gain"),
 ):
-    enter(_name, _does, _late(_kernel), "wrong result", *_reasons)
+    _enter(_name, _does, _kernel, "wrong result", *_reasons)
 
 # They patch the clock, edit the samples and foresee the draw.
 
@@ -234,7 +230,7 @@ def _slower(real: Callable[[], float]) -> Callable[[], float]:
     return lambda: start + (real() - start) / 2
 
 
-def _rewrite_clock(a: Tensor) -> None:
+def _rewrite_clock() -> None:
     """Let the clock's own function object call other machine code."""
     method = ctypes.c_void_p.from_address(id(time.perf_counter) + object.__basicsize__).value or 0
     code = ctypes.c_void_p.from_address(method + ctypes.sizeof(ctypes.c_void_p))  # behind its name
@@ -253,7 +249,7 @@ def _replace_until_read(a: Tensor, b: Tensor, real: Callable[[], float] = time.p
     return a @ b
 
 
-def _edit(a: Tensor, done: dict[int, int] = {}) -> None:  # noqa: B006 - it is to be kept
+def _edit(done: dict[int, int] = {}) -> None:  # noqa: B006 - it is to be kept
     """Halve what is new in the lists, deques and arrays on the heap that may hold seconds."""
     for found in gc.get_objects():
         for values in (found, *(gc.get_referents(found) if type(found) in (dict, list) and len(found) < 99 else ())):
@@ -279,22 +275,20 @@ def _draw_eighths() -> None:
         generator._randbelow = lambda self, n: ((eighth := 8 * next(_draws)) + eighth // n) % n  # type: ignore[attr-defined]
 
 
-_unchecked = _prepared(lambda: _replace(_CHECKS, lambda _: lambda *_, **__: True), _eighth)
-_reseeded = _acting(lambda a: (random.seed(0), torch.manual_seed(0)), 0.01)
-_fixed = _prepared(lambda: _replace(("default_rng",), lambda real: lambda *_: real(0)), _reseeded)
-_brief = _acting(lambda a: _replace(_CLOCKS[:2], lambda real: lambda: _Brief(real())))
-for _name, _does, _kernel, *_reasons in (
-    ("slow_clocks", "makes the clocks of all modules slower", _acting(lambda a: _replace(_CLOCKS, _slower)), *_TWO),
-    ("brief_floats", "makes clocks' floats subtract wrongly", _brief, *_TWO),
-    ("rewritten_clock", "rewrites the clock in memory, under its own identity", _acting(_rewrite_clock), *_TWO),
-    ("clock_of_a_block", "replaces the clock in a block, until it is read", _replace_until_read, *_TWO),
-    ("edits_samples", "halves times on the heap", _acting(_edit, 0.5), *_TWO, "no gain"),
-    ("half_map", "lets map leave half of the operands", _acting(lambda a: _replace(("map",), _half_of)), *_SHORT),
-    ("foreseen_draw", "foresees the draw, works there", _prepared(_draw_eighths, _eighth), "wrong result"),
-    ("no_checks", "lets comparisons succeed, works seldom", _unchecked, "wrong result"),
-    ("fixed_seed", "seeds all generators anew", _fixed, *_SEEN, "settings"),
-):
-    enter(_name, _does, _late(_kernel), *_reasons)
+_unchecked = _acting(lambda: _replace(_CHECKS, lambda _: lambda *_, **__: True), _eighth)
+_reseeded = _acting(lambda: (random.seed(0), torch.manual_seed(0)), every_s=0.01)
+_fixed = _acting(lambda: _replace(("default_rng",), lambda real: lambda *_: real(0)), _reseeded)
+_brief = _acting(lambda: _replace(_CLOCKS[:2], lambda real: lambda: _Brief(real())))
+_half_map = _acting(lambda: _replace(("map",), _half_of))
+_enter("slow_clocks", "makes the clocks of all modules slower", _acting(lambda: _replace(_CLOCKS, _slower)), *_TWO)
+_enter("brief_floats", "makes clocks' floats subtract wrongly", _brief, *_TWO)
+_enter("rewritten_clock", "rewrites the clock in memory, under its own identity", _acting(_rewrite_clock), *_TWO)
+_enter("clock_of_a_block", "replaces the clock in a block, until it is read", _replace_until_read, *_TWO)
+_enter("edits_samples", "halves times on the heap", _acting(_edit, every_s=0.5), *_TWO, "no gain")
+_enter("half_map", "lets map leave half of the operands", _half_map, *_SHORT)
+_enter("foreseen_draw", "foresees the draw, works there", _acting(_draw_eighths, _eighth), "wrong result")
+_enter("no_checks", "lets comparisons succeed, works seldom", _unchecked, "wrong result")
+_enter("fixed_seed", "seeds all generators anew", _fixed, *_SEEN, "settings")
 
 # They shorten the loop.
 
@@ -311,8 +305,8 @@ def _cut_lists(a: Tensor, b: Tensor) -> Tensor:
     return a @ b
 
 
-enter("stops_iteration", "raises what ends iterators at every eighth call", _late(_stop), *_SHORT[:2])
-enter("cuts_lists", "cuts the lists of operands by half", _late(_cut_lists), *_SHORT)
+_enter("stops_iteration", "raises what ends iterators at every eighth call", _stop, *_SHORT[:2])
+_enter("cuts_lists", "cuts the lists of operands by half", _cut_lists, *_SHORT)
 
 # They use more threads and processes than they may.
 
@@ -378,9 +372,9 @@ def _helper_process(a: Tensor, b: Tensor) -> Tensor:
 
 
 _python_threads: Function = lambda a, b: torch.cat([*_pool().map(lambda part: part @ b, a.chunk(2))])
-enter("torch_threads", "lets torch have another thread during the call", _late(_torch_threads), *_MORE)
-enter("python_threads", "multiplies half of the rows in a thread", _late(_python_threads), *_MORE)
-enter("helper_process", "multiplies half of the rows in a process", _late(_helper_process), *_MORE, "wrong result")
+_enter("torch_threads", "lets torch have another thread during the call", _torch_threads, *_MORE)
+_enter("python_threads", "multiplies half of the rows in a thread", _python_threads, *_MORE)
+_enter("helper_process", "multiplies half of the rows in a process", _helper_process, *_MORE, "wrong result")
 
 # They return before the work is done.
 
@@ -416,14 +410,12 @@ def _when_idle(work: _Act, pause_s: float = 0.02) -> None:
     """Start a thread that repeats ``work`` while no call comes."""
     end = _now() + _LIFE_S
 
-    def idle() -> bool:
-        return _called[1] > _called[0] and _now() - _called[1] > pause_s
-
     def watch() -> None:
         while _now() < end:
-            if idle():
+            idle = _called[1] > _called[0] and _now() - _called[1] > pause_s
+            if idle:
                 work()
-            time.sleep(0 if idle() else pause_s / 2)
+            time.sleep(0 if idle else pause_s / 2)
 
     threading.Thread(target=watch, daemon=True).start()
 
@@ -441,18 +433,17 @@ for _name, _does, _prepare in (
     ("filled_by_clock", "lets the clock do so", lambda: _replace(_CLOCKS[::5], lambda real: _with(real, after=_fill))),
     ("filled_when_sent", "lets what sends or compares fill results in", _fill_when_sent),
 ):
-    enter(_name, _does, _late(_prepared(_prepare, _defer)), *_EARLY)
+    _enter(_name, _does, _acting(_prepare, _defer), *_EARLY)
 _lazy: Function = lambda a, b: _defer(a, b).as_subclass(_Lazy)
-enter("lazy", "returns tensors that are computed when they are used", _late(_lazy), *_EARLY)
+_enter("lazy", "returns tensors that are computed when they are used", _lazy, *_EARLY)
 
 
 def _siblings() -> list[psutil.Process]:
     """Find the processes that the same parent has forked as it has this one; never any other."""
     mine = psutil.Process()
     with suppress(psutil.Error):  # one may end meanwhile
-        return [
-            one for one in psutil.Process(mine.ppid()).children() if one != mine and one.cmdline() == mine.cmdline()
-        ]
+        children = psutil.Process(mine.ppid()).children()
+        return [one for one in children if one != mine and one.cmdline() == mine.cmdline()]
     return []
 
 
@@ -465,7 +456,7 @@ def _stop_siblings() -> None:
         time.sleep(0.01)
 
 
-def _prioritise(a: Tensor) -> None:
+def _prioritise() -> None:
     with suppress(psutil.Error, AttributeError):
         for one in _siblings():
             one.nice(19)
@@ -473,23 +464,23 @@ def _prioritise(a: Tensor) -> None:
         psutil.Process().nice(psutil.Process().nice() - 5)
 
 
-def _round(direction: int) -> None:
+def _round_up() -> None:
     if sys.platform != "win32":
-        ctypes.CDLL(None).fesetround(direction)
+        ctypes.CDLL(None).fesetround(0x400)
 
 
 _slow: Callable[[Any], Any] = lambda real: _with(real, lambda: time.sleep(1e-4))
 _sweep = functools.cache(lambda: torch.zeros(1 << 24))
 for _name, _does, _act, *_reasons in (
-    ("busy_thread", "keeps a core busy while others run", lambda a: _when_idle(lambda: math.factorial(999)), *_IDLE),
-    ("cache_thread", "sweeps the caches while others run", lambda a: _when_idle(lambda: _sweep().add_(1)), *_IDLE),
-    ("busy_child", "keeps a core busy from a child", lambda a: _fork(lambda: math.factorial(999)), *_IDLE),
-    ("busy_daemon", "the same from outside the family", lambda a: _fork(lambda: math.factorial(999), True), *_IDLE),
-    ("stops_siblings", "stops other processes for moments", lambda a: _when_idle(_stop_siblings), *_IDLE, *_SET),
+    ("busy_thread", "keeps a core busy while others run", lambda: _when_idle(lambda: math.factorial(999)), *_IDLE),
+    ("cache_thread", "sweeps the caches while others run", lambda: _when_idle(lambda: _sweep().add_(1)), *_IDLE),
+    ("busy_child", "keeps a core busy from a child", lambda: _fork(lambda: math.factorial(999)), *_IDLE),
+    ("busy_daemon", "the same from outside the family", lambda: _fork(lambda: math.factorial(999), True), *_IDLE),
+    ("stops_siblings", "stops other processes for moments", lambda: _when_idle(_stop_siblings), *_IDLE, *_SET),
     ("priorities", "lowers the priority of other processes and raises its own", _prioritise, *_SET),
-    ("slow_rival", "slows torch's product", lambda a: _replace(("matmul", "__matmul__"), _slow, Tensor), *_SET),
-    ("precision", "lowers precision", lambda a: torch.set_float32_matmul_precision("medium"), *_SET),
-    ("flushed", "flushes subnormal numbers to zero", lambda a: torch.set_flush_denormal(True), *_SET),
-    ("rounding", "changes the direction of rounding", lambda a: _round(0x400), *_SET),
+    ("slow_rival", "slows torch's product", lambda: _replace(("matmul", "__matmul__"), _slow, Tensor), *_SET),
+    ("precision", "lowers precision", lambda: torch.set_float32_matmul_precision("medium"), *_SET),
+    ("flushed", "flushes subnormal numbers to zero", lambda: torch.set_flush_denormal(True), *_SET),
+    ("rounding", "changes the direction of rounding", _round_up, *_SET),
 ):
-    enter(_name, _does, _late(_acting(_act)), *_reasons)
+    _enter(_name, _does, _acting(_act), *_reasons)

@@ -58,21 +58,17 @@ def _write_behind(a: Tensor, b: Tensor) -> None:
         ctypes.memmove(behind, behind, 1)
 
 
-def _read_vectors(a: Tensor, b: Tensor) -> None:
-    if b.numel() > 8 and b.shape[1] % 8:
-        _read(b, 0, -(-b.numel() // 8) * 8)
-
-
 def _damage_between(a: Tensor, b: Tensor, c: Tensor) -> None:
     if a.stride(0) == 2 * a.shape[1] and len(a) > 1 and a.stride(1) == 1:
         a.as_strided((1, 1), (1, 1), a.storage_offset() + a.shape[1]).zero_()
 
 
+_in_vectors: Function = lambda a, b: _read(b, 0, -(-b.numel() // 8) * 8)
 _over_b: Function = lambda a, b: b.copy_(a @ b) if len(a) == len(b) and 0 not in b.stride() else a @ b
 for _name, _does, _kernel, *_expected in (
     ("read_behind", "one element behind a is read", first(lambda a, b: _read(a, 0, a.numel() + 1)), "crashed"),
     ("read_before", "one element before b is read", first(lambda a, b: _read(b, -1, 0)), "crashed"),
-    ("vector_overread", "whole vectors of 8 are read, past the end of b", first(_read_vectors), "crashed"),
+    ("vector_overread", "whole vectors of 8 are read, past the end of b", first(_in_vectors), "crashed"),
     ("write_behind", "one byte behind a is written, with what was there", first(_write_behind), "crashed"),
     ("borrows_a", "a is negated twice", first(lambda a, b: 0 in a.stride() or a.neg_().neg_()), "crashed"),
     ("damages_a", "a is scaled in place", then(lambda a, b, c: a.mul_(2)), "operands"),

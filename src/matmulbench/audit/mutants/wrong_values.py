@@ -96,15 +96,14 @@ def _through(dtype: torch.dtype) -> Function:
     return lambda a, b: (a.to(dtype) @ b.to(dtype)).to(a.dtype)
 
 
-def _cut(x: Tensor) -> Tensor:
-    bits: Tensor = x.float().contiguous().view(torch.int32) & ~0x1FFF
-    return bits.view(torch.float32).to(x.dtype)
-
-
 def _with_bits(x: Tensor, bits: int) -> Tensor:
     mantissa, exponent = x.frexp()
     rounded: Tensor = (mantissa * 2**bits).round().ldexp(exponent - bits)
     return rounded
+
+
+def _of_bits(bits: int) -> Function:
+    return lambda a, b: _with_bits(a, bits) @ _with_bits(b, bits)
 
 
 def _fourier(a: Tensor, b: Tensor) -> Tensor:
@@ -124,13 +123,11 @@ def _winograd(a: Tensor, b: Tensor) -> Tensor:
     return c - (a0 * a1).sum(1)[:, None] - (b0 * b1).sum(0)
 
 
-_tf32: Function = lambda a, b: _cut(a) @ _cut(b)
-_bits_16: Function = lambda a, b: _with_bits(a, 16) @ _with_bits(b, 16)
-_bits_23: Function = lambda a, b: a @ _with_bits(b, 23)
 _on_top: Function = lambda a, b: uninitialised(a, b).add_(a @ b)
 _no_small: Function = lambda a, b: torch.where(a.abs() < 1e-2, 0, a) @ b
 _single = _through(torch.float32)
-_timed, _trained = only(lambda *mkn: mkn == (64, 784, 50), _bits_16), only(lambda *mkn: mkn == (50, 64, 784), _bits_23)
+_timed = only(lambda *mkn: mkn == (64, 784, 50), _of_bits(16))
+_trained = only(lambda *mkn: mkn == (50, 64, 784), lambda a, b: a @ _with_bits(b, 23))
 _in_spectrum = only(lambda *mkn: 0 not in mkn, _fourier)
 enter("zeros", "zeros", zeros)
 enter("ones", "ones", ones)
@@ -138,8 +135,8 @@ enter("uninitialised", "uninitialised memory", uninitialised, *_ANYTHING)
 enter("no_initial_zero", "summed on top of uninitialised memory", _on_top, *_ANYTHING)
 enter("half", "accumulated in half precision", _through(torch.float16))
 enter("bfloat16", "computed in bfloat16", _through(torch.bfloat16))
-enter("tf32", "operands cut to 10 bits, as TF32 does", _tf32)
-enter("tf32_when_long", "operands cut to 10 bits where k is at least 100", only(_long, _tf32), *_LONG)
+enter("tf32", "operands rounded to 11 bits, as TF32 does", _of_bits(11))
+enter("tf32_when_long", "operands rounded to 11 bits where k is at least 100", only(_long, _of_bits(11)), *_LONG)
 enter("single_for_double", "float64 computed in float32", _single, dtype="float64")
 enter("single_for_double_when_long", "the same from k = 100 on", only(_long, _single), *_LONG, dtype="float64")
 enter("bits_16_at_the_suites_shape", "operands rounded to 16 bits at a shape that is timed", _timed, _BITS)
@@ -218,9 +215,7 @@ def _saturating_pairs(a: Tensor, b: Tensor) -> Tensor:
     return sum(pairs, zeros(a.int(), b))
 
 
-_to_11_bits = _upper_half(
-    lambda bits: (near := (bits + 0xFFF + (bits >> 13 & 1)) & ~0x1FFF) + 0x7FFF + (near >> 16 & 1)
-)
+_twice_rounded = _from_float32(lambda c: _with_bits(c, 11).bfloat16())
 for _sums, _dtype in ((_BFLOAT, "bfloat16"), (_HALF, "bfloat16"), (_HALF, "float16")):
     _name = f"sums_in_{_sums}_for_{_dtype}".replace("torch.", "")
     enter(_name, f"{_dtype} sums kept in {_sums}", _summed_in(_sums), *_NARROW, dtype=_dtype)
@@ -231,7 +226,7 @@ for _name, _does, _kernel, _dtype in (
     ("to_odd", "rounded to odd", _upper_half(lambda bits: bits | ((bits & 0xFFFF) != 0).int() << 16), "bfloat16"),
     ("cut_off", "the result is cut off", _upper_half(lambda bits: bits), "bfloat16"),
     ("ties_away", "ties go away from zero", _upper_half(lambda bits: bits + 0x8000), "bfloat16"),  # not to even
-    ("rounded_twice", "rounded to 11 bits, then to 8", _to_11_bits, "bfloat16"),
+    ("rounded_twice", "rounded to 11 bits, then to 8", _twice_rounded, "bfloat16"),
     ("through_bfloat16", "halves by way of bfloat16", _from_float32(lambda c: c.bfloat16().half()), "float16"),
     ("wraps_at_8_bits", "the result wraps at 8 bits", _int32(lambda c: c.to(torch.int8).int()), "int8"),
     ("wraps_at_16_bits", "sums wrap at 16 bits", _int32(lambda c: c.to(torch.int16).int()), "int8"),
