@@ -3,33 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator
 
 import numpy as np
 from matplotlib.colors import LinearSegmentedColormap, LogNorm
 from matplotlib.patches import Rectangle
 
-from matmulbench.report.charts.style import (
-    INK,
-    Chart,
-    Style,
-    dot,
-    interval,
-    kernel_chart,
-    styles,
-    text_width,
-    time_axis,
-)
+from matmulbench.report.charts.style import INK, Chart, Style, dot, interval, kernel_chart, log_axis, styles, text_width
 from matmulbench.report.formatting import count, known, seconds
-from matmulbench.report.queries import (
-    Ladder,
-    by_setting,
-    chart_name,
-    in_order,
-    ladder_chart,
-    ladders,
-    said_of,
-)
+from matmulbench.report.queries import Ladder, by_setting, chart_name, in_order, ladder_chart, ladders, said_of
 from matmulbench.results.folder import Results
 
 _FEWEST, _SHOWN = 5, 150  # samples of a kernel that are worth a strip, and that a strip has room for
@@ -61,7 +44,8 @@ def _times(ladder: Ladder, baseline: str, style: dict[str, Style], name: str) ->
             interval(axes[0], place, row["ci_low_s"], row["ci_high_s"], look.colour)
             dot(axes[0], row["median_s"], place, row, look)
     ends = [row[name] for row in ladder.timed for name in ("median_s", "ci_low_s", "ci_high_s")]
-    time_axis(axes[0].xaxis, [end for end in ends if known(end)])
+    # A power of ten is no round number of minutes or hours.
+    log_axis(axes[0].xaxis, filter(known, ends), lambda value: f"{value:,.0f} s" if value >= 1 else seconds(value))
     hint = "; hollow and ≈: extrapolated" if any(row["extrapolated"] for row in ladder.timed) else ""
     axes[0].set_xlabel(f"time per call, log{hint}")
     for each in axes[1:]:
@@ -75,14 +59,10 @@ def _times(ladder: Ladder, baseline: str, style: dict[str, Style], name: str) ->
 def _samples(results: Results, ladder: Ladder, style: dict[str, Style]) -> Iterator[Chart]:
     """Draw how far each kernel's samples lie from their median, round by round."""
     product = (ladder.workload, ladder.dtype, ladder.threads)
-    every = {
-        key[-1]: np.asarray(entry["samples"])
-        for key, entry in results.cells("measurements").items()
-        if key[:-1] == product
-    }
-    kernels = [
-        row["kernel"] for row in ladder.timed if not row["extrapolated"] and len(every[row["kernel"]]) >= _FEWEST
-    ]
+    cells = results.cells("measurements")
+    every = {key[-1]: np.asarray(entry["samples"]) for key, entry in cells.items() if key[:-1] == product}
+    in_full = [row["kernel"] for row in ladder.timed if not row["extrapolated"]]
+    kernels = [kernel for kernel in in_full if len(every[kernel]) >= _FEWEST]
     if not kernels:
         return
     apart = {kernel: 100 * (every[kernel] / np.median(every[kernel]) - 1) for kernel in kernels}
@@ -115,12 +95,12 @@ def _heat_map(group: list[Ladder], baseline: str, style: dict[str, Style], title
     width = max(1.05, text_width(names) + 0.1, 3.6 / len(kernels))  # room for the title, and what colours mean
     chart, [axes] = kernel_chart(name, title, list(rows), [width * len(kernels)], top=0.75)
     # A colour claims no more than the verdict, and means nothing beyond ten times.
-    colours, norm = (
-        LinearSegmentedColormap.from_list("", ["#F0A860", "#FFFFFF", "#6FB7E8"]),
-        LogNorm(0.1, 10, clip=True),
-    )
+    colours = LinearSegmentedColormap.from_list("", ["#F0A860", "#FFFFFF", "#6FB7E8"])
+    norm = LogNorm(0.1, 10, clip=True)
     for y, row in enumerate(rows.values()):
-        for x, kernel in ((x, kernel) for x, kernel in enumerate(kernels) if kernel in row):
+        for x, kernel in enumerate(kernels):
+            if kernel not in row:
+                continue
             speedup, verdict = row[kernel]["speedup"], row[kernel]["verdict"]
             colour = colours(norm(speedup if verdict in ("faster", "slower") else 1.0))
             axes.add_patch(Rectangle((x + 0.02, y - 0.46), 0.96, 0.92, color=colour, linewidth=0))
@@ -132,9 +112,7 @@ def _heat_map(group: list[Ladder], baseline: str, style: dict[str, Style], title
     axes.grid(False)
     axes.spines[:].set_visible(False)
     axes.set_xlabel("blue: faster; orange: slower; plain: as fast, or unclear")
-    wins = {
-        kernel: sum(row[kernel]["verdict"] == "faster" for row in rows.values() if kernel in row) for kernel in kernels
-    }
-    faster = ", ".join(f"{style[kernel].label} on {count(won, 'product')}" for kernel, won in wins.items())
+    wins = Counter(kernel for row in rows.values() for kernel in row if row[kernel]["verdict"] == "faster")
+    faster = ", ".join(f"{style[kernel].label} on {count(wins[kernel], 'product')}" for kernel in kernels)
     chart.alt = f"Speedup of every product: {title}. Faster: {faster}."
     yield chart

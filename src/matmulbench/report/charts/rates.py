@@ -17,7 +17,6 @@ from matmulbench.report.charts.style import (
     curve_chart,
     dot,
     log_axis,
-    rate_axis,
     styles,
 )
 from matmulbench.report.formatting import count, known, rate, rate_unit
@@ -60,7 +59,7 @@ def _chart(
     if any(row["extrapolated"] for points in curves.values() for _, row in points):
         hollow = {"marker": "o", "markerfacecolor": "white", "linestyle": "none"}
         handles.append(Line2D([], [], color=FAINT, label="extrapolated", **hollow))  # type: ignore[arg-type]
-    return curve_chart(name, title, "", [*handles, *more], panels)
+    return curve_chart(name, title, [*handles, *more], panels)
 
 
 def _curve(axes: Axes, points: Points, column: str, style: Style, joined: bool = True) -> None:
@@ -91,7 +90,8 @@ def _sizes(group: list[Ladder], roof: Row | None, style: Styles, setting: str, n
         each.set_xticks(sizes, list(map(str, sizes)))
         each.set_xlabel("m = k = n")
     peak = [roof["fma_gflops"]] if roof else []
-    rate_axis(axes[0].yaxis, [*(row["gflops"] for points in curves.values() for _, row in points), *peak])
+    rates = [row["gflops"] for points in curves.values() for _, row in points]
+    log_axis(axes[0].yaxis, [*rates, *peak], rate, labels=8)
     unit = rate_unit(group[0].dtype)
     axes[0].set_ylabel(f"{unit}, log")
     for value in peak:
@@ -136,7 +136,7 @@ def _roofline(group: list[Ladder], roof: Row | None, style: Styles, setting: str
     for kernel, found in curves.items():
         _curve(axes, found, "gflops", style[kernel], joined=False)
     log_axis(axes.xaxis, [min(ridges) / 4, max(ridges) * 8, *(x for x, _ in shown)], "{:,g}".format)
-    rate_axis(axes.yaxis, [peak, *(row["gflops"] for _, row in shown)])
+    log_axis(axes.yaxis, [peak, *(row["gflops"] for _, row in shown)], rate, labels=8)
     for line in lines:
         axes.add_line(line)
     high = axes.get_xlim()[1]

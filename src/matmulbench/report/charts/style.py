@@ -22,19 +22,20 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from matmulbench.ladder import LADDER
-from matmulbench.report.formatting import factor, known, rate, seconds
+from matmulbench.report.formatting import known
 from matmulbench.report.queries import NO_KERNELS, Row, in_order, kernels_of, labels, users
 from matmulbench.results.folder import Results
 
 INK, FAINT, MUTED, GRID = "#222222", "#6b6b6b", "#a0a0a0", "#dddddd"
 DASHED: Any = (0, (4, 3))
 DOTS_PER_INCH = 150
+_TEXT_SIZE = 9.0  # points
 _SVG = "{http://www.w3.org/2000/svg}"
 ElementTree.register_namespace("", _SVG[1:-1])
 ElementTree.register_namespace("xlink", "http://www.w3.org/1999/xlink")
 
 RC: dict[Any, Any] = {  # matplotlib's own type lists every parameter there is
-    "font.size": 9.0,
+    "font.size": _TEXT_SIZE,
     "font.sans-serif": ["DejaVu Sans", "Verdana"],  # the whole default list would stand at every label of an SVG
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -199,16 +200,14 @@ def kernel_chart(
     return Chart(name, title, f"{title}: {said}.", figure), axes
 
 
-def curve_chart(
-    name: str, title: str, alt: str, handles: Sequence[Artist], panels: Sequence[float]
-) -> tuple[Chart, list[Axes]]:
-    """Return a chart for curves, with a legend right of the axes, where it covers nothing."""
+def curve_chart(name: str, title: str, handles: Sequence[Artist], panels: Sequence[float]) -> tuple[Chart, list[Axes]]:
+    """Return a chart for curves, with a legend right of the axes, where it covers nothing; its ``alt`` is to be set."""
     room = text_width(str(handle.get_label()) for handle in handles) + 0.8
     figure, axes = _figure(title, panels, 4.2, 0.95, room, 0.8, 0.5)
     axes[-1].legend(handles=handles, loc="upper left", bbox_to_anchor=(1.02, 1.0), borderaxespad=0, handlelength=2.6)
     for each in axes:
         each.grid()
-    return Chart(name, title, alt, figure), axes
+    return Chart(name, title, "", figure), axes
 
 
 def legend_above(figure: Figure, handles: Sequence[Artist], columns: int) -> None:
@@ -228,41 +227,28 @@ def interval(axes: Axes, place: float, low: float | None, high: float | None, co
 
 def dot(axes: Axes, x: float, y: float, row: Row, style: Style) -> None:
     """Mark a kernel's figure; hollow where it is extrapolated."""
-    fill = "white" if row["extrapolated"] else style.colour
-    axes.plot(
-        x, y, style.marker, color=style.colour, markerfacecolor=fill, markersize=5.5, zorder=style.order + 0.5
-    )  # fmt: skip
+    colour, fill = style.colour, "white" if row["extrapolated"] else style.colour
+    axes.plot(x, y, style.marker, color=colour, markerfacecolor=fill, markersize=5.5, zorder=style.order + 0.5)
 
 
-def text_width(texts: Iterable[str], size: float = 9.0) -> float:
-    """Return about how many inches the longest text takes."""
-    return max((len(text) for text in texts), default=0) * size * 0.62 / 72
-
-
-def time_axis(axis: Axis, values: Iterable[float]) -> None:
-    """Make a logarithmic axis of times, from decade to decade around ``values``: ``1 µs``, ``10 µs``, ``1 ms``."""
-    # A power of ten is no round number of minutes or hours.
-    log_axis(axis, values, lambda value: f"{value:,.0f} s" if value >= 1 else _plain(seconds(value)))
-
-
-def factor_axis(axis: Axis, values: Iterable[float]) -> None:
-    """Make a logarithmic axis of speedups around ``values``: ``10× slower``, ``1×``, ``10× faster``."""
-    log_axis(axis, values, lambda value: _plain(factor(value)), labels=3)
-
-
-def rate_axis(axis: Axis, values: Iterable[float]) -> None:
-    """Make a logarithmic axis of rates around ``values``: ``0.01``, ``1``, ``100``."""
-    log_axis(axis, values, lambda value: _plain(rate(value)), labels=8)
+def text_width(texts: Iterable[str]) -> float:
+    """Return about how many inches the longest text takes, in the usual size."""
+    return max(map(len, texts), default=0) * _TEXT_SIZE * 0.62 / 72
 
 
 def log_axis(axis: Axis, values: Iterable[float], text: Callable[[float], str], labels: int = 5) -> None:
-    """Make an axis logarithmic, from whole decade to whole decade, with a tick at each and not too many labels."""
+    """Make an axis logarithmic, from decade to decade around ``values``, with a tick at each and few ``labels``.
+
+    They say what ``text`` does, without the zeros after the point: ``1 ms`` for ``1.00 ms``.
+    """
     logs = [math.log10(value) for value in values]
     first, last = math.floor(min(logs) - 0.05), math.ceil(max(logs) + 0.05)
     every = math.ceil((last - first) / labels)
 
     def label(value: float, _: int | None) -> str:
-        return text(value) if round(math.log10(value)) % every == 0 else ""
+        if round(math.log10(value)) % every:
+            return ""
+        return re.sub(r"\.(\d*?)0+(?!\d)", lambda match: f".{match[1]}" if match[1] else "", text(value))
 
     axes, limits = axis.axes, (10.0**first, 10.0**last)
     if axis is axes.xaxis:
@@ -272,8 +258,3 @@ def log_axis(axis: Axis, values: Iterable[float], text: Callable[[float], str], 
     axis.set_major_locator(LogLocator(10, numticks=99))
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(FuncFormatter(label))
-
-
-def _plain(text: str) -> str:
-    """Drop the zeros after the point: ``1.00 ms`` becomes ``1 ms``."""
-    return re.sub(r"\.(\d*?)0+(?!\d)", lambda match: f".{match[1]}" if match[1] else "", text)

@@ -18,7 +18,6 @@ from matmulbench.report.charts.style import (
     Chart,
     Style,
     curve_chart,
-    factor_axis,
     interval,
     kernel_chart,
     legend_above,
@@ -88,7 +87,7 @@ def _end_to_end(rows: list[Row], baseline: str, style: dict[str, Style], title: 
         interval(axes, place, row["measured_ci_low"], row["measured_ci_high"], INK)
         axes.plot(product, place, "s", color=colour, markerfacecolor="white", markersize=6.5)
         axes.plot(step, place, "o", color=colour, markersize=6)
-    factor_axis(axes.xaxis, [value for _, *both in shown for value in both] + ([limit] if limit else []))
+    log_axis(axes.xaxis, [each for _, *both in shown for each in both] + ([limit] if limit else []), factor, labels=3)
     axes.set_xlabel(f"against {style[baseline].label}, log")
     handles = [
         Line2D([], [], color=INK, marker="s", markerfacecolor="white", linestyle="none", label="the products alone"),
@@ -156,7 +155,7 @@ def _losses(rows: list[Row], style: dict[str, Style], title: str, name: str) -> 
         return
     handles = [*(style[row["kernel"]].handle() for row in drawn), Patch(color=GRID, label="explained by rounding")]
     full = f"Distance of the loss from the float64 reference, {title}"
-    chart, [axes] = curve_chart(f"loss-{name}", full, full, handles, [5.4])
+    chart, [axes] = curve_chart(f"loss-{name}", full, handles, [5.4])
     heights, far = [], {}
     for place, row in enumerate(drawn):
         look, steps = style[row["kernel"]], row["loss_steps"]
