@@ -32,7 +32,8 @@ from matmulbench.verification.api import verify_kernel
 from matmulbench.verification.remembered import Remembered
 from matmulbench.workload import Workload
 
-VERIFY_S = {"quick": 1.3, "default": 3.0}  # about what a kernel and dtype take, for the progress bar alone
+# About what a kernel and dtype take, for the progress bar alone.
+VERIFY_S = {"quick": 1.3, "default": 3.0, "thorough": 300.0}
 _LARGEST = 1e9  # that any option of a training may be
 Progress = Callable[[str, float], None]
 T = TypeVar("T")
@@ -68,22 +69,22 @@ class Training:
 
     def check(self, device: str) -> None:
         """Raise UsageError if task, model or an option cannot be used, as far as that shows without importing."""
-        if device != "cpu" and (is_model(self.task) or self.workers > 1):
-            other = f"model {self.task!r}" if is_model(self.task) else f"workers {self.workers}"
+        if not isinstance(self.workers, int) or self.workers < 1:
+            raise UsageError(f"workers {self.workers!r}: expected a whole number above 0")
+        model = f"model {self.task!r}" if is_model(self.task) else ""
+        several = f"workers {self.workers}" if self.workers > 1 else ""
+        if device != "cpu" and (other := model or several):
             raise UsageError(f"device {device!r} does not go with {other}: expected a task and one worker")
         check_seconds("budget", self.budget_s)
         for name, value in self.options.items():
             if isinstance(value, int | float) and not 0 < value <= _LARGEST:
                 raise UsageError(f"{name} {value}: expected a number above 0, at most {_LARGEST:g}")
         check_options(self.task, self.options)
-        if self.workers != 1 and (is_model(self.task) or self.compare_compile):
-            other = f"model {self.task!r}" if is_model(self.task) else "compare-compile"
-            raise UsageError(f"workers {self.workers} does not go with {other}: expected a task and kernels alone")
+        if several and (other := model or "compare-compile" * self.compare_compile):
+            raise UsageError(f"{several} does not go with {other}: expected a task and kernels alone")
         task = TASKS.get(self.task)
         if task and task.source == "mnist" and self.data_dir is not None and not os.path.exists(self.data_dir):
             raise UsageError(f"data-dir {self.data_dir!r}: there is no such folder or file")
-        if not isinstance(self.workers, int) or self.workers < 1:
-            raise UsageError(f"workers {self.workers!r}: expected a whole number above 0")
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,7 @@ class Job:
 
     def seconds(self) -> float:
         """Return about how many seconds it takes."""
-        verify = len(self.specs) * len(self.all_dtypes) * VERIFY_S.get(self.effort, 300.0)
+        verify = len(self.specs) * len(self.all_dtypes) * VERIFY_S[self.effort]
         timed = sum(seconds for _, seconds in self.workloads) + sum(one.budget_s for one in self.trainings)
         return verify + len(self.threads) * timed
 
@@ -242,7 +243,7 @@ class _Work:
             # Who asks for nothing else wants it done.
             row = remembered.recall(spec, dtype, job.effort) if job.workloads or job.trainings else None
             known = row is not None
-            self.progress(f"verify {spec} {dtype}{': remembered' * known}", VERIFY_S.get(job.effort, 300.0))
+            self.progress(f"verify {spec} {dtype}{': remembered' * known}", VERIFY_S[job.effort])
             if not row:
                 row = verify_kernel(host, spec, dtype, job.effort)
                 remembered.note(row, job.effort)

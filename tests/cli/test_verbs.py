@@ -46,6 +46,8 @@ Command = Callable[..., Any]
         (["measure", "--budget", "0"], "budget 0: expected seconds above 0"),
         (["measure", "--budget", "inf"], "budget inf: expected seconds above 0, at most 604800"),
         (["train", "--budget", "nan"], "budget nan: expected seconds above 0"),
+        (["measure", "--budget", "2m"], "budget '2m': expected a number"),
+        (["train", "--batch-size", "3.5"], "batch-size '3.5': expected a whole number"),
         (["run", "--seed", "-1"], "seed -1: expected a number from 0 to 4294967295"),
         (["train", "--seed", "4294967296"], "seed 4294967296: expected a number from 0"),
         (["train", "--lr", "inf"], "lr inf: expected a number above 0, at most 1e+09"),

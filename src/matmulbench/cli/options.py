@@ -9,7 +9,7 @@ import typer
 
 from matmulbench.arguments import kernel_specs
 from matmulbench.dtypes import DTYPES, USUAL
-from matmulbench.errors import unknown
+from matmulbench.errors import UsageError, printable, unknown
 from matmulbench.ladder.devices import DEVICES
 from matmulbench.ladder.plugins import OPERANDS, find_function, kernels
 from matmulbench.training.tasks import TASKS
@@ -32,6 +32,20 @@ def one_of(kind: str, names: Iterable[str]) -> dict[str, Any]:
         return given
 
     return {"callback": check, "autocompletion": _among(lambda: names)}
+
+
+def number(kind: type[int] | type[float]) -> dict[str, Any]:
+    """Return the settings of an option that is a number; typer's own message would not say what was given."""
+
+    def check(option: typer.CallbackParam, given: Any) -> Any:
+        try:
+            return given if given is None else kind(given)
+        except ValueError:
+            name = str(option.name).replace("_", "-")
+            whole = "whole " if kind is int else ""
+            raise UsageError(f"{name} {printable(given, 60)!r}: expected a {whole}number") from None
+
+    return {"parser": str, "metavar": "NUMBER", "callback": check}
 
 
 def _known_kernels(given: Any) -> Any:
@@ -81,7 +95,7 @@ Operands = Annotated[
     typer.Option(help="what your own kernels take: torch (tensors) or numpy (arrays)", **one_of("operands", OPERANDS)),
 ]
 ImportTimeout = Annotated[
-    float, typer.Option(metavar="SECONDS", help="that the import of your kernel or model may take")
+    float, typer.Option(help="seconds that the import of your kernel or model may take", **number(float))
 ]
 Preset = Annotated[str | None, typer.Option(help=_PRESETS, **one_of("preset", PRESETS))]
 Task = Annotated[
@@ -102,7 +116,8 @@ Threads = Annotated[str, typer.Option(envvar="MATMULBENCH_THREADS", help="thread
 Workers = Annotated[
     int,
     typer.Option(
-        help="processes that share each batch out and average their gradients, with --threads each: data-parallel"
+        help="processes that share each batch out and average their gradients, with --threads each: data-parallel",
+        **number(int),
     ),
 ]
 CompareCompile = Annotated[
@@ -139,4 +154,4 @@ Each = Annotated[
         **one_of("each", ("machine", "host")),
     ),
 ]
-Seed = Annotated[int, typer.Option(help="of initial parameters and the order of batches")]
+Seed = Annotated[int, typer.Option(help="of initial parameters and the order of batches", **number(int))]

@@ -260,7 +260,10 @@ def measure(
     baseline: opt.Baseline = None,
     device: opt.Device = "cpu",
     budget: Annotated[
-        float, typer.Option(help="seconds for each workload; where they are too few, slow rungs are left out")
+        float,
+        typer.Option(
+            help="seconds for each workload; where they are too few, slow rungs are left out", **opt.number(float)
+        ),
     ] = 10.0,
     dtype: opt.TimedDtypes = None,
     cold: Annotated[bool, typer.Option("--cold", help="evict the operands from the caches before each call")] = False,
@@ -309,10 +312,10 @@ def train(
     operands: opt.Operands = None,
     task: opt.Task = None,
     model: opt.Model = None,
-    epochs: Annotated[int | None, typer.Option(help="passes over the data")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="rows of a batch")] = None,
-    hidden: Annotated[int | None, typer.Option(help="units of the hidden layer")] = None,
-    lr: Annotated[float | None, typer.Option(help="learning rate")] = None,
+    epochs: Annotated[int | None, typer.Option(help="passes over the data", **opt.number(int))] = None,
+    batch_size: Annotated[int | None, typer.Option(help="rows of a batch", **opt.number(int))] = None,
+    hidden: Annotated[int | None, typer.Option(help="units of the hidden layer", **opt.number(int))] = None,
+    lr: Annotated[float | None, typer.Option(help="learning rate", **opt.number(float))] = None,
     dtype: opt.Dtype = None,
     seed: opt.Seed = 0,
     threads: opt.Threads = "1",
@@ -320,7 +323,7 @@ def train(
     scheduler: opt.Scheduler = None,
     baseline: opt.Baseline = None,
     device: opt.Device = "cpu",
-    budget: Annotated[float, typer.Option(help="seconds for the whole task")] = 30.0,
+    budget: Annotated[float, typer.Option(help="seconds for the whole task", **opt.number(float))] = 30.0,
     data_dir: opt.DataDir = None,
     compare_compile: opt.CompareCompile = False,
     import_timeout: opt.ImportTimeout = 20.0,
@@ -395,7 +398,7 @@ def guard(
     operands: opt.Operands = None,
     workload: opt.Workloads = None,
     threads: opt.Threads = "1",
-    budget: Annotated[float, typer.Option(help="seconds for each workload")] = 10.0,
+    budget: Annotated[float, typer.Option(help="seconds for each workload", **opt.number(float))] = 10.0,
     dtype: opt.Dtype = None,
     import_timeout: opt.ImportTimeout = 20.0,
     format: opt.Format = "table",
@@ -446,7 +449,9 @@ def guard(
 @app.command()
 def tune(
     threads: opt.Threads = "1",
-    budget: Annotated[float, typer.Option(help="seconds in all; the more, the smaller the differences seen")] = 60.0,
+    budget: Annotated[
+        float, typer.Option(help="seconds in all; the more, the smaller the differences seen", **opt.number(float))
+    ] = 60.0,
     format: opt.Format = "table",
     quiet: opt.Quiet = False,
 ) -> None:
