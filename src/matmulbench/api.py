@@ -7,7 +7,6 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Protocol
 
 from matmulbench.arguments import (
-    check_device,
     check_memory,
     check_seconds,
     dtype_names,
@@ -181,9 +180,8 @@ def verify(
     UsageError
         if a kernel's name, a dtype, the effort or the case is unknown.
     """
-    check_device(device)
-    specs = kernel_specs(kernel, device)
-    job = Job(specs, None, dtypes=dtype_names(dtypes), effort=effort, device=device, import_s=import_timeout_s)
+    specs, names = kernel_specs(kernel, device), dtype_names(dtypes)
+    job = Job(specs, None, dtypes=names, effort=effort, device=device, import_s=import_timeout_s)
     rename = renaming(job.specs)
     if case is None:
         found = _rows(job, "verification", progress)
@@ -278,7 +276,6 @@ def measure(
         if a kernel's name is unknown, a workload's text has another form or does not fit into memory, or another
         argument is out of its range.
     """
-    check_device(device)
     job = Job(
         kernel_specs(kernels, device),
         kernel_specs(BASELINES[device] if baseline is None else baseline, device)[0],
@@ -400,7 +397,6 @@ def train(
     UsageError
         if a kernel, the task or an option is unknown or out of its range, or the data cannot be read.
     """
-    check_device(device)
     job = Job(
         kernel_specs(kernels, device),
         kernel_specs(BASELINES[device] if baseline is None else baseline, device)[0],

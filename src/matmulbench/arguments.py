@@ -39,16 +39,24 @@ def kernel_specs(
     Raises
     ------
     UsageError
-        if a name is unknown (the message names near matches), or something else than a name or a function is given.
+        if a name or the device is unknown (the message names near matches), or something else than a name or a
+        function is given.
     """
-    single = isinstance(given, str) or callable(given) or not isinstance(given, Iterable)
-    several: Iterable[Any] = [given] if single else given  # type: ignore[assignment]
-    specs = [with_operands(spec_of(one), None, device) for one in several]
+    check_device(device)
+    several = _several("kernels", given, "name or function")
+    specs = dict.fromkeys(with_operands(spec_of(one), None, device) for one in several)
     for spec in specs:
         find_kernel(spec)
-    if not specs:
-        raise UsageError("kernels: none is named; expected at least one name or function")
-    return tuple(dict.fromkeys(specs))
+    return tuple(specs)
+
+
+def _several(what: str, given: Any, expected: str) -> list[Any]:
+    """Return what was given, one thing or several, as a list; raise UsageError if it is empty."""
+    single = isinstance(given, str) or callable(given) or not isinstance(given, Iterable)
+    several = [given] if single else list(given)
+    if not several:
+        raise UsageError(f"{what}: none is named; expected at least one {expected}")
+    return several
 
 
 def spec_of(given: Any, kind: str = "kernel") -> str:
@@ -139,16 +147,14 @@ def read_workloads(given: Any, dtype: str = "float32") -> tuple[Workload, ...]:
         if one has another form, or its operands and result do not fit into this machine's memory.
     """
     check_dtype(dtype)
-    single = isinstance(given, str | Workload) or (isinstance(given, tuple) and all(isinstance(n, int) for n in given))
-    if not single and not isinstance(given, Iterable):
-        raise UsageError(f"workload {printable(repr(given), 60)}: expected a text such as 5x784x10")
-    found = tuple(_workload(one, dtype) for one in ([given] if single else given))
-    if not found:
-        raise UsageError("workloads: none is named; expected at least one, such as 5x784x10")
-    return found
+    sizes = isinstance(given, tuple) and all(isinstance(size, int) for size in given)
+    several = _several("workloads", [given] if sizes else given, "such as 5x784x10")
+    return tuple(_workload(one, dtype) for one in several)
 
 
 def _workload(given: Any, dtype: str) -> Workload:
+    if not isinstance(given, str | tuple | Workload):
+        raise UsageError(f"workload {printable(repr(given), 60)}: expected a text such as 5x784x10")
     text = str(given)
     if isinstance(given, tuple):
         text = "".join(f"{size}*" for size in given[:-3]) + "x".join(map(str, given[-3:]))
@@ -187,10 +193,8 @@ def thread_counts(given: str | int | Iterable[int], cores: int | None = None) ->
 
 def dtype_names(given: Any) -> tuple[str, ...]:
     """Return the names of dtypes, given as one or several names, or as numpy and torch have them."""
-    several = given if isinstance(given, Iterable) and not isinstance(given, str) else [given]
-    names = tuple(one if isinstance(one, str) else getattr(one, "__name__", str(one)) for one in several)
-    if not names:
-        raise UsageError(f"dtypes: none is named; expected at least one of {', '.join(DTYPES)}")
+    several = _several("dtypes", given, f"of {', '.join(DTYPES)}")
+    names = (one if isinstance(one, str) else getattr(one, "__name__", str(one)) for one in several)
     return tuple(name.removeprefix("torch.") for name in names)
 
 

@@ -93,7 +93,7 @@ FLOATS = tuple(name for name, each in DTYPES.items() if not each.is_integer)
 USUAL = ("float32", "float64")
 """What is verified unless others are asked for."""
 
-ACCUMULATIONS = {"float64": 2.0**-53, "float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
+ACCUMULATIONS = {name: 2.0 ** -DTYPES[name].digits for name in FLOATS}
 """The unit roundoff of each dtype in which a kernel may add."""
 
 

@@ -38,6 +38,7 @@ BUDGET_S = 60.0
 _BLOCK_S = 0.002
 _VERIFY_S = 15.0  # of the budget, at the least, to verify what won
 _SILENCE_S = 120.0
+_OF_THREADS = {"columns_each", "threading"}  # what of a plan concerns several threads alone
 # What is timed for each class of shapes, each with the same weight, and what else a candidate must do right.
 TIMED = {
     "small": "5x784x10 64x784x50 784x64x50:TN 64x64x64 128x128x128",
@@ -217,19 +218,20 @@ def tune_shape(kernel: Any, threads: int, dtype: str, shape: str, seconds: float
     refused = []
     stages = STAGES[shape]
     for number, stage in enumerate(stages, 1):
-        left_s = start + seconds * number / len(stages) - perf_counter()
-        if left_s < 2 * MIN_ROUNDS * turn_s * (1 + len(stage)):
+        end = start + seconds * number / len(stages)
+        if end - perf_counter() < 2 * MIN_ROUNDS * turn_s * (1 + len(stage)):
             break
         right = []
         for option in stage:
-            if kernel.fits((option,)) and _matters(option, threads):
+            idle = threads == 1 and _OF_THREADS & plans_of.OPTIONS[option].keys()  # it would change nothing
+            if kernel.fits((option,)) and not idle:
                 use(options := (*best, option))
                 wrong = filter(None, (check_result(a, b, kernel.matmul(a, b)) for a, b in checked))
                 if finding := next(wrong, None):
                     refused.append(f"{option}: {finding}")
                 else:
                     right.append(options)
-        left_s = start + seconds * number / len(stages) - perf_counter()
+        left_s = end - perf_counter()
         # A look at all of them first: those that are slower take no time from the others.
         screened = _compare(use, work, [best, *right], left_s / 3)
         rivals = [options for options, one in screened.items() if one.speedup.high >= 1]
@@ -277,8 +279,3 @@ def _work(matmul: Callable[..., Any], a: Any, b: Any) -> tuple[Callable[[], Any]
     call()
     seconds = watch.stop()[2]
     return call, max(1, round(_BLOCK_S / seconds)), seconds
-
-
-def _matters(option: str, threads: int) -> bool:
-    """Whether an option changes anything on so many threads."""
-    return threads > 1 or not {"columns_each", "threading"} & plans_of.OPTIONS[option].keys()
