@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from matmulbench.audit import measurement
+from matmulbench.audit import MEASUREMENT, measurement
 from matmulbench.isolation import Host
 
 
@@ -23,11 +23,17 @@ def test_a_spin_lasts_as_long_as_it_says(host: Host) -> None:
     assert row.min_s == pytest.approx(2e-3, rel=0.2)
 
 
+@pytest.mark.parametrize("part", MEASUREMENT)
+def test_each_part_is_the_function_of_its_name(monkeypatch: pytest.MonkeyPatch, part: str) -> None:
+    monkeypatch.setattr(measurement, part.replace("-", "_"), lambda host, quick, progress: [f"{part}, {quick}"])
+    assert [*measurement.audit_measurement(part, True, print)] == [f"{part}, True"]
+
+
 @pytest.mark.parametrize(("median_s", "passed"), [(2.01e-3, True), (1.97e-3, False), (None, False)])
 def test_a_duration_is_held_to_a_percent(monkeypatch: pytest.MonkeyPatch, median_s: float | None, passed: bool) -> None:
     monkeypatch.setattr(measurement, "DURATIONS", {"spin_2ms": 2e-3})
     monkeypatch.setattr(measurement, "_planted", lambda *_: SimpleNamespace(median_s=median_s))
-    (check,) = measurement.known_durations(None, True, print)  # type: ignore[arg-type]
+    (check,) = measurement.durations(None, True, print)  # type: ignore[arg-type]
     assert check.passed == passed
 
 

@@ -49,9 +49,9 @@ def _workloads(quick: bool) -> tuple[str, ...]:
 
 
 def audit_measurement(part: str, quick: bool, progress: Progress) -> Iterator[Check]:
-    """Carry out one part of :data:`~matmulbench.audit.MEASUREMENT`."""
+    """Carry out one part of :data:`~matmulbench.audit.MEASUREMENT`: the function of its name."""
     with Host(1) as host:
-        yield from _PARTS[part](host, quick, progress)
+        yield from globals()[part.replace("-", "_")](host, quick, progress)
 
 
 def _measured(
@@ -72,6 +72,11 @@ def _mostly(check: str, setting: str, held: list[bool], least: float) -> Check:
     """Return the line of what must have ``held`` in a share of at ``least`` so many trials."""
     share = sum(held) / len(held)
     return Check(check, setting, f"≥ {100 * least:.0f} %", f"{100 * share:.1f} %", share >= least)
+
+
+def _near(check: str, setting: str, error: float, most: float) -> Check:
+    """Return the line of what must be at ``most`` so far off."""
+    return Check(check, setting, f"± {100 * most:.0f} %", f"{100 * error:+.2f} %", abs(error) <= most)
 
 
 def same_twice(host: Host, quick: bool, progress: Progress) -> Iterator[Check]:
@@ -116,7 +121,7 @@ def _contains(row: MeasurementRow, seconds: float | None) -> bool:
     return (row.ci_low_s or inf) <= (seconds or 0.0) <= (row.ci_high_s or 0.0)
 
 
-def cheats(host: Host, quick: bool, progress: Progress) -> Iterator[Check]:
+def clocks(host: Host, quick: bool, progress: Progress) -> Iterator[Check]:
     """Time kernels that cheat in time: each is refused for a reason of its own, or no faster than it is."""
     for text in CHEATED[: 1 if quick else 2]:
         for mutant in mutants("clocks")[:: 3 if quick else 1]:
@@ -142,7 +147,7 @@ def _judge_cheat(
     return Check(f"{mutant.name} {where}", f"{setting}: {mutant.does}", required, got, passed)
 
 
-def planted_delays(host: Host, quick: bool, progress: Progress) -> Iterator[Check]:
+def delays(host: Host, quick: bool, progress: Progress) -> Iterator[Check]:
     """Power: a kernel that is slower by a known share must be called so, and by how much."""
     trials = 8 if quick else 60
     for (delay, seconds), text in product(PLANTED[: 1 if quick else 2], _workloads(quick)):
@@ -152,18 +157,16 @@ def planted_delays(host: Host, quick: bool, progress: Progress) -> Iterator[Chec
         size = median(1 / (row.speedup or inf) - 1 for row in rows)
         setting = f"{100 * delay:.0f} % in {text}, {seconds:g} s per kernel, {trials} trials"
         yield _mostly("delay called slower", setting, [row.verdict == "slower" for row in rows], 0.95)
-        yield Check(
-            "delay's size", setting, f"{100 * delay:.0f} % ± 1 point", f"{100 * size:.2f} %", abs(size - delay) <= 0.01
-        )
+        required, got = f"{100 * delay:.0f} % ± 1 point", f"{100 * size:.2f} %"
+        yield Check("delay's size", setting, required, got, abs(size - delay) <= 0.01)
 
 
-def known_durations(host: Host, _: bool, progress: Progress) -> Iterator[Check]:
+def durations(host: Host, _: bool, progress: Progress) -> Iterator[Check]:
     """Spin for a known time: it must be measured as such."""
     for name, seconds in DURATIONS.items():
         progress(f"a known duration, {name}")
         row = _planted(host, "1x1x1", name, name, 2.0)
-        error = (row.median_s or inf) / seconds - 1
-        yield Check("known duration", name, "± 1 %", f"{100 * error:+.2f} %", abs(error) <= 0.01)
+        yield _near("known duration", name, (row.median_s or inf) / seconds - 1, 0.01)
 
 
 def extrapolation(host: Host, quick: bool, progress: Progress) -> Iterator[Check]:
@@ -177,8 +180,7 @@ def extrapolation(host: Host, quick: bool, progress: Progress) -> Iterator[Check
             fair = predicted.extrapolated and not whole.extrapolated
             errors.append(1 / (predicted.speedup or inf) - 1 if fair else inf)
             inside.append(_contains(predicted, whole.median_s))
-        error = median(errors)
-        yield Check("extrapolation", f"{kernel}, {text}", "± 10 %", f"{100 * error:+.1f} %", abs(error) <= 0.1)
+        yield _near("extrapolation", f"{kernel}, {text}", median(errors), 0.1)
     yield _mostly("extrapolation: inside its interval", f"{len(inside)} times", inside, 0.9)
 
 
@@ -247,14 +249,3 @@ def _front_end_samples(host: Host, text: str) -> dict[str, list[float]]:
             run(_PYTEST, *quiet, "--benchmark-save-data", f"--benchmark-json={out}")
             samples["pytest-benchmark"] = json.loads(out.read_text())["benchmarks"][0]["stats"]["data"]
     return samples
-
-
-_PARTS: dict[str, Callable[[Host, bool, Progress], Iterator[Check]]] = {
-    "same-twice": same_twice,
-    "restarts": restarts,
-    "clocks": cheats,
-    "delays": planted_delays,
-    "durations": known_durations,
-    "extrapolation": extrapolation,
-    "front-ends": front_ends,
-}
