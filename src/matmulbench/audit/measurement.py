@@ -122,15 +122,15 @@ def _contains(row: MeasurementRow, seconds: float | None) -> bool:
 
 
 def clocks(host: Host, quick: bool, progress: Progress) -> Iterator[Check]:
-    """Time kernels that cheat in time: each is refused for a reason of its own, or no faster than it is."""
+    """Time kernels that cheat in time: each is refused for a reason of its own, or no faster than torch is."""
     for text in CHEATED[: 1 if quick else 2]:
         for mutant in mutants("clocks")[:: 3 if quick else 1]:
             progress(f"{mutant.name} {text}")
-            row = _measured(host, text, mutant.spec, mutant.honest, CHEATS_BUDGET_S)
+            row = _measured(host, text, mutant.spec, BASELINE, CHEATS_BUDGET_S)
             yield _judge_cheat("in time", mutant, text, row.status, row.reason, row.speedup)
     for mutant in mutants("clocks")[:: 6 if quick else 1]:
         progress(f"{mutant.name} in training")
-        for trained, _ in train_kernels(host, "digits", [mutant.spec], mutant.honest, CHEATS_BUDGET_S):
+        for trained, _ in train_kernels(host, "digits", [mutant.spec], BASELINE, CHEATS_BUDGET_S):
             if trained.kernel == mutant.spec:
                 gain = trained.measured_speedup
                 yield _judge_cheat("in training", mutant, "digits", trained.status, trained.reason, gain)

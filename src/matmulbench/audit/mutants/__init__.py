@@ -26,14 +26,12 @@ class Mutant:
     """A planted kernel: where it is, what it does, and what must be found.
 
     ``expected`` holds the properties, statuses or reasons of which one must be named; for a right kernel the verdict.
-    ``honest`` names the kernel that does the same work: a time no shorter than that kernel's is no gain.
     """
 
     spec: str
     does: str
     expected: tuple[str, ...]
     dtype: str = "float32"
-    honest: str = "matmulbench.ladder.torch_matmul:matmul"
 
     @property
     def name(self) -> str:

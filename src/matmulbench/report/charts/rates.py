@@ -46,29 +46,13 @@ def _by_kernel(points: Iterable[tuple[float, Row]]) -> dict[str, Points]:
     return {kernel: found[kernel] for kernel in in_order(found)}
 
 
-def _chart(
-    name: str,
-    title: str,
-    curves: dict[str, Points],
-    style: Styles,
-    panels: list[float],
-    joined: bool = True,
-    more: Iterable[Line2D] = (),
-) -> tuple[Chart, list[Axes]]:
-    handles = [style[kernel].handle(None if joined else "none") for kernel in curves]
+def _legend(curves: dict[str, Points], style: Styles, line: str | None = None) -> list[Line2D]:
+    handles = [style[kernel].handle(line) for kernel in curves]
     if any(row["extrapolated"] for points in curves.values() for _, row in points):
-        hollow = {"marker": "o", "markerfacecolor": "white", "linestyle": "none"}
-        handles.append(Line2D([], [], color=FAINT, label="extrapolated", **hollow))  # type: ignore[arg-type]
-    return curve_chart(name, title, [*handles, *more], panels)
-
-
-def _curve(axes: Axes, points: Points, column: str, style: Style, joined: bool = True) -> None:
-    shown = [(x, row) for x, row in points if known(row[column])]
-    if joined:
-        line = {"color": style.colour, "linestyle": style.line, "linewidth": 1.5, "zorder": style.order}
-        axes.plot([x for x, _ in shown], [row[column] for _, row in shown], **line)
-    for x, row in shown:
-        dot(axes, x, row[column], row, style)
+        handles.append(
+            Line2D([], [], color=FAINT, label="extrapolated", marker="o", markerfacecolor="white", linestyle="none")
+        )
+    return handles
 
 
 def _sizes(group: list[Ladder], roof: Row | None, style: Styles, setting: str, name: str) -> Iterator[Chart]:
@@ -81,10 +65,15 @@ def _sizes(group: list[Ladder], roof: Row | None, style: Styles, setting: str, n
     # A busy machine has no roof.
     under_roof = any(known(row["roof_percent"]) for points in curves.values() for _, row in points)
     panels = [3.6, 3.2] if under_roof else [5.4]
-    chart, axes = _chart(name, f"Rate against size, square products, {setting}", curves, style, panels)
+    title = f"Rate against size, square products, {setting}"
+    chart, axes = curve_chart(name, title, _legend(curves, style), panels)
     for each, column in zip(axes, ("gflops", "roof_percent"), strict=False):
         for kernel, points in curves.items():
-            _curve(each, points, column, style[kernel])
+            look, shown = style[kernel], [(x, row) for x, row in points if known(row[column])]
+            line = {"color": look.colour, "linestyle": look.line, "linewidth": 1.5, "zorder": look.order}
+            each.plot([x for x, _ in shown], [row[column] for _, row in shown], **line)
+            for x, row in shown:
+                dot(each, x, row[column], row, look)
         each.set_xscale("log", base=2)
         each.minorticks_off()
         each.set_xticks(sizes, list(map(str, sizes)))
@@ -132,9 +121,9 @@ def _roofline(group: list[Ladder], roof: Row | None, style: Styles, setting: str
         )
         for ridge, dashes, said in zip(ridges, reversed(LINES[: len(levels)]), bandwidths, strict=True)
     ]
-    chart, [axes] = _chart(name, f"Roofline, {setting}", curves, style, [5.4], joined=False, more=lines)
-    for kernel, found in curves.items():
-        _curve(axes, found, "gflops", style[kernel], joined=False)
+    chart, [axes] = curve_chart(name, f"Roofline, {setting}", [*_legend(curves, style, "none"), *lines], [5.4])
+    for x, row in shown:
+        dot(axes, x, row["gflops"], row, style[row["kernel"]])
     log_axis(axes.xaxis, [min(ridges) / 4, max(ridges) * 8, *(x for x, _ in shown)], "{:,g}".format)
     log_axis(axes.yaxis, [peak, *(row["gflops"] for _, row in shown)], rate, labels=8)
     for line in lines:

@@ -123,7 +123,7 @@ def _parts(rows: list[Row], title: str, name: str) -> Iterator[Chart]:
         for _, shares in shown:
             shares[_OTHERS] = sum(shares.pop(part) for part in [*shares] if part not in few)
         parts = [*few, _OTHERS]
-    fills = {part: _PARTS[i % len(_PARTS)] for i, part in enumerate(parts)} | {_REST: _REST_FILL}
+    fills = dict(zip(parts, _PARTS, strict=False)) | {_REST: _REST_FILL}
     times = [seconds(row["step_s"], row["extrapolated"]) for row, _ in shown]
     inside = [f"{percent(row['matmul_share'])} in products" for row, _ in shown]
     chart, [axes] = kernel_chart(
