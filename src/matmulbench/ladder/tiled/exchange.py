@@ -119,8 +119,7 @@ def new_matrix(allocate: int, ignore: int, advise: int, dtype: int, rows: int, c
 @jit
 def numbers_of(array: int) -> int:
     """Return the address of what a numpy array holds: the first field behind the header, in numpy's C API."""
-    (data,) = words(array + _HEADER, 1)
-    return data  # type: ignore[no-any-return]
+    return words(array + _HEADER, 1)[0]  # type: ignore[no-any-return]
 
 
 @jit
@@ -128,8 +127,7 @@ def to_python(function: int, handle: int) -> int:
     """Turn a new matrix into an object that Python owns; 0 with an exception set, if that fails."""
     made = on_stack((0,))
     call(function, (handle, made))
-    (result,) = words(made, 1)
-    return result  # type: ignore[no-any-return]
+    return words(made, 1)[0]  # type: ignore[no-any-return]
 
 
 @emitted

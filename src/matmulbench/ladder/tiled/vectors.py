@@ -48,14 +48,21 @@ def vector_registers() -> int:
     return 32 if vector_bits() == 512 or features.get("neon") else 16
 
 
+def _call_llvm(builder: Any, name: str, result: Any, arguments: tuple[Any, ...]) -> Any:
+    """Emit the call of an intrinsic of LLVM's own."""
+    kind = ir.FunctionType(result, [argument.type for argument in arguments])
+    function = cgutils.get_or_insert_function(builder.module, kind, f"llvm.{name}")  # type: ignore[no-untyped-call]
+    return builder.call(function, arguments)
+
+
+def _named(kind: Any) -> str:
+    """Return LLVM's name for a type of vectors, in the names of its intrinsics."""
+    return f"v{kind.count}{'i' if kind.element == BFLOAT16 else 'f'}{8 * _size(kind.element)}"
+
+
 def fma(builder: Any, x: Any, y: Any, z: Any) -> Any:
     """Emit x·y + z, rounded once, for vectors of one type."""
-    kind = x.type
-    name = f"llvm.fma.v{kind.count}{'f32' if isinstance(kind.element, ir.FloatType) else 'f64'}"
-    function = cgutils.get_or_insert_function(  # type: ignore[no-untyped-call]
-        builder.module, ir.FunctionType(kind, [kind] * 3), name
-    )
-    return builder.call(function, (x, y, z))
+    return _call_llvm(builder, f"fma.{_named(x.type)}", x.type, (x, y, z))
 
 
 def splat(builder: Any, scalar: Any, lanes: int) -> Any:
@@ -123,9 +130,8 @@ class Emitter:
             loaded = self.builder.load(pointer)
             loaded.align = _size(scalar)
         else:
-            function = self._masked("load", kind, kind, [pointer.type, _I32, mask.type, kind])
-            align = ir.Constant(_I32, _size(scalar))
-            loaded = self.builder.call(function, (pointer, align, mask, ir.Constant(kind, None)))
+            name, align = f"masked.load.{_named(kind)}.p0", ir.Constant(_I32, _size(scalar))
+            loaded = _call_llvm(self.builder, name, kind, (pointer, align, mask, ir.Constant(kind, None)))
         if scalar != BFLOAT16:
             return loaded
         bits = self.builder.zext(loaded, ir.VectorType(_I32, kind.count))
@@ -142,8 +148,8 @@ class Emitter:
         if mask is None:
             self.builder.store(value, pointer).align = size
         else:
-            function = self._masked("store", value.type, ir.VoidType(), [value.type, pointer.type, _I32, mask.type])
-            self.builder.call(function, (value, pointer, ir.Constant(_I32, size), mask))
+            name, align = f"masked.store.{_named(value.type)}.p0", ir.Constant(_I32, size)
+            _call_llvm(self.builder, name, ir.VoidType(), (value, pointer, align, mask))
 
     def _rounded(self, value: Any) -> Any:
         """Round a vector to the nearest bfloat16, a tie to the even one; NaN stays NaN.
@@ -163,20 +169,13 @@ class Emitter:
         chosen = builder.select(builder.fcmp_unordered("uno", value, value), quiet, rounded)
         return builder.trunc(chosen, ir.VectorType(BFLOAT16, self.lanes))
 
-    def _masked(self, what: str, kind: Any, result: Any, arguments: list[Any]) -> Any:
-        name = f"llvm.masked.{what}.v{kind.count}{'i' if kind.element == BFLOAT16 else 'f'}{8 * _size(kind.element)}.p0"
-        return cgutils.get_or_insert_function(  # type: ignore[no-untyped-call]
-            self.builder.module, ir.FunctionType(result, arguments), name
-        )
-
     def sum(self, vector: Any) -> Any:
         """Return the sum of the lanes: halves added until one is left."""
         lanes = self.lanes
         while lanes > 1:
             lanes //= 2
-            half = [ir.Constant(ir.VectorType(_I32, lanes), [*range(start, start + lanes)]) for start in (0, lanes)]
             undefined = ir.Constant(vector.type, ir.Undefined)
-            low, high = (self.builder.shuffle_vector(vector, undefined, part) for part in half)
+            low, high = (self._shuffled(vector, undefined, range(first, first + lanes)) for first in (0, lanes))
             vector = self.builder.fadd(low, high)
         return self.builder.extract_element(vector, ir.Constant(_I32, 0))
 
@@ -210,13 +209,15 @@ class Emitter:
     def _joined(self, parts: list[Any]) -> Any:
         """Return one vector of several, a power of two."""
         while len(parts) > 1:
-            both = ir.Constant(ir.VectorType(_I32, 2 * parts[0].type.count), list(range(2 * parts[0].type.count)))
-            parts = [self.builder.shuffle_vector(x, y, both) for x, y in zip(parts[::2], parts[1::2], strict=True)]
+            parts = self._in_pairs(range(2 * parts[0].type.count), parts)
         return parts[0]
 
-    def _in_pairs(self, chosen: list[int], rows: list[Any]) -> list[Any]:
-        lanes = ir.Constant(ir.VectorType(_I32, self.lanes), chosen)
-        return [self.builder.shuffle_vector(x, y, lanes) for x, y in zip(rows[::2], rows[1::2], strict=True)]
+    def _in_pairs(self, lanes: Sequence[int], rows: list[Any]) -> list[Any]:
+        return [self._shuffled(x, y, lanes) for x, y in zip(rows[::2], rows[1::2], strict=True)]
+
+    def _shuffled(self, x: Any, y: Any, lanes: Sequence[int]) -> Any:
+        """Return these lanes of two vectors, the second's counted on from the first's."""
+        return self.builder.shuffle_vector(x, y, ir.Constant(ir.VectorType(_I32, len(lanes)), [*lanes]))
 
     def _within_pieces(self, rows: list[Any], width: int) -> list[Any]:
         """Transpose squares of pieces: interleave neighbours, ``width`` elements at a time, low halves, then high."""
@@ -261,11 +262,8 @@ class Emitter:
     def prefetch(self, address: Any, write: bool = False) -> None:
         """Ask for the cache line at ``address``, which may be anywhere, to read it or to ``write`` to it."""
         pointer = self.builder.inttoptr(address, _I8.as_pointer())
-        kind = ir.FunctionType(ir.VoidType(), [pointer.type, _I32, _I32, _I32])
-        function = cgutils.get_or_insert_function(  # type: ignore[no-untyped-call]
-            self.builder.module, kind, "llvm.prefetch.p0"
-        )
-        self.builder.call(function, (pointer, *(ir.Constant(_I32, value) for value in (int(write), 3, 1))))
+        how = (ir.Constant(_I32, value) for value in (int(write), 3, 1))
+        _call_llvm(self.builder, "prefetch.p0", ir.VoidType(), (pointer, *how))
 
     def loop(self, start: Any, stop: Any, step: int, sums: list[Any], body: Any) -> list[Any]:
         """Emit ``for p in range(start, stop, step): sums = body(p, sums)``; whole steps only. Return sums and p."""
