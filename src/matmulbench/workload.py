@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 LAYOUTS = ("NN", "TN", "NT", "TT")
 
 _SIZE = "([1-9][0-9]{0,17})"
-_TEXT = re.compile(rf"(?:{_SIZE}\*)?{_SIZE}x{_SIZE}x{_SIZE}(?::(\w+))?")
+_TEXT = re.compile(rf"(?:{_SIZE}\*)?{_SIZE}x{_SIZE}x{_SIZE}(?::([nt]{{2}}))?")
 
 
 @dataclass(frozen=True)
@@ -45,14 +45,13 @@ class Workload:
             if the text has another form, a size is below 1 or the layout is unknown.
         """
         match = _TEXT.fullmatch(text.strip().lower().replace("×", "x"))
-        layout = ((match and match[5]) or "NN").upper()
-        if not match or layout not in LAYOUTS:
+        if not match:
             raise UsageError(
                 f"workload {printable(text, 60)!r}: expected MxKxN, MxKxN:LAYOUT or BATCH*MxKxN with sizes from 1 "
                 f"and a layout of {', '.join(LAYOUTS)}, such as 5x784x10, 50x50000x784:TN or 32*128x64x128"
             )
         m, k, n = map(int, match.group(2, 3, 4))
-        return cls(m, k, n, layout, dtype, int(match[1] or 1))
+        return cls(m, k, n, (match[5] or "NN").upper(), dtype, int(match[1] or 1))
 
     def __str__(self) -> str:
         batch = f"{self.batch}*" if self.batch > 1 else ""

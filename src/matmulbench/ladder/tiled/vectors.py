@@ -235,29 +235,22 @@ class Emitter:
 
         Where the second, being nearly as high, leaves no rows over and the first does, it does all of them.
         """
-        builder = self.builder
-        row = cgutils.alloca_once(builder, I64)  # type: ignore[no-untyped-call]
-        builder.store(ir.Constant(I64, 0), row)
+        builder, zero = self.builder, ir.Constant(I64, 0)
+        row: Any = zero
         second = heights[1] if len(heights) > 1 and 2 * heights[1] > heights[0] else None
         for rows in heights:
-            step, end = ir.Constant(I64, rows), stop
+            end = stop
             if second and rows == heights[0]:
                 over, none_over = (builder.srem(stop, ir.Constant(I64, height)) for height in (rows, second))
-                zero = ir.Constant(I64, 0)
                 fits = builder.icmp_signed("==", none_over, zero)
                 better = builder.and_(builder.icmp_signed("!=", over, zero), fits)
                 end = builder.select(better, zero, stop)
-            head, inside, done = (builder.append_basic_block(name) for name in ("rows", "block", "rest"))
-            builder.branch(head)
-            builder.position_at_end(head)
-            i = builder.load(row)
-            following = builder.add(i, step)
-            builder.cbranch(builder.icmp_signed("<=", following, end), inside, done)
-            builder.position_at_end(inside)
-            body(i, rows)
-            builder.store(following, row)
-            builder.branch(head)
-            builder.position_at_end(done)
+
+            def block(i: Any, nothing: list[Any], rows: int = rows) -> list[Any]:
+                body(i, rows)
+                return nothing
+
+            (row,) = self.loop(row, end, rows, [], block)
 
     def prefetch(self, address: Any, write: bool = False) -> None:
         """Ask for the cache line at ``address``, which may be anywhere, to read it or to ``write`` to it."""
