@@ -52,11 +52,8 @@ def panel(
                 if vector_registers() == 32:
                     all_tiles(heights, int(width), last)
                     continue
-                with builder.if_else(whole) as (then, otherwise):  # a mask takes one of 16 registers, and more of AVX2
-                    with then:
-                        all_tiles(heights, int(width), None)
-                    with otherwise:
-                        all_tiles(heights, int(width), last)
+                for is_whole in emit.either(whole):  # a mask takes one of 16 registers, and more of AVX2
+                    all_tiles(heights, int(width), None if is_whole else last)
         return context.get_dummy_value()
 
     return types.void(shapes, unroll, zero, types.int64, product, *[types.int64] * 3), codegen
@@ -118,13 +115,9 @@ def _tile(
         for r in range(n_rows)
         for j in range(n_vectors)
     ]
-    with builder.if_else(builder.icmp_signed("!=", add, number[0])) as (then, otherwise):
-        with then:
-            for total, place in zip(sums, places, strict=True):
-                emit.store(builder.fadd(emit.load(*place), total), *place)
-        with otherwise:
-            for total, place in zip(sums, places, strict=True):
-                emit.store(total, *place)
+    for adds in emit.either(builder.icmp_signed("!=", add, number[0])):
+        for total, place in zip(sums, places, strict=True):
+            emit.store(builder.fadd(emit.load(*place), total) if adds else total, *place)
 
 
 @emitted

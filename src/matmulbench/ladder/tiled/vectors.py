@@ -252,6 +252,13 @@ class Emitter:
 
             (row,) = self.loop(row, end, rows, [], block)
 
+    def either(self, condition: Any) -> Iterator[bool]:
+        """Emit what a loop over this does twice: where ``condition`` holds, and where it does not."""
+        with self.builder.if_else(condition) as branches:
+            for branch, holds in zip(branches, (True, False), strict=True):
+                with branch:
+                    yield holds
+
     def prefetch(self, address: Any, write: bool = False) -> None:
         """Ask for the cache line at ``address``, which may be anywhere, to read it or to ``write`` to it."""
         pointer = self.builder.inttoptr(address, _I8.as_pointer())
@@ -336,12 +343,9 @@ def move(typing_context: Any, zero: Any, from_zero: Any, target: Any, source: An
         zero, from_zero, target, source, count = args
         emit = Emitter(builder, from_zero.type if zero.type == BFLOAT16 else zero.type)
         whole = builder.icmp_signed(">=", count, ir.Constant(I64, emit.lanes))
-        with builder.if_else(whole) as (then, otherwise):
-            with then:
-                emit.store(emit.load(source, stored=from_zero.type), target, stored=zero.type)
-            with otherwise:
-                mask = emit.mask(count)
-                emit.store(emit.load(source, mask, stored=from_zero.type), target, mask, zero.type)
+        for is_whole in emit.either(whole):
+            mask = None if is_whole else emit.mask(count)
+            emit.store(emit.load(source, mask, stored=from_zero.type), target, mask, zero.type)
         return context.get_dummy_value()
 
     return types.void(zero, from_zero, types.int64, types.int64, types.int64), codegen
@@ -375,29 +379,23 @@ def transpose_block(
         number = emit.constants(emit.lanes + 1)
         nothing = number[0]
 
-        def places(first: Any, step: Any, count: Any, length: Any, partly: bool) -> Iterator[tuple[Any, Any]]:
+        def places(first: Any, step: Any, count: Any, length: Any, all_used: bool) -> Iterator[tuple[Any, Any]]:
             """Yield the addresses of as many vectors as there are lanes, and which of their elements are used."""
             for i in number[:-1]:
-                if not partly:
+                if all_used:
                     yield emit.at(first, builder.mul(i, step)), None
                 else:
                     used = builder.icmp_signed("<", i, count)
                     offset = builder.mul(builder.select(used, i, nothing), step)
                     yield emit.at(first, offset), emit.mask(builder.select(used, length, nothing))
 
-        def block(partly: bool) -> None:
-            of_source = places(source, source_column, columns, rows, partly)
+        whole = builder.and_(*(builder.icmp_signed("==", count, number[-1]) for count in (rows, columns)))
+        for is_whole in emit.either(whole):
+            of_source = places(source, source_column, columns, rows, is_whole)
             columns_of = [emit.load(*place, stored=from_zero.type) for place in of_source]
             rows_of = emit.transpose(columns_of)
-            for vector, place in zip(rows_of, places(target, target_row, rows, columns, partly), strict=True):
+            for vector, place in zip(rows_of, places(target, target_row, rows, columns, is_whole), strict=True):
                 emit.store(vector, *place)
-
-        whole = builder.and_(*(builder.icmp_signed("==", count, number[-1]) for count in (rows, columns)))
-        with builder.if_else(whole) as (then, otherwise):
-            with then:
-                block(partly=False)
-            with otherwise:
-                block(partly=True)
         return context.get_dummy_value()
 
     return types.void(zero, from_zero, *[types.int64] * 6), codegen
