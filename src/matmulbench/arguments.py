@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 
 from matmulbench.dtypes import DTYPES
-from matmulbench.errors import UsageError, printable, unknown
+from matmulbench.errors import UsageError, check_known, printable
 from matmulbench.isolation.system import cores as usable_cores
 from matmulbench.isolation.system import quoted
 from matmulbench.ladder.devices import DEVICES
@@ -42,7 +42,7 @@ def kernel_specs(
         if a name or the device is unknown (the message names near matches), or something else than a name or a
         function is given.
     """
-    check_device(device)
+    check_known("device", device, DEVICES)
     several = _several("kernels", given, "name or function")
     specs = dict.fromkeys(with_operands(spec_of(one), None, device) for one in several)
     for spec in specs:
@@ -146,7 +146,7 @@ def read_workloads(given: Any, dtype: str = "float32") -> tuple[Workload, ...]:
     UsageError
         if one has another form, or its operands and result do not fit into this machine's memory.
     """
-    check_dtype(dtype)
+    check_known("dtype", dtype, DTYPES)
     sizes = isinstance(given, tuple) and all(isinstance(size, int) for size in given)
     several = _several("workloads", [given] if sizes else given, "such as 5x784x10")
     return tuple(_workload(one, dtype) for one in several)
@@ -196,18 +196,6 @@ def dtype_names(given: Any) -> tuple[str, ...]:
     several = _several("dtypes", given, f"of {', '.join(DTYPES)}")
     names = (one if isinstance(one, str) else getattr(one, "__name__", str(one)) for one in several)
     return tuple(name.removeprefix("torch.") for name in names)
-
-
-def check_dtype(dtype: str) -> None:
-    """Raise UsageError unless ``dtype`` is one that kernels are verified and measured with."""
-    if dtype not in DTYPES:
-        raise unknown("dtype", str(dtype), DTYPES)
-
-
-def check_device(device: str) -> None:
-    """Raise UsageError unless ``device`` is one that kernels may be for."""
-    if device not in DEVICES:
-        raise unknown("device", str(device), DEVICES)
 
 
 def check_seconds(name: str, value: float) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 # A terminal's commands: to the cursor and the colours, to the window (its title, a link), and those of one letter.
 _ESCAPE = re.compile(r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]|\x1b[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b.?", re.DOTALL)
@@ -24,6 +24,12 @@ def unknown(kind: str, value: str, known: Iterable[str], hint: str = "") -> Usag
     near = difflib.get_close_matches(value, names, n=3)
     advice = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(names)}."
     return UsageError(f"{kind} {printable(value, 200)!r} is unknown: {advice} {hint}".rstrip())
+
+
+def check_known(kind: str, value: object, known: Collection[str]) -> None:
+    """Raise the error for a ``value`` that is not among those ``known``."""
+    if value not in known:
+        raise unknown(kind, str(value), known)
 
 
 def printable(text: str, limit: int = 500, spaces: bool = False) -> str:

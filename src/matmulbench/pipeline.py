@@ -15,11 +15,13 @@ from itertools import chain, product
 from numbers import Integral
 from typing import Any, Protocol, TypeVar
 
-from matmulbench.arguments import check_device, check_dtype, check_seconds
-from matmulbench.errors import UsageError, unknown
+from matmulbench.arguments import check_seconds
+from matmulbench.dtypes import DTYPES
+from matmulbench.errors import UsageError, check_known
 from matmulbench.isolation import IMPORT_S, Host, LostError
 from matmulbench.isolation.requests import Calibrate, FindDevice, MeasureRoof, OpenReferee, OpenWorkload
 from matmulbench.ladder import BASELINE
+from matmulbench.ladder.devices import DEVICES
 from matmulbench.measurement.cells import Settings, compile_seconds, failed_cell, measure_cells, measure_roof
 from matmulbench.measurement.roof import Roof
 from matmulbench.measurement.seal import SILENCE_S
@@ -111,11 +113,10 @@ class Job:
     import_s: float = IMPORT_S  #: seconds that the import of a user's kernel or model may take
 
     def __post_init__(self) -> None:
-        check_device(self.device)
+        check_known("device", self.device, DEVICES)
         for dtype in self.all_dtypes:
-            check_dtype(dtype)
-        if self.effort not in EFFORTS:
-            raise unknown("effort", self.effort, EFFORTS)
+            check_known("dtype", dtype, DTYPES)
+        check_known("effort", self.effort, EFFORTS)
         for _, budget_s in self.workloads:
             check_seconds("budget", budget_s)
         for training in self.trainings:

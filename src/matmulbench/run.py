@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from matmulbench.api import trace_model
-from matmulbench.arguments import check_device, kernel_specs, read_workloads, thread_counts
-from matmulbench.errors import UsageError
+from matmulbench.arguments import kernel_specs, read_workloads, thread_counts
+from matmulbench.errors import UsageError, check_known
 from matmulbench.isolation import IMPORT_S
 from matmulbench.isolation.system import missing
 from matmulbench.ladder import BASELINES, LADDERS
+from matmulbench.ladder.devices import DEVICES
 from matmulbench.ladder.plugins import kernels
 from matmulbench.pipeline import Job, Progress, Training, carry_out, require_device
 from matmulbench.report import write_report
@@ -137,7 +138,7 @@ def plan(
     UsageError
         if an argument is unknown or out of its range.
     """
-    check_device(device)
+    check_known("device", device, DEVICES)
     named, rungs = list(named), [rung.name for rung in LADDERS[device]]
     if preset is None:
         preset = "quick" if named else "standard"

@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from matmulbench.dtypes import DTYPES, USUAL
-from matmulbench.errors import UsageError, printable, unknown
+from matmulbench.errors import UsageError, check_known, printable
 
 if TYPE_CHECKING:
     import torch
@@ -187,6 +187,5 @@ def workloads(preset: str = "standard") -> list[Workload]:
     UsageError
         if there is no such preset; the message names near matches.
     """
-    if preset not in PRESETS:
-        raise unknown("preset", preset, PRESETS)
+    check_known("preset", preset, PRESETS)
     return list(PRESETS[preset])

@@ -112,6 +112,17 @@ def test_completion(
     assert set(capsys.readouterr().out.split()) == expected
 
 
+@pytest.mark.parametrize("words", ["compare ", "compare runs/a ru", "report "])
+def test_folders_are_left_to_the_shell_to_complete(
+    words: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("_MATMULBENCH_COMPLETE", "complete_zsh")
+    monkeypatch.setenv("_TYPER_COMPLETE_ARGS", f"matmulbench {words}")
+    with pytest.raises(SystemExit):
+        app(prog_name="matmulbench")
+    assert capsys.readouterr().out.strip() == "_files"
+
+
 def test_completing_imports_nothing_heavy() -> None:
     code = (
         "import sys, atexit; sys.argv = ['matmulbench']\n"
