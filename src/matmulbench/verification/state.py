@@ -26,6 +26,7 @@ def _settings() -> dict[str, object]:
     """Return, by name, what would change other kernels' results or times."""
     clocks = (time.perf_counter, time.perf_counter_ns, time.monotonic, time.process_time, time.time)
     event = torch.cuda.Event
+    up, down = (1.0 + tiny != 1.0 for tiny in (1e-30, -1e-30))
     devices = (torch.cuda.synchronize, event, event.record, event.elapsed_time)
     return {
         "the clocks": [id(clock) for clock in (*clocks, *devices)],
@@ -34,5 +35,6 @@ def _settings() -> dict[str, object]:
         "torch's default dtype": torch.get_default_dtype(),
         "torch's float32 precision": torch.get_float32_matmul_precision(),
         "gradient mode": torch.is_grad_enabled(),
-        "subnormal numbers": float(torch.tensor(1e-40) * 0.5),
+        "the direction of rounding": "up" if up else "down" if down else "to nearest",
+        "subnormal numbers": float(torch.tensor(1e-40) * 0.5),  # which the direction changes, too
     }

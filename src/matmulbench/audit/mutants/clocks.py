@@ -464,7 +464,7 @@ def _prioritise() -> None:
         psutil.Process().nice(psutil.Process().nice() - 5)
 
 
-def _round_up() -> None:
+def _round_down() -> None:
     if sys.platform != "win32":
         ctypes.CDLL(None).fesetround(0x400)
 
@@ -481,6 +481,6 @@ for _name, _does, _act, *_reasons in (
     ("slow_rival", "slows torch's product", lambda: _replace(("matmul", "__matmul__"), _slow, Tensor), *_SET),
     ("precision", "lowers precision", lambda: torch.set_float32_matmul_precision("medium"), *_SET),
     ("flushed", "flushes subnormal numbers to zero", lambda: torch.set_flush_denormal(True), *_SET),
-    ("rounding", "changes the direction of rounding", _round_up, *_SET),
+    ("rounding", "changes the direction of rounding", _round_down, "settings"),
 ):
     _enter(_name, _does, _acting(_act), *_reasons)

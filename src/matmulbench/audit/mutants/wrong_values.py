@@ -100,6 +100,13 @@ def _of_bits(bits: int) -> Function:
     return lambda a, b: _with_bits(a, bits) @ _with_bits(b, bits)
 
 
+def _fourier(a: Tensor, b: Tensor) -> Tensor:
+    k = a.shape[1]
+    left, right = torch.fft.fft(a, n=2 * k, dim=1), torch.fft.fft(b.flip(0), n=2 * k, dim=0)
+    sums: Tensor = torch.fft.ifft(left[:, :, None] * right, dim=1)
+    return sums.real[:, k - 1].contiguous()
+
+
 def _winograd(a: Tensor, b: Tensor) -> Tensor:
     """Multiply by Winograd's inner product of 1968."""
     pairs = a.shape[1] // 2 * 2
@@ -135,6 +142,8 @@ enter("clamped", "large results are clamped", of_result(lambda c: c.clamp(-1e4, 
 enter("relative_error", "a relative error of 1e-5", of_result(lambda c: c * (1 + 1e-5)), *_ROUNDED)
 enter("one_element_off", "one element is 0.1 % too large", then(lambda a, b, c: c[:1, :1].mul_(1.001)))
 enter("small_elements_skipped", "small elements of a are taken for zero", _no_small, "rounding", "search")
+_in_spectrum = only(lambda *mkn: 0 not in mkn, _fourier)
+enter("fourier", "a fast Fourier transform, with errors that know no scale", _in_spectrum, *_ROUNDED)
 enter("winograd_1968", "Winograd's inner product, unstable where a and b differ in scale", _winograd, *_ROUNDED)
 
 # NaN, infinities and subnormal numbers.
