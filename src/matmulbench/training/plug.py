@@ -78,7 +78,8 @@ def plug(model: nn.Module, kernel: str | Kernel) -> nn.Module:
     The copy has parameters of its own; those that layers share stay shared, and those that are frozen stay frozen. Its
     ``state_dict`` has the keys and values of the model's. An ``InputWarning`` names layers (convolution, LSTM,
     attention) of which some products may be within one operator, and dtypes, for which the kernel is not run.
-    Code that ``torch.compile`` generates has products of its own: the copy of a compiled model is not compiled.
+    Code that ``torch.compile`` generates has products of its own: the copy of a compiled model is not compiled, and
+    ``torch.compile`` leaves a plugged one as it is, wherever it stands.
 
     Parameters
     ----------

@@ -20,6 +20,9 @@ from typing import Any, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch._C._dynamo.eval_frame import _FrameAction as FrameAction
+from torch._C._dynamo.eval_frame import _FrameExecStrategy as FrameExecStrategy
+from torch._C._dynamo.eval_frame import set_code_exec_strategy, set_eval_frame
 
 from matmulbench.dtypes import USUAL
 from matmulbench.ladder import Kernel
@@ -49,11 +52,20 @@ class _Thread(threading.local):
 
     def __init__(self) -> None:
         self.modules: list[_Block] = []  # the blocks of plugged ones that run now
+        self.compilers: list[Any] = []  # what torch.compile would do there
 
 
 _active = [_Block(None, torch.bmm, None)]  # torch's own, and the blocks in it, the innermost last
 _thread = _Thread()
 _multiplying = False  # process-wide: a kernel may have torch's products done in threads of its own
+
+
+def _uncompiled(function: T, what_it_calls: FrameAction = FrameAction.SKIP) -> T:
+    """Have ``torch.compile`` call it as it is; its own decorator for that takes two seconds to import."""
+    function._torchdynamo_disable = True  # type: ignore[attr-defined]
+    strategy = FrameExecStrategy(FrameAction.SKIP, what_it_calls)
+    set_code_exec_strategy(function.__code__, strategy)  # type: ignore[attr-defined]
+    return function
 
 
 def _fit(rank: int, *operands: Tensor) -> bool:
@@ -92,6 +104,7 @@ def _override(rank: int, original: Callable[..., Tensor]) -> Callable[..., Tenso
     A third operand, that comes first, is multiplied by ``beta`` and added to the product, times ``alpha``.
     """
 
+    @_uncompiled
     def override(*operands: Tensor, **factors: float) -> Tensor:
         block = (_thread.modules or _active)[-1]
         kernel, record = block.kernel, block.record
@@ -108,35 +121,47 @@ def _override(rank: int, original: Callable[..., Tensor]) -> Callable[..., Tenso
     return override
 
 
+def _product(block: _Block, a: Tensor, b: Tensor) -> Tensor:
+    """Ask torch for a product in a block: the kernel gets it once torch has peeled off what it wraps tensors in."""
+    _thread.modules.append(block)
+    try:
+        return torch.mm(a, b) if a.dim() == 2 else torch.bmm(a, b)
+    finally:
+        _thread.modules.pop()
+
+
 class _Product(torch.autograd.Function):
-    """The product of two matrices, or of batches of them, with gradients by the same kernel, as often as wanted."""
+    """The product of two matrices, or of batches of them, with derivatives by the same kernel, as often as wanted."""
 
     @staticmethod
     def forward(ctx: Any, a: Tensor, b: Tensor, block: _Block) -> Tensor:
         ctx.block = block
         ctx.save_for_backward(a, b)
-        c = _multiply(block, a, b)
-        # Autograd would let nobody write into a view.
-        return c.new_empty(0).set_(c) if c._is_view() else c  # type: ignore[call-overload]
+        ctx.save_for_forward(a, b)
+        return _product(block, a, b)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        def product(x: Tensor, y: Tensor) -> Tensor:
-            out: Tensor = _Product.apply(x, y, ctx.block)  # type: ignore[no-untyped-call]
-            return out
-
         (a, b), (needs_a, needs_b, _) = ctx.saved_tensors, ctx.needs_input_grad
         of_b = None
         if needs_b and b.stride(-2) == 1 != b.stride(-1):  # as torch does it: the weight of a layer is transposed
-            of_b = product(gradient.mT, a).mT
+            of_b = _product(ctx.block, gradient.mT, a).mT
         elif needs_b:
-            of_b = product(a.mT, gradient)
-        return product(gradient, b.mT) if needs_a else None, of_b, None
+            of_b = _product(ctx.block, a.mT, gradient)
+        return _product(ctx.block, gradient, b.mT) if needs_a else None, of_b, None
+
+    @staticmethod
+    def jvp(ctx: Any, of_a: Tensor | None, of_b: Tensor | None, _: None) -> Tensor:
+        (a, b), block = ctx.saved_tensors, ctx.block
+        parts = [] if of_a is None else [_product(block, of_a, b)]
+        parts += [] if of_b is None else [_product(block, a, of_b)]
+        return sum(parts[1:], parts[0])
 
 
 def _override_in_graph(rank: int, original: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """Make what replaces ``original``, what autograd does for a product, as :func:`_override` does for the product."""
 
+    @_uncompiled
     def override(keys: Any, *operands: Tensor, **factors: float) -> Tensor:
         modules = _thread.modules
         recorded = modules and modules[-1].kernel and not _multiplying and torch.is_grad_enabled()
@@ -243,12 +268,6 @@ def _block(kernel: Kernel, record: RecordBoth | None = None) -> _Block:
     return _Block(None if of_torch else kernel, over_batches(kernel), record)
 
 
-def _uncompiled(hook: T) -> T:
-    """Have ``torch.compile`` call it as it is; its own decorator for that takes two seconds to import."""
-    hook._torchdynamo_disable = True  # type: ignore[attr-defined]
-    return hook
-
-
 class Hooks:
     """Hooks of modules: while one of them runs in a thread, a kernel does its products, and the graph's."""
 
@@ -273,12 +292,16 @@ class Hooks:
         names = (getattr(self.kernel, name, None) for name in ("name", "__name__"))
         return self.kernel if isinstance(self.kernel, str) else next(filter(None, names), type(self.kernel).__name__)
 
-    @_uncompiled
     def enter(self, module: nn.Module, _: Any) -> None:
-        """Begin, before a module's ``forward``."""
+        """Begin, before a module's ``forward``, which ``torch.compile`` then leaves as it is."""
         _thread.modules.append(self._block)
+        _thread.compilers.append(set_eval_frame(None))
 
-    @_uncompiled
     def leave(self, module: nn.Module, *_: Any) -> None:
         """End, after it, also where it raises."""
+        set_eval_frame(_thread.compilers.pop())
         _thread.modules.pop()
+
+
+for _hook in (Hooks.enter, Hooks.leave):  # which change what is done with the frames after theirs
+    _uncompiled(_hook, FrameAction.DEFAULT)
