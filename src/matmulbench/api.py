@@ -83,7 +83,7 @@ def trace_model(
     for count in thread_counts(threads):
         with Host(count, import_timeout_s) as host:
             progress(f"trace {model}, {threads_of(host)}")
-            outcome = host.call(TraceModel(model), silence_limit=_TRACE_S)
+            outcome = host.call(TraceModel(model, quiet=bool(rows)), silence_limit=_TRACE_S)
         if outcome.status != Status.OK:
             reason = str(outcome.reason)
             raise UsageError(reason if reason.startswith("model ") else f"model {model!r}: {reason}")

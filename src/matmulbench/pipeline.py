@@ -62,6 +62,7 @@ class Training:
     compare_compile: bool = False  #: whether ``torch.compile`` takes part beside the kernels
     workers: int = 1  #: processes that share each batch
     elsewhere: tuple[Any, ...] = ()  #: on which hosts all but the first are, if not here: ``DistantRank``
+    traced: bool = False  #: whether a trace has shown already what its model prints and warns of
 
     @property
     def dtype(self) -> str | None:
@@ -225,10 +226,9 @@ class _Work:
         """Return the dtypes of the products of a training, for which its kernels have to be right."""
         if training.dtype:
             return [training.dtype]
+        how = training.task, self.job.seed, training.data_dir, training.options
         try:
-            course = _twice(
-                lambda: Course.open(host, training.task, self.job.seed, training.data_dir, training.options)
-            )
+            course = _twice(lambda: Course.open(host, *how, quiet=training.traced))
         except LostError:  # so will be the training
             return []
         course.referee.close()

@@ -156,7 +156,7 @@ def plan(
         found = _products(trace_model(model, thread_counts(threads)[0], import_timeout_s, progress), progress)
         if not found:
             raise UsageError(f"model {model!r}: no kernel can do a product of it; `matmulbench trace` says why")
-        trainings = (Training(model, budgets.model_s, compare_compile=compare_compile),)
+        trainings = (Training(model, budgets.model_s, compare_compile=compare_compile, traced=True),)
     job = Job(
         kernel_specs(named or kernels(device), device),
         kernel_specs(BASELINES[device] if baseline is None else baseline, device)[0],

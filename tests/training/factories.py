@@ -4,6 +4,7 @@ import collections
 import os
 import random
 import threading
+import warnings
 
 import numpy as np
 import torch
@@ -269,6 +270,22 @@ def endless():
     return net(), nn.CrossEntropyLoss(), forever()
 
 
+class _Warning(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = net()
+
+    def forward(self, x):
+        warnings.warn("an old way to do it", stacklevel=1)
+        with warnings.catch_warnings():  # Python forgets what it has shown
+            return self.net(x)
+
+
+def warns():
+    print("epoch 1: all is well")
+    return _Warning(), nn.CrossEntropyLoss(), batches()
+
+
 class Rows(torch.utils.data.Dataset):
     def __len__(self):
         return 20
@@ -289,11 +306,6 @@ def fixed_rows():
     made = around(add)
     made[0].state = torch.zeros(6, 8)
     return made
-
-
-def talkative():
-    print("epoch 1: all is well")
-    return net(), nn.CrossEntropyLoss(), batches()
 
 
 # --- of something else ---------------------------------------------------------------------------------
@@ -457,6 +469,40 @@ def compiled_in_part():
     return _Compiled(), nn.CrossEntropyLoss(), batches(12, 12)
 
 
+class _CompiledAtTheTop(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = net()
+
+    @torch.compile(dynamic=True)
+    def forward(self, x):
+        return self.net(x)
+
+
+def compiled_at_the_top():
+    return _CompiledAtTheTop(), nn.CrossEntropyLoss(), batches(12, 12)
+
+
+class _Complex(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight, self.net = nn.Parameter(torch.randn(8, 8, dtype=torch.complex64)), net()
+
+    def forward(self, x):
+        return self.net((x.to(self.weight.dtype) @ self.weight).abs())
+
+
+def complex_numbers():
+    return _Complex(), nn.CrossEntropyLoss(), batches(12, 12)
+
+
+def muon():
+    def factory(parameters):
+        return torch.optim.Muon([each for each in parameters if each.dim() == 2])
+
+    return net(), nn.CrossEntropyLoss(), batches(12, 12), factory
+
+
 def more_threads():
     torch.set_num_threads(torch.get_num_threads() + 1)
     return good()
@@ -477,6 +523,22 @@ def arrays():
 
 def data_set():
     return net(), nn.CrossEntropyLoss(), torch.utils.data.TensorDataset(torch.ones(3, 2))
+
+
+def loss_first():
+    return nn.CrossEntropyLoss(), net(), batches()
+
+
+def batches_second():
+    return net(), batches(), F.cross_entropy
+
+
+def batches_last():
+    return net(), F.cross_entropy, torch.optim.SGD, batches()
+
+
+async def asynchronous():
+    return good()
 
 
 def needs_arguments(hidden):

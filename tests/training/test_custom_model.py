@@ -1,3 +1,4 @@
+import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -6,10 +7,10 @@ import torch
 
 import matmulbench
 from matmulbench.errors import UsageError
-from matmulbench.isolation import Host, LostError, Outcome
+from matmulbench.isolation import LostError, Outcome
 from matmulbench.isolation.requests import TrainSteps
 from matmulbench.status import Status
-from matmulbench.training import accounting, referee
+from matmulbench.training import accounting, referee, worker
 from matmulbench.training.accounting import Course, train_kernels
 from matmulbench.training.custom_model import load_model
 
@@ -80,11 +81,15 @@ def test_the_articles_model_is_described():
         ("stateful", "it keeps a state besides its parameters"),
         ("bank", "it keeps a state besides its parameters"),
         ("compiled_in_part", "it is trained without torch.compile"),
+        ("compiled_at_the_top", "it is trained without torch.compile"),
+        ("complex_numbers", "left to torch: complex64 on cpu"),
         ("mixed", "left to torch: bfloat16 on cpu, autocast?"),
+        ("muon", "left to torch: bfloat16 on cpu, by the optimiser"),
         ("convolutional", "left to torch: convolution is one operator"),
         ("frozen_encoder", "not told from the rest of a step: the encoder's fast path is one operator"),
     ],
 )
+@pytest.mark.filterwarnings("error:Casting complex")
 def test_what_a_reader_should_know_is_said(factory, note):
     found = referee.describe(f"{FACTORIES}:{factory}", 0, None, {})
     assert note in "; ".join(found["notes"])
@@ -186,7 +191,7 @@ def test_no_one_is_judged_where_the_model_does_not_repeat_itself(host):
 
 FORMS = (
     "in_place", "keeps", "locked", "normed", "routed", "ragged", "own_loss", "loss_of_output", "dict_and_target",
-    "dict_in_a_pair", "two_inputs", "autoencoder", "endless", "workers", "fixed_rows", "talkative", "encodings",
+    "dict_in_a_pair", "two_inputs", "autoencoder", "endless", "workers", "fixed_rows", "warns", "encodings",
 )  # fmt: skip
 
 
@@ -257,11 +262,15 @@ def test_the_rate_is_that_of_plain_sgd():
         ("half", "no matrix product that a kernel can do.*left to torch: float16 on cpu"),
         ("no_batches", "got no batch; batches must be at least one pair"),
         ("arrays", "got numpy.ndarray in a batch; torch.from_numpy makes tensors"),
-        ("data_set", "got TensorDataset as the batches: a DataLoader makes batches"),
+        ("data_set", r"got \(model, loss, TensorDataset\): a DataLoader makes batches"),
         ("needs_arguments", "the factory is called without arguments: give each of its parameters"),
         ("bad_label", "a step on its 8th batch ends in IndexError: Target 9 is out of bounds"),
         ("two", r"expected \(model, loss, batches\) or .* from the factory, got tuple of 2"),
-        ("loss_class", "from the factory, got the class CrossEntropyLoss as the loss: call it"),
+        ("loss_class", r"got \(model, the class CrossEntropyLoss, batches\): call the class"),
+        ("loss_first", r"got \(loss, model, batches\)$"),
+        ("batches_second", r"got \(model, batches, function\)$"),
+        ("batches_last", r"got \(model, function, optimiser factory, batches\)$"),
+        ("asynchronous", "the factory is an async function, expected a plain one"),
         ("broken", r"its factory ends in RuntimeError: no data today; expected \(model, loss, batches\)"),
         ("leaves", "its factory ends in SystemExit: 3; expected"),
         ("batches_end", "its batches end in ZeroDivisionError: division by zero; expected"),
@@ -276,7 +285,7 @@ def test_the_rate_is_that_of_plain_sgd():
         ),
         ("steps_on_another", "its optimiser steps on nothing that the model learns, expected the parameters"),
         ("needs_closure", "its optimiser is LBFGS, expected one whose step.. takes no closure"),
-        ("made_optimizer", "got SGD as the last: expected a function of the parameters"),
+        ("made_optimizer", r"got \(model, loss, batches, SGD\): expected a function of the parameters"),
     ],
 )
 def test_a_factory_of_something_else_is_refused(factory, message):
@@ -311,9 +320,23 @@ def test_a_rate_is_refused_where_the_factory_has_an_optimiser():
         load_model(f"{FACTORIES}:workers", lr=0.1)
 
 
-def test_what_a_factory_prints_is_not_among_the_data(capfd):
-    with Host() as host:
-        rows = trained(host, "talkative", budget=0.1)
-    assert [row.status for row in rows.values()] == ["ok", "ok"]
-    out, err = capfd.readouterr()
-    assert (out, err.count("epoch 1: all is well")) == ("", 1), "though each kernel's process makes the model anew"
+def test_what_a_model_prints_and_warns_of_is_said_once_and_not_among_the_data(brief, tmp_path):
+    for options in (["train", "numpy"], ["run", "--kernel", "numpy", "--out", str(tmp_path / "run")]):
+        command = [*brief, *options, "--model", f"{FACTORIES}:warns"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
+        assert "all is well" not in done.stdout
+        assert done.stderr.count("epoch 1: all is well") == 1, "though each kernel's process makes the model anew"
+        assert done.stderr.count("UserWarning: an old way to do it") == 1, done.stderr
+
+
+def test_a_compiled_kernel_beside_a_model_stays_compiled(tmp_path):
+    file = tmp_path / "both.py"
+    file.write_text(
+        "import torch\nfrom matmulbench.ladder.row_slice import matmul\n"
+        "kernel = torch.compile(lambda a, b: matmul(a, b), backend='eager')\n"
+        f"import sys; sys.path.insert(0, {str(FACTORIES.parent)!r})\nfrom factories import net, batches\n"
+        "def make():\n    return net(), torch.nn.CrossEntropyLoss(), batches()\n"
+    )
+    worker.open_training(f"{file}:make", f"{file}:kernel", 0, None, {}, "cpu")
+    assert hasattr(worker._desks[0].kernel, "_torchdynamo_orig_callable")
+    worker._desks.pop().block.close()

@@ -168,6 +168,13 @@ def test_what_loss_asks_for_is_outside_the_model():
     assert {"outside the model", "backward of outside the model"} <= set(found["module"])
 
 
+def test_what_the_optimiser_asks_for_is_its_own():
+    layer, batch = nn.Linear(5, 4, bias=False), (torch.ones(2, 5), torch.ones(2, 4))
+    found = matmulbench.trace(layer, nn.MSELoss(), [batch], torch.optim.Muon)
+    assert rows(found[found["dtype"] == "bfloat16"], "module") == [("the optimiser",)] * 3
+    assert set(found["module"]) == {"the optimiser", "Linear", "backward of Linear"}
+
+
 @pytest.mark.parametrize(
     ("function", "operator", "reason"),
     [

@@ -260,12 +260,16 @@ class TrainFewRows(Request, target="matmulbench.training.worker:train_few_rows")
 
 
 class DescribeTraining(Request, target="matmulbench.training.referee:describe"):
-    """Describe a training in the child that no kernel enters: its name, rows, steps, products and what a step costs."""
+    """Describe a training in the child that no kernel enters: its name, rows, steps, products and what a step costs.
+
+    ``quiet`` keeps back what a model prints as it is made, and warns of, where an earlier process has said it.
+    """
 
     task: str
     seed: int
     data_dir: str | None
     options: dict[str, Any]
+    quiet: bool
 
 
 class LossEnvelope(Request, target="matmulbench.training.referee:envelope"):
@@ -300,6 +304,7 @@ class TraceModel(Request, target="matmulbench.training.trace:trace_here"):
     """List the matrix products of one training step of the model that a factory makes; returns rows."""
 
     model: str
+    quiet: bool
 
 
 # --- on another machine ------------------------------------------------------------------------------

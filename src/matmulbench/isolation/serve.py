@@ -179,8 +179,21 @@ def _set_up(memory_limit: int) -> None:
     for number, name in enumerate(("stdout", "stderr"), 1):
         raw = open(number, "wb", closefd=False)  # noqa: SIM115  # for good
         setattr(sys, name, _Outlet(raw, encoding, "backslashreplace", line_buffering=True))
+    _warn_once()
     faulthandler.disable()
     system.limit(memory_limit)
+
+
+def _warn_once() -> None:
+    """Show each warning once: Python forgets which it has shown wherever a library changes its filters for a while."""
+    show, shown = warnings.showwarning, set()
+
+    def once(message: Warning | str, category: type[Warning], filename: str, lineno: int, *more: Any) -> None:
+        if (warning := (str(message), filename, lineno)) not in shown:
+            shown.add(warning)
+            show(message, category, filename, lineno, *more)
+
+    warnings.showwarning = once  # type: ignore[assignment]  # of the same parameters
 
 
 def _place(error: BaseException) -> traceback.FrameSummary | None:

@@ -113,8 +113,9 @@ class Course:
         workers: int = 1,
         elsewhere: tuple[Address, ...] = (),
         device: str = "cpu",
+        quiet: bool = True,
     ) -> Course:
-        """Load the training where no kernel is.
+        """Load the training where no kernel is; ``quiet`` where what its model says has been shown already.
 
         Raises
         ------
@@ -124,7 +125,7 @@ class Course:
         if not is_model(task):
             host.warm(OpenTraining, first=PreloadTask(task, seed, data_dir, options))
         referee = host.fork(DescribeTraining)
-        outcome = referee.call(DescribeTraining(task, seed, data_dir, options), silence_limit=_SILENCE_S)
+        outcome = referee.call(DescribeTraining(task, seed, data_dir, options, quiet), silence_limit=_SILENCE_S)
         if outcome.status == Status.LOST:
             raise LostError(outcome.reason)
         if outcome.status != Status.OK:

@@ -5,12 +5,16 @@
 from __future__ import annotations
 
 import copy
+import inspect
+import io
 import math
 import random
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from functools import partial, wraps
 from itertools import islice
 from typing import Any
 
@@ -19,12 +23,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.utils._pytree import tree_leaves, tree_map
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
 from matmulbench.errors import UsageError, printable
 from matmulbench.ladder import Kernel
 from matmulbench.ladder.plugins import load_function
-from matmulbench.training.forms import Form, Loss, binds, clone_batch, tensors_of
+from matmulbench.training.forms import Form, Loss, binds, clone_batch, tensors_of, to_dtype
 from matmulbench.training.plug import copied, uncompiled
 from matmulbench.training.problem import load_problem
 from matmulbench.training.tasks import check_options, find_task
@@ -53,8 +57,6 @@ class CustomModel(TrainingProblem):
         the learning rate of plain SGD, where there is no factory of an optimiser.
     remake
         makes ``made`` anew, for a model that cannot be copied.
-    compiled
-        whether the factory asked for ``torch.compile``, which was left out.
 
     Raises
     ------
@@ -62,18 +64,10 @@ class CustomModel(TrainingProblem):
         if a training step cannot be done.
     """
 
-    def __init__(
-        self,
-        name: str,
-        made: Made,
-        rate: float = _RATE,
-        remake: Callable[[], Made] | None = None,
-        compiled: bool = False,
-    ) -> None:
+    def __init__(self, name: str, made: Made, rate: float = _RATE, remake: Callable[[], Made] | None = None) -> None:
         self.name, self.rate, self.remake = name, rate, remake
         model, self.loss, self.batches, self.optimizer = made
         self.model = uncompiled(model)
-        self.compiled = compiled or self.model is not model
         self.rows = next((len(t) for t in tensors_of(self.batches[0]) if t.dim()), 1)
         self.steps = len(self.batches)
         sizes = {tuple(t.shape for t in tensors_of(batch)) for batch in self.batches[:-1]}  # the last may be short
@@ -82,6 +76,7 @@ class CustomModel(TrainingProblem):
         self.reseeds = False  # whether random numbers are seeded alike at each step
         self._materialise(self.model)
         self._try_steps()
+        self.compiled = bool(_left_out) or self.model is not model
 
     @property
     def what(self) -> str:
@@ -208,9 +203,9 @@ class _Trainer(ModuleTrainer):
 
     def __init__(self, problem: CustomModel, kernel: Kernel | None = None, dtype: torch.dtype | None = None) -> None:
         model, loss = problem.copy()
-        if dtype:
-            model.to(dtype)
-            loss = loss.to(dtype) if isinstance(loss, nn.Module) else loss
+        for module in (model, loss):
+            if dtype and isinstance(module, nn.Module):
+                module._apply(lambda tensor: to_dtype(tensor, dtype))  # type: ignore[no-untyped-call]
         super().__init__(model, problem.make_optimizer(model), self._loss, kernel)
         self.problem, self.form, self.dtype = problem, Form(model, loss, problem.batches[0]), dtype
         self.ready: dict[int, Any] = {}
@@ -257,6 +252,17 @@ def _ordinal(step: int, steps: int) -> str:
         return "last" if step else "first"
     ending = {1: "st", 2: "nd", 3: "rd"}.get((step + 1) % 10, "th") if (step + 1) // 10 % 10 != 1 else "th"
     return f"{step + 1}{ending}"
+
+
+@contextmanager
+def without_a_word(quiet: bool) -> Iterator[None]:
+    """Keep back what a factory prints, and from now on all warnings: it has said so where it was described first."""
+    if not quiet:
+        yield
+        return
+    warnings.simplefilter("ignore")
+    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+        yield
 
 
 def load_training(task: str, seed: int, data_dir: str | None, options: dict[str, Any]) -> TrainingProblem:
@@ -306,24 +312,38 @@ def load_model(spec: str, seed: int = 0, lr: float | None = None) -> CustomModel
     UsageError
         if the factory cannot be found, fails, or returns something else, or a training step cannot be done.
     """
-    compiled: list[object] = []
 
     def make() -> Made:
-        return _make(spec, seed, compiled)
+        return _make(spec, seed)
 
+    _left_out.clear()
     made = make()
     if made[3] and lr is not None:
         raise UsageError(f"lr {lr:g}: the optimiser factory of model {spec!r} sets the rate, change it there")
-    return CustomModel(spec, made, lr or _RATE, make, bool(compiled))
+    return CustomModel(spec, made, lr or _RATE, make)
+
+
+_left_out: set[int] = set()  # what torch.compile was given and the model has
 
 
 @contextmanager
-def _uncompiled(asked: list[object]) -> Iterator[None]:
-    """Leave what ``torch.compile`` is given as it is, and note it in ``asked``: compiled code runs no kernel."""
+def _uncompiled() -> Iterator[None]:
+    """Leave what ``torch.compile`` is given as it is: compiled code runs no kernel."""
 
     def leave(model: Any = None, **options: Any) -> Any:
-        asked.append(model)
-        return model if model is not None else lambda model: model
+        if model is None:  # a decorator's options
+            return partial(leave, **options)
+        if not inspect.isfunction(model):
+            _left_out.add(id(model))
+            return model
+
+        @wraps(model)
+        def left(*arguments: Any, **named: Any) -> Any:
+            _left_out.add(id(model))
+            return model(*arguments, **named)
+
+        left.compile_options = options  # type: ignore[attr-defined]  # a kernel of this file is compiled after all
+        return left
 
     compile_, torch.compile = torch.compile, leave
     try:
@@ -332,33 +352,39 @@ def _uncompiled(asked: list[object]) -> Iterator[None]:
         torch.compile = compile_
 
 
-def _make(spec: str, seed: int, compiled: list[object]) -> Made:
+def _make(spec: str, seed: int) -> Made:
     what, part = f"model {spec!r}", "file ends"
     threads = torch.get_num_threads()
     try:
         _seed(seed)
-        factory = load_function(spec, "model")
+        with _uncompiled():
+            factory = load_function(spec, "model")
+        if inspect.iscoroutinefunction(factory):
+            raise UsageError(f"{what}: the factory is an async function, expected a plain one")
         if not binds(factory):
             raise UsageError(f"{what}: the factory is called without arguments: give each of its parameters a default")
         part = "factory ends"
         _seed(seed)  # once more, for next time the file is there already
-        with _uncompiled(compiled):
+        with _uncompiled():
             made = factory()
         form = f"{what}: expected {_FORM} from the factory"
         if not isinstance(made, tuple) or len(made) not in (3, 4):
-            raise UsageError(f"{form}, got {_kind(made)}")
+            raise UsageError(f"{form}, got {f'tuple of {len(made)}' if isinstance(made, tuple) else _kind(made)}")
         model, loss, source, optimizer = (*made, None)[:4]
-        for value, right, what_it_is in (
-            (model, isinstance(model, nn.Module), "the model"),
-            (loss, loss is None or callable(loss), "the loss"),
-            (optimizer, optimizer is None or callable(optimizer), f"the last: expected {_OPTIMISER}"),
-            (source, isinstance(source, Iterable), "the batches"),
-        ):
-            if isinstance(value, type) and value is not optimizer:
-                raise UsageError(f"{form}, got the class {value.__name__} as {what_it_is}: call it")
-            advice = f": a DataLoader makes batches of a {type(value).__name__}" * isinstance(value, Dataset)
-            if not right:
-                raise UsageError(f"{form}, got {type(value).__name__} as {what_it_is}{advice}")
+        kinds = [_kind(value) for value in made]
+        classes = [value for value in made[:3] if isinstance(value, type)]
+        advice = ""
+        if any("class" in kind for kind in kinds):
+            advice = ": call the class"
+        elif isinstance(source, Dataset):
+            advice = f": a DataLoader makes batches of a {kinds[2]}"
+        elif not (optimizer is None or callable(optimizer)) and kinds[3] != "batches":
+            advice = f": expected {_OPTIMISER} as the last"
+        learns_first = kinds[0] == "model" or kinds[1] != "model"
+        callables = all(value is None or callable(value) for value in (loss, optimizer))
+        right = isinstance(model, nn.Module) and callables and isinstance(source, Iterable)
+        if classes or not (right and learns_first):
+            raise UsageError(f"{form}, got ({', '.join(kinds)}){advice}")
         part = "batches end"
         taken = islice(source, _BATCHES)
         # Of the tokenizers' BatchEncoding, torch sees no tensors.
@@ -384,4 +410,11 @@ def _contents(batches: list[Any]) -> str:
 
 
 def _kind(made: Any) -> str:
-    return f"tuple of {len(made)}" if isinstance(made, tuple) else type(made).__name__
+    """Say what a value that a factory returned seems to be."""
+    if isinstance(made, type):
+        return "optimiser factory" if issubclass(made, torch.optim.Optimizer) else f"the class {made.__name__}"
+    if isinstance(made, nn.Module):
+        return "model" if next(made.parameters(), None) is not None else "loss"
+    if isinstance(made, DataLoader | list | tuple):
+        return "batches"
+    return "function" if inspect.isroutine(made) else type(made).__name__

@@ -83,15 +83,20 @@ def tensors_of(batch: Any) -> list[Tensor]:
     return [leaf for leaf in tree_leaves(batch) if isinstance(leaf, Tensor)]
 
 
+def to_dtype(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return a tensor of real numbers in ``dtype``, one of complex numbers in that of the same precision."""
+    if tensor.is_complex():
+        return tensor.to(dtype.to_complex())
+    return tensor.to(dtype) if tensor.is_floating_point() else tensor
+
+
 def clone_batch(batch: Any, dtype: torch.dtype | None = None) -> Any:
-    """Copy a batch, its floating-point tensors to ``dtype``."""
+    """Copy a batch, its numbers to ``dtype``."""
 
     def clone(leaf: Any) -> Any:
         if not isinstance(leaf, Tensor):
             return copy.deepcopy(leaf)
         other = leaf.detach().clone()
-        if dtype and leaf.is_floating_point():
-            other = other.to(dtype)
-        return other.requires_grad_(leaf.requires_grad)
+        return (to_dtype(other, dtype) if dtype else other).requires_grad_(leaf.requires_grad)
 
     return tree_map(clone, batch)

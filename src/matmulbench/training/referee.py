@@ -20,10 +20,10 @@ from torch import Tensor
 
 from matmulbench.dtypes import DTYPES, USUAL
 from matmulbench.errors import UsageError, printable
-from matmulbench.training.custom_model import CustomModel, load_training
-from matmulbench.training.trace import FAST_PATH, trace_steps
+from matmulbench.training.custom_model import CustomModel, load_training, without_a_word
+from matmulbench.training.trace import FAST_PATH, OPTIMISER, trace_steps
 from matmulbench.training.trainers import ModuleTrainer, TimedKernel, TrainingProblem
-from matmulbench.training.worker import read_parameters, without_a_word
+from matmulbench.training.worker import read_parameters
 
 PERTURBATION = 32
 SAFETY = 4
@@ -39,12 +39,15 @@ _SAME_IN_DOUBLE = 0.05  # of the loss, by which that in float64 may differ, or t
 _problems: list[TrainingProblem] = []
 
 
-def describe(task: str, seed: int, data_dir: str | None, options: dict[str, Any]) -> dict[str, Any]:
+def describe(
+    task: str, seed: int, data_dir: str | None, options: dict[str, Any], quiet: bool = False
+) -> dict[str, Any]:
     """Load the training; return its ``name``, ``batch_rows``, ``steps``, ``products`` and ``non_matmul_s``.
 
     Behind them, what a reader should know: ``notes``, on how it can be judged and what no kernel can do in it.
     """
-    problem = load_training(task, seed, data_dir, options)
+    with without_a_word(quiet):
+        problem = load_training(task, seed, data_dir, options)
     _problems[:] = [problem]
     notes: list[str] = []
     if isinstance(problem, CustomModel):
@@ -55,7 +58,7 @@ def describe(task: str, seed: int, data_dir: str | None, options: dict[str, Any]
                 f"{problem.what}: a step has no matrix product that a kernel can do, expected nn.Linear, @ or another "
                 f"in {' or '.join(USUAL)}{f'; {left}' if left else ''}"
             )
-        with without_a_word():
+        with without_a_word(True):
             again = load_training(task, seed, data_dir, options)
         assert isinstance(again, CustomModel)
         compiled = (
@@ -151,7 +154,7 @@ def _left_to_torch(problem: CustomModel) -> str | None:
     for row in trace_steps(problem, _TRACE_S):
         reason, *_ = row["reason"].partition(";")
         if row["dtype"] in ("bfloat16", "float16") and row["dtype"] not in own:
-            reason += ", autocast?"
+            reason += ", by the optimiser" if row["module"] == OPTIMISER else ", autocast?"
         if reason:
             shares[reason] = shares.get(reason, 0.0) + row["share"]
     said = [f"{reason} ({100 * share:.0f} % of a step)" for reason, share in shares.items() if reason != FAST_PATH]

@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from matmulbench.dtypes import USUAL
 from matmulbench.errors import UsageError
 from matmulbench.measurement.stopwatch import Stopwatch
-from matmulbench.training.custom_model import CustomModel, OptimizerFactory, load_model
+from matmulbench.training.custom_model import CustomModel, OptimizerFactory, load_model, without_a_word
 from matmulbench.training.forms import Loss
 from matmulbench.training.replacement import replaced
 
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 ROUNDS, ENOUGH_S = 25, 2.0  # steps that are traced at most, and the seconds after which no other is begun
-OUTSIDE = "outside the model"  # the module of what loss and optimiser ask for
+# The modules of what others ask for: the loss, the optimiser.
+OUTSIDE, OPTIMISER = "outside the model", "the optimiser"
 COLUMNS = ("shape", "layout", "dtype", "operator", "module", "count", "flop", "time_s", "share", "reason")
 PRODUCTS = ("mm", "addmm", "bmm", "baddbmm")
 
@@ -118,10 +120,13 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._owners.append(self._inside[-1])
 
     def _enter_module(self, module: nn.Module, _: Any) -> None:
-        self._inside.append(self._names.get(id(module), self._inside[-1]))
+        self._enter(self._names.get(id(module), self._inside[-1]))
+
+    def _enter(self, name: str) -> None:
+        self._inside.append(name)
         self._note_owner()
 
-    def _leave_module(self, module: nn.Module, *_: Any) -> None:
+    def _leave(self, *_: Any) -> None:
         self._inside.pop()
         self._note_owner()
 
@@ -129,7 +134,9 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         # These hooks are global: a model with hooks of its own may take another way (torch's encoder layer does).
         self._hooks = [
             register_module_forward_pre_hook(self._enter_module),
-            register_module_forward_hook(self._leave_module, always_call=True),
+            register_module_forward_hook(self._leave, always_call=True),
+            register_optimizer_step_pre_hook(lambda *_: self._enter(OPTIMISER)),
+            register_optimizer_step_post_hook(self._leave),
         ]
         super().__enter__()  # type: ignore[no-untyped-call]
         return self
@@ -221,9 +228,11 @@ def _trace(model: CustomModel) -> list[dict[str, Any]]:
     return rows
 
 
-def trace_here(model: str) -> list[dict[str, Any]]:
+def trace_here(model: str, quiet: bool = False) -> list[dict[str, Any]]:
     """Trace a step of the model that the factory ``model`` makes; see :func:`trace`."""
-    return _trace(load_model(model))
+    with without_a_word(quiet):
+        made = load_model(model)
+    return _trace(made)
 
 
 def trace(

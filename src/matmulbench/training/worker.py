@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import mmap
 import os
-import warnings
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
@@ -21,9 +18,10 @@ from matmulbench.ladder.plugins import load_kernel, over_batches
 from matmulbench.measurement.cost import learn_cost
 from matmulbench.measurement.stopwatch import Timer
 from matmulbench.measurement.worker import only_between_turns, wait_for_turn
-from matmulbench.training.custom_model import CustomModel, load_training
+from matmulbench.training.custom_model import CustomModel, load_training, without_a_word
 from matmulbench.training.data_parallel import RankProblem, join, meet
 from matmulbench.training.replacement import products_by
+from matmulbench.training.tasks import is_model
 from matmulbench.training.trainers import TaskProblem, TimedKernel, Trainer, TrainingProblem
 from matmulbench.verification.state import note_settings
 from matmulbench.workload import Workload
@@ -67,9 +65,11 @@ def open_training(
     place: tuple[int, int, str, float] | None = None,
 ) -> list[float]:
     """Load the training and the kernel; return about how many seconds each product of a step takes."""
-    with without_a_word():
+    with without_a_word(is_model(task)):
         problem = load_training(task, seed, data_dir, options)
     kernel = on_device(load_kernel(spec), device) if spec else None
+    if kernel and hasattr(kernel, "compile_options"):
+        kernel = torch.compile(kernel.__wrapped__, **kernel.compile_options)
     if there := DEVICES[device]:
         there.require()
         assert isinstance(problem, TaskProblem)
@@ -88,14 +88,6 @@ def open_training(
     _desks[:] = [desk]
     kernel = kernel or torch.matmul
     return [one.count * predict_seconds(kernel, one.workload, there) for one in problem.products]
-
-
-@contextmanager
-def without_a_word() -> Iterator[None]:
-    """Keep back what a factory prints and warns of: it has said so where it was described first."""
-    with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
-        warnings.simplefilter("ignore")
-        yield
 
 
 def predict_seconds(kernel: Kernel, product: Workload, device: Device | None = None) -> float:
