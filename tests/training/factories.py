@@ -323,6 +323,10 @@ def two():
     return nn.Linear(2, 1), nn.MSELoss()
 
 
+def nothing():
+    net()
+
+
 def loss_class():
     return net(), nn.CrossEntropyLoss, batches()
 
@@ -481,6 +485,20 @@ class _CompiledAtTheTop(nn.Module):
 
 def compiled_at_the_top():
     return _CompiledAtTheTop(), nn.CrossEntropyLoss(), batches(12, 12)
+
+
+class _Scheduled(torch.optim.SGD):
+    def __init__(self, parameters):
+        super().__init__(parameters, 0.1)
+        self.schedule = torch.optim.lr_scheduler.ExponentialLR(self, 0.5)
+
+    def step(self, closure=None):
+        super().step(closure)
+        self.schedule.step()
+
+
+def scheduled():
+    return [net(), nn.CrossEntropyLoss(), batches(), _Scheduled]
 
 
 class _Complex(nn.Module):

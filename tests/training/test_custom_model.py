@@ -192,6 +192,7 @@ def test_no_one_is_judged_where_the_model_does_not_repeat_itself(host):
 FORMS = (
     "in_place", "keeps", "locked", "normed", "routed", "ragged", "own_loss", "loss_of_output", "dict_and_target",
     "dict_in_a_pair", "two_inputs", "autoencoder", "endless", "workers", "fixed_rows", "warns", "encodings",
+    "scheduled",
 )  # fmt: skip
 
 
@@ -266,6 +267,7 @@ def test_the_rate_is_that_of_plain_sgd():
         ("needs_arguments", "the factory is called without arguments: give each of its parameters"),
         ("bad_label", "a step on its 8th batch ends in IndexError: Target 9 is out of bounds"),
         ("two", r"expected \(model, loss, batches\) or .* from the factory, got tuple of 2"),
+        ("nothing", "from the factory, got None$"),
         ("loss_class", r"got \(model, the class CrossEntropyLoss, batches\): call the class"),
         ("loss_first", r"got \(loss, model, batches\)$"),
         ("batches_second", r"got \(model, batches, function\)$"),

@@ -148,7 +148,8 @@ class CustomModel(TrainingProblem):
             ) from error
         if not all(hasattr(optimizer, name) for name in ("param_groups", "step", "zero_grad")):
             raise UsageError(f"{what} factory returned {type(optimizer).__name__}, expected a torch.optim.Optimizer")
-        if not binds(optimizer.step):
+        # Of the class, as it is written: a schedule of rates puts a function of other parameters around it.
+        if not binds(getattr(type(optimizer), "step", None), optimizer):
             raise UsageError(f"{what} is {type(optimizer).__name__}, expected one whose step() takes no closure")
         theirs = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
         if not any(id(parameter) in theirs for parameter in model.parameters() if parameter.requires_grad):
@@ -368,8 +369,9 @@ def _make(spec: str, seed: int) -> Made:
         with _uncompiled():
             made = factory()
         form = f"{what}: expected {_FORM} from the factory"
-        if not isinstance(made, tuple) or len(made) not in (3, 4):
-            raise UsageError(f"{form}, got {f'tuple of {len(made)}' if isinstance(made, tuple) else _kind(made)}")
+        if not isinstance(made, tuple | list) or len(made) not in (3, 4):
+            of = f" of {len(made)}" if isinstance(made, tuple | list) else ""
+            raise UsageError(f"{form}, got {None if made is None else type(made).__name__}{of}")
         model, loss, source, optimizer = (*made, None)[:4]
         kinds = [_kind(value) for value in made]
         classes = [value for value in made[:3] if isinstance(value, type)]
