@@ -50,7 +50,7 @@ def product(a: Any, b: Any) -> Any:
         (lambda: matmulbench.measure("torch", import_timeout_s=-1), "import-timeout -1: expected seconds above 0"),
         (lambda: matmulbench.train("digit", "torch"), "task 'digit' is unknown: did you mean digits?"),
         (lambda: matmulbench.train(3, "torch"), "model 3: expected a name or a function"),
-        (lambda: matmulbench.train("digits", "torch", epochs=-1), "epochs -1: expected a number above 0"),
+        (lambda: matmulbench.train("digits", "torch", epochs=-1), "epochs -1: expected a whole number above 0"),
         (lambda: matmulbench.train("m:f", "torch", epochs=3), "epochs 3 does not go with model 'm:f'"),
         (lambda: matmulbench.train("digits", "torch", seed=-1), "seed -1: expected a number from 0"),
         (lambda: matmulbench.train("digits", "torch", seed="x"), "seed 'x': expected a number from 0"),

@@ -36,7 +36,6 @@ from matmulbench.workload import Workload
 
 # About what a kernel and dtype take, for the progress bar alone.
 VERIFY_S = {"quick": 1.3, "default": 3.0, "thorough": 300.0}
-_LARGEST = 1e9  # that any option of a training may be
 Progress = Callable[[str, float], None]
 T = TypeVar("T")
 
@@ -79,9 +78,6 @@ class Training:
         if device != "cpu" and (other := model or several):
             raise UsageError(f"device {device!r} does not go with {other}: expected a task and one worker")
         check_seconds("budget", self.budget_s)
-        for name, value in self.options.items():
-            if isinstance(value, int | float) and not 0 < value <= _LARGEST:
-                raise UsageError(f"{name} {value}: expected a number above 0, at most {_LARGEST:g}")
         check_options(self.task, self.options)
         if several and (other := model or "compare-compile" * self.compare_compile):
             raise UsageError(f"{several} does not go with {other}: expected a task and kernels alone")

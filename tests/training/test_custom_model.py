@@ -116,7 +116,7 @@ def test_what_torch_copies_or_stores_in_its_own_way_is_trained(host, factory):
 @pytest.mark.parametrize("factory", ["empty_buffer", "bank", "annealed"])
 def test_buffers_of_any_kind_and_what_calls_change_are_nobodys_fault(host, to_the_end, monkeypatch, factory):
     monkeypatch.setattr("matmulbench.training.accounting._JUDGED", 1.0)
-    rows = trained(host, factory, "numpy")
+    rows = trained(host, factory, "numpy", budget=20.0)  # enough for the reference
     assert [(row.status, row.reason) for row in rows.values() if row.status != "ok"] == []
     state = "it keeps a state besides its parameters"
     assert [state in (row.reason or "") for row in rows.values()] == [factory != "empty_buffer"] * 3
@@ -128,21 +128,22 @@ def test_where_only_calls_decide_a_wrong_kernel_still_fails(host, to_the_end):
 
 def test_a_step_that_torch_cannot_do_either_is_the_models(host, monkeypatch):
     monkeypatch.setattr(referee, "_problems", [load_model(f"{FACTORIES}:bad_label")])
-    referee.try_steps(7)
-    with pytest.raises(UsageError, match=r"bad_label': a step on its 8th batch ends in IndexError: Target 9"):
-        referee.try_steps(8)
+    assert referee.look_again(6) is None
+    with pytest.raises(UsageError, match=r"bad_label': a step on batch 8 of 20 ends in IndexError: Target 9"):
+        referee.look_again(8)
 
 
 def test_a_kernels_error_that_torch_has_too_ends_the_training():
     def course(status, reason):
-        return SimpleNamespace(referee=SimpleNamespace(call=lambda *_, **__: Outcome(status, reason=reason)))
+        referee = SimpleNamespace(call=lambda *_, **__: Outcome(status, reason=reason), killed=False)
+        return SimpleNamespace(referee=referee, task="m.py:make", notes=[])
 
-    with pytest.raises(UsageError, match="a step on its 8th batch"):
-        Course.try_steps(course(Status.ERROR, "model 'm.py:make': a step on its 8th batch ends in"), 8)
-    Course.try_steps(course(Status.OK, None), 8)
-    Course.try_steps(course(Status.TIMEOUT, "no sign of life"), 8)
-    with pytest.raises(LostError):
-        Course.try_steps(course(Status.LOST, "the host ended"), 8)
+    with pytest.raises(UsageError, match="a step on batch 8 of 20"):
+        Course.parameters_decide(course(Status.ERROR, "model 'm.py:make': a step on batch 8 of 20 ends in"), 8)
+    assert Course.parameters_decide(course(Status.OK, None), 8)
+    for status in (Status.TIMEOUT, Status.LOST):
+        with pytest.raises(LostError):
+            Course.parameters_decide(course(status, "no sign of life"), 8)
 
 
 @pytest.mark.parametrize(("steps", "longest_s", "turn"), [(20, 1e-3, 20), (1000, 1e-3, 334), (12, 0.1, 4), (7, 9.0, 1)])
@@ -265,7 +266,7 @@ def test_the_rate_is_that_of_plain_sgd():
         ("arrays", "got numpy.ndarray in a batch; torch.from_numpy makes tensors"),
         ("data_set", r"got \(model, loss, TensorDataset\): a DataLoader makes batches"),
         ("needs_arguments", "the factory is called without arguments: give each of its parameters"),
-        ("bad_label", "a step on its 8th batch ends in IndexError: Target 9 is out of bounds"),
+        ("bad_label", "a step on batch 8 of 20 ends in IndexError: Target 9 is out of bounds"),
         ("two", r"expected \(model, loss, batches\) or .* from the factory, got tuple of 2"),
         ("nothing", "from the factory, got None$"),
         ("loss_class", r"got \(model, the class CrossEntropyLoss, batches\): call the class"),
@@ -278,7 +279,7 @@ def test_the_rate_is_that_of_plain_sgd():
         ("batches_end", "its batches end in ZeroDivisionError: division by zero; expected"),
         ("needs_another", "its factory ends in ModuleNotFoundError: No module named 'not_installed'"),
         ("absent", "no function 'absent'"),
-        ("unfit", r"a step on its first batch ends in RuntimeError: mat1.*the batch has tensors of \(3, 5\), \(3, 1\)"),
+        ("unfit", r"a step on batch 1 of 1 ends in RuntimeError: mat1.*the batch has tensors of \(3, 5\), \(3, 1\)"),
         ("vector_loss", r"its loss returned shape \(3, 1\), expected a tensor of one number"),
         ("frozen", "none of its parameters asks for a gradient, expected one to learn"),
         (

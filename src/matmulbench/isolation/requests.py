@@ -244,10 +244,6 @@ class PreloadTask(Request, target="matmulbench.training.custom_model:preload"):
     options: dict[str, Any]
 
 
-class RestartTraining(Request, target="matmulbench.training.worker:restart"):
-    """Begin the training again, as it was before the first step."""
-
-
 class CommitParameters(Request, target="matmulbench.training.worker:commit_parameters"):
     """Write the parameters into the shared file that comes with it; returns how many bytes."""
 
@@ -288,16 +284,13 @@ class JudgeParameters(Request, target="matmulbench.training.referee:judge_parame
     accuracies: bool
 
 
-class ParametersDecide(Request, target="matmulbench.training.referee:parameters_decide"):
-    """Train with plain torch up to a step; returns a note if the parameters alone do not decide the loss there."""
+class LookAgain(Request, target="matmulbench.training.referee:look_again"):
+    """Train a model with plain torch up to a step; returns a note if its parameters alone do not decide the loss there.
+
+    An error says which batch the model itself cannot learn from.
+    """
 
     step: int
-
-
-class TrySteps(Request, target="matmulbench.training.referee:try_steps"):
-    """Train with plain torch up to a step; an error says which batch the model itself cannot learn from."""
-
-    last: int
 
 
 class TraceModel(Request, target="matmulbench.training.trace:trace_here"):

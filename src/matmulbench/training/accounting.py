@@ -18,14 +18,12 @@ from matmulbench.isolation.requests import (
     CompileModel,
     DescribeTraining,
     JudgeParameters,
+    LookAgain,
     LossEnvelope,
     OpenTraining,
-    ParametersDecide,
     PreloadTask,
-    RestartTraining,
     TrainFewRows,
     TrainSteps,
-    TrySteps,
 )
 from matmulbench.measurement.rounds import MIN_ROUNDS, Comparison, SealedCandidate, run_rounds
 from matmulbench.measurement.seal import KernelFailure, Seal, ask, no_kernel_to_blame
@@ -173,21 +171,22 @@ class Course:
             return Envelope(*ask(self.referee, request, _SILENCE_S))
 
     def parameters_decide(self, step: int) -> bool:
-        """Tell whether, with torch's own products, the parameters decide the loss at a step; note it if not."""
+        """Tell whether, with torch's own products, the parameters decide the loss at a step; note it if not.
+
+        Raises
+        ------
+        UsageError
+            if torch's own products do not get a model there either.
+        """
         if not is_model(self.task):
             return True
-        with no_kernel_to_blame():
-            note = ask(self.referee, ParametersDecide(step), _SILENCE_S)
+        try:
+            note = ask(self.referee, LookAgain(step), _SILENCE_S)
+        except KernelFailure as failure:
+            kind = UsageError if failure.reason.startswith("model ") else LostError
+            raise kind(failure.reason) from None
         self.notes += [note] if note and note not in self.notes else []
         return note is None
-
-    def try_steps(self, last: int) -> None:
-        """Raise UsageError if torch's own products do not get a model to step ``last`` either."""
-        outcome = self.referee.call(TrySteps(last), silence_limit=_SILENCE_S)
-        if outcome.status == Status.LOST:
-            raise LostError(outcome.reason)
-        if outcome.status == Status.ERROR and (outcome.reason or "").startswith("model "):
-            raise UsageError(str(outcome.reason))
 
 
 class TrainingCandidate(SealedCandidate):
@@ -242,7 +241,6 @@ class TrainingCandidate(SealedCandidate):
             self.close()
             self.enter()
             ask(self._child, TrainSteps(0, 1, False), _SILENCE_S)
-            ask(self._child, RestartTraining())
 
     def take_turn(self, number: int) -> None:
         """Take the turn of round ``number``."""
@@ -256,8 +254,8 @@ class TrainingCandidate(SealedCandidate):
         try:
             seconds, (losses, products, communication_s) = self.seal.turn(self._child, request, _SILENCE_S)
         except KernelFailure as failure:
-            if failure.status == Status.ERROR and is_model(self.course.task):
-                self.course.try_steps(last)
+            if failure.status == Status.ERROR:  # perhaps the model's own
+                self.course.parameters_decide(last)
             raise
         self.turn_s = max(perf_counter() - began, 1e-6)
         if products:
@@ -276,9 +274,7 @@ class TrainingCandidate(SealedCandidate):
             if at_end or len(self.losses) == steps or _draw.random() < _JUDGED:
                 self._judge(at_end)
         if at_end:
-            self.finished = True
-            ask(self._child, RestartTraining())
-            self.at = 0
+            self.finished, self.at = True, 0
         self.seal.rest(self._child)  # what is asked of it after its steps is no work while idle
 
     def _judge(self, at_end: bool) -> None:

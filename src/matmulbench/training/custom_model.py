@@ -171,8 +171,8 @@ class CustomModel(TrainingProblem):
         dtypes = {getattr(torch, one.workload.dtype) for one in self.products} or {torch.float32}
         self.roundoff = max(float(torch.finfo(dtype).eps) / 2 for dtype in dtypes)
 
-    def try_steps(self, last: int, seconds: float) -> None:
-        """Train with plain torch up to before step ``last``, or as far as ``seconds`` allow.
+    def try_steps(self, last: int, seconds: float) -> ModuleTrainer | None:
+        """Train with plain torch up to before step ``last``; return the trainer, or None if ``seconds`` are too few.
 
         Raises
         ------
@@ -182,8 +182,9 @@ class CustomModel(TrainingProblem):
         end, trainer = time.monotonic() + seconds, _Trainer(self)
         for step in range(last):
             if time.monotonic() > end:
-                break
+                return None
             self._explain(lambda step=step: trainer.step(step), step % self.steps)  # type: ignore[misc]
+        return trainer
 
     def _explain(self, action: Callable[[], Any], step: int = 0) -> None:
         try:
@@ -193,7 +194,7 @@ class CustomModel(TrainingProblem):
         except Exception as error:
             shapes = ", ".join(str(tuple(t.shape)) for t in tensors_of(self.batches[step]))
             raise UsageError(
-                f"{self.what}: a step on its {_ordinal(step, self.steps)} batch ends in {type(error).__name__}: "
+                f"{self.what}: a step on batch {step + 1} of {self.steps} ends in {type(error).__name__}: "
                 f"{printable(str(error), 300)}; the batch has tensors of {shapes or 'no shape'}, expected batches "
                 f"(x, y) such that loss(model(x), y) is one number that depends on the parameters"
             ) from error
@@ -246,13 +247,6 @@ def _product(layer: int, kind: tuple[Any, ...], count: int) -> StepProduct:
     layout = "".join("T" if each[-2] == 1 != each[-1] else "N" for each in (a_strides, b_strides))
     workload = Workload(a[-2], a[-1], b[-1], layout, str(dtype).removeprefix("torch."), math.prod(a[:-2]))
     return StepProduct(layer, "backward" if backward else "forward", workload, count)
-
-
-def _ordinal(step: int, steps: int) -> str:
-    if step in (0, steps - 1):
-        return "last" if step else "first"
-    ending = {1: "st", 2: "nd", 3: "rd"}.get((step + 1) % 10, "th") if (step + 1) // 10 % 10 != 1 else "th"
-    return f"{step + 1}{ending}"
 
 
 @contextmanager

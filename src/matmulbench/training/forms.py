@@ -25,14 +25,14 @@ class Form:
     def __init__(self, model: nn.Module, function: Loss, batch: Any) -> None:
         self.function = function
         self.targeted = function is not None and binds(function, None, None)
-        self.names = [name for name in batch if binds(model, **{str(name): None})] if _is_dict(batch) else []
+        self.names = [name for name in batch if binds(model, **{str(name): None})] if isinstance(batch, Mapping) else []
         self.left = [name for name in batch if name not in self.names] if self.names else []
         self.inputs: slice | None = None  # of a tuple, what the model takes one by one; None: all of it at once
         if isinstance(batch, tuple | list):
             ways = [slice(len(batch))] * (not self.targeted or len(batch) == 1) + [slice(len(batch) - 1)]
             self.inputs = next((way for way in ways if binds(model, *batch[way])), ways[0])
         only: Any = batch[0] if self.inputs and len(batch[self.inputs]) == 1 else None
-        self.splat = (_is_dict(only) and all(binds(model, **{str(name): None}) for name in only)) or (
+        self.splat = (isinstance(only, Mapping) and all(binds(model, **{str(name): None}) for name in only)) or (
             isinstance(only, tuple | list) and binds(model, *only)
         )
 
@@ -44,7 +44,7 @@ class Form:
             return model(batch)
         inputs = batch[self.inputs]
         if self.splat:
-            return model(**inputs[0]) if _is_dict(inputs[0]) else model(*inputs[0])
+            return model(**inputs[0]) if isinstance(inputs[0], Mapping) else model(*inputs[0])
         return model(*inputs)
 
     def loss(self, model: nn.Module, batch: Any) -> Any:
@@ -55,14 +55,10 @@ class Form:
             return self.function(output, target)
         if self.function:
             return self.function(output)
-        if _is_dict(output) and "loss" in output:
+        if isinstance(output, Mapping) and "loss" in output:
             return output["loss"]
         output = getattr(output, "loss", output)
         return output[0] if isinstance(output, tuple | list) and output else output
-
-
-def _is_dict(value: Any) -> bool:
-    return isinstance(value, Mapping)
 
 
 def binds(function: Any, *arguments: Any, **named: Any) -> bool:

@@ -67,28 +67,19 @@ class Problem:
         rows = self.orders[epoch][i * self.rows : (i + 1) * self.rows][self.part]
         return self.x_train.index_select(0, rows), self.y_train.index_select(0, rows)
 
-    def to(self, dtype: torch.dtype) -> Problem:
-        """Return the same problem, data and parameters converted to ``dtype``, which the products have, too."""
+    def to(self, dtype: str | None = None, place: str = "cpu") -> Problem:
+        """Return the same problem with all tensors where torch calls it ``place``, and numbers in ``dtype``."""
 
         def convert(tensor: Tensor) -> Tensor:
-            return tensor.to(dtype) if tensor.is_floating_point() else tensor
+            return tensor.to(place, getattr(torch, dtype) if dtype and tensor.is_floating_point() else tensor.dtype)
 
         return replace(
             self,
-            task=replace(self.task, dtype=str(dtype).removeprefix("torch.")),
+            task=replace(self.task, dtype=dtype or self.task.dtype),
             x_train=convert(self.x_train), y_train=convert(self.y_train),
             x_test=convert(self.x_test), y_test=convert(self.y_test),
             parameters=[(convert(weight), convert(bias)) for weight, bias in self.parameters],
-        )  # fmt: skip
-
-    def on(self, place: str) -> Problem:
-        """Return the same problem, with all its tensors where torch calls it ``place``."""
-        return replace(
-            self,
-            x_train=self.x_train.to(place), y_train=self.y_train.to(place),
-            x_test=self.x_test.to(place), y_test=self.y_test.to(place),
-            parameters=[(weight.to(place), bias.to(place)) for weight, bias in self.parameters],
-            orders=[order.to(place) for order in self.orders],
+            orders=list(map(convert, self.orders)),
         )  # fmt: skip
 
     def first_rows(self, rows: int) -> Problem:

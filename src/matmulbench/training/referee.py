@@ -96,18 +96,20 @@ def _assess(problem: CustomModel, again: CustomModel) -> list[str]:
     return notes if problem.judged else [*notes, _STATE]
 
 
-def parameters_decide(step: int) -> str | None:
-    """Return a note if, after ``step`` steps with plain torch, the parameters alone do not decide the loss, else None.
+def look_again(step: int) -> str | None:
+    """Return a note if, after ``step`` steps of a model with plain torch, its parameters alone do not decide the loss.
 
     If so, no kernel's loss is judged by its parameters from then on. What takes too long to tell is None, too.
+
+    Raises
+    ------
+    UsageError
+        if the model itself cannot do one of these steps.
     """
-    problem, deadline = _problems[0], time.monotonic() + _AGAIN_S
-    trainer = problem.begin_plain()
-    for earlier in range(step):
-        trainer.step(earlier)
-        if time.monotonic() > deadline:
-            return None
-    problem.judged = _decide(problem, trainer, step % problem.steps)
+    problem = _problems[0]
+    assert isinstance(problem, CustomModel)
+    if trainer := problem.try_steps(step, _AGAIN_S):
+        problem.judged = _decide(problem, trainer, step % problem.steps)
     return None if problem.judged else _STATE
 
 
@@ -121,13 +123,6 @@ def _decide(problem: TrainingProblem, trainer: ModuleTrainer, step: int) -> bool
         for one, other in zip(own, theirs, strict=True):
             one.copy_(other)
     return _alike([judge.loss_at(step)], [float(trainer.step(step))], _ALIKE * problem.roundoff)
-
-
-def try_steps(last: int) -> None:
-    """Train with plain torch up to before step ``last``; raise UsageError if the model itself cannot do one of them."""
-    problem = _problems[0]
-    if isinstance(problem, CustomModel):
-        problem.try_steps(last, _AGAIN_S)
 
 
 def _failure_in_double(problem: CustomModel, losses: list[float]) -> str | None:
@@ -157,13 +152,10 @@ def _left_to_torch(problem: CustomModel) -> str | None:
             reason += ", by the optimiser" if row["module"] == OPTIMISER else ", autocast?"
         if reason:
             shares[reason] = shares.get(reason, 0.0) + row["share"]
-    said = [f"{reason} ({100 * share:.0f} % of a step)" for reason, share in shares.items() if reason != FAST_PATH]
-    unseen = (
-        [f"not told from the rest of a step: {FAST_PATH} ({100 * shares[FAST_PATH]:.0f} %)"]
-        if FAST_PATH in shares
-        else []
-    )
-    return "; ".join([*([f"left to torch: {', '.join(said)}"] if said else []), *unseen]) or None
+    said = {reason: f"{reason} ({100 * share:.0f} % of a step)" for reason, share in shares.items()}
+    unseen = said.pop(FAST_PATH, "")
+    parts = {"left to torch": ", ".join(said.values()), "not told from the rest of a step": unseen}
+    return "; ".join(f"{where}: {what}" for where, what in parts.items() if what) or None
 
 
 def _time_non_matmul(problem: TrainingProblem) -> float:

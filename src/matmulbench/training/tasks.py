@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -79,6 +78,9 @@ OPTIONS = {"epochs": "epochs", "batch_size": "batch", "hidden": "layers", "lr": 
 """What changes a task: each option, and the field of :class:`Task` that it sets."""
 
 
+_LARGEST = 1e9  # that any of them may be
+
+
 def find_task(name: str, **options: Any) -> Task:
     """Return the task ``name``, changed by ``options``.
 
@@ -109,9 +111,11 @@ def _change(option: str, value: Any) -> tuple[str, Any]:
     if option == "dtype":
         right, expected = value in FLOATS, " or ".join(FLOATS)
     elif option == "lr":
-        right, expected = isinstance(value, int | float) and 0 < value < math.inf, "a number above 0"
+        right, expected = isinstance(value, int | float), "a number"
     else:
-        right, expected = isinstance(value, int) and value > 0, "a whole number above 0"
+        right, expected = isinstance(value, int), "a whole number"
+    if option != "dtype":
+        right, expected = right and 0 < value <= _LARGEST, f"{expected} above 0, at most {_LARGEST:g}"
     if not right:
         raise UsageError(f"{option} {value!r}: expected {expected}")
     return OPTIONS[option], value

@@ -277,11 +277,11 @@ class TaskProblem(TrainingProblem):
         return ModuleTrainer(model, torch.optim.SGD(model.parameters(), self.problem.rate), loss_of)
 
     def reference(self) -> ManualTrainer:
-        return ManualTrainer(self.problem.to(torch.float64), torch.matmul)
+        return ManualTrainer(self.problem.to("float64"), torch.matmul)
 
     def on(self, place: str) -> TaskProblem:
         """Return the problem with data and parameters where torch calls it ``place``."""
-        return TaskProblem(self.problem.on(place))
+        return TaskProblem(self.problem.to(place=place))
 
     def few(self, rows: int) -> TaskProblem:
         return TaskProblem(self.problem.first_rows(rows))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
-import os
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from time import perf_counter
@@ -83,9 +81,7 @@ def open_training(
         block.enter_context(products_by(kernel))  # for good: beginning anew at each step takes longer than a product
     only_between_turns()
     note_settings()
-    desk = _Desk(problem, kernel, timer, block)
-    desk.restart()
-    _desks[:] = [desk]
+    _desks[:] = [_Desk(problem, kernel, timer, block)]
     kernel = kernel or torch.matmul
     return [one.count * predict_seconds(kernel, one.workload, there) for one in problem.products]
 
@@ -127,13 +123,11 @@ def compile_model() -> float:
         desk.trainer.step(step)
         return perf_counter() - start
 
-    seconds = step_s(0) - step_s(1)
-    desk.restart()
-    return seconds
+    return step_s(0) - step_s(1)
 
 
 def train_steps(first: int, last: int, stopwatch: bool) -> list[Any]:
-    """Train from step ``first`` to before ``last``.
+    """Train from step ``first`` to before ``last``, with the parameters of the start where that is the first of all.
 
     Returns what :meth:`Stopwatch.stop` does, the losses, and with ``stopwatch`` the seconds of each product of a step
     and, of a rank, the seconds of a step in which gradients are averaged (else None).
@@ -141,6 +135,8 @@ def train_steps(first: int, last: int, stopwatch: bool) -> list[Any]:
     desk = _desks[0]
     rank = desk.problem if isinstance(desk.problem, RankProblem) else None
     timer = desk.timer
+    if not first:
+        desk.restart()
     watch = TimedKernel(desk.kernel, timer.device) if stopwatch and desk.kernel else None
     if watch:
         desk.trainer.use(watch)
@@ -168,18 +164,13 @@ def train_steps(first: int, last: int, stopwatch: bool) -> list[Any]:
     return [*times, [float(loss) for loss in losses], products, communication_s]
 
 
-def restart() -> None:
-    """Begin again as before the first step."""
-    _desks[0].restart()
-
-
 def commit_parameters(descriptors: list[int]) -> int:
     """Write all parameters, one after the other, into the shared file; return how many bytes they take."""
     content = b"".join(_bytes(p) for p in _desks[0].trainer.parameters())
-    os.ftruncate(descriptors[0], len(content))
-    with mmap.mmap(descriptors[0], len(content)) as memory:
-        os.close(descriptors[0])
-        memory[:] = content
+    with open(descriptors[0], "r+b") as file:
+        file.truncate(0)
+        file.seek(0)
+        file.write(content)
     return len(content)
 
 
@@ -204,14 +195,12 @@ def read_parameters(trainer: Trainer, descriptor: int) -> None:
     ValueError
         if the file does not hold just as many numbers.
     """
+    with open(descriptor, "rb") as file:
+        file.seek(0)
+        content = bytearray(file.read())
     expected = sum(p.numel() * p.itemsize for p in trainer.parameters())
-    size = os.fstat(descriptor).st_size
-    if size != expected:
-        os.close(descriptor)
-        raise ValueError(f"its parameters take {size} bytes, expected {expected}")
-    with mmap.mmap(descriptor, size, access=mmap.ACCESS_READ) as memory:
-        os.close(descriptor)
-        content = bytearray(memory)
+    if len(content) != expected:
+        raise ValueError(f"its parameters take {len(content)} bytes, expected {expected}")
     at = 0
     for parameter in trainer.parameters():
         numbers = torch.frombuffer(content, dtype=parameter.dtype, count=parameter.numel(), offset=at)
