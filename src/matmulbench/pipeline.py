@@ -224,7 +224,7 @@ class _Work:
             return [training.dtype]
         how = training.task, self.job.seed, training.data_dir, training.options
         try:
-            course = _twice(lambda: Course.open(host, *how, quiet=training.traced))
+            course = _twice(lambda: Course(host, *how, quiet=training.traced))
         except LostError:  # so will be the training
             return []
         course.referee.close()

@@ -264,12 +264,12 @@ def test_the_rate_is_that_of_plain_sgd():
         ("half", "no matrix product that a kernel can do.*left to torch: float16 on cpu"),
         ("no_batches", "got no batch; batches must be at least one pair"),
         ("arrays", "got numpy.ndarray in a batch; torch.from_numpy makes tensors"),
-        ("data_set", r"got \(model, loss, TensorDataset\): a DataLoader makes batches"),
+        ("data_set", r"got \(model, loss, TensorDataset: a DataLoader makes batches of it\)"),
         ("needs_arguments", "the factory is called without arguments: give each of its parameters"),
         ("bad_label", "a step on batch 8 of 20 ends in IndexError: Target 9 is out of bounds"),
         ("two", r"expected \(model, loss, batches\) or .* from the factory, got tuple of 2"),
         ("nothing", "from the factory, got None$"),
-        ("loss_class", r"got \(model, the class CrossEntropyLoss, batches\): call the class"),
+        ("loss_class", r"got \(model, the class CrossEntropyLoss: call it, batches\)"),
         ("loss_first", r"got \(loss, model, batches\)$"),
         ("batches_second", r"got \(model, batches, function\)$"),
         ("batches_last", r"got \(model, function, optimiser factory, batches\)$"),
@@ -288,7 +288,7 @@ def test_the_rate_is_that_of_plain_sgd():
         ),
         ("steps_on_another", "its optimiser steps on nothing that the model learns, expected the parameters"),
         ("needs_closure", "its optimiser is LBFGS, expected one whose step.. takes no closure"),
-        ("made_optimizer", r"got \(model, loss, batches, SGD\): expected a function of the parameters"),
+        ("made_optimizer", r"got \(model, loss, batches, SGD: a function of the parameters is expected"),
     ],
 )
 def test_a_factory_of_something_else_is_refused(factory, message):

@@ -188,12 +188,12 @@ def _warn_once() -> None:
     """Show each warning once: Python forgets which it has shown wherever a library changes its filters for a while."""
     show, shown = warnings.showwarning, set()
 
-    def once(message: Warning | str, category: type[Warning], filename: str, lineno: int, *more: Any) -> None:
-        if (warning := (str(message), filename, lineno)) not in shown:
+    def once(message: Any, *where: Any) -> None:
+        if (warning := (str(message), *where[:3])) not in shown:
             shown.add(warning)
-            show(message, category, filename, lineno, *more)
+            show(message, *where)
 
-    warnings.showwarning = once  # type: ignore[assignment]  # of the same parameters
+    warnings.showwarning = once  # type: ignore[assignment]  # which is called with all of them, in this order
 
 
 def _place(error: BaseException) -> traceback.FrameSummary | None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from matmulbench.errors import UsageError
-from matmulbench.isolation import Child, Host, LostError
+from matmulbench.isolation import Host, LostError
 from matmulbench.isolation.requests import (
     CommitParameters,
     CompileModel,
@@ -76,19 +76,17 @@ class Envelope:
             )
 
 
-@dataclass
 class Course:
-    """What all candidates of one training share: the task, its reference, and the child that no kernel enters."""
+    """What all candidates of one training share: the task, its reference, and the child that no kernel enters.
 
-    host: Host
-    task: str
-    seed: int
-    data_dir: str | None
-    options: dict[str, Any]
-    workers: int
-    elsewhere: tuple[Address, ...]
-    device: str
-    referee: Child
+    ``quiet`` where what a model prints and warns of has been shown already.
+
+    Raises
+    ------
+    UsageError
+        if task, model or option cannot be used, or the data cannot be read.
+    """
+
     name: str
     batch_rows: int
     steps: int
@@ -96,13 +94,9 @@ class Course:
     products: list[tuple[int, str, str, str]]  # layer, which, workload, dtype
     non_matmul_s: float
     notes: list[str]  # on how a model can be judged, and what no kernel can do in it
-    turn_steps: int | None = None  # of every candidate's turn, where batches differ in size
-    seals: list[Seal] = field(default_factory=list)
-    envelope: Envelope = field(default_factory=lambda: Envelope([], []))
 
-    @classmethod
-    def open(
-        cls,
+    def __init__(
+        self,
         host: Host,
         task: str,
         seed: int,
@@ -112,29 +106,24 @@ class Course:
         elsewhere: tuple[Address, ...] = (),
         device: str = "cpu",
         quiet: bool = True,
-    ) -> Course:
-        """Load the training where no kernel is; ``quiet`` where what its model says has been shown already.
-
-        Raises
-        ------
-        UsageError
-            if task, model or option cannot be used, or the data cannot be read.
-        """
+    ) -> None:
+        self.host, self.task, self.seed, self.data_dir, self.options = host, task, seed, data_dir, options
+        self.workers, self.elsewhere, self.device = workers, elsewhere, device
+        self.turn_steps: int | None = None  # of every candidate's turn, where batches differ in size
+        self.seals: list[Seal] = []
+        self.envelope = Envelope([], [])
         if not is_model(task):
             host.warm(OpenTraining, first=PreloadTask(task, seed, data_dir, options))
-        referee = host.fork(DescribeTraining)
-        outcome = referee.call(DescribeTraining(task, seed, data_dir, options, quiet), silence_limit=_SILENCE_S)
-        if outcome.status == Status.LOST:
-            raise LostError(outcome.reason)
-        if outcome.status != Status.OK:
-            referee.close()
-            reason = outcome.reason or ""
-            named = outcome.status == Status.ERROR or reason.startswith(f"model {task!r}")
-            raise UsageError(reason if named else f"model {task!r}: {reason}")
-        course = cls(host, task, seed, data_dir, options, workers, elsewhere, device, referee, **outcome.value)
+        self.referee = host.fork(DescribeTraining)
+        request = DescribeTraining(task, seed, data_dir, options, quiet)
+        try:
+            vars(self).update(ask(self.referee, request, _SILENCE_S))
+        except KernelFailure as failure:
+            self.referee.close()
+            named = failure.status == Status.ERROR or failure.reason.startswith(f"model {task!r}")
+            raise UsageError(failure.reason if named else f"model {task!r}: {failure.reason}") from None
         if workers > 1:
-            course._divide()
-        return course
+            self._divide()
 
     @property
     def rows(self) -> int:
@@ -198,6 +187,7 @@ class TrainingCandidate(SealedCandidate):
     """
 
     place = "the training"
+    compile_s: float | None = None  # if it had to be compiled
 
     def __init__(self, course: Course, spec: str | None) -> None:
         here = course.workers - len(course.elsewhere)
@@ -300,7 +290,6 @@ class CompiledCandidate(TrainingCandidate):
     def __init__(self, course: Course) -> None:
         super().__init__(course, None)
         self.name = TORCH_COMPILE
-        self.compile_s: float | None = None
 
     def enter(self) -> None:
         """Start the process and compile.
@@ -400,7 +389,7 @@ def train_kernels(
     LostError
         if the suite's own processes ended.
     """
-    course = Course.open(host, task, seed, data_dir, options or {}, workers, elsewhere, device)
+    course = Course(host, task, seed, data_dir, options or {}, workers, elsewhere, device)
     everyone = list(dict.fromkeys([*([baseline] if baseline else []), *specs]))
     compiled = [CompiledCandidate(course)] if compare_compile else []
     candidates = [*(TrainingCandidate(course, spec) for spec in [*everyone, None]), *compiled]
@@ -479,7 +468,7 @@ def _measured(one: TrainingCandidate, base: TrainingCandidate | None, analyses: 
         return account
     row = account.row
     row.steps, row.extrapolated = len(one.losses), not one.finished
-    row.compile_s = one.compile_s if isinstance(one, CompiledCandidate) else None
+    row.compile_s = one.compile_s
     if not one.samples:
         row.reason = "no time was left for a step"
         return account

@@ -37,7 +37,6 @@ from matmulbench.workload import Workload
 
 _BATCHES = 1000  # of the loader, at most; they are kept in memory, for every kernel sees the same
 _RATE = 0.01
-_OPTIMISER = "a function of the parameters, such as lambda parameters: AdamW(parameters)"
 _FORM = "(model, loss, batches) or (model, loss, batches, optimiser factory)"
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
@@ -45,18 +44,10 @@ Made = tuple[nn.Module, Loss, list[Any], OptimizerFactory | None]
 
 
 class CustomModel(TrainingProblem):
-    """A model, its loss, its batches and its optimiser.
+    """A model, its loss, its batches and its optimiser's factory or None, ``made`` as :func:`load_model` describes.
 
-    Parameters
-    ----------
-    name
-        what it is called in tables and messages.
-    made
-        model, loss, batches, and the optimiser's factory or None, as :func:`load_model` describes them.
-    rate
-        the learning rate of plain SGD, where there is no factory of an optimiser.
-    remake
-        makes ``made`` anew, for a model that cannot be copied.
+    ``rate`` is that of plain SGD, where there is no such factory; ``remake`` makes all anew if the model cannot be
+    copied.
 
     Raises
     ------
@@ -368,19 +359,10 @@ def _make(spec: str, seed: int) -> Made:
             raise UsageError(f"{form}, got {None if made is None else type(made).__name__}{of}")
         model, loss, source, optimizer = (*made, None)[:4]
         kinds = [_kind(value) for value in made]
-        classes = [value for value in made[:3] if isinstance(value, type)]
-        advice = ""
-        if any("class" in kind for kind in kinds):
-            advice = ": call the class"
-        elif isinstance(source, Dataset):
-            advice = f": a DataLoader makes batches of a {kinds[2]}"
-        elif not (optimizer is None or callable(optimizer)) and kinds[3] != "batches":
-            advice = f": expected {_OPTIMISER} as the last"
-        learns_first = kinds[0] == "model" or kinds[1] != "model"
-        callables = all(value is None or callable(value) for value in (loss, optimizer))
-        right = isinstance(model, nn.Module) and callables and isinstance(source, Iterable)
-        if classes or not (right and learns_first):
-            raise UsageError(f"{form}, got ({', '.join(kinds)}){advice}")
+        right = isinstance(model, nn.Module) and (kinds[0] == "model" or kinds[1] != "model")
+        right &= isinstance(source, Iterable) and not any(isinstance(value, type) for value in made[:3])
+        if not (right and all(value is None or callable(value) for value in (loss, optimizer))):
+            raise UsageError(f"{form}, got ({', '.join(kinds)})")
         part = "batches end"
         taken = islice(source, _BATCHES)
         # Of the tokenizers' BatchEncoding, torch sees no tensors.
@@ -406,11 +388,15 @@ def _contents(batches: list[Any]) -> str:
 
 
 def _kind(made: Any) -> str:
-    """Say what a value that a factory returned seems to be."""
+    """Say what a value that a factory returned seems to be, and what to do with it where that shows."""
     if isinstance(made, type):
-        return "optimiser factory" if issubclass(made, torch.optim.Optimizer) else f"the class {made.__name__}"
+        return "optimiser factory" if issubclass(made, torch.optim.Optimizer) else f"the class {made.__name__}: call it"
+    if isinstance(made, torch.optim.Optimizer):
+        return f"{type(made).__name__}: a function of the parameters is expected to make it"
     if isinstance(made, nn.Module):
         return "model" if next(made.parameters(), None) is not None else "loss"
     if isinstance(made, DataLoader | list | tuple):
         return "batches"
+    if isinstance(made, Dataset):
+        return f"{type(made).__name__}: a DataLoader makes batches of it"
     return "function" if inspect.isroutine(made) else type(made).__name__

@@ -108,8 +108,3 @@ def _interface_to(host: str) -> str:
         own = line.getsockname()[0]
     known = psutil.net_if_addrs().items()
     return str(next(name for name, found in known if any(each.address.partition("%")[0] == own for each in found)))
-
-
-def meet() -> None:
-    """Wait until every rank is here."""
-    dist.barrier()

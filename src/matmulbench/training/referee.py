@@ -64,7 +64,7 @@ def describe(
         compiled = (
             "it is trained without torch.compile, which keeps torch's products: --compare-compile has a row for it"
         )
-        notes = [*([compiled] if problem.compiled else []), *_assess(problem, again), *([left] if left else [])]
+        notes = list(filter(None, [compiled * problem.compiled, *_assess(problem, again), left]))
     return {
         "name": problem.name,
         "batch_rows": problem.rows,

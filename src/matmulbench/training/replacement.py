@@ -15,6 +15,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from time import perf_counter, thread_time
 from typing import Any, Self, TypeVar
 
@@ -292,16 +293,15 @@ class Hooks:
         names = (getattr(self.kernel, name, None) for name in ("name", "__name__"))
         return self.kernel if isinstance(self.kernel, str) else next(filter(None, names), type(self.kernel).__name__)
 
+    # Not with what they call: that is what these two change.
+    @partial(_uncompiled, what_it_calls=FrameAction.DEFAULT)
     def enter(self, module: nn.Module, _: Any) -> None:
         """Begin, before a module's ``forward``, which ``torch.compile`` then leaves as it is."""
         _thread.modules.append(self._block)
         _thread.compilers.append(set_eval_frame(None))
 
+    @partial(_uncompiled, what_it_calls=FrameAction.DEFAULT)
     def leave(self, module: nn.Module, *_: Any) -> None:
         """End, after it, also where it raises."""
         set_eval_frame(_thread.compilers.pop())
         _thread.modules.pop()
-
-
-for _hook in (Hooks.enter, Hooks.leave):  # which change what is done with the frames after theirs
-    _uncompiled(_hook, FrameAction.DEFAULT)

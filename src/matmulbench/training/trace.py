@@ -61,7 +61,6 @@ class _Product:
     dtype: str
     operator: str
     reason: str
-    flop: int | None = None
 
 
 @cache
@@ -93,7 +92,7 @@ def _describe(
     elif not reason and 0 in (*batch, m, k, n):
         reason = "an operand is empty"
     shape = f"{''.join(f'{size}*' for size in batch)}{m}x{k}x{n}{f':{layout}' if layout != 'NN' else ''}"
-    return _Product(shape, layout, kind, name, reason, 2 * math.prod(batch) * m * k * n)
+    return _Product(shape, layout, kind, name, reason)
 
 
 _Call = tuple[_Product, str, int | None, float]  # with module, FLOP and seconds
@@ -156,11 +155,11 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         seconds = perf_counter() - start
         listed = [each for part in args for each in (part if isinstance(part, list) else [part])]
         operands = [each for each in listed if isinstance(each, Tensor)]
-        shapes, strides = tuple(each.shape for each in operands), tuple(map(_strides, operands))
+        shapes = tuple(each.shape for each in operands)
+        strides = tuple(each.stride() if each.layout is torch.strided else None for each in operands)
         product = _describe(*known, shapes, strides, operands[0].dtype, operands[0].device.type)
-        flop, formula = product.flop, flop_registry.get(func.overloadpacket)
-        if flop is None and formula:
-            flop = formula(*args, **kwargs, out_val=out)
+        formula = flop_registry.get(func.overloadpacket)
+        flop = formula(*args, **kwargs, out_val=out) if formula else None
         self.calls.append((product, self._module(), flop, seconds))
         return out
 
@@ -170,10 +169,6 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if not node or len(self._inside) > 1:  # the latter where a checkpoint has a module run again
             return self._inside[-1]
         return f"backward of {self._owners[bisect_right(self._nodes, node._sequence_nr()) - 1]}"
-
-
-def _strides(tensor: Tensor) -> tuple[int, ...] | None:
-    return tensor.stride() if tensor.layout is torch.strided else None
 
 
 def trace_steps(model: CustomModel, enough_s: float = ENOUGH_S) -> list[dict[str, Any]]:

@@ -279,10 +279,6 @@ class TaskProblem(TrainingProblem):
     def reference(self) -> ManualTrainer:
         return ManualTrainer(self.problem.to("float64"), torch.matmul)
 
-    def on(self, place: str) -> TaskProblem:
-        """Return the problem with data and parameters where torch calls it ``place``."""
-        return TaskProblem(self.problem.to(place=place))
-
     def few(self, rows: int) -> TaskProblem:
         return TaskProblem(self.problem.first_rows(rows))
 

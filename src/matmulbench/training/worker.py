@@ -8,6 +8,7 @@ from time import perf_counter
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from matmulbench.ladder import Kernel
@@ -17,7 +18,7 @@ from matmulbench.measurement.cost import learn_cost
 from matmulbench.measurement.stopwatch import Timer
 from matmulbench.measurement.worker import only_between_turns, wait_for_turn
 from matmulbench.training.custom_model import CustomModel, load_training, without_a_word
-from matmulbench.training.data_parallel import RankProblem, join, meet
+from matmulbench.training.data_parallel import RankProblem, join
 from matmulbench.training.replacement import products_by
 from matmulbench.training.tasks import is_model
 from matmulbench.training.trainers import TaskProblem, TimedKernel, Trainer, TrainingProblem
@@ -71,7 +72,7 @@ def open_training(
     if there := DEVICES[device]:
         there.require()
         assert isinstance(problem, TaskProblem)
-        problem = problem.on(there.place)
+        problem = TaskProblem(problem.problem.to(place=there.place))
     timer = Timer(there)
     if place:
         assert isinstance(problem, TaskProblem)
@@ -146,7 +147,7 @@ def train_steps(first: int, last: int, stopwatch: bool) -> list[Any]:
     wait_for_turn()
     if rank:
         rank.communication_s.clear()
-        meet()
+        dist.barrier()  # until every rank is here
     clock = timer.start()
     for step in range(first, last):
         losses.append(desk.trainer.step(step))  # noqa: PERF401  # a comprehension hides what is timed
@@ -166,17 +167,14 @@ def train_steps(first: int, last: int, stopwatch: bool) -> list[Any]:
 
 def commit_parameters(descriptors: list[int]) -> int:
     """Write all parameters, one after the other, into the shared file; return how many bytes they take."""
-    content = b"".join(_bytes(p) for p in _desks[0].trainer.parameters())
+    # As bytes, for numpy has not all of torch's dtypes.
+    flat = (parameter.detach().cpu().reshape(-1) for parameter in _desks[0].trainer.parameters())
+    content = b"".join(each.view(torch.uint8).numpy().tobytes() for each in flat)
     with open(descriptors[0], "r+b") as file:
         file.truncate(0)
         file.seek(0)
         file.write(content)
     return len(content)
-
-
-def _bytes(tensor: Tensor) -> bytes:
-    # numpy has not all of torch's dtypes.
-    return tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes()
 
 
 def train_few_rows(rows: int, steps: int) -> list[float]:
