@@ -214,6 +214,15 @@ def loss_of_output():
     return Named(), lambda out: out["loss"], dicts()
 
 
+def penalised():
+    model = net()
+
+    def loss(out, y):
+        return F.cross_entropy(out, y) + 0.1 * sum(each.square().sum() for each in model.parameters())
+
+    return model, loss, batches()
+
+
 def dict_and_target():
     return Named(), nn.CrossEntropyLoss(), dicts("target")
 

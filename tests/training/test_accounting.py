@@ -87,7 +87,7 @@ def test_a_steps_parts_make_the_step(finished):
 
 
 def test_the_products_are_those_that_the_net_asks_for():
-    problem = load_problem("digits")
+    problem = load_problem(find_task("digits"))
     asked = []
 
     def matmul(a, b):
@@ -255,7 +255,7 @@ def test_costs_are_tried_in_the_workloads_own_layout(layout):
 
 
 def test_the_envelope_holds_honest_rounding_and_little_more():
-    problem = load_problem("digits")
+    problem = load_problem(find_task("digits"))
     envelope = Envelope(*rounding_envelope(TaskProblem(problem), 40))
 
     def holds(kernel):
@@ -321,7 +321,7 @@ def test_a_row_says_which_part_of_a_step_is_not_as_predicted(rest_s, step_s, bas
 
 
 def test_torch_nn_has_its_own_parameters():
-    problem = load_problem("breast-cancer")
+    problem = load_problem(find_task("breast-cancer"))
     before = [weight.clone() for weight, _ in problem.parameters]
     trainer = TaskProblem(problem).begin_plain()
     for step in range(3):

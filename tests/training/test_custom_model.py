@@ -9,6 +9,7 @@ import matmulbench
 from matmulbench.errors import UsageError
 from matmulbench.isolation import LostError, Outcome
 from matmulbench.isolation.requests import TrainSteps
+from matmulbench.ladder.plugins import load_function
 from matmulbench.status import Status
 from matmulbench.training import accounting, referee, worker
 from matmulbench.training.accounting import Course, train_kernels
@@ -49,6 +50,21 @@ def test_all_its_products_are_found_by_watching_a_step():
         ("backward", "8x12x8:TN", 2),  # x is data: no gradient of it
         ("backward", "4*3x3x8", 1),
     ]
+
+
+def test_a_loss_that_penalises_the_models_weights_learns_to():
+    spec = f"{FACTORIES}:penalised"
+    trainer = load_model(spec).begin_plain()
+    found = [float(trainer.step(step)) for step in range(4)]
+    torch.manual_seed(0)
+    model, loss, batches = load_function(spec, "model")()
+    optimiser = torch.optim.SGD(model.parameters(), 0.01)
+    for step, (x, y) in enumerate(batches[:4]):
+        optimiser.zero_grad()
+        value = loss(model(x), y)
+        value.backward()
+        optimiser.step()
+        assert found[step] == pytest.approx(float(value))
 
 
 def test_every_trainer_begins_with_the_same_parameters():

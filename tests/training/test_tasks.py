@@ -17,12 +17,12 @@ def train(problem):
 
 @pytest.fixture(scope="module")
 def digits():
-    return load_problem("digits")
+    return load_problem(find_task("digits"))
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_breast_cancer_reaches_its_accuracy(seed):
-    losses, train_accuracy, test_accuracy = train(load_problem("breast-cancer", seed=seed))
+    losses, train_accuracy, test_accuracy = train(load_problem(find_task("breast-cancer"), seed=seed))
     assert len(losses) == 100
     assert losses[-1] < losses[0] / 3
     assert train_accuracy >= 0.943
@@ -31,14 +31,14 @@ def test_breast_cancer_reaches_its_accuracy(seed):
 
 @pytest.mark.parametrize("seed", range(3))
 def test_digits_reaches_its_accuracy(seed):
-    losses, train_accuracy, test_accuracy = train(load_problem("digits", seed=seed))
+    losses, train_accuracy, test_accuracy = train(load_problem(find_task("digits"), seed=seed))
     assert len(losses) == 20 * (1437 // 64)
     assert train_accuracy > 0.98
     assert test_accuracy >= 0.95
 
 
 def test_mnist_reaches_its_accuracy(mnist_dir):
-    losses, _, test_accuracy = train(load_problem("mnist", mnist_dir))
+    losses, _, test_accuracy = train(load_problem(find_task("mnist"), mnist_dir))
     assert len(losses) == 781
     assert test_accuracy >= 0.944
 
@@ -67,7 +67,7 @@ def test_torch_nn_learns_the_same_and_leaves_the_problem_alone(name):
 
 
 def test_the_scaler_is_fitted_on_the_train_rows_alone():
-    problem = load_problem("breast-cancer")
+    problem = load_problem(find_task("breast-cancer"))
     assert len(problem.x_train) == 455
     assert problem.x_train.mean(0).abs().max() < 1e-6
     assert (problem.x_train.std(0, correction=0) - 1).abs().max() < 1e-5
@@ -87,9 +87,9 @@ def test_an_epoch_shows_each_row_once_and_the_next_in_another_order(digits):
 
 def test_the_seed_decides_everything():
     one, same, other = (
-        load_problem("breast-cancer", seed=1),
-        load_problem("breast-cancer", seed=1),
-        load_problem("breast-cancer", seed=2),
+        load_problem(find_task("breast-cancer"), seed=1),
+        load_problem(find_task("breast-cancer"), seed=1),
+        load_problem(find_task("breast-cancer"), seed=2),
     )
     assert torch.equal(one.x_train, same.x_train)
     assert torch.equal(one.parameters[0][0], same.parameters[0][0])

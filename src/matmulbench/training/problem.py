@@ -11,7 +11,7 @@ from torch import Tensor
 
 from matmulbench import data
 from matmulbench.errors import UsageError
-from matmulbench.training.tasks import Task, find_task
+from matmulbench.training.tasks import Task
 
 Split = tuple[Tensor, Tensor, Tensor, Tensor]
 
@@ -102,19 +102,17 @@ class Problem:
 
 
 @cache  # a host loads it once, for all its children
-def load_problem(task: str | Task, data_dir: str | None = None, seed: int = 0) -> Problem:
+def load_problem(task: Task, data_dir: str | None = None, seed: int = 0) -> Problem:
     """Load a task's data, split and scaled, and draw its initial parameters and the order of its batches.
 
     Raises
     ------
     UsageError
-        if the name is unknown, or a batch is larger than the data.
+        if a batch is larger than the data.
     DataError
         if MNIST is needed and not to be found in ``data_dir`` or where
         :func:`~matmulbench.data.mnist` looks by default.
     """
-    if isinstance(task, str):
-        task = find_task(task)
     generator = torch.Generator().manual_seed(seed)
     dtype = getattr(torch, task.parameter_dtype)
     x_train, y_train, x_test, y_test = _SOURCES[task.source](data_dir, generator)

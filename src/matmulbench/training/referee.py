@@ -32,6 +32,7 @@ _FLOOR = 64  # unit roundoffs of the largest loss: that of the loss's own sum, w
 _ALIKE = 1024  # unit roundoffs between two losses that differ by rounding alone
 _TRACE_S = 0.2  # seconds, about, that may go into tracing
 _STATE = "it keeps a state besides its parameters: losses are those that the kernel's process reports"
+_EAGER = "it is trained without torch.compile, which keeps torch's products: --compare-compile has a row for it"
 _TRYING_S = 0.5  # in which batches are tried beforehand
 _AGAIN_S = 30.0  # that may go into training again with plain torch, to see whose fault something is
 _SAME_IN_DOUBLE = 0.05  # of the loss, by which that in float64 may differ, or the model does something else there
@@ -61,10 +62,7 @@ def describe(
         with without_a_word(True):
             again = load_training(task, seed, data_dir, options)
         assert isinstance(again, CustomModel)
-        compiled = (
-            "it is trained without torch.compile, which keeps torch's products: --compare-compile has a row for it"
-        )
-        notes = list(filter(None, [compiled * problem.compiled, *_assess(problem, again), left]))
+        notes = list(filter(None, [_EAGER * problem.compiled, *_assess(problem, again), left]))
     return {
         "name": problem.name,
         "batch_rows": problem.rows,

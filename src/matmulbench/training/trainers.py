@@ -53,11 +53,6 @@ class TimedKernel:
         self.processor_s.append(thread_time() - processor_s)
         return c
 
-    def read_marks(self) -> None:
-        """Note the seconds between marks."""
-        assert self.device
-        self.seconds = [self.device.seconds(*pair) for pair in self.marks]
-
     def note(self, a: Tensor, b: Tensor, seconds: float, processor_s: float) -> None:
         """Note a product that something else did."""
         self.seconds.append(seconds)

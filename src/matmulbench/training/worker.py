@@ -157,7 +157,7 @@ def train_steps(first: int, last: int, stopwatch: bool) -> list[Any]:
         desk.trainer.use(desk.kernel)
         start, end, own_s, _ = times
         if watch.device:
-            watch.read_marks()
+            watch.seconds = [watch.device.seconds(*pair) for pair in watch.marks]
         elif own_s < end - start:  # other programs interrupted it, products among them
             watch.seconds = watch.processor_s
         products = desk.problem.split(watch, last - first)
