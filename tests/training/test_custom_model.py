@@ -209,7 +209,7 @@ def test_no_one_is_judged_where_the_model_does_not_repeat_itself(host):
 FORMS = (
     "in_place", "keeps", "locked", "normed", "routed", "ragged", "own_loss", "loss_of_output", "dict_and_target",
     "dict_in_a_pair", "two_inputs", "autoencoder", "endless", "workers", "fixed_rows", "warns", "encodings",
-    "scheduled",
+    "scheduled", "penalised", "penalised_for_good",
 )  # fmt: skip
 
 

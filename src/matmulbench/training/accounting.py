@@ -162,10 +162,7 @@ class Course:
     def parameters_decide(self, step: int) -> bool:
         """Tell whether, with torch's own products, the parameters decide the loss at a step; note it if not.
 
-        Raises
-        ------
-        UsageError
-            if torch's own products do not get a model there either.
+        A UsageError is raised if torch's own products do not get a model there either.
         """
         if not is_model(self.task):
             return True

@@ -108,16 +108,20 @@ class CustomModel(TrainingProblem):
     def copy(self) -> tuple[nn.Module, Loss]:
         """Return model and loss as they were at the start."""
         try:
-            if self.copies or not self.remake:
+            if self.copies:
                 return copied((self.model, self.loss))
         except UsageError:
             if not self.remake:
                 raise
-        with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):  # which has been shown once
-            model, loss, *_ = self.remake()
-        model = uncompiled(model)
+        model, loss = self._call_again()
         self._materialise(model)
         return model, loss
+
+    def _call_again(self) -> tuple[nn.Module, Loss]:
+        assert self.remake
+        with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):  # which has been shown once
+            model, loss, *_ = self.remake()
+        return uncompiled(model), loss
 
     def _materialise(self, model: nn.Module) -> None:
         """Call a model with lazy layers once: their sizes come from what they are given."""
@@ -161,7 +165,8 @@ class CustomModel(TrainingProblem):
             trainer.use(torch.matmul)  # the products are those of the first step
         self.reseeds = _random_state() != before
         # A loss that penalises the weights of the factory's model knows nothing of a copy.
-        self.copies = all(parameter.grad is None for parameter in self.model.parameters())
+        reached = any(parameter.grad is not None for parameter in self.model.parameters())
+        self.copies = not (reached and self.remake and self._call_again()[0] is not self.model)
         counts = Counter(watch.kinds)
         self._kinds = {kind: i for i, kind in enumerate(counts)}
         self.products = [_product(i, kind, count) for i, (kind, count) in enumerate(counts.items(), 1)]
