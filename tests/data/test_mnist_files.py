@@ -230,10 +230,28 @@ def test_the_test_file_beside_is_read(from_idx, whole, tmp_path):
     assert same(mnist(tmp_path)[2:], from_idx[2:])
 
 
+def test_openmls_one_table_has_the_test_behind_the_training_rows(from_idx, whole, tmp_path, monkeypatch):
+    monkeypatch.setattr(mnist_files, "_ROWS", 1200)
+    monkeypatch.setattr(mnist_files, "_TEST", 200)
+    table = pd.DataFrame(whole[0][:1400], columns=[f"pixel{n}" for n in range(1, 785)])
+    table.assign(**{"class": whole[1][:1400]}).to_csv(tmp_path / "mnist_784.csv", index=False)
+    (x, y), (x_valid, _), (x_test, y_test) = mnist(tmp_path)
+    assert np.array_equal(np.concatenate((x, x_valid, x_test)), from_idx.train[0][:1400])
+    assert (len(x), len(x_valid), len(x_test)) == (1000, 200, 200)
+    assert np.array_equal(y, from_idx.train[1][:1000])
+    assert np.array_equal(y_test, from_idx.train[1][1200:1400])
+
+
+def test_parquet_is_named_and_not_taken_for_a_csv_file(tmp_path):
+    (tmp_path / "mnist_784.parquet").write_bytes(b"PAR1\x15\x04,,,PAR1")
+    with pytest.raises(DataError, match=r"parquet: Parquet is not read\. Accepted are .* mnist_784\.csv"):
+        mnist(tmp_path / "mnist_784.parquet")
+
+
 @pytest.mark.parametrize(
     ("x", "y", "message"),
     [
-        (np.zeros((10, 784)), np.zeros(10), "rows: 10, expected 1000 to 60000"),
+        (np.zeros((10, 784)), np.zeros(10), "rows: 10, expected 1000 to 60000, or 70000 with the test"),
         (
             np.full((1000, 784), [256] + [0] * 783),
             np.zeros(1000),

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from matmulbench.data.array_pickle import load_pairs
 from matmulbench.data.embedded import Pair
-from matmulbench.data.readers import BOM, IDX, ZIP, DataError, read_csv, read_idx, read_npz, unpacked
+from matmulbench.data.readers import BOM, IDX, PARQUET, ZIP, DataError, read_csv, read_idx, read_npz, unpacked
 from matmulbench.errors import printable
 
 VARIABLE = "MATMULBENCH_DATA"
@@ -30,12 +30,12 @@ FILES = {
 # Other sets of the same names and shapes: md5 of their gzipped train-images, as torchvision lists it
 _OTHERS = {"8d4fb7e6c68d591d4c3dfef9ec88bf0d": "Fashion-MNIST", "bdb82020997e1d708af4cf47b453dcf7": "KMNIST"}
 _PACKED = r"(\.(gz|bz2|xz))?"
-_ONE_FILE = rf"(.*mnist.*\.(npz|pkl|pickle)|(.*mnist_)?train\.csv){_PACKED}"
+_ONE_FILE = rf"(.*mnist.*\.(npz|pkl|pickle)|(mnist_784|(.*mnist_)?train)\.csv){_PACKED}"
 _ACCEPTED = (
     "Accepted are the four IDX files (train-images-idx3-ubyte.gz, train-labels-idx1-ubyte.gz, "
     "t10k-images-idx3-ubyte.gz and t10k-labels-idx1-ubyte.gz, or unpacked), Keras' mnist.npz, Kaggle's train.csv (its "
-    "last sixth is held out), mnist_train.csv with mnist_test.csv, and mnist.pkl.gz. `matmulbench fetch mnist` gets "
-    f"the first; --data-dir or {VARIABLE} names another folder"
+    "last sixth is held out), mnist_train.csv with mnist_test.csv, OpenML's mnist_784.csv, and mnist.pkl.gz. `matmulbench "
+    f"fetch mnist` gets the first; --data-dir or {VARIABLE} names another folder"
 )
 
 
@@ -65,8 +65,8 @@ def mnist(data_dir: str | Path | None = None) -> Mnist:
     ----------
     data_dir
         a folder that has, itself or in ``MNIST/raw`` below it, as torchvision lays it out: the four IDX files, Keras'
-        ``mnist.npz``, Kaggle's ``train.csv``, ``mnist_train.csv`` with ``mnist_test.csv``, or ``mnist.pkl.gz``, gzipped
-        or not; or such a file itself. By default, the folder that the variable ``MATMULBENCH_DATA`` names, or else the
+        ``mnist.npz``, Kaggle's ``train.csv``, ``mnist_train.csv`` with ``mnist_test.csv``, OpenML's ``mnist_784.csv``,
+        or ``mnist.pkl.gz``, gzipped or not; or such a file itself. By default, the folder that the variable ``MATMULBENCH_DATA`` names, or else the
         cache of ``fetch mnist``.
 
     Raises
@@ -121,6 +121,8 @@ def _read_one(path: Path) -> tuple[Pair, Pair]:
     if start.startswith(ZIP):
         x, y, test_x, test_y = read_npz(path)
         return _pair(path, "train", x, y, _ROWS), _pair(path, "test", test_x, test_y, _TEST)
+    if start == PARQUET:
+        raise DataError(f"{path}: Parquet is not read. {_ACCEPTED}")
     if start == BOM or start[:1].isalnum() or start[:1] in b'",':
         return _read_csv(path)
     if start[:1] in b"\x80(]":
@@ -129,9 +131,11 @@ def _read_one(path: Path) -> tuple[Pair, Pair]:
 
 
 def _read_csv(path: Path) -> tuple[Pair, Pair]:
-    x, y = read_csv(path, _ROWS)
-    if len(x) < _FEWEST:
-        raise DataError(f"{path}: rows: {len(x)}, expected {_FEWEST} to {_ROWS}")
+    x, y = read_csv(path, _ROWS + _TEST)
+    if len(x) == _ROWS + _TEST:  # OpenML's, and scikit-learn's: one table
+        return _pair(path, "train", x[:_ROWS], y[:_ROWS], _ROWS), _pair(path, "test", x[_ROWS:], y[_ROWS:], _TEST)
+    if not _FEWEST <= len(x) <= _ROWS:
+        raise DataError(f"{path}: rows: {len(x)}, expected {_FEWEST} to {_ROWS}, or {_ROWS + _TEST} with the test")
     test = path.with_name(path.name.replace("train", "test"))
     test_x, test_y = read_csv(test, _TEST) if "mnist" in test.name and test.is_file() else (x[:0], y[:0])
     return _pair(path, "train", x, y, len(x)), _pair(test, "test", test_x, test_y, len(test_x))

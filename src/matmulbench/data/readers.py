@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from matmulbench.errors import UsageError, printable
 
-IDX, ZIP, BOM = b"\0\0\x08", b"PK", b"\xef\xbb\xbf"
+IDX, ZIP, BOM, PARQUET = b"\0\0\x08", b"PK", b"\xef\xbb\xbf", b"PAR"
 _UNPACKERS: dict[bytes, Callable[[Any], Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7z": lzma.open}
 _COLUMNS = 785
 _LIMIT = 480_000_000  # bytes, unpacked, of a CSV or npz file; MNIST as float64 has 439 million
