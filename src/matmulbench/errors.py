@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 import re
+import sys
+import warnings
 from collections.abc import Collection, Iterable
 
 # A terminal's commands: to the cursor and the colours, to the window (its title, a link), and those of one letter.
@@ -16,6 +18,14 @@ class UsageError(ValueError):
 
 class InputWarning(UserWarning):
     """Input of which a part was passed over, for it cannot be used. The command prints it in one line."""
+
+
+def warn(text: str) -> None:
+    """Issue an InputWarning that shows the user's line: the nearest one outside this package."""
+    level = 1
+    while sys._getframe(level).f_globals.get("__name__", "").partition(".")[0] == __package__:
+        level += 1
+    warnings.warn(text, InputWarning, stacklevel=level + 1)
 
 
 def unknown(kind: str, value: str, known: Iterable[str], hint: str = "") -> UsageError:

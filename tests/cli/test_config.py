@@ -188,6 +188,19 @@ def test_precedence_of_the_data_folder(project: Path, monkeypatch: pytest.Monkey
     assert folders == ["line", "variable", "data/mnist"]
 
 
+def test_a_wrong_data_folder_of_the_table_is_named_as_its_own(
+    project: Path, monkeypatch: pytest.MonkeyPatch, matmulbench: Command
+) -> None:
+    monkeypatch.delenv("MATMULBENCH_DATA", raising=False)
+
+    def said(*arguments: str) -> str:
+        return str(matmulbench("train", "numpy", "--threads", "1", "--task", "mnist", *arguments).stderr)
+
+    where = "[tool.matmulbench] of pyproject.toml: data_dir: "
+    assert said() == f"matmulbench: {where}data-dir 'data/mnist': there is no such folder or file\n"
+    assert said("--data-dir", "line") == "matmulbench: data-dir 'line': there is no such folder or file\n"
+
+
 def test_list_shows_the_projects_own(project: Path, monkeypatch: pytest.MonkeyPatch, matmulbench: Command) -> None:
     def availability(custom: list[str], *_: object) -> list[dict[str, str]]:
         return [{"name": name, "about": "", "status": "available"} for name in custom]

@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from matmulbench import streams
-from matmulbench.cli.config import OPTIONS, load_config
+from matmulbench.cli.config import OPTIONS, TABLE, load_config
 from matmulbench.errors import UsageError, printable
 from matmulbench.streams import OutputError, log, write
 
@@ -40,7 +40,9 @@ class _Verbs(TyperGroup):
         try:
             return super().invoke(ctx)
         except UsageError as error:
-            log("matmulbench: " + "\n".join(printable(line, 4096) for line in str(error).splitlines()))
+            data_dir = (ctx.default_map or {}).get(ctx.invoked_subcommand, {}).get("data_dir")
+            where = f"{TABLE} of pyproject.toml: data_dir: " if data_dir and data_dir in str(error) else ""
+            log("\n".join(printable(line, 4096) for line in f"matmulbench: {where}{error}".splitlines()))
             code = USAGE_ERROR
         except OSError as error:  # a disk that is full, a folder that is not ours
             where = f"{error.filename}: " if error.filename else ""

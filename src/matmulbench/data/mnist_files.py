@@ -34,8 +34,8 @@ _ONE_FILE = rf"(.*mnist.*\.(npz|pkl|pickle)|(mnist_784|(.*mnist_)?train)\.csv){_
 _ACCEPTED = (
     "Accepted are the four IDX files (train-images-idx3-ubyte.gz, train-labels-idx1-ubyte.gz, "
     "t10k-images-idx3-ubyte.gz and t10k-labels-idx1-ubyte.gz, or unpacked), Keras' mnist.npz, Kaggle's train.csv (its "
-    "last sixth is held out), mnist_train.csv with mnist_test.csv, OpenML's mnist_784.csv, and mnist.pkl.gz. `matmulbench "
-    f"fetch mnist` gets the first; --data-dir or {VARIABLE} names another folder"
+    "last sixth is held out), mnist_train.csv with mnist_test.csv, OpenML's mnist_784.csv, and mnist.pkl.gz. "
+    f"`matmulbench fetch mnist` gets the first; --data-dir or {VARIABLE} names another folder"
 )
 
 
@@ -66,8 +66,8 @@ def mnist(data_dir: str | Path | None = None) -> Mnist:
     data_dir
         a folder that has, itself or in ``MNIST/raw`` below it, as torchvision lays it out: the four IDX files, Keras'
         ``mnist.npz``, Kaggle's ``train.csv``, ``mnist_train.csv`` with ``mnist_test.csv``, OpenML's ``mnist_784.csv``,
-        or ``mnist.pkl.gz``, gzipped or not; or such a file itself. By default, the folder that the variable ``MATMULBENCH_DATA`` names, or else the
-        cache of ``fetch mnist``.
+        or ``mnist.pkl.gz``, gzipped or not; or such a file itself. By default, the folder that the variable
+        ``MATMULBENCH_DATA`` names, or else the cache of ``fetch mnist``.
 
     Raises
     ------

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import warnings
 from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from filelock import FileLock, Timeout
 
-from matmulbench.errors import InputWarning, UsageError, printable
+from matmulbench.errors import UsageError, printable, warn
 from matmulbench.ladder import BASELINE
 from matmulbench.results.files import read_json
 from matmulbench.results.machine import describe_machine, library_versions
@@ -27,8 +26,10 @@ from matmulbench.results.schema import (
     SCHEMA_VERSION,
     TABLES,
     Status,
+    columns,
     conforms,
     frame,
+    misfit,
 )
 
 if TYPE_CHECKING:
@@ -331,17 +332,13 @@ def read_run(path: Path) -> dict[str, Any]:
         readable = " and ".join(map(str, READABLE))
         made = f"schema_version is {printable(repr(version), 60)}, this matmulbench reads {readable}"
         raise FolderError(f"folder {path}: {made}: read it with the matmulbench that made it, or run again")
-    for field, kind in RUN_FIELDS.items():
-        if not conforms(run.get(field), kind):
-            expected = (
-                f"an object with {', '.join(kind)}" if isinstance(kind, dict) else getattr(kind, "__name__", kind)
-            )
-            raise FolderError(f"file {file}: {field} is {printable(repr(run.get(field)), 60)}, expected {expected}")
+    if not conforms(run, RUN_FIELDS):
+        raise FolderError(f"file {file}: {misfit(run, RUN_FIELDS, '')}")
     return run
 
 
 def read_journal(path: Path) -> list[dict[str, Any]]:
-    """Return the journal's entries; a line that is cut short or none of ours is passed over, with an InputWarning.
+    """Return the journal's entries; an InputWarning says what is passed over, such as a line that is cut short.
 
     Raises
     ------
@@ -353,15 +350,19 @@ def read_journal(path: Path) -> list[dict[str, Any]]:
         return []
     if not journal.is_file():
         raise FolderError(f"{journal} is no regular file")
+    entries, wrong = [], list[str]()
     try:
         with journal.open("rb") as lines:
-            read = [_entry(line) for line in lines if line.strip()]
+            for number, line in ((number, line) for number, line in enumerate(lines, start=1) if line.strip()):
+                try:
+                    entries.append(_entry(journal, line))
+                except UsageError as error:
+                    wrong.append(f"line {number}: {error}")
     except OSError as error:
         raise FolderError(f"{journal}: {error.strerror}") from None
-    entries = [entry for entry in read if entry]
-    if passed := len(read) - len(entries):
-        said = f"{journal}: passed over {passed} of {len(read)} lines, which no run wrote whole"
-        warnings.warn(said, InputWarning, stacklevel=2)
+    if wrong:
+        passed = f"passed over {len(wrong)} of {len(wrong) + len(entries)} lines, which no run wrote whole"
+        warn(f"{journal}: {passed}; {wrong[0]}")
     return entries
 
 
@@ -378,21 +379,27 @@ def check_unchanged(path: Path, run: dict[str, Any], fields: Iterable[str]) -> d
     return earlier
 
 
-def _entry(line: bytes) -> dict[str, Any] | None:
-    """Return the entry that a line of the journal holds; None where it is none, or one that no table can show."""
+def _entry(journal: Path, line: bytes) -> dict[str, Any]:
+    """Return the entry that a line of the journal holds; a UsageError says why it is none that a table can show."""
     try:
         entry: dict[str, Any] = json.loads(line)
-        table = entry["table"]
+        table, row = entry["table"], entry["row"]
         if table in ("measurements", "training"):
-            entry["row"].setdefault("device", "cpu")
+            row.setdefault("device", "cpu")  # before schema 6, all was there
+        if table in TABLES:
+            if odd := row.keys() ^ set(columns(table)):
+                warn(f"{journal}: columns of {table} that are absent or unknown: {printable(', '.join(sorted(odd)))}")
+            entry["row"] = {name: row.get(name) for name in columns(table)}
         if not conforms(entry, ENTRIES[table]):
-            return None
+            raise UsageError(misfit(entry, ENTRIES[table], table))
         for field, other in (("calibration_samples", "samples"), ("loss_steps", "losses")):
             if entry.get(field) and len(entry[field]) != len(entry[other]):
-                return None
+                raise UsageError(f"{table}: {field} and {other} differ in length")
         return entry | {"row": _printable(table, entry["row"])}
-    except (ValueError, TypeError, LookupError, RecursionError):
-        return None
+    except UsageError:
+        raise
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
+        raise UsageError("it is cut short, or of no table") from None
 
 
 def _printable(table: str, row: dict[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,6 @@ Both must name a ``workload`` (such as ``5x784x10``) and a ``kernel`` among thei
 from __future__ import annotations
 
 import ast
-import warnings
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -15,7 +14,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from matmulbench.errors import InputWarning, UsageError, printable
+from matmulbench.errors import UsageError, printable, warn
 from matmulbench.results.files import read_json
 from matmulbench.results.schema import MeasurementRow, WorkloadText, conforms
 from matmulbench.workload import Workload
@@ -76,7 +75,7 @@ def read_front_end(path: Path) -> FrontEnd:
         raise FrontEndError(f"{path} cannot be shown: {reason}" + f"; {_EXPECTED}" * ("asv update" not in reason))
     if passed:
         said = f"{path}: passed over {len(passed)} of {len(dated) + len(passed)} files, one because {reason}"
-        warnings.warn(said, InputWarning, stacklevel=1)
+        warn(said)
     return max(with_rows, key=lambda one: one[0])[1]
 
 

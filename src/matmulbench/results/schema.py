@@ -9,7 +9,7 @@ from types import UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 from matmulbench.dtypes import DTYPES
-from matmulbench.errors import UsageError
+from matmulbench.errors import UsageError, printable
 from matmulbench.status import Status as Status
 from matmulbench.workload import Workload
 
@@ -231,6 +231,21 @@ def conforms(value: Any, kind: Any) -> bool:
     if kind in (int, float) and isinstance(value, int):
         return not isinstance(value, bool) and abs(value) < 2**63
     return kind is Any or isinstance(value, kind)
+
+
+def misfit(value: Any, kind: Any, name: str) -> str:
+    """Say which field of ``value``, found under ``name``, does not conform to ``kind``, what it is and should be."""
+    while get_origin(kind) in (Annotated, Union, UnionType):
+        kind, *_ = get_args(kind)
+        if conforms(value, kind):
+            found = "figures that are absent or contradict each other" if isinstance(value, dict) else repr(value)
+            return f"{name} has no valid value: {printable(found, 60)}"
+    of = get_type_hints(kind, include_extras=True) if is_dataclass(kind) else kind
+    if isinstance(of, dict) and isinstance(value, dict):
+        for field in (field for field, each in of.items() if not conforms(value.get(field), each)):
+            return misfit(value.get(field), of[field], f"{name}.{field}".removeprefix("."))
+    expected = f"an object with {', '.join(of)}" if isinstance(of, dict) else getattr(of, "__name__", of)
+    return f"{name} is {printable(repr(value), 60)}, expected {expected}"
 
 
 def columns(table: str) -> list[str]:
