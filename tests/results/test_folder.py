@@ -107,6 +107,9 @@ def test_a_folder_without_a_run_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(FolderError, match=f"{tmp_path / 'absent'} holds no run: there is no such folder"):
         load_results(tmp_path / "absent")
+    with pytest.raises(FolderError, match=r"file is a file: name the folder of a run$"):
+        load_results(tmp_path / "file")
+    (tmp_path / "run.json").write_text("{}")
     with pytest.raises(FolderError, match=f"file is a file: name the folder of a run, such as {tmp_path}"):
         load_results(tmp_path / "file")
 

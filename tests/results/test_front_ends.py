@@ -86,8 +86,19 @@ def test_benchmarks_of_something_else_are_passed_over(tmp_path: Path) -> None:
     change(path, lambda content: content["benchmarks"][0].update(params=None, group=None, name="test_other"))
     assert [row.kernel for row in read_front_end(path).rows] == ["torch", "torch"]
     change(path, lambda content: [one.update(params={"size": 3}, name="") for one in content["benchmarks"]])
-    with pytest.raises(FrontEndError, match="no time in it names its workload and kernel"):
+    with pytest.raises(FrontEndError, match="it has no valid time with a workload and a kernel"):
         read_front_end(path)
+
+
+@pytest.mark.parametrize(
+    ("median", "message"),
+    [("fast", "'fast', expected float"), (-1, "no valid value: -1"), (0, "no valid value: 0")],
+)
+def test_a_wrong_median_is_named(tmp_path: Path, median: object, message: str) -> None:
+    path = Path(shutil.copy(HERE / "benchmark.json", tmp_path))
+    change(path, lambda content: content["benchmarks"][0]["stats"].update(median=median))
+    with pytest.warns(InputWarning, match=f"passed over numpy on 5x784x10: median_s (is|has) {message}"):
+        assert [row.kernel for row in read_front_end(path).rows] == ["torch", "torch"]
 
 
 @pytest.mark.parametrize(
@@ -100,8 +111,9 @@ def test_benchmarks_of_something_else_are_passed_over(tmp_path: Path) -> None:
         ("deep.json", "[" * 100_000, "deep.json cannot be read as JSON"),
         ("empty.json", "", "empty.json is empty"),
         ("blank.json", "\n", "blank.json is empty"),
-        ("number.json", '{"benchmarks": 5}', "number.json is neither .*TypeError"),
-        ("half.json", '{"benchmarks": [{"params": {}}]}', "half.json cannot be shown: no time in it"),
+        ("number.json", '{"benchmarks": 5}', "number.json is neither pytest-benchmark's nor asv's"),
+        ("half.json", '{"benchmarks": [{"params": {}}]}', "half.json cannot be shown: it has no valid time"),
+        ("hyperfine.json", '{"results": [{"command": "python a.py", "median": 0.5}]}', "hyperfine.json is neither"),
     ],
 )
 def test_other_files_are_refused_by_name(tmp_path: Path, name: str, text: str | None, message: str) -> None:
@@ -113,7 +125,7 @@ def test_other_files_are_refused_by_name(tmp_path: Path, name: str, text: str | 
 
 def test_other_folders_are_refused_by_name(asv: Path, tmp_path: Path) -> None:
     (tmp_path / "none").mkdir()
-    with pytest.raises(FrontEndError, match=r"none cannot be shown: no time in it .*; expected .*\.asv/results"):
+    with pytest.raises(FrontEndError, match=r"none cannot be shown: it has no valid time .*; expected .*\.asv/results"):
         read_front_end(tmp_path / "none")
     change(asv / ASV_RUN, lambda content: content.update(version=1))
     with pytest.raises(
@@ -121,7 +133,7 @@ def test_other_folders_are_refused_by_name(asv: Path, tmp_path: Path) -> None:
     ):
         read_front_end(asv)
     (asv / ASV_RUN).unlink()
-    with pytest.raises(FrontEndError, match="no time in it"):
+    with pytest.raises(FrontEndError, match="it has no valid time"):
         read_front_end(asv)
 
 

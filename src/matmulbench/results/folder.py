@@ -320,7 +320,8 @@ def read_run(path: Path) -> dict[str, Any]:
     file = path / RUN
     if not file.exists():
         if path.is_file():
-            raise FolderError(f"{path} is a file: name the folder of a run, such as {path.parent}")
+            such_as = f", such as {path.parent}" if (path.parent / RUN).exists() else ""
+            raise FolderError(f"{path} is a file: name the folder of a run{such_as}")
         raise FolderError(f"folder {path} holds no run: there is no {RUN if path.is_dir() else 'such folder'}")
     try:
         run = read_json(file)

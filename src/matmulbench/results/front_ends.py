@@ -16,7 +16,7 @@ from typing import Any
 
 from matmulbench.errors import UsageError, printable, warn
 from matmulbench.results.files import read_json
-from matmulbench.results.schema import MeasurementRow, WorkloadText, conforms
+from matmulbench.results.schema import MeasurementRow, WorkloadText, conforms, misfit
 from matmulbench.workload import Workload
 
 _ASV_FORMAT = 2
@@ -70,7 +70,9 @@ def read_front_end(path: Path) -> FrontEnd:
         except UsageError as error:
             passed.append(str(error))
     with_rows = [one for one in dated if one[1].rows]
-    reason = max(passed, key=lambda text: "asv update" in text, default="no time in it names its workload and kernel")
+    reason = max(
+        passed, key=lambda text: "asv update" in text, default="it has no valid time with a workload and a kernel"
+    )
     if not with_rows:
         raise FrontEndError(f"{path} cannot be shown: {reason}" + f"; {_EXPECTED}" * ("asv update" not in reason))
     if passed:
@@ -82,7 +84,7 @@ def read_front_end(path: Path) -> FrontEnd:
 def _read(path: Path, parameters: _Parameters | None) -> tuple[str, FrontEnd]:
     """Return what a file has, and when it (of asv: its commit) was made."""
     content = read_json(path)
-    if not isinstance(content, dict) or not content.keys() & {"benchmarks", "results"}:
+    if not conforms(content, {"benchmarks": list[Any]}) and not conforms(content, {"results": dict}):
         raise FrontEndError(f"file {path} is neither pytest-benchmark's nor asv's")
     try:
         if "benchmarks" in content:
@@ -104,13 +106,15 @@ def _front_end(name: str, commit: Any, cpu: Any, rows: Iterator[MeasurementRow |
 
 
 def _row(text: Any, kernel: Any, median_s: Any, samples: Any, min_s: Any = None) -> MeasurementRow | None:
-    """Make a row; None where there is no such workload, no kernel or no time."""
-    if not conforms(text, WorkloadText) or not isinstance(kernel, str) or not kernel or median_s is None:
+    """Make a row; None where there is no such workload, no kernel or no time (NaN: it was skipped)."""
+    timed = median_s is not None and median_s == median_s
+    if not conforms(text, WorkloadText) or not isinstance(kernel, str) or not kernel or not timed:
         return None
     w = Workload.parse(text)
     row = MeasurementRow(str(w), w.m, w.k, w.n, w.layout, w.dtype, 1, printable(kernel, 4096), w.batch)
     row.median_s, row.min_s, row.samples = median_s, min_s, samples
     if not conforms(asdict(row), MeasurementRow):
+        warn(f"passed over {row.kernel} on {w}: {misfit(asdict(row), MeasurementRow, '')}")
         return None
     row.gflops = w.flop / median_s / 1e9
     return row
