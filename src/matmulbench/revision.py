@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from matmulbench.errors import UsageError, printable
-from matmulbench.ladder.plugins import find_function, find_kernel, import_root, split_spec, with_operands
+from matmulbench.ladder.plugins import find_function, find_kernel, import_root, source_of, split_spec, with_operands
 
 
 @contextmanager
@@ -23,14 +23,15 @@ def kernel_at(spec: str, revision: str) -> Iterator[str]:
     Raises
     ------
     UsageError
-        if ``spec`` is no kernel of a file, the file is in no git repository, git does not know ``revision``, or the
+        if ``spec`` is no kernel of the user's, its file is in no git repository, git does not know ``revision``, or the
         file, or the function in it, did not exist there.
     """
     name, operands = split_spec(spec)
     place, _, function = find_kernel(name).rpartition(":")
-    path = Path(place)
-    if path.suffix != ".py":
-        raise UsageError(f"kernel {spec!r}: expected path/to/file.py:function, which git has the history of")
+    path = Path(place) if place.endswith(".py") else source_of(place)
+    if path is None:
+        yours = "path/to/file.py:function, or package.module:function of your project"
+        raise UsageError(f"kernel {spec!r}: expected {yours}, which git has the history of")
     root = import_root(path)
     _git(root, "rev-parse", "--show-toplevel", otherwise=f"kernel {spec!r}: {str(root)!r} is in no git repository")
     unknown = f"revision {printable(revision, 200)!r}: git knows no such branch, tag or commit"

@@ -109,15 +109,18 @@ def test_where_the_old_one_cannot_be_imported_there_is_nothing_to_compare_with(
     assert {row["status"] for row in json.loads(done.stdout)} == {"ok", status}, "what was timed is shown"
 
 
-def test_a_file_of_a_package_meets_the_old_package(repository: Path) -> None:
+def test_a_file_or_module_of_a_package_meets_the_old_package(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (repository / "__init__.py").touch()
     (repository / "kernel.py").write_text("from . import helper\ndef matmul(a, b):\n    return helper.VERSION\n")
     for version in ("old", "new"):
         (repository / "helper.py").write_text(f"VERSION = {version!r}\n")
         git(repository, "add", ".")
         git(repository, "commit", "--quiet", "--message", version)
-    with kernel_at("kernel.py:matmul", "HEAD~1") as spec:
-        assert loaded(spec).stdout == "old\n"
+    for named in ("kernel.py:matmul", "kernels.kernel:matmul"):
+        monkeypatch.chdir(repository if named.startswith("kernel.py") else repository.parent)
+        with kernel_at(named, "HEAD~1") as spec:
+            monkeypatch.chdir(Path(spec).anchor)  # `python -c` would find the new package here
+            assert loaded(spec).stdout == "old\n"
     assert not Path(spec.rpartition(":")[0]).exists()
 
 
@@ -136,7 +139,8 @@ def test_a_package_in_memory_does_not_pass_for_another_of_its_name(tmp_path: Pat
         (["kernel.py:matmul", "--against", "--all"], "revision '--all': git knows no such branch"),
         (["kernel.py:matmul", "--against", "HEAD~1"], "'kernel.py:matmul': at HEAD~1 there is no file 'kernel.py'"),
         (["kernel.py:newer", "--against", "HEAD"], "'kernel.py:newer at HEAD': no function 'newer'; it has: matmul"),
-        (["numpy", "--against", "HEAD"], "kernel 'numpy': expected path/to/file.py:function"),
+        (["numpy", "--against", "HEAD"], "kernel 'numpy': expected path/to/file.py:function, or package.module:"),
+        (["json.decoder:scan", "--against", "HEAD"], "kernel 'json.decoder:scan': expected path/to/file.py:function"),
         (["kernel.py", "--against", "HEAD"], "kernel 'kernel.py': which function?"),
         (["/tmp/matmulbench-nowhere.py:f", "--against", "HEAD"], "there is no file"),
     ],

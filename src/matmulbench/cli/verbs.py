@@ -391,7 +391,9 @@ def trace(
 
 @app.command()
 def guard(
-    spec: Annotated[str, typer.Argument(metavar="KERNEL", help="path/to/file.py:function, in a git repository")],
+    spec: Annotated[
+        str, typer.Argument(metavar="KERNEL", help="path/to/file.py:function or package.module:function, in git")
+    ],
     against: Annotated[
         str, typer.Option(metavar="REV", help="what to compare with: a branch, a tag or a commit, such as origin/main")
     ],

@@ -98,7 +98,7 @@ def find_function(name: str, spec: str | None = None, kind: str = "kernel") -> s
     if not place.endswith(".py"):
         if not (_is_dotted(place) and _is_dotted(function)):
             raise UsageError(f"{what}: expected path/to/file.py:function or package.module:function")
-        if source := _source(place):
+        if source := source_of(place):
             _check_defined(function.partition(".")[0], source, what)
         return name
     if function and not _is_dotted(function):
@@ -158,7 +158,7 @@ def _check_defined(function: str, path: Path, what: str) -> None:
     raise UsageError(f"{what}: no function {function!r}; it has: {', '.join(near) or 'none'}")
 
 
-def _source(module: str) -> Path | None:
+def source_of(module: str) -> Path | None:
     """Return the file of a module of the user's project; None if it is installed, or found by importing alone."""
     top = module.partition(".")[0]
     installed = [place for place in sys.path if "site-packages" in place]
