@@ -202,6 +202,37 @@ def test_what_else_differs_is_said(tmp_path: Path) -> None:
     assert "versions: numpy was" in differences(a, b)[0]
 
 
+def test_a_kernel_that_only_one_of_the_runs_has_is_named(tmp_path: Path) -> None:
+    a = run(tmp_path / "a", 1.0, kernels=["numpy", "old.py:f"], workloads=WORKLOADS[:3])
+    b = run(tmp_path / "b", 1.0, kernels=["numpy", "new.py:f"], workloads=WORKLOADS[:2])
+    assert differences(a, b) == [
+        f"kernels: old.py:f only in {a.path}",
+        f"kernels: new.py:f only in {b.path}",
+        "cells: 1 of other kernels stand in one of them only, and are left out",
+    ]
+
+
+def test_a_kernel_under_another_path_is_compared_with_itself(tmp_path: Path) -> None:
+    places = ["before/my.py:f", "here/my.py:f", "my.py:f", "C:\\src\\my.py:f"]
+    runs = [run(tmp_path / str(i), 1.0, kernels=["numpy", place], seed=i) for i, place in enumerate(places)]
+    assert differences(*runs[:2]) == ["kernels: before/my.py:f is taken for here/my.py:f"]
+    frame = compare(*runs[:2])
+    assert frame["kernel"].tolist() == ["numpy", "here/my.py:f"] * 2
+    assert set(frame["verdict"]) == {"same"}
+    assert set(history(runs)["kernel"]) == {"numpy", places[-1]}
+    assert ranks(runs)["kernel"].tolist() == ["numpy", places[-1]]
+
+
+def test_of_two_kernels_under_another_path_none_is_guessed(tmp_path: Path) -> None:
+    a = run(tmp_path / "a", 1.0, kernels=["numpy", "one/my.py:f", "two/my.py:f"])
+    b = run(tmp_path / "b", 1.0, kernels=["numpy", "three/my.py:f"])
+    assert [line.partition(" only in")[0] for line in differences(a, b)] == [
+        "kernels: one/my.py:f, two/my.py:f",
+        "kernels: three/my.py:f",
+    ]
+    assert set(compare(a, b)["kernel"]) == {"numpy"}
+
+
 def test_the_verdicts_are_counted_and_the_measured_ratio_is_kept(tmp_path: Path) -> None:
     frame = compare(run(tmp_path / "a", 1.0), run(tmp_path / "b", 1.1, clock=1.3))
     assert frame["ratio"].iloc[-1] == pytest.approx(1.43, rel=0.01)
@@ -278,6 +309,18 @@ def test_a_step_of_three_percent_is_found_within_five_runs(tmp_path: Path) -> No
     assert together["verdict"].iloc[-1] == "slower"
     assert together["speedup"].iloc[-1] == pytest.approx(1 / 1.03, abs=0.005)
     assert together["level"].iloc[-1] == pytest.approx(1.03, abs=0.005)
+
+
+def test_products_change_with_their_kernel_where_they_are_nearer_to_it_than_to_none(tmp_path: Path) -> None:
+    runs = series(tmp_path, [1.0] * 6 + [1.03] * 4, workloads=WORKLOADS, restart=0.009)
+    for one in runs[6:]:
+        moved(one, lambda workload, _: 1 / 1.03 if workload == WORKLOADS[0] else 1.0)
+    frame = history(runs)
+    newest = frame[(frame["run"] == 9) & (frame["workload"] != EVERY)]
+    changed = newest["verdict"] == "slower"
+    assert not changed.iloc[0]
+    assert changed.sum() >= 0.8 * len(newest)
+    assert (newest["segment"][changed] == 1).all()
 
 
 def test_a_history_in_which_nothing_changed_has_no_change(tmp_path: Path) -> None:

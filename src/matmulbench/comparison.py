@@ -9,8 +9,11 @@ the processes brings with it (how they lie in memory, mostly), which no round ca
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -60,8 +63,15 @@ def differences(a: Results, b: Results) -> list[str]:
             for name in {**before, **after}
             if before.get(name) != after.get(name)
         ]
-    alone = len(set(a.cells("measurements")) ^ set(b.cells("measurements")))
-    return found + ([f"cells: {alone} stand in one of them only, and are left out"] if alone else [])
+    renamed = _renamed(a, b)
+    found += [f"kernels: {old} is taken for {new}" for old, new in renamed.items()]
+    cells = _cells([a, b])
+    kernels = [dict.fromkeys(key[3] for key in each) for each in cells]
+    for run, own, others in zip((a, b), kernels, reversed(kernels), strict=True):
+        if alone := [kernel for kernel in own if kernel not in others]:
+            found.append(f"kernels: {', '.join(alone)} only in {run.path}")
+    left = sum(all(key[3] in each for each in kernels) for key in set(cells[0]) ^ set(cells[1]))
+    return found + ([f"cells: {left} of other kernels stand in one of them only, and are left out"] if left else [])
 
 
 def one_processor(runs: Sequence[Results]) -> bool:
@@ -106,9 +116,8 @@ def compare(a: Results, b: Results) -> pd.DataFrame:
         compared = [compare(*pair).assign(machine=name) for name, pair in pairs.items()]
         return pd.concat(compared, ignore_index=True)
 
-    before, after = a.cells("measurements"), b.cells("measurements")
+    (before, after), common = _in_common([a, b])
     levels = _levels(before), _levels(after)
-    common = _in_common([a, b])
     alike = all(a.run["versions"].get(name) == b.run["versions"].get(name) for name in _LIBRARIES)
     changes = _changes({key: (levels[0][key], levels[1][key]) for key in common if _comparable(key, levels)}, alike)
     kernels = {kernel: _together([changes[key] for key in keys]) for kernel, keys in _by_kernel(changes).items()}
@@ -161,20 +170,27 @@ def history(runs: Sequence[Results]) -> pd.DataFrame:
 
     if several := [run for run in runs if isinstance(run, FleetResults)]:
         raise _several_machines(several[0])
-    common = _in_common(runs)
-    cells = [run.cells("measurements") for run in runs]
+    cells, common = _in_common(runs)
     levels = [_levels(each) for each in cells]
     series = {key: {i: each[key].size for i, each in enumerate(levels) if key in each} for key in common}
     followed = {}
     whole = _by_kernel(key for key in common if len(series[key]) == len(runs))
     for kernel, keys in whole.items():
         sizes = np.array([list(series[key].values()) for key in keys])
-        together = np.median(sizes - sizes.mean(axis=1, keepdims=True), axis=0)
-        followed[EVERY, *kernel] = _follow(dict(enumerate(together)), _KERNEL_RESTART / 2**0.5, len(whole))
+        middle = np.median(sizes - sizes.mean(axis=1, keepdims=True), axis=0)
+        noise = _KERNEL_RESTART / 2**0.5
+        followed[EVERY, *kernel] = _follow(dict(enumerate(middle)), noise, _segments(middle, noise, len(whole)))
     for key in common:
         errors = [each[key].error for each in levels if key in each] or [0.0]
         noise = float(np.hypot(np.median(errors), _RESTART / 2**0.5))
-        followed[key] = _follow(series[key], noise, len(common))
+        found = _follow(series[key], noise, _segments(np.array([*series[key].values()]), noise, len(common)))
+        # As in `compare`: a change of the kernel is a change of each product that is nearer to it than to none.
+        together = followed.get((EVERY, *key[1:]), {})
+        if len(found) == len(runs) and _change(together) and not _change(found):
+            with_it = _follow(series[key], noise, [each["segment"] for each in together.values()])
+            if abs(_change(with_it) - _change(together)) < abs(_change(with_it)):
+                found = with_it
+        followed[key] = found
     rows = []
     for key, found in followed.items():
         for i, run in enumerate(runs):
@@ -208,8 +224,8 @@ def ranks(runs: Sequence[Results]) -> pd.DataFrame:
     """
     import pandas as pd
 
-    cells = [run.cells("measurements") for run in runs]
-    timed = [key for key in _in_common(runs) if all(each[key]["row"]["status"] == Status.OK for each in cells)]
+    cells, common = _in_common(runs)
+    timed = [key for key in common if all(each[key]["row"]["status"] == Status.OK for each in cells)]
     frame = pd.DataFrame([_named(key) for key in timed], columns=list(_KEY))
     for i, each in enumerate(cells, start=1):
         frame[f"median_s_{i}"] = [each[key]["row"]["median_s"] for key in timed]
@@ -280,12 +296,9 @@ class _Change:
 
     @property
     def error(self) -> float:
-        return float(np.hypot(self.noise, self.excess))
-
-    @property
-    def excess(self) -> float:
         arithmetic, calls, kernels = self.drift
-        return max(0.0, abs(float(calls - arithmetic)) - _CALL_DRIFT) if np.isnan(kernels) else 0.0
+        excess = max(0.0, abs(calls - arithmetic) - _CALL_DRIFT) if np.isnan(kernels) else 0.0
+        return float(np.hypot(self.noise, excess))
 
     @property
     def figures(self) -> dict[str, float]:
@@ -309,13 +322,34 @@ def _named(key: Key) -> dict[str, Any]:
     return dict(zip(_KEY, key, strict=True))
 
 
-def _in_common(runs: Sequence[Results]) -> list[Key]:
-    """Return the cells that every run has, in the newest's order."""
-    every = [run.cells("measurements") for run in runs]
+def _in_common(runs: Sequence[Results]) -> tuple[list[Cells], list[Key]]:
+    """Return the cells of each run, and the keys that all of them have, in the newest's order."""
+    every = _cells(runs)
     common = [key for key in every[-1] if all(key in each for each in every)]
     if not common:
         raise UsageError(f"the runs have no kernel and product in common: {'; '.join(map(_contents, runs))}")
-    return common
+    return every, common
+
+
+def _cells(runs: Sequence[Results]) -> list[Cells]:
+    """Return the cells of each run, with the kernels named as in the newest."""
+    names = [_renamed(run, runs[-1]) for run in runs]
+    return [
+        {(*key[:3], new.get(key[3], key[3])): cell for key, cell in run.cells("measurements").items()}
+        for run, new in zip(runs, names, strict=True)
+    ]
+
+
+def _renamed(older: Results, newer: Results) -> dict[str, str]:
+    """Return the kernels of ``older`` that ``newer`` has under another path, if file and function tell them apart."""
+    before, after = ({key[3] for key in run.cells("measurements")} for run in (older, newer))
+    pairs = [pair for pair in product(before - after, after - before) if len({*map(_file_and_function, pair)}) == 1]
+    number = Counter(kernel for pair in pairs for kernel in pair)
+    return {old: new for old, new in pairs if number[old] == number[new] == 1}
+
+
+def _file_and_function(kernel: str) -> str:
+    return re.split(r"[/\\]", kernel)[-1]
 
 
 def _contents(results: Results) -> str:
@@ -357,8 +391,8 @@ def _levels(cells: Cells) -> dict[Key, _Level]:
     longest: dict[Key, list[Any]] = {}
     for key, cell in timed.items():
         longest[key[:3]] = max(longest.get(key[:3], []), cell.get("calibration_samples") or [], key=len)
-    fixed = {product: np.log(rounds).T for product, rounds in longest.items() if rounds}
-    drifts = {product: (_faster_half(work), _resampled(work[0])) for product, work in fixed.items()}
+    fixed = {cell: np.log(rounds).T for cell, rounds in longest.items() if rounds}
+    drifts = {cell: (_faster_half(work), _resampled(work[0])) for cell, work in fixed.items()}
     found = {}
     for key, cell in timed.items():
         if key[:3] in drifts:
@@ -430,9 +464,15 @@ def _together(changes: list[_Change]) -> _Change:
     return _Change(float(np.median(sizes)), float(np.hypot(noise, _KERNEL_RESTART * restarted)), drift, restarted)
 
 
-def _follow(sizes: dict[int, float], noise: float, series: int) -> dict[int, dict[str, Any]]:
+def _change(found: dict[int, dict[str, Any]]) -> float:
+    """Return the logarithm of the newest speedup that :func:`_follow` found; 0 where there is none."""
+    newest = found[max(found)] if found else {"verdict": "same"}
+    return float(np.log(newest["speedup"])) if newest["verdict"] in ("faster", "slower") else 0.0
+
+
+def _follow(sizes: dict[int, float], noise: float, segments: list[int]) -> dict[int, dict[str, Any]]:
     """Return for each run what :func:`history` says of a level that had such ``sizes`` on a logarithmic scale."""
-    numbers = dict(zip(sizes, _segments(np.array(list(sizes.values())), noise, series), strict=True))
+    numbers = dict(zip(sizes, segments, strict=True))
     far = max(_OUTLIER * noise, np.log1p(SAME))  # from its segment, of the newest run, which none confirms yet
     middle = [np.median([sizes[i] for i in sizes if numbers[i] == n]) for n in sorted(set(numbers.values()))]
     found = {}

@@ -92,6 +92,15 @@ def test_resume_refuses_other_options_and_names_them(tmp_path: Path) -> None:
         RunFolder(tmp_path, OPTIONS | {"preset": "full"}, resume=True)
 
 
+def test_resume_takes_the_same_kernels_in_another_order(tmp_path: Path) -> None:
+    with RunFolder(tmp_path, OPTIONS | {"kernels": ["numpy", "torch"]}) as folder:
+        folder.add("measurements", row("numpy"))
+    with RunFolder(tmp_path, OPTIONS | {"kernels": ["torch", "numpy"]}, resume=True) as folder:
+        assert folder.done("measurements", workload="5x784x10", dtype="float32", threads=1, kernel="numpy")
+    with pytest.raises(FolderError, match=r"kernels was .*'torch', 'numpy'.*, is .*'torch', 'torch'"):
+        RunFolder(tmp_path, OPTIONS | {"kernels": ["torch", "torch"]}, resume=True)
+
+
 def test_another_schema_is_refused(tmp_path: Path) -> None:
     for version in (99, 1, None, True, "3"):
         (tmp_path / "run.json").write_text(json.dumps({"schema_version": version}))

@@ -368,11 +368,18 @@ def read_journal(path: Path) -> list[dict[str, Any]]:
 
 
 def check_unchanged(path: Path, run: dict[str, Any], fields: Iterable[str]) -> dict[str, Any]:
-    """Return what the folder's ``run.json`` has; FolderError if one of ``fields`` is not as in ``run``."""
+    """Return what the folder's ``run.json`` has; FolderError if one of ``fields`` is not as in ``run``.
+
+    In lists, such as that of the kernels, the order is of no account.
+    """
     earlier = read_run(path)
+
+    def unordered(value: Any) -> Any:
+        return sorted(value, key=str) if isinstance(value, list) else value
+
     for name in fields:
         was, now = earlier[name], run[name]
-        if changed := [key for key in was | now if was.get(key) != now.get(key)]:
+        if changed := [key for key in was | now if unordered(was.get(key)) != unordered(now.get(key))]:
             raise FolderError(
                 f"folder {path}: cannot resume, {name} differ: "
                 + ", ".join(f"{key} was {was.get(key)!r}, is {now.get(key)!r}" for key in changed)
