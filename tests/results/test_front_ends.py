@@ -92,12 +92,12 @@ def test_benchmarks_of_something_else_are_passed_over(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("median", "message"),
-    [("fast", "'fast', expected float"), (-1, "no valid value: -1"), (0, "no valid value: 0")],
+    [("fast", "'fast', expected float"), (-1, "-1, expected another value"), (0, "0, expected another value")],
 )
 def test_a_wrong_median_is_named(tmp_path: Path, median: object, message: str) -> None:
     path = Path(shutil.copy(HERE / "benchmark.json", tmp_path))
     change(path, lambda content: content["benchmarks"][0]["stats"].update(median=median))
-    with pytest.warns(InputWarning, match=f"passed over numpy on 5x784x10: median_s (is|has) {message}"):
+    with pytest.warns(InputWarning, match=f"passed over numpy on 5x784x10: median_s is {message}"):
         assert [row.kernel for row in read_front_end(path).rows] == ["torch", "torch"]
 
 

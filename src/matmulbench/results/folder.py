@@ -27,7 +27,6 @@ from matmulbench.results.schema import (
     TABLES,
     Status,
     columns,
-    conforms,
     frame,
     misfit,
 )
@@ -333,8 +332,8 @@ def read_run(path: Path) -> dict[str, Any]:
         readable = " and ".join(map(str, READABLE))
         made = f"schema_version is {printable(repr(version), 60)}, this matmulbench reads {readable}"
         raise FolderError(f"folder {path}: {made}: read it with the matmulbench that made it, or run again")
-    if not conforms(run, RUN_FIELDS):
-        raise FolderError(f"file {file}: {misfit(run, RUN_FIELDS, '')}")
+    if wrong := misfit(run, RUN_FIELDS):
+        raise FolderError(f"file {file}: {wrong}")
     return run
 
 
@@ -398,8 +397,8 @@ def _entry(journal: Path, line: bytes) -> dict[str, Any]:
             if odd := row.keys() ^ set(columns(table)):
                 warn(f"{journal}: columns of {table} that are absent or unknown: {printable(', '.join(sorted(odd)))}")
             entry["row"] = {name: row.get(name) for name in columns(table)}
-        if not conforms(entry, ENTRIES[table]):
-            raise UsageError(misfit(entry, ENTRIES[table], table))
+        if wrong := misfit(entry, ENTRIES[table], table):
+            raise UsageError(wrong)
         for field, other in (("calibration_samples", "samples"), ("loss_steps", "losses")):
             if entry.get(field) and len(entry[field]) != len(entry[other]):
                 raise UsageError(f"{table}: {field} and {other} differ in length")

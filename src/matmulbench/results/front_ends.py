@@ -113,8 +113,8 @@ def _row(text: Any, kernel: Any, median_s: Any, samples: Any, min_s: Any = None)
     w = Workload.parse(text)
     row = MeasurementRow(str(w), w.m, w.k, w.n, w.layout, w.dtype, 1, printable(kernel, 4096), w.batch)
     row.median_s, row.min_s, row.samples = median_s, min_s, samples
-    if not conforms(asdict(row), MeasurementRow):
-        warn(f"passed over {row.kernel} on {w}: {misfit(asdict(row), MeasurementRow, '')}")
+    if wrong := misfit(asdict(row), MeasurementRow):
+        warn(f"passed over {row.kernel} on {w}: {wrong}")
         return None
     row.gflops = w.flop / median_s / 1e9
     return row

@@ -211,41 +211,41 @@ RUN_FIELDS: dict[str, Any] = {
 
 
 def conforms(value: Any, kind: Any) -> bool:
-    """Tell whether ``value``, read from a file, is of type ``kind``.
+    """Tell whether ``value``, read from a file, is of type ``kind``, as :func:`misfit` understands it."""
+    return misfit(value, kind) is None
+
+
+def misfit(value: Any, kind: Any, name: str = "") -> str | None:
+    """Say what of ``value``, read from a file under ``name``, is not of type ``kind``; None if all of it is.
 
     ``kind`` is a class, a union, ``list[...]``, a dict of fields with their types (a field that may be absent may be
     None), or a dataclass, which stands for a dict of exactly its fields. ``Annotated`` adds conditions.
     """
     origin, arguments = get_origin(kind), get_args(kind)
     if is_dataclass(kind):
-        fields_of = get_type_hints(kind, include_extras=True)
-        return isinstance(value, dict) and value.keys() == fields_of.keys() and conforms(value, fields_of)
+        kind = get_type_hints(kind, include_extras=True)
+        if isinstance(value, dict) and value.keys() != kind.keys():
+            return f"{name} has not exactly the fields {', '.join(kind)}"
+    found: list[str | None] = []
     if isinstance(kind, dict):
-        return isinstance(value, dict) and all(conforms(value.get(name), each) for name, each in kind.items())
-    if origin is Annotated:
-        return conforms(value, arguments[0]) and all(condition(value) for condition in kind.__metadata__)
-    if origin in (Union, UnionType):
-        return any(conforms(value, each) for each in arguments)
-    if origin is list:
-        return isinstance(value, list) and all(conforms(each, arguments[0]) for each in value)
-    if kind in (int, float) and isinstance(value, int):
-        return not isinstance(value, bool) and abs(value) < 2**63
-    return kind is Any or isinstance(value, kind)
-
-
-def misfit(value: Any, kind: Any, name: str) -> str:
-    """Say which field of ``value``, found under ``name``, does not conform to ``kind``, what it is and should be."""
-    while get_origin(kind) in (Annotated, Union, UnionType):
-        kind, *_ = get_args(kind)
-        if conforms(value, kind):
-            found = "figures that are absent or contradict each other" if isinstance(value, dict) else repr(value)
-            return f"{name} has no valid value: {printable(found, 60)}"
-    of = get_type_hints(kind, include_extras=True) if is_dataclass(kind) else kind
-    if isinstance(of, dict) and isinstance(value, dict):
-        for field in (field for field, each in of.items() if not conforms(value.get(field), each)):
-            return misfit(value.get(field), of[field], f"{name}.{field}".removeprefix("."))
-    expected = f"an object with {', '.join(of)}" if isinstance(of, dict) else getattr(of, "__name__", of)
-    return f"{name} is {printable(repr(value), 60)}, expected {expected}"
+        fits, expected = isinstance(value, dict), f"an object with {', '.join(kind)}"
+        found = [misfit(value.get(field), each, f"{name}.{field}") for field, each in kind.items()] if fits else []
+    elif origin is list:
+        fits, expected = isinstance(value, list), "a list"
+        found = [misfit(each, arguments[0], name) for each in value] if fits else []
+    elif origin in (Union, UnionType):
+        wrong = [misfit(value, each, name) for each in arguments]
+        return wrong[0] if all(wrong) else None
+    elif origin is Annotated:
+        found = [misfit(value, arguments[0], name)]
+        fits, expected = any(found) or all(condition(value) for condition in kind.__metadata__), "another value"
+    elif kind in (int, float) and isinstance(value, int):
+        fits, expected = not isinstance(value, bool) and abs(value) < 2**63, kind.__name__
+    else:
+        fits, expected = kind is Any or isinstance(value, kind), kind.__name__
+    if fits:
+        return next(filter(None, found), None)
+    return f"{name.removeprefix('.')} is {printable(repr(value), 60)}, expected {expected}"
 
 
 def columns(table: str) -> list[str]:
