@@ -208,7 +208,7 @@ def test_a_kernel_that_only_one_of_the_runs_has_is_named(tmp_path: Path) -> None
     assert differences(a, b) == [
         f"kernels: old.py:f only in {a.path}",
         f"kernels: new.py:f only in {b.path}",
-        "cells: 1 of other kernels stand in one of them only, and are left out",
+        "cells: 1 of kernels in both stand in one of them only, and are left out",
     ]
 
 

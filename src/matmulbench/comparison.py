@@ -71,7 +71,7 @@ def differences(a: Results, b: Results) -> list[str]:
         if alone := [kernel for kernel in own if kernel not in others]:
             found.append(f"kernels: {', '.join(alone)} only in {run.path}")
     left = sum(all(key[3] in each for each in kernels) for key in set(cells[0]) ^ set(cells[1]))
-    return found + ([f"cells: {left} of other kernels stand in one of them only, and are left out"] if left else [])
+    return found + ([f"cells: {left} of kernels in both stand in one of them only, and are left out"] if left else [])
 
 
 def one_processor(runs: Sequence[Results]) -> bool:

@@ -242,10 +242,21 @@ def test_openmls_one_table_has_the_test_behind_the_training_rows(from_idx, whole
     assert np.array_equal(y_test, from_idx.train[1][1200:1400])
 
 
-def test_parquet_is_named_and_not_taken_for_a_csv_file(tmp_path):
-    (tmp_path / "mnist_784.parquet").write_bytes(b"PAR1\x15\x04,,,PAR1")
-    with pytest.raises(DataError, match=r"parquet: Parquet is not read\. Accepted are .* mnist_784\.csv"):
+@pytest.mark.parametrize(
+    "content", [b"PAR1\x15\0\x15,,,PAR1", b"t10k-labels.gz\0\0,,,", "label,pixel1".encode("utf-16")]
+)
+def test_what_is_no_text_is_not_taken_for_a_csv_file(tmp_path, content):
+    (tmp_path / "mnist_784.parquet").write_bytes(content)
+    with pytest.raises(
+        DataError, match=r"it begins with b'.*', as no form of MNIST does\. Accepted are .* mnist_784\.csv"
+    ):
         mnist(tmp_path / "mnist_784.parquet")
+
+
+def test_columns_with_semicolons_between_are_told_so(tmp_path):
+    (tmp_path / "train.csv").write_text("label;pixel1\n5;0\n")
+    with pytest.raises(DataError, match=r"train\.csv: columns: 1, expected 785 with commas between"):
+        mnist(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -260,7 +271,11 @@ def test_parquet_is_named_and_not_taken_for_a_csv_file(tmp_path):
         (np.zeros((1000, 784)), np.arange(1000) % 11, r"train y: values from 0.0 to 10.0, expected 0 to 9"),
         (np.zeros((1000, 784)), np.full(1000, 1.5), r"train y: 1.5, expected whole numbers"),
         (np.zeros((1000, 784)), np.zeros(1000), "train y: all labels are 0, expected several digits"),
-        (np.zeros((1000, 785)), np.zeros(1000), "columns: 786, expected 785: the label and 784 pixels, no index"),
+        (
+            np.zeros((1000, 785)),
+            np.zeros(1000),
+            "columns: 786, expected 785 with commas between: label and 784 pixels, no index",
+        ),
     ],
 )
 def test_a_csv_file_of_something_else_is_refused(tmp_path, x, y, message):

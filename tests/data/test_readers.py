@@ -178,7 +178,7 @@ def test_a_csv_file_is_read_with_or_without_header(tmp_path, packed, content):
     ("content", "message"),
     [
         ("", "columns: 1, expected 785"),
-        ("1,2,3\n", "columns: 3, expected 785: the label and 784 pixels"),
+        ("1,2,3\n", "columns: 3, expected 785 with commas between"),
         (HEADER.removeprefix("label,"), "columns: 784, expected 785"),
         (ROWS[:-500], "the last row has fewer than 785 columns: the file is cut short"),
         (ROWS.replace("250", "soup"), "could not convert string to float"),

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from matmulbench.data.array_pickle import load_pairs
 from matmulbench.data.embedded import Pair
-from matmulbench.data.readers import BOM, IDX, PARQUET, ZIP, DataError, read_csv, read_idx, read_npz, unpacked
+from matmulbench.data.readers import BOM, IDX, ZIP, DataError, read_csv, read_idx, read_npz, unpacked
 from matmulbench.errors import printable
 
 VARIABLE = "MATMULBENCH_DATA"
@@ -115,19 +115,17 @@ def _find(given: Path) -> Path | dict[str, Path]:
 def _read_one(path: Path) -> tuple[Pair, Pair]:
     """Read a file that has all of MNIST; its format shows in its first bytes."""
     with unpacked(path) as file:
-        start = file.read(3)
+        start = file.read(512)
     if not start:
         raise DataError(f"{path}: the file is empty")
     if start.startswith(ZIP):
         x, y, test_x, test_y = read_npz(path)
         return _pair(path, "train", x, y, _ROWS), _pair(path, "test", test_x, test_y, _TEST)
-    if start == PARQUET:
-        raise DataError(f"{path}: Parquet is not read. {_ACCEPTED}")
-    if start == BOM or start[:1].isalnum() or start[:1] in b'",':
+    if (start.startswith(BOM) or start[:1].isalnum() or start[:1] in b'",') and b"\0" not in start:
         return _read_csv(path)
     if start[:1] in b"\x80(]":
         return _read_pickle(path)
-    raise DataError(f"{path}: it begins with {start!r}, as no form of MNIST does. {_ACCEPTED}")
+    raise DataError(f"{path}: it begins with {start[:3]!r}, as no form of MNIST does. {_ACCEPTED}")
 
 
 def _read_csv(path: Path) -> tuple[Pair, Pair]:

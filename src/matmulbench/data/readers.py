@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from matmulbench.errors import UsageError, printable
 
-IDX, ZIP, BOM, PARQUET = b"\0\0\x08", b"PK", b"\xef\xbb\xbf", b"PAR"
+IDX, ZIP, BOM = b"\0\0\x08", b"PK", b"\xef\xbb\xbf"
 _UNPACKERS: dict[bytes, Callable[[Any], Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7z": lzma.open}
 _COLUMNS = 785
 _LIMIT = 480_000_000  # bytes, unpacked, of a CSV or npz file; MNIST as float64 has 439 million
@@ -118,7 +118,9 @@ def read_csv(path: Path, rows: int) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]
     first = content[:20_000].removeprefix(BOM).split(b"\n")[0]
     header = None if first.split(b",")[0].strip(b' "').replace(b".", b"").isdigit() else 0
     if (columns := 1 + first.count(b",")) != _COLUMNS:
-        raise DataError(f"{path}: columns: {columns}, expected {_COLUMNS}: the label and 784 pixels, no index")
+        raise DataError(
+            f"{path}: columns: {columns}, expected {_COLUMNS} with commas between: label and 784 pixels, no index"
+        )
     if content.rstrip()[-20_000:].split(b"\n")[-1].count(b",") < _COLUMNS - 1:
         raise DataError(f"{path}: the last row has fewer than {_COLUMNS} columns: the file is cut short")
     try:
