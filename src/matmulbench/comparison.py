@@ -63,8 +63,7 @@ def differences(a: Results, b: Results) -> list[str]:
             for name in {**before, **after}
             if before.get(name) != after.get(name)
         ]
-    renamed = _renamed(a, b)
-    found += [f"kernels: {old} is taken for {new}" for old, new in renamed.items()]
+    found += [f"kernels: {old} is taken for {new}" for old, new in _renamed(a, b).items()]
     cells = _cells([a, b])
     kernels = [dict.fromkeys(key[3] for key in each) for each in cells]
     for run, own, others in zip((a, b), kernels, reversed(kernels), strict=True):
@@ -119,7 +118,9 @@ def compare(a: Results, b: Results) -> pd.DataFrame:
     (before, after), common = _in_common([a, b])
     levels = _levels(before), _levels(after)
     alike = all(a.run["versions"].get(name) == b.run["versions"].get(name) for name in _LIBRARIES)
-    changes = _changes({key: (levels[0][key], levels[1][key]) for key in common if _comparable(key, levels)}, alike)
+    timed = {key: (levels[0][key], levels[1][key]) for key in common if all(key in each for each in levels)}
+    # Of a slow product a part is timed: only the same part can be compared.
+    changes = _changes({key: pair for key, pair in timed.items() if pair[0].timed_on == pair[1].timed_on}, alike)
     kernels = {kernel: _together([changes[key] for key in keys]) for kernel, keys in _by_kernel(changes).items()}
     verdicts = {kernel: change.verdict(KERNEL_BAND, len(kernels)) for kernel, change in kernels.items()}
     rows = [
@@ -400,11 +401,6 @@ def _levels(cells: Cells) -> dict[Key, _Level]:
             time, draws = float(_faster_half(samples)), _resampled(samples)
             found[key] = _Level(time, draws, *drifts[key[:3]], cell["calibration_samples"], cell.get("timed_on"))
     return found
-
-
-def _comparable(key: Key, levels: Sequence[dict[Key, _Level]]) -> bool:
-    """Tell whether both runs timed the product, and the same part of it where it is slow."""
-    return all(key in each for each in levels) and len({each[key].timed_on for each in levels}) == 1
 
 
 def _changes(pairs: dict[Key, tuple[_Level, _Level]], alike: bool) -> dict[Key, _Change]:
