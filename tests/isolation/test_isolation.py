@@ -32,6 +32,12 @@ def pid(): return os.getpid()
 def parent(): return os.getppid()
 def segfault(): ctypes.string_at(2**64 - 8)
 def leaves(): os._exit(0)
+def closes_all(): os.closerange(3, 100)
+def writes_much():
+    import resource
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, resource.RLIM_INFINITY))
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+    with open(__file__ + '.much', 'wb') as file: file.write(bytes(100))
 def spins():
     import resource
     resource.setrlimit(resource.RLIMIT_CPU, (1, 9))
@@ -138,7 +144,13 @@ def test_a_signal_is_a_crash_and_the_host_goes_on(do) -> None:
 def test_leaving_without_a_word_is_a_crash(do) -> None:
     outcome = do("leaves")
     assert outcome.status == Status.CRASHED
-    assert "exit code 0" in outcome.reason
+    assert outcome.reason == "the process ended itself with exit code 0, as os._exit does, and exit() in C"
+
+
+@pytest.mark.posix
+def test_what_a_process_was_ended_by_is_explained(do) -> None:
+    assert do("writes_much").reason == "SIGXFSZ (a file larger than `ulimit -f` allows)"
+    assert do("closes_all").reason.startswith("the process closed its pipe to the suite, as os.closerange does")
 
 
 def test_a_hang_is_ended(do) -> None:
@@ -184,7 +196,10 @@ def test_a_limit_of_processor_time_is_nobodys_fault(do) -> None:
 
 
 def test_sys_exit_is_no_way_out(do) -> None:
-    assert do("exits").status == Status.ERROR
+    outcome = do("exits")
+    assert outcome.status == Status.ERROR
+    assert "SystemExit: 5 (misdeeds.py:" in outcome.reason
+    assert outcome.reason.endswith("belongs under `if __name__ == '__main__':`")
 
 
 def test_what_is_no_json_is_an_error(do) -> None:

@@ -137,3 +137,11 @@ def test_a_command_to_be_typed_is_quoted_as_the_shell_takes_it(monkeypatch: pyte
     monkeypatch.setattr(sys, "platform", "win32")
     assert quoted(r"C:\my kernels\k.py:f") == r'"C:\my kernels\k.py:f"'
     assert quoted(r"C:\k.py:f") == r"C:\k.py:f"
+
+
+@pytest.mark.posix
+def test_a_limit_of_files_that_shared_memory_exceeds_is_named() -> None:
+    child = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (99, 99)); from matmulbench.isolation import "
+    command = [sys.executable, "-c", child + "system; system.shared_file(1000)"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert "UsageError: 1,000 bytes are to be shared in memory, a limit (ulimit -f) allows fewer" in done.stderr

@@ -25,6 +25,7 @@ DEFAULT_MEMORY_LIMIT = 16 * 2**30
 _IMPORT_LIMIT = 120.0
 IMPORT_S = 20.0  # that a user's import may take, if nothing else is asked for
 _SLICE = 0.5
+_CLOSED_PIPE = "the process closed its pipe to the suite, as os.closerange does: close what is your own alone"
 _LONGEST_ANSWER = 2**28  # bytes
 
 Progress = Callable[[Any], None]
@@ -348,19 +349,20 @@ class Child:
         except LostError as error:
             return Outcome(Status.LOST, reason=str(error))
         self.close()
-        return Outcome(Status.CRASHED, reason="the process closed its pipe to the suite")
+        return Outcome(Status.CRASHED, reason=_CLOSED_PIPE)
 
     def _end(self, code: int) -> Outcome:
         self._pipe.close()
+        if code == system.NO_PIPE:
+            return Outcome(Status.CRASHED, reason=_CLOSED_PIPE)
         if code >= 0:
-            hint = system.EXIT_HINTS.get(code, "")
+            hint = system.END_HINTS.get(code, ", as os._exit does, and exit() in C")
             return Outcome(Status.CRASHED, reason=f"the process ended itself with exit code {code}{hint}")
         self.killed = -code == 9
         name = signal.Signals(-code).name
         if name == "SIGXCPU":
             return Outcome(Status.LOST, reason=f"{name}: it reached the limit of processor time (ulimit -t)")
-        hints = {"SIGKILL": " (killed, probably for lack of memory)", "SIGSEGV": " (memory it does not own)"}
-        return Outcome(Status.CRASHED, reason=f"{name}{hints.get(name, '')}")
+        return Outcome(Status.CRASHED, reason=f"{name}{system.END_HINTS.get(name, '')}")
 
 
 def is_readable(pipes: list[Connection], limit: float) -> bool:

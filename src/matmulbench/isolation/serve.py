@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import faulthandler
 import gc
 import importlib
@@ -134,8 +135,8 @@ def _live(pipe: Connection, memory_limit: int) -> None:
             request, descriptors = pipe.recv()
             handles = [system.receive_descriptor(pipe) for _ in range(descriptors)]
             pipe.send_bytes(json.dumps(["answer", _carry_out(request, handles)]).encode())
-        except (EOFError, OSError):
-            os._exit(0)
+        except (EOFError, OSError) as error:
+            os._exit(system.NO_PIPE if getattr(error, "errno", 0) == errno.EBADF else 0)
 
 
 def _carry_out(request: Request, descriptors: list[int]) -> tuple[Status, Any, str | None]:
@@ -207,6 +208,8 @@ def describe(error: BaseException) -> tuple[Status, str]:
     """Turn an exception into a status and a one-line reason that says where it was raised."""
     try:
         notes = [printable(note) for note in getattr(error, "__notes__", ())]
+        if isinstance(error, SystemExit):
+            notes.append("sys.exit ends a program; what a file does as one belongs under `if __name__ == '__main__':`")
         inner = [repr(one) for one in error.exceptions] if isinstance(error, BaseExceptionGroup) else []
         text = printable("; ".join([str(error), *inner]), 300 if notes else 500)
     except Exception:  # a kernel's own exception may not even have a text

@@ -7,6 +7,7 @@ Built for Linux, macOS and Windows, and run on Linux alone. What a system cannot
 from __future__ import annotations
 
 import ctypes
+import errno
 import math
 import mmap
 import os
@@ -38,8 +39,16 @@ _CPU_CLOCK = 2  # CPUCLOCK_SCHED: the processor time of all threads of a process
 _TICK_S, _MOMENT_S = 0.01, 1e-5  # the longest tick that Linux is built with
 _SEAL_FUTURE_WRITE = 0x10  # whoever maps the file from now on can only read
 _F_ADD_SEALS = 1033
-# What a process ends with, where exit codes tell: Windows' exceptions, as unsigned numbers.
-EXIT_HINTS = {0xC0000005: " (memory it does not own)", 0xC00000FD: " (stack overflow)"}
+NO_PIPE = 74  # with which a child ends that finds its pipe closed: EX_IOERR of sysexits.h
+# What a process ends with that tells why: signals, exit codes, and Windows' exceptions, as unsigned numbers.
+END_HINTS = {
+    "SIGKILL": " (killed, probably for lack of memory)",
+    "SIGSEGV": " (memory it does not own)",
+    "SIGILL": " (an instruction that this processor does not have)",
+    "SIGXFSZ": " (a file larger than `ulimit -f` allows)",
+    0xC0000005: " (memory it does not own)",
+    0xC00000FD: " (stack overflow)",
+}
 
 
 # --- starting ----------------------------------------------------------------------------------------
@@ -287,7 +296,12 @@ def shared_file(size: int, sealable: bool = False) -> int:
     else:
         with tempfile.TemporaryFile() as file:
             descriptor = os.dup(file.fileno())
-    os.ftruncate(descriptor, size)
+    try:
+        os.ftruncate(descriptor, size)
+    except OSError as error:
+        if error.errno != errno.EFBIG:
+            raise
+        raise UsageError(f"{size:,} bytes are to be shared in memory, a limit (ulimit -f) allows fewer") from None
     return descriptor
 
 
