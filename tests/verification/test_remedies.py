@@ -9,7 +9,9 @@ from matmulbench.results.schema import Status
 from matmulbench.verification.api import verify_kernel
 
 SOURCE = """
+import functools
 import inspect
+import os
 import numpy as np
 import torch
 def nothing(a, b): c = a @ b
@@ -62,6 +64,27 @@ def damages(a, b):
     return c
 def noisy(a, b): raise RuntimeError("\\x1b[31mred \\ud800" + "x" * 10**6)
 def shifted(a, b): return a @ b + 0.001
+def busy_at_times(a, b, calls=[]):
+    calls.append(a)
+    if len(calls) % 7 == 0: raise RuntimeError("busy, try again")
+    return a @ b
+def dies_at_40(a, b, calls=[]):
+    calls.append(a)
+    return a @ b if len(calls) != 40 else os._exit(3)
+def scales(a, b):
+    a *= 2
+    c = a @ b
+    a /= 2
+    return c / 2
+def damages_views(a, b):
+    if not a.is_contiguous(): a[:1] += 1
+    return a @ b
+def rows_of_arrays(a, b): return (a @ b).tolist()
+rows_of_arrays.operands = "numpy"
+class Mine:
+    @staticmethod
+    async def product(a, b): return a @ b
+later = functools.partial(Mine.product)
 a_number = 3
 """
 COMPILED = """
@@ -108,6 +131,10 @@ def mine(tmp_path_factory: pytest.TempPathFactory) -> str:
         ("noisy", "error", "RuntimeError: red ?xxx"),
         ("traced", "ok", ""),
         ("optional", "ok", ""),
+        ("busy_at_times", "error", " times of 20, in 1 ways; first seen: exactness: "),
+        ("dies_at_40", "crashed", "is right 20 times of 20 in a process that has done nothing else"),
+        ("scales", "error", "it is right where no elements of an operand share memory; one that writes to its"),
+        ("rows_of_arrays", "failed-verification", "the result is a list, expected a numpy.ndarray: return a fresh"),
         ("into", "error", "takes (a, b, c), expected (a, b), and c returned: missing a required argument: 'c'"),
         ("alone", "error", "takes (a), expected (a, b), and c returned: too many positional arguments"),
         ("misdeclared", "error", "operands 'nunpy' is unknown: did you mean numpy?"),
@@ -119,6 +146,21 @@ def test_the_finding_names_the_remedy(host: Host, mine: str, function: str, stat
     row = verify_kernel(host, f"{mine}:{function}", "float32", "quick")
     assert row.status == status
     assert remedy in (row.finding or "")
+
+
+def test_one_that_writes_to_views_is_told_no_other_remedy(host: Host, mine: str) -> None:
+    finding = str(verify_kernel(host, f"{mine}:damages_views", "float32", "quick").finding)
+    assert "work on a copy, as a.clone() makes. Repeat: " in finding
+
+
+@pytest.mark.parametrize("function", ["Mine.product", "later"])
+def test_an_async_function_is_told_to_be_a_plain_one(
+    mine: str, function: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with Host(1) as host:  # whose streams are what they were when it was started
+        row = verify_kernel(host, f"{mine}:{function}", "float32", "quick")
+    assert "make it a plain function, without `async`" in str(row.finding)
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize(

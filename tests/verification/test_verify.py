@@ -5,7 +5,6 @@ import time
 import numpy as np
 import psutil
 import pytest
-import torch
 
 from matmulbench import verify
 from matmulbench.audit.mutants.right import strassen
@@ -14,7 +13,6 @@ from matmulbench.ladder.plugins import load_kernel
 from matmulbench.results.schema import columns
 from matmulbench.verification.api import agreement, repeat_case, verify_kernel
 from matmulbench.verification.case import Case
-from matmulbench.verification.form import wrong_form
 from matmulbench.verification.kernel import KernelUnderTest, WrongError
 from matmulbench.verification.search import check_large, check_mismatches
 from matmulbench.verification.shapes import full_precision
@@ -213,14 +211,6 @@ def matmul(a, b):
     found = examine(f"{tmp_path}/wrong.py:matmul", "float32", only="benchmark-awareness")["row"]
     assert found["verdict"] == "fail"
     assert "in a thread of its own" not in found["finding"]
-
-
-def test_an_async_function_is_told_to_be_a_plain_one():
-    async def matmul(a, b):
-        return a @ b
-
-    a, b = torch.ones(2, 3), torch.ones(3, 2)
-    assert "make it a plain function, without `async`" in str(wrong_form(a, b, matmul(a, b)))
 
 
 def test_an_algorithm_of_strassens_type_may_lose_bits_of_sums():

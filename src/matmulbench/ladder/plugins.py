@@ -207,10 +207,13 @@ def load_kernel(spec: str | Callable[..., Any]) -> Kernel:
         raise unknown("device", str(device), DEVICES, f"Kernel {spec!r} declares it.")
     if operands == "numpy" and device != "cpu":
         raise UsageError(f"kernel {spec!r}: operands on device {device!r} are torch's, it says 'numpy'")
-    if setup := getattr(kernel, "setup", None):
+    setup = None if hasattr(kernel, "prepared") else getattr(kernel, "setup", None)
+    if setup:
         kernel = _with_setup(kernel, setup, operands == "numpy")
     elif operands == "numpy":
         kernel = _on_tensors(kernel)
+    if operands == "numpy":  # now it takes tensors
+        kernel.operands, kernel.returns = "torch", "numpy.ndarray"  # type: ignore[attr-defined]
     there = DEVICES[device]
     if there is None or hasattr(kernel, "on_device"):
         return kernel

@@ -76,31 +76,32 @@ def _memory_limit() -> int:
 
 def _verify(host: Host, child: Child, request: Examine, limit: float) -> VerificationRow:
     spec, dtype = request.spec, request.dtype
-    last = ["import", ""]
+    progress: list[Any] = ["import", "", None]
 
-    def note(progress: list[str]) -> None:
-        last[:] = progress
+    def note(sent: list[Any]) -> None:
+        progress[:] = sent
 
     outcome = child.call(request, silence_limit=limit, on_progress=note)
-    if outcome.status != Status.OK:
-        where, repeat = last
+    if outcome.status == Status.OK:
+        report = outcome.value
+        row, case = VerificationRow(**report["row"]), report["case"]
+    else:
+        where, repeat, case = progress
         finding = str(outcome.reason)
         if not finding.startswith("dtype "):  # that says enough
             finding = f"{where}: {finding}" + (f". Repeat: {repeat}" if repeat else "")
-        return VerificationRow(spec, dtype, outcome.status, finding=finding)
-    report = outcome.value
-    row = VerificationRow(**report["row"])
+        row = VerificationRow(spec, dtype, outcome.status, finding=finding)
 
     def failed(finding: str) -> VerificationRow:
         return replace(row, status=Status.FAILED_VERIFICATION, verdict="fail", finding=finding)
 
-    if report["case"]:
+    if case and row.status != Status.LOST and not child.killed:
         # A finding must stand on its own: the line that repeats it is tried, in a process without a past.
-        confirm = Confirm(spec, report["case"])
-        again = host.call(confirm, silence_limit=limit, memory_limit=_memory_limit())
+        again = host.call(Confirm(spec, case), silence_limit=limit, memory_limit=_memory_limit())
         if again.status == Status.OK and again.value:
             line = f"matmulbench verify {quoted(spec)} --dtype {dtype}"
-            return failed(f"{again.value}; first seen: {_without_command(row.finding)}. Repeat: `{line}`")
+            finding = f"{again.value}; first seen: {_without_command(row.finding)}. Repeat: `{line}`"
+            return failed(finding) if row.verdict else replace(row, finding=finding)
     if row.status == Status.OK:
         normwise = row.verdict == "normwise"
         sealed = _judge_elsewhere(host, child, spec, dtype, normwise, report["accumulation"], limit)

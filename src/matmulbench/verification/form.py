@@ -68,12 +68,15 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=partial(_fill_fresh_memory, 0))
 
 
-def wrong_form(a: torch.Tensor, b: torch.Tensor, c: object) -> str | None:
-    """Return what is wrong with the form of ``c`` as the product of ``a`` and ``b``, and what to do about it."""
+def wrong_form(a: torch.Tensor, b: torch.Tensor, c: object, returns: str = "torch.Tensor") -> str | None:
+    """Return what is wrong with the form of ``c`` as the product of ``a`` and ``b``, and what to do about it.
+
+    ``returns`` is what the kernel is to return: one of arrays gives arrays, of which tensors have been made here.
+    """
     shape = result_shape(a, b)
     if type(c) is not torch.Tensor:
         got = "None" if c is None else f"a {type(c).__module__}.{type(c).__name__}".replace("builtins.", "")
-        return f"the result is {got}, expected a torch.Tensor: {_remedy(c)}"
+        return f"the result is {got}, expected a {returns}: {_remedy(c)}"
     if tuple(c.shape) != shape:
         form = "a row for each of a's, a column for each of b's"
         return f"the result has shape {tuple(c.shape)}, expected {shape}: {form}"

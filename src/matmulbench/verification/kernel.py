@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
@@ -27,6 +28,10 @@ _KEPT = 4  # results kept alive, to see whether a later call changes them
 _SIZES = ("large sizes", "full precision")  # properties that a finding names, not what is wrong with the values
 _CONTIGUOUS = (
     "it is right where both operands are contiguous; training makes transposed views, which a.contiguous() would copy"
+)
+_EXPANDED = (
+    "it is right where no elements of an operand share memory; one that writes to its operands, if only for a while, "
+    "is wrong where they do (stride 0): work on a copy, as a.clone() makes"
 )
 _BESIDE = "it is right where 0, not NaN, lies beside the operands' elements: it multiplies by 0 what it reads there"
 
@@ -87,7 +92,7 @@ class KernelUnderTest:
 
     def announce(self, where: str, case: Case | None = None) -> None:
         """Send the parent what comes next, in case it is the last, and the command that repeats it."""
-        isolation.send((f"{self.prop}: {where}", self._repeat(case)))
+        isolation.send((f"{self.prop}: {where}", self._repeat(case), case and asdict(case)))
 
     def _repeat(self, case: Case | None) -> str:
         what = f"--case {case.text}" if case else f"--dtype {self.dtype}"
@@ -107,9 +112,12 @@ class KernelUnderTest:
         try:
             return self._check(case)
         except Exception as error:
-            simpler: list[tuple[Case, float | None, str]] = [(replace(case, layout="NN"), None, _CONTIGUOUS)]
-            if set(case.layout) & SURROUNDED:
-                simpler.insert(0, (case, 0.0, _BESIDE))
+            simpler: list[tuple[Case, float | None, str]] = []
+            if getattr(error, "prop", "") != "operands":  # which says itself what to do
+                if set(case.layout) & SURROUNDED:
+                    simpler.append((case, 0.0, _BESIDE))
+                for layout, advice in ((re.sub("[XY]", "T", case.layout), _EXPANDED), ("NN", _CONTIGUOUS)):
+                    simpler.append((replace(case, layout=layout), None, advice))
             if not case.volume:
                 # Not integers: next to them a small error is rounded away.
                 empty = replace(case, m=2, k=3, n=4, values="normal")
@@ -119,6 +127,7 @@ class KernelUnderTest:
                     same = (other, beside) == (case, None)
                     if not same and not attempt(lambda: self._check(other, beside)):  # noqa: B023  # called at once
                         error.add_note(advice)
+                        break
             self.last = case
             self.announce(str(case), case)
             raise
@@ -189,7 +198,7 @@ class KernelUnderTest:
         with poisoned(result_shape(a, b), result_dtype(a)):
             c: Any = self.kernel(a, b)
         self.cases += 1
-        form = wrong_form(a, b, c)
+        form = wrong_form(a, b, c, getattr(self.kernel, "returns", "torch.Tensor"))
         result: Array = np.empty(0) if form else as_array(c.detach().clone())
         for name, operand, was in zip("ab", (a, b), before, strict=True):
             if fingerprint(operand) != was:

@@ -142,7 +142,7 @@ def _advise(kernel: KernelUnderTest, error: Exception) -> None:
     """Add to ``error`` what to do about it, where that is plain to see."""
     cases = (Case(2, 3, 4, dtype=kernel.dtype, values="small-integers"), kernel.last)
     tried = [case for case in cases if case and case.volume and kernel.dtype in USUAL]
-    if ARRAYS not in str(error) and any(_takes_arrays(kernel, case) for case in tried):
+    if getattr(error, "prop", "") != "result" and any(_takes_arrays(kernel, case) for case in tried):
         error.add_note(f"it takes numpy arrays: say so with {ARRAYS}: {kernel.spec}@numpy")
     elif isinstance(error, TypeError) and (advice := arity_advice(kernel.kernel, error)):
         error.add_note(advice)
@@ -185,8 +185,8 @@ def confirm(spec: str, case: dict[str, Any]) -> str | None:
     def failure() -> str | None:
         try:
             return "normwise" if kernel.check(again).verdict != "pass" else None
-        except WrongError as error:
-            return error.detail
+        except Exception as error:
+            return error.detail if isinstance(error, WrongError) else type(error).__name__
 
     answers = [failure() for _ in range(20 if again.volume < _QUICK else 3)]
     wrong = [answer for answer in answers if answer]
@@ -196,12 +196,11 @@ def confirm(spec: str, case: dict[str, Any]) -> str | None:
     if wrong:
         return (
             "race: an error that moves, by a race, by chance, by memory that was never set or by what it remembers: "
-            f"{again} is wrong "
-            f"{len(wrong)} {times}, in {len(set(wrong))} ways"
+            f"{again} fails {len(wrong)} {times}, in {len(set(wrong))} ways"
         )
     return (
         f"earlier calls: {again} is right {len(answers)} {times} in a process that has done nothing else; "
-        "what it remembers of earlier calls makes it wrong, or a race that is seldom seen"
+        "what it remembers of earlier calls makes it fail, or a race or a chance that is seldom seen"
     )
 
 
