@@ -71,7 +71,7 @@ Command = Callable[..., Any]
         (["run", "--out", ""], "--out '': expected a folder"),
         (["audit", "--only", ""], "audit '' is unknown"),
         (["run", "--resume"], "--resume goes on with the run that --out names: name it"),
-        (["verify", "~nosuchuser/k.py:f"], "kernel '~nosuchuser/k.py:f': there is no home of nosuchuser"),
+        (["verify", "~nosuchuser/k.py:f"], "kernel '~nosuchuser/k.py:f': there is no file '~nosuchuser/k.py'"),
         (["verify", __file__], f"kernel '{__file__}': which function? it has: test_bad_input"),
         (["train", "--model", "nope.py:make"], "model 'nope.py:make': there is no file 'nope.py'"),
         (["train", "--model", __file__], f"model '{__file__}': which function? it has: test_bad_input"),

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from matmulbench.api import availability
+from matmulbench.dtypes import declared_accumulation
 from matmulbench.errors import UsageError
 from matmulbench.ladder import LADDER
 from matmulbench.ladder.plugins import arity_advice, find_kernel, kernels, load_kernel, with_operands
@@ -91,6 +92,12 @@ def test_a_kernel_of_arrays_takes_tensors_once_loaded(tmp_path: Path) -> None:
     kernel = load_kernel(f"{mine}:matmul")
     assert torch.equal(kernel(a, b), a @ b)
     assert torch.equal(load_kernel(kernel)(a, b), a @ b)
+
+
+def test_arrays_may_lie_in_memory_as_no_tensor_can(tmp_path: Path) -> None:
+    mine = write(tmp_path / "mine.py", "def matmul(a, b): return (a[::-1] @ b)[::-1]\n")
+    a, b = torch.arange(6.0).view(2, 3), torch.ones(3, 4)
+    assert torch.equal(load_kernel(f"{mine}:matmul@numpy")(a, b), a @ b)
 
 
 def test_what_stands_behind_the_name_outweighs_what_is_declared(tmp_path: Path) -> None:
@@ -240,9 +247,10 @@ def test_a_kernel_that_prepares_b_is_whole_once_loaded(tmp_path: Path, operands:
         tmp_path / f"prepares_{operands}.py",
         "def setup(b): return b * 2\n"
         "def matmul(a, prepared): return a @ prepared / 2\n"
-        f"matmul.setup, matmul.operands = setup, {operands!r}\n",
+        f"matmul.setup, matmul.operands, matmul.accumulation = setup, {operands!r}, 'float16'\n",
     )
     kernel = load_kernel(load_kernel(f"{path}:matmul"))  # once is enough
     a, b = torch.ones(2, 3), torch.ones(3, 4)
     assert torch.equal(kernel(a, b), a @ b)
     assert torch.equal(kernel.prepared(a, kernel.setup(b)), a @ b)
+    assert declared_accumulation(kernel.prepared, "bfloat16") == "float16"  # which is of the part that is timed, too

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
@@ -18,43 +18,16 @@ _DECLARED = ("accumulation", "batched", "device", "dtypes", "empty")  # what a k
 _UNSET, _LARGEST_UNSET = 3, 2**28  # blocks that are filled with NaN and freed before a call, of so many bytes at most
 
 
-class Device(Protocol):
-    """A device that works off a queue, while the processor goes on.
+class Device:
+    """A device that works off a queue, while the processor goes on: the NVIDIA GPU that torch takes.
 
-    ``place`` is torch's name of it, ``cache_bytes`` what its last cache holds.
+    ``place`` is torch's name of it.
     """
-
-    place: str
-
-    @property
-    def cache_bytes(self) -> int:  # noqa: D102
-        ...
-
-    def require(self) -> None:
-        """Make it usable in this process; ImportError if there is none: its kernels are unavailable here."""
-
-    def mark(self) -> Any:
-        """Put a mark into the queue, behind all that it holds; return it."""
-
-    def seconds(self, start: Any, end: Any) -> float:
-        """Return how many seconds after the mark ``start`` the device came to ``end``; both are behind it."""
-
-    def drain(self) -> None:
-        """Wait until the whole device has nothing left to do for this process, in whatever queue."""
-
-    def flush(self) -> None:
-        """Put all else out of its caches."""
-
-    def clocks(self) -> list[int] | None:
-        """Return the MHz of processors and memory, where they can be asked."""
-
-
-class Cuda:
-    """An NVIDIA GPU: the one that torch takes."""
 
     place = "cuda"
 
-    def require(self) -> None:  # noqa: D102
+    def require(self) -> None:
+        """Make it usable in this process; ImportError if there is none: its kernels are unavailable here."""
         import torch
 
         if sys.platform != "win32":
@@ -68,22 +41,26 @@ class Cuda:
             raise ImportError("no CUDA device, as far as torch sees")
 
     @functools.cached_property
-    def cache_bytes(self) -> int:  # noqa: D102
+    def cache_bytes(self) -> int:
+        """What its last cache holds."""
         import torch
 
         return int(torch.cuda.get_device_properties().L2_cache_size)
 
-    def mark(self) -> Any:  # noqa: D102
+    def mark(self) -> Any:
+        """Put a mark into the queue, behind all that it holds; return it."""
         import torch
 
         event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
         event.record()
         return event
 
-    def seconds(self, start: Any, end: Any) -> float:  # noqa: D102
+    def seconds(self, start: Any, end: Any) -> float:
+        """Return how many seconds after the mark ``start`` the device came to ``end``; both are behind it."""
         return float(start.elapsed_time(end)) / 1e3
 
-    def drain(self) -> None:  # noqa: D102
+    def drain(self) -> None:
+        """Wait until the whole device has nothing left to do for this process, in whatever queue."""
         import torch
 
         torch.cuda.synchronize()
@@ -94,10 +71,12 @@ class Cuda:
 
         return torch.empty(2 * self.cache_bytes, dtype=torch.uint8, device=self.place)
 
-    def flush(self) -> None:  # noqa: D102
+    def flush(self) -> None:
+        """Put all else out of its caches."""
         self._buffer.zero_()
 
-    def clocks(self) -> list[int] | None:  # noqa: D102
+    def clocks(self) -> list[int] | None:
+        """Return the MHz of processors and memory, where they can be asked."""
         command = ["nvidia-smi", "--query-gpu=clocks.sm,clocks.mem", "--format=csv,noheader,nounits"]
         with suppress(OSError, ValueError, subprocess.SubprocessError):
             said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout
@@ -105,7 +84,7 @@ class Cuda:
         return None
 
 
-DEVICES: dict[str, Device | None] = {"cpu": None, "cuda": Cuda()}
+DEVICES: dict[str, Device | None] = {"cpu": None, "cuda": Device()}
 """The devices by name; the CPU does at once what it is given."""
 
 

@@ -33,17 +33,6 @@ from matmulbench.ladder.devices import DEVICES, mirrored
 GROUP = "matmulbench.kernels"
 OPERANDS = ("torch", "numpy")
 _IMPORTED_AS = {"scikit-learn": "sklearn", "py-cpuinfo": "cpuinfo"}
-_PLAIN = (
-    ast.Import,
-    ast.ImportFrom,
-    ast.FunctionDef,
-    ast.ClassDef,
-    ast.Assign,
-    ast.AnnAssign,
-    ast.If,
-    ast.Try,
-    ast.Raise,
-)
 
 
 def kernels(device: str = "cpu") -> list[str]:
@@ -103,13 +92,10 @@ def find_function(name: str, spec: str | None = None, kind: str = "kernel") -> s
         return name
     if function and not _is_dotted(function):
         raise UsageError(f"{what}: {function!r} is no function name; expected path/to/file.py:function")
-    try:
+    path = None
+    with suppress(RuntimeError, ValueError):  # ~ of nobody, and a NUL, are in the name of no file
         path = (_here() / Path(place).expanduser()).resolve()
-    except RuntimeError:
-        raise UsageError(f"{what}: there is no home of {place.partition('/')[0][1:]}") from None
-    except ValueError:  # a path may not hold a NUL
-        raise UsageError(f"{what}: there is no file {place!r}") from None
-    if not path.is_file():
+    if not (path and path.is_file()):
         raise UsageError(f"{what}: there is no file {place!r}")
     if not function:
         there = _functions(_parsed(path))
@@ -145,13 +131,12 @@ def _check_defined(function: str, path: Path, what: str) -> None:
         module = _parsed(path)
     except UsageError:
         return
-    plain = all(
-        isinstance(each, _PLAIN) or isinstance(getattr(each, "value", None), ast.Constant) for each in module.body
-    )
+    running = [each for each in module.body if isinstance(each, ast.For | ast.While | ast.With | ast.Match | ast.Expr)]
     nodes = list(ast.walk(module))
     names = {getattr(node, "name", None) or getattr(node, "id", None) for node in nodes}
     names |= {(node.asname or node.name).partition(".")[0] for node in nodes if isinstance(node, ast.alias)}
-    if not plain or names & {function, "*", "globals", "vars", "exec", "eval", "setattr", "__getattr__"}:
+    open_ended = names & {function, "*", "globals", "vars", "exec", "eval", "setattr", "__getattr__"}
+    if open_ended or any(not isinstance(getattr(each, "value", None), ast.Constant) for each in running):
         return
     there = _functions(module)
     near = difflib.get_close_matches(function, there, n=3) or there
@@ -225,18 +210,11 @@ def load_kernel(spec: str | Callable[..., Any]) -> Kernel:
 
 def _with_setup(kernel: Callable[..., Any], setup: Callable[..., Any], takes_arrays: bool) -> Kernel:
     """Make one kernel of two parts; they stay to be had as its attributes ``setup`` and ``prepared``."""
-    import numpy as np
-    import torch
-
-    def prepare(b: torch.Tensor) -> Any:
-        return setup(b.numpy() if takes_arrays else b)
-
-    def multiply(a: torch.Tensor, prepared: Any) -> torch.Tensor:
-        c: torch.Tensor = kernel(a.numpy() if takes_arrays else a, prepared)
-        return torch.from_numpy(c) if takes_arrays and isinstance(c, np.ndarray) else c
+    multiply = _on_tensors(kernel, prepares=True) if takes_arrays else kernel
+    prepare: Callable[[Any], Any] = (lambda b: setup(b.numpy())) if takes_arrays else setup
 
     @functools.wraps(kernel)
-    def both(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    def both(a: Any, b: Any) -> Any:
         return multiply(a, prepare(b))
 
     both.__dict__.update(setup=prepare, prepared=multiply)
@@ -318,18 +296,21 @@ def arity_advice(kernel: Callable[..., Any], error: TypeError) -> str | None:
     return None
 
 
-def _on_tensors(kernel: Callable[..., Any]) -> Kernel:
-    """Let a kernel of arrays take tensors, by way of the memory that the two share."""
+def _on_tensors(kernel: Callable[..., Any], prepares: bool = False) -> Kernel:
+    """Let a kernel of arrays take tensors, by way of the memory that the two share; b as it is, if it ``prepares``."""
     import numpy as np
     import torch
 
     warnings.filterwarnings("ignore", "The given NumPy array is not writ")  # by torch, of a result that may not be
 
     @functools.wraps(kernel)
-    def on_tensors(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-        c = kernel(a.numpy(), b.numpy())
-        # Whatever else it returns, verification has the words for it.
-        return torch.from_numpy(c) if isinstance(c, np.ndarray) else c
+    def on_tensors(a: torch.Tensor, b: Any) -> torch.Tensor:
+        c: Any = kernel(a.numpy(), b if prepares else b.numpy())
+        try:
+            # Whatever else it returns, verification has the words for it.
+            return torch.from_numpy(c) if isinstance(c, np.ndarray) else c
+        except ValueError:  # torch has no negative strides
+            return torch.from_numpy(c.copy())
 
     return on_tensors
 
