@@ -10,6 +10,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from multiprocessing import Pipe
 from multiprocessing.connection import wait
@@ -193,19 +194,24 @@ class Host:
         on_progress: Progress = lambda progress: None,
         descriptors: Sequence[int] = (),
     ) -> Outcome:
-        """Carry out ``request`` in a fresh child; see :meth:`Child.call`. What is lost is tried once more."""
-        for attempt in range(2):
+        """Carry out ``request`` in a fresh child, as :meth:`try_child` does; see :meth:`Child.call`."""
+
+        def use(child: Child) -> Outcome:
+            return child.call(request, silence_limit=silence_limit, on_progress=on_progress, descriptors=descriptors)
+
+        return self.try_child(use, type(request), memory_limit=memory_limit)
+
+    def try_child(
+        self, use: Callable[[Child], Outcome], *requests: type[Request], memory_limit: int = DEFAULT_MEMORY_LIMIT
+    ) -> Outcome:
+        """Return what becomes of ``use`` with a fresh child, or with a second one where the first is lost or killed."""
+        for _ in range(2):
             try:
-                child = self.fork(type(request), memory_limit=memory_limit)
+                with closing(self.fork(*requests, memory_limit=memory_limit)) as child:
+                    outcome = use(child)
             except LostError as error:
                 return Outcome(Status.LOST, reason=str(error))
-            try:
-                outcome = child.call(
-                    request, silence_limit=silence_limit, on_progress=on_progress, descriptors=descriptors
-                )
-            finally:
-                child.close()
-            if not (outcome.status == Status.LOST or child.killed) or attempt:
+            if not (outcome.status == Status.LOST or child.killed):
                 break
         return outcome
 
@@ -281,11 +287,13 @@ class Child:
         ``descriptors`` are of files that travel with the request. ``on_progress`` is called with what is sent
         meanwhile. A status of ``lost`` means that the host died, which is no fault of the child's.
         """
-        limit, late = silence_limit, f"no sign of life for {silence_limit:g} s"
+        limit, seen, remedy = silence_limit, "no sign of life for", ""
         if request.imports:
-            limit = self.host.import_s + (0 if request.reports_import else silence_limit)
-            seen = "its import takes longer than" if request.reports_import else "no sign of life for"
-            late = f"{seen} {limit:g} s; --import-timeout gives it more"
+            limit, remedy = self.host.import_s, "; --import-timeout gives it more"
+            if request.reports_import:
+                seen = "its import takes longer than"
+            else:
+                limit += silence_limit
         try:
             self._pipe.send((request, len(descriptors)))
             for descriptor in descriptors:
@@ -297,7 +305,7 @@ class Child:
                         return self._end(ended)
                     if not is_readable([self._pipe, *([self.host.control] if self.host.control else [])], limit):
                         self.close()
-                        return Outcome(Status.TIMEOUT, reason=late)
+                        return Outcome(Status.TIMEOUT, reason=f"{seen} {limit:g} s{remedy}")
                     if not self._pipe.poll():
                         continue
                 kind, content = self._read()
@@ -306,7 +314,7 @@ class Child:
                 if kind == "ready":
                     self._pipe.send_bytes(on_ready())
                 else:
-                    limit, late = silence_limit, f"no sign of life for {silence_limit:g} s"
+                    limit, seen, remedy = silence_limit, "no sign of life for", ""
                     on_progress(content)
         except LostError as error:
             return Outcome(Status.LOST, reason=str(error))

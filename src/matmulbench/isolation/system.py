@@ -289,10 +289,10 @@ def waits() -> int | None:
 # --- sharing -----------------------------------------------------------------------------------------
 
 
-def shared_file(size: int, sealable: bool = False) -> int:
+def shared_file(size: int) -> int:
     """Return the descriptor of a fresh file of ``size`` bytes that has no name: in memory, where Linux runs."""
     if sys.platform == "linux" and hasattr(os, "memfd_create"):
-        descriptor = os.memfd_create("matmulbench", os.MFD_CLOEXEC | (os.MFD_ALLOW_SEALING if sealable else 0))
+        descriptor = os.memfd_create("matmulbench", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     else:
         with tempfile.TemporaryFile() as file:
             descriptor = os.dup(file.fileno())
@@ -306,7 +306,7 @@ def shared_file(size: int, sealable: bool = False) -> int:
 
 
 def seal(descriptor: int) -> None:
-    """Let nobody map a sealable file to write who has not done so already."""
+    """Let nobody map a shared file to write who has not done so already."""
     if sys.platform == "linux":
         with suppress(OSError, ImportError):
             from fcntl import fcntl

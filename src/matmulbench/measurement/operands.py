@@ -36,7 +36,7 @@ def has_recurring(workload: Workload) -> bool:
 
 def create(workload: Workload, windows: int) -> int:
     """Return the descriptor of a fresh file in memory that holds the operands of ``workload``."""
-    return system.shared_file(sum(_lengths(workload, windows)) * (1 + has_recurring(workload)), sealable=True)
+    return system.shared_file(sum(_lengths(workload, windows)) * (1 + has_recurring(workload)))
 
 
 def _lengths(workload: Workload, windows: int) -> tuple[int, int]:

@@ -305,19 +305,13 @@ def _is_due(one: Candidate, baseline: Candidate | None, count: int, every: int, 
 def _unsettled(playing: list[Candidate], baseline: Candidate | None, analyses: int, processes: int) -> list[Candidate]:
     """Return those that need more rounds, or had fewer than so many processes, with the baseline if there are any."""
     base = _unfailed(baseline)
-    left = [
-        one
-        for one in playing
-        if not one.failure
-        and (
-            one.unfinished
-            or (
-                (one is not base or len(playing) == 1)
-                and analyses
-                and not (
-                    len(one.renewed_at) + 1 >= processes and Comparison(one, base, analyses, len(playing) - 1).settled
-                )
-            )
-        )
-    ]
+
+    def goes_on(one: Candidate) -> bool:
+        if one.failure or one.unfinished:
+            return not one.failure
+        if not analyses or (one is base and len(playing) > 1):
+            return False
+        return len(one.renewed_at) + 1 < processes or not Comparison(one, base, analyses, len(playing) - 1).settled
+
+    left = list(filter(goes_on, playing))
     return _with_baseline(left, baseline) if left else []

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from matmulbench.dtypes import DTYPES, numpy_dtype
-from matmulbench.isolation import Host, Outcome
-from matmulbench.isolation.host import Child, LostError
+from matmulbench.isolation import Child, Host, Outcome
 from matmulbench.isolation.requests import Confirm, Examine, Judge, Multiply, Repeat
 from matmulbench.isolation.system import quoted, shared_file
 from matmulbench.results.schema import VerificationRow
@@ -54,19 +53,13 @@ def verify_kernel(
         the status is ``ok`` where the verdict is pass or normwise; ``finding`` says what is wrong, where, and how to
         see it again, or holds a note on a right kernel.
     """
-    for _ in range(2):
-        try:
-            child = host.fork(Examine, memory_limit=_memory_limit())
-        except LostError as error:
-            row = VerificationRow(spec, dtype, Status.LOST, finding=str(error))
-            continue
-        try:
-            row = _verify(host, child, Examine(spec, dtype, effort), silence_limit)
-        finally:
-            child.close()
-        if row.status != Status.LOST and not child.killed:
-            break
-    return row
+
+    def use(child: Child) -> Outcome:
+        row = _verify(host, child, Examine(spec, dtype, effort), silence_limit)
+        return Outcome(Status(row.status), row)
+
+    outcome = host.try_child(use, Examine, memory_limit=_memory_limit())
+    return outcome.value or VerificationRow(spec, dtype, outcome.status, finding=outcome.reason)
 
 
 def _memory_limit() -> int:
