@@ -79,6 +79,10 @@ def disowns():
         time.sleep(100)
     os.wait()
     return int(os.read(ours, 20))
+def strays():
+    if not os.fork(): raise ValueError('in the copy')
+    os.wait()
+    return 'the one that was asked'
 def speaks_badly(): raise ValueError('\\udce9\\x1b[31mred' + 'x' * 10**7)
 def pickles(): return object()
 
@@ -253,6 +257,11 @@ def test_all_descendants_end_with_their_child(do, host: Host) -> None:
     while (left := alive()) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert left == []
+
+
+@pytest.mark.posix
+def test_a_copy_that_a_kernel_forked_does_not_answer_for_it(do) -> None:
+    assert do("strays").value == "the one that was asked"
 
 
 @forks

@@ -31,12 +31,15 @@ _NO_MEMORY = ("can't allocate memory", "not enough memory", "CUDA out of memory"
 _OURS = (str(Path(__file__).parents[1]) + os.sep, "<frozen ")
 _LIBRARIES = tuple({sysconfig.get_path(name) + os.sep for name in ("stdlib", "platstdlib", "purelib", "platlib")})
 _to_parent: Connection | None = None
+_pid = 0
 
 
-def send(progress: Any) -> None:
+def send(progress: Any, kind: str = "progress") -> None:
     """Send ``progress`` to the parent: a sign of life, and word of what is being done. Silent in no child."""
     if _to_parent:
-        _to_parent.send_bytes(json.dumps(["progress", progress]).encode())
+        if os.getpid() != _pid:  # a kernel forked it, and an exception led it out of the kernel
+            os._exit(1)
+        _to_parent.send_bytes(json.dumps([kind, progress]).encode())
 
 
 def wait_for_go() -> bytes:
@@ -46,7 +49,7 @@ def wait_for_go() -> bytes:
     """
     if not _to_parent:
         return b""
-    _to_parent.send_bytes(b'["ready", null]')
+    send(None, "ready")
     return _to_parent.recv_bytes()
 
 
@@ -127,14 +130,14 @@ def live(handle: int, memory_limit: int) -> None:
 
 def _live(pipe: Connection, memory_limit: int) -> None:
     """Be a child: carry out requests until the parent closes the pipe."""
-    global _to_parent
+    global _to_parent, _pid
     _set_up(memory_limit)
-    _to_parent = pipe
+    _to_parent, _pid = pipe, os.getpid()
     while True:
         try:
             request, descriptors = pipe.recv()
             handles = [system.receive_descriptor(pipe) for _ in range(descriptors)]
-            pipe.send_bytes(json.dumps(["answer", _carry_out(request, handles)]).encode())
+            send(_carry_out(request, handles), "answer")
         except (EOFError, OSError) as error:
             os._exit(system.NO_PIPE if getattr(error, "errno", 0) == errno.EBADF else 0)
 
