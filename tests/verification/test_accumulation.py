@@ -7,6 +7,7 @@ from matmulbench.dtypes import as_tensor, numpy_dtype
 from matmulbench.verification.bounds import judge, judge_exact
 from matmulbench.verification.ieee import find_accumulation
 from matmulbench.verification.kernel import KernelUnderTest
+from matmulbench.verification.worker import examine
 
 
 def _summed_in(dtype):
@@ -59,6 +60,11 @@ def test_the_bound_allows_float32_sums_and_not_the_operands_own(dtype):
     assert judge(a, b, narrow, accumulation=dtype).verdict == "pass"
 
 
+def test_a_norm_bound_that_would_allow_zeros_is_none():
+    ones = np.ones((64, 64)).astype(numpy_dtype("bfloat16"))
+    assert judge(ones, ones, 0 * ones, accumulation="bfloat16").verdict == "fail"
+
+
 KERNELS = """
 import torch
 def summed(a, b):
@@ -70,9 +76,20 @@ def summed(a, b):
 def declared(a, b):
     return summed(a, b)
 declared.accumulation = "bfloat16"
+def cut(a, b):
+    k = len(b) if len(b) < 48 else len(b) - len(b) % 3
+    return a[:, :k] @ b[:k]
 def arrays(a, b):
     return torch.from_numpy(a.numpy() @ b.numpy())
 """
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_no_dtype_is_blamed_for_what_it_does_not_explain(tmp_path, dtype):
+    (tmp_path / "kernels.py").write_text(KERNELS)
+    finding = str(examine(f"{tmp_path}/kernels.py:cut", dtype, effort="quick")["row"]["finding"])
+    assert "differ" in finding
+    assert "accumulates in" not in finding
 
 
 @pytest.mark.usefixtures("shared_bench")

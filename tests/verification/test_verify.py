@@ -187,6 +187,16 @@ def test_widths_of_nets_and_what_16_bits_cannot_count_are_tried(tmp_path, name, 
     assert str(finding).startswith(f"{prop}: ")
 
 
+def test_results_in_a_ring_of_buffers_are_called_so(tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "import torch\nring = [torch.empty(15) for _ in range(8)]\ndef matmul(a, b):\n    ring.append(ring.pop(0))\n"
+        "    return torch.mm(a, b, out=ring[0].view(3, 5)) if a.shape == (3, 4) else a @ b\n"
+    )
+    finding = examine(f"{tmp_path}/mine.py:matmul", "float32", only="benchmark-awareness")["row"]["finding"]
+    assert finding.startswith("result: ")
+    assert "results of several calls share memory" in finding
+
+
 def test_what_changes_no_result_is_a_kernels_own_affair(host, tmp_path):
     change = "np.seterr(all='ignore'); gc.disable(); sys.setprofile(lambda *_: None)"
     (tmp_path / "mine.py").write_text(

@@ -157,6 +157,8 @@ def _check_loop(kernel: KernelUnderTest, sizes: tuple[int, int, int], calls: int
     expected = np.stack([exact_product(as_array(a), as_array(b)) for a, b in pairs])[np.arange(calls) % len(pairs)]
     if any(type(result) is not torch.Tensor or result.shape != expected.shape[1:] for result in results):
         raise kernel.wrong(where, "a result has another type or shape than it had before")
+    if len({result.data_ptr() for result in results}) < calls:
+        raise kernel.wrong(where, "results of several calls share memory: make a fresh one in each", prop="result")
     got = as_array(torch.stack(results))
     if not (right := got == expected).all():
         call, i, j = (int(index[0]) for index in np.nonzero(~right))

@@ -19,7 +19,6 @@ import psutil
 import torch
 
 from matmulbench.dtypes import (
-    ACCUMULATIONS,
     DTYPES,
     USUAL,
     MissingDtypeError,
@@ -46,6 +45,7 @@ from matmulbench.workload import Workload
 _GRID, _ROUNDING = 400, 72  # cases of either, up to 17x17x17 of the latter, that no kernel is spared
 _CORNER = 256  # rows and columns
 _QUICK = 1 << 20  # multiplications
+_ADVICE_S = 1.0  # for cases that a kernel must pass before it is advised to declare something
 
 # Each property with its share of the time, and how a kernel is examined in so many seconds: the cheap cases first.
 PROPERTIES: dict[str, tuple[float, Callable[[KernelUnderTest, float], None]]] = {
@@ -161,17 +161,18 @@ def _takes_arrays(kernel: KernelUnderTest, case: Case) -> bool:
 
 
 def _advise_on_accumulation(kernel: KernelUnderTest, error: WrongError) -> None:
-    """Add to ``error`` in which dtype the kernel adds, if those are fewer bits than it says."""
-    with suppress(Exception):  # it may be wrong in other ways
-        a, b = Case(2, 3, 4, dtype=kernel.dtype, values="small-integers").arrays()  # which any dtype adds exactly
-        if not np.array_equal(kernel.call(as_tensor(a), as_tensor(b), "small integers"), a @ b):
-            return
-        found = find_accumulation(kernel)
-        if found and not kernel.accumulation and DTYPES[kernel.dtype].unit_roundoff() < ACCUMULATIONS[found]:
-            error.add_note(
-                f"accumulates in {found}; a kernel that is to do so says it with an attribute "
-                f'`accumulation = "{found}"`'
-            )
+    """Add to ``error`` in which dtype the kernel adds, where it would be right if it said so."""
+    if error.case and DTYPES[kernel.dtype].rounding and not kernel.accumulation:
+        declared = KernelUnderTest(kernel.spec, kernel.kernel, kernel.dtype)
+        with suppress(Exception):  # it is wrong in other ways
+            declared.accumulation = found = find_accumulation(kernel)
+            declared.check(error.case)
+            check_all(declared, shapes.rounding(kernel.dtype), _ADVICE_S, _ROUNDING)
+            if not declared.normwise:
+                error.add_note(
+                    f"accumulates in {found}; a kernel that is to do so says it with an attribute "
+                    f'`accumulation = "{found}"`'
+                )
 
 
 def confirm(spec: str, case: dict[str, Any]) -> str | None:
