@@ -53,6 +53,8 @@ def wordy(a, b):
     if not isinstance(a, np.ndarray): raise TypeError("no tensors " + "and no tensors " * 100)
     return torch.from_numpy(a @ b)
 def arrays_from_9_rows(a, b): return a @ b if len(a) < 9 else torch.from_numpy(a.astype(a.dtype) @ b)
+def forgets_where_it_begins(a, b):
+    return a.as_strided(a.shape, a.stride(), 0) @ b if a.numel() else a @ b
 # Wide, for what glibc keeps of small blocks it hands out as they are.
 def unset(a, b):
     c = torch.empty(len(a), b.shape[1] + 4096, dtype=a.dtype)[:, : b.shape[1]]
@@ -120,13 +122,14 @@ def mine(tmp_path_factory: pytest.TempPathFactory) -> str:
         ("arrays", "error", "it takes numpy arrays: say so with `operands = "),
         ("late", "error", "it takes numpy arrays: say so with `operands = "),
         ("reads_beside", "failed-verification", "right where 0, not NaN, lies beside the operands'"),
+        ("forgets_where_it_begins", "failed-verification", "(1 of 1 elements differ); what lies beside"),
         ("contiguous", "error", "right where both operands are contiguous; training makes transposed views"),
         ("not_empty", "error", "0x0x0 should give a (0, 0) tensor; a kernel that does without empty operands says"),
         ("declared_not_empty", "ok", "empty operands were not tried: its attribute `empty` is False"),
         ("arrays_not_empty", "ok", "empty operands were not tried: its attribute `empty` is False"),
         ("wordy", "error", "it takes numpy arrays: say so with `operands = "),
         ("arrays_from_9_rows", "error", "it takes numpy arrays: say so with `operands = "),
-        ("unset", "failed-verification", "memory that was never set"),
+        ("unset", "failed-verification", "; memory that was never set looks like this: begin with zeros"),
         ("damages", "failed-verification", "operand a is not what it was before the call: work on a copy"),
         ("noisy", "error", "RuntimeError: red ?xxx"),
         ("traced", "ok", ""),

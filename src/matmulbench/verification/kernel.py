@@ -33,6 +33,8 @@ _EXPANDED = (
     "it is right where no elements of an operand share memory; one that writes to its operands, if only for a while, "
     "is wrong where they do (stride 0): work on a copy, as a.clone() makes"
 )
+_UNSET = "; memory that was never set looks like this: begin with zeros"
+_READ_BESIDE = "; what lies beside the operands' elements looks like this: go by data_ptr() and stride()"
 _BESIDE = "it is right where 0, not NaN, lies beside the operands' elements: it multiplies by 0 what it reads there"
 
 
@@ -181,7 +183,9 @@ class KernelUnderTest:
         self.residual = max(self.residual, judgement.residual)
         if judgement.verdict == "fail" or (judgement.verdict == "normwise" and values in ALGEBRAIC):
             prop = "exactness" if exact else "rounding"  # where the property is no other than to be right
-            raise self.wrong(where, judgement.detail, case, prop if case and self.prop not in _SIZES else None)
+            beside = case and set(case.layout) & SURROUNDED
+            hint = (_READ_BESIDE if beside else _UNSET) if " is nan, " in judgement.detail else ""
+            raise self.wrong(where, judgement.detail + hint, case, prop if case and self.prop not in _SIZES else None)
         return judgement
 
     def call(self, a: torch.Tensor, b: torch.Tensor, where: str, case: Case | None = None) -> Array:
