@@ -12,12 +12,13 @@ import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from functools import partial
-from itertools import product
+from itertools import product, starmap
 from threading import Timer
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from matmulbench.arguments import check_seconds, thread_counts
+from matmulbench.dtypes import as_array
 from matmulbench.errors import InputWarning, UsageError, printable
 from matmulbench.isolation import Host, send
 from matmulbench.isolation.requests import TunePlans
@@ -226,7 +227,8 @@ def tune_shape(kernel: Any, threads: int, dtype: str, shape: str, seconds: float
             idle = threads == 1 and _OF_THREADS & plans_of.OPTIONS[option].keys()  # it would change nothing
             if kernel.fits((option,)) and not idle:
                 use(options := (*best, option))
-                wrong = filter(None, (check_result(a, b, kernel.matmul(a, b)) for a, b in checked))
+                results = ((as_array(a), as_array(b), as_array(kernel.matmul(a, b))) for a, b in checked)
+                wrong = filter(None, starmap(check_result, results))
                 if finding := next(wrong, None):
                     refused.append(f"{option}: {finding}")
                 else:

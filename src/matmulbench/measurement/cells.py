@@ -142,8 +142,7 @@ class Referee:
         """Change the operands, and note what the machine takes for fixed work."""
         self.round = number
         with no_kernel_to_blame():
-            _, (arithmetic, calls) = self.seal.turn(self.child, StartRound())
-        self.calibration[number] = (arithmetic, calls)
+            _, self.calibration[number] = self.seal.turn(self.child, StartRound())
 
     def close(self) -> None:
         """End it, and let the operands go."""
@@ -473,7 +472,7 @@ def _cell(
         row.speedup, row.speedup_ci_low, row.speedup_ci_high = seen.speedup.figures
         row.verdict = "baseline" if one.name == baseline else seen.verdict
         if row.verdict == "unclear":
-            row.reason = _why_unclear(row, warnings)
+            row.reason = _why_unclear(row, seen.speedup, warnings)
     else:
         row.reason = f"no speedup: the baseline {baseline} failed" if baseline else None
     row.gflops = workload.flop / row.median_s / 1e9
@@ -494,13 +493,12 @@ def _cell(
     return Cell(row, seen.samples, extra)
 
 
-def _why_unclear(row: MeasurementRow, warnings: list[str]) -> str:
+def _why_unclear(row: MeasurementRow, speedup: Interval, warnings: list[str]) -> str:
     """Say why no difference can be claimed, and what to do about it."""
-    if row.speedup_ci_low is None or row.speedup_ci_high is None:
+    if row.samples == 1:
         return "one round; a larger --budget gives more"
-    interval = Interval(row.speedup or 1.0, row.speedup_ci_low, row.speedup_ci_high)
-    width = f"ratio known to ±{100 * interval.relative_half_width:.1f} % after {row.samples} rounds"
-    if not interval.low <= 1 <= interval.high:
+    width = f"ratio known to ±{100 * speedup.relative_half_width:.1f} % after {row.samples} rounds"
+    if not speedup.low <= 1 <= speedup.high:
         width += ", too few to claim a difference"
     # A block should last a thousand ticks of the clock at least.
     quantised = max(row.median_s or 0, BLOCK_S) < 1000 * get_clock_info("perf_counter").resolution

@@ -59,9 +59,9 @@ def check(
     rng = np.random.default_rng()
     some = random.sample(range(count), min(count, _SUMMED))
     for number in {*some, *(() if drawn is None else (drawn,))}:
-        a, b = (_operands[0].window(i, problem, windows[number], False) for i, windows in enumerate((left, right)))
-        c = results[number]
-        finding = freivalds(as_array(a), as_array(b), as_array(c), rng, _SLACK, accumulation)
+        operands = (_operands[0].window(i, problem, windows[number], False) for i, windows in enumerate((left, right)))
+        a, b, c = map(as_array, (*operands, results[number]))
+        finding = freivalds(a, b, c, rng, _SLACK, accumulation)
         if number == drawn and not finding:
             one = random.randrange(problem.batch)
             a, b, c = (each.reshape(-1, *each.shape[-2:])[one] for each in (a, b, c))
