@@ -8,7 +8,6 @@ kernel gains by writing there.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from contextlib import suppress
 from dataclasses import asdict
@@ -17,7 +16,7 @@ from typing import Any
 
 from matmulbench.errors import UsageError
 from matmulbench.ladder import LADDER
-from matmulbench.ladder.tiled.plan import as_text, current
+from matmulbench.ladder.tiled.plan import as_text, current, write_cache
 from matmulbench.results.files import read_json
 from matmulbench.results.machine import describe_machine, library_versions
 from matmulbench.results.schema import VerificationRow, conforms
@@ -74,8 +73,8 @@ class Remembered:
         self._entries.pop(key := f"{kernel} {dtype} {what} {self._state}", None)
         if entry is not None:
             self._entries[key] = entry
-        if self._path.is_absolute():  # else there is no home
-            self._write()
+        with suppress(OSError):
+            write_cache(self._path, dict(list(self._entries.items())[-_KEPT:]))
 
     def _read(self) -> dict[str, Any]:
         try:
@@ -83,16 +82,6 @@ class Remembered:
         except UsageError:
             return {}
         return content if isinstance(content, dict) else {}
-
-    def _write(self) -> None:
-        beside = self._path.with_suffix(f".{os.getpid()}")
-        with suppress(OSError):
-            try:
-                self._path.parent.mkdir(parents=True, exist_ok=True)
-                beside.write_text(json.dumps(dict(list(self._entries.items())[-_KEPT:])))
-                beside.replace(self._path)  # whoever reads meanwhile finds the old one whole
-            finally:
-                beside.unlink(missing_ok=True)
 
 
 def _state(threads: int) -> str:

@@ -149,17 +149,21 @@ def keep(threads: int, plans: Plans) -> Path:
         if it cannot be written.
     """
     path = _path(threads)
-    beside = path.with_suffix(f".{os.getpid()}")
-    content = {"version": version("matmulbench"), "machine": _machine(), "threads": threads, "plans": plans}
+    write_cache(path, {"version": version("matmulbench"), "machine": _machine(), "threads": threads, "plans": plans})
+    return path
+
+
+def write_cache(path: Path, content: Any) -> None:
+    """Write ``content`` as JSON to a file of the user's cache; raises OSError, also where there is no home for one."""
     if not path.is_absolute():
         raise OSError("there is no home")
+    beside = path.with_suffix(f".{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         beside.write_text(json.dumps(content, indent=1))
         beside.replace(path)  # whoever reads meanwhile finds the old one whole
     finally:
         beside.unlink(missing_ok=True)
-    return path
 
 
 def _checked(plans: Any) -> Plans:
