@@ -66,6 +66,7 @@ def damages(a, b):
     return c
 def noisy(a, b): raise RuntimeError("\\x1b[31mred \\ud800" + "x" * 10**6)
 def shifted(a, b): return a @ b + 0.001
+def squeezes(a, b): return (a @ b).squeeze()
 def busy_at_times(a, b, calls=[]):
     calls.append(a)
     if len(calls) % 7 == 0: raise RuntimeError("busy, try again")
@@ -229,7 +230,8 @@ def test_an_error_of_many_words_ends_with_the_way_out(host: Host, mine: str) -> 
     assert repeat == f"`matmulbench verify {mine}:wordy --case 0x0x0`"
 
 
-def test_a_small_offset_is_not_blamed_on_empty_operands(host: Host, mine: str) -> None:
-    row = verify_kernel(host, f"{mine}:shifted", "float32", "quick")
+@pytest.mark.parametrize("function", ["shifted", "squeezes"])
+def test_what_is_wrong_elsewhere_is_not_blamed_on_empty_operands(host: Host, mine: str, function: str) -> None:
+    row = verify_kernel(host, f"{mine}:{function}", "float32", "quick")
     assert row.status == "failed-verification"
     assert "right where no size is 0" not in str(row.finding)

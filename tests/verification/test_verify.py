@@ -197,6 +197,17 @@ def test_results_in_a_ring_of_buffers_are_called_so(tmp_path):
     assert "results of several calls share memory" in finding
 
 
+def test_what_setup_prepared_serves_more_than_once(tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "def keeps(a, b): return a @ b[0]\ndef spends(a, b): return a @ b.pop()\n"
+        "keeps.setup = spends.setup = lambda b: [b]\n"
+    )
+    row = examine(f"{tmp_path}/mine.py:keeps", "float32", only="earlier calls")["row"]
+    assert row["finding"] is None
+    with pytest.raises(IndexError, match="pop from empty list"):
+        examine(f"{tmp_path}/mine.py:spends", "float32", only="earlier calls")
+
+
 def test_what_changes_no_result_is_a_kernels_own_affair(host, tmp_path):
     change = "np.seterr(all='ignore'); gc.disable(); sys.setprofile(lambda *_: None)"
     (tmp_path / "mine.py").write_text(

@@ -122,7 +122,7 @@ class KernelUnderTest:
                     simpler.append((replace(case, layout=layout), None, advice))
             if not case.volume:
                 # Not integers: next to them a small error is rounded away.
-                empty = replace(case, m=2, k=3, n=4, values="normal")
+                empty = replace(case, m=case.m or 2, k=case.k or 3, n=case.n or 4, values="normal")
                 simpler.append((empty, None, self._advice_on_empty(case)))
             if attempt(lambda: self._check(case)):  # it does not come and go
                 for other, beside, advice in simpler:

@@ -9,6 +9,7 @@ import queue
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import replace
 from types import FunctionType
 
 import numpy as np
@@ -53,6 +54,14 @@ def check_earlier_calls(kernel: KernelUnderTest, seconds: float) -> None:
         kernel.check_exact(new_a, new_b, f"new operands of the same shape, seed {seed}")
         kernel.check_exact(a, new_b, f"the same a with a new b, seed {seed}")
         kernel.check_exact(new_a, b, f"a new a with the same b, seed {seed}")
+    if setup := getattr(kernel.kernel, "setup", None):
+        prepared, multiply = setup(b), kernel.kernel.prepared  # type: ignore[attr-defined]
+        again = replace(kernel, kernel=lambda a, _: multiply(a, prepared))
+        again.accumulation = kernel.accumulation
+        for seed in range(4):
+            again.check_exact(
+                _small_integers(kernel, *TINY, seed=seed)[0], b, f"a new a, with what setup made of b, {seed}"
+            )
     for size in (24, 65):
         if kernel.pace.predict(size, size, size) > max(seconds, 0.3):
             return
