@@ -153,6 +153,7 @@ def test_leaving_without_a_word_is_a_crash(do) -> None:
 
 @pytest.mark.posix
 def test_what_a_process_was_ended_by_is_explained(do) -> None:
+    pytest.importorskip("resource", exc_type=ImportError)
     assert do("writes_much").reason == "SIGXFSZ (a file larger than `ulimit -f` allows)"
     assert do("closes_all").reason.startswith("the process closed its pipe to the suite, as os.closerange does")
 
@@ -259,7 +260,7 @@ def test_all_descendants_end_with_their_child(do, host: Host) -> None:
     assert left == []
 
 
-@pytest.mark.posix
+@forks
 def test_a_copy_that_a_kernel_forked_does_not_answer_for_it(do) -> None:
     assert do("strays").value == "the one that was asked"
 
