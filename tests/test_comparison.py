@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from matmulbench.cli import app
-from matmulbench.comparison import compare, differences, history, one_processor, ranks, summary
+from matmulbench.comparison import compare, differences, history, one_processor, ranks, summary, why_unclear
 from matmulbench.errors import UsageError
 from matmulbench.ladder import LADDER
 from matmulbench.results.folder import Results, load_results
@@ -79,6 +79,16 @@ def test_verdict(tmp_path: Path, seconds: float, clock: float, verdict: str) -> 
     assert cell["speedup"] == pytest.approx(1 / seconds, rel=0.01)
     assert cell["drift_arithmetic"] == pytest.approx(clock, rel=0.01)
     assert cell["drift_calls"] == pytest.approx(clock, rel=0.01)
+
+
+def test_why_most_products_are_unclear_is_said(tmp_path: Path) -> None:
+    one, other = (run(tmp_path / name, 1.0, workloads=WORKLOADS, seed=seed) for seed, name in enumerate("ab"))
+    crowded = run(tmp_path / "c", 1.0, crowd=1.3, workloads=WORKLOADS, seed=2)
+    assert why_unclear(compare(one, other)) is None
+    assert set(compare(one, crowded)["verdict"]) == {"unclear"}
+    done = CliRunner().invoke(app, ["compare", str(one.path), str(crowded.path)])
+    # Short calls drifted by 30 % more than arithmetic, of which 5 % tell nothing.
+    assert "most products are unclear: the change of half of them is known to no better than ±4" in done.stderr
 
 
 def test_a_run_and_itself_are_the_same_whatever_the_noise(tmp_path: Path) -> None:

@@ -530,6 +530,8 @@ def compare(
         shown = frame.merge(newest.loc[newest["verdict"].isin(only), keys], on=keys) if only else frame
     few = ["of three runs no change can be told: it takes two on either side; name four, or two alone"]
     few *= len(runs) == 3
+    if "speedup_ci_low" in frame and (unclear := comparison.why_unclear(frame)):
+        few.append(unclear)
     said = [*dict.fromkeys([*few, *disordered, *differences, *disturbed])]  # a run may stand there twice
     for line in said:
         log(f"warning: {line}")
