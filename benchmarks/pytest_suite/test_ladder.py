@@ -10,6 +10,7 @@ from matmulbench.measurement.cost import learn_cost
 from matmulbench.results.machine import library_versions
 from matmulbench.results.schema import Status
 from matmulbench.verification.bounds import judge
+from matmulbench.verification.form import wrong_form
 from matmulbench.verification.result import check_result
 from matmulbench.workload import MNIST_LAYERS, MNIST_ROWS, PRESETS, Workload, layer_products
 
@@ -33,10 +34,11 @@ def test_matmul(benchmark, workload, kernel):
     benchmark.group = str(workload)
     slow = cost.call_s > ROUNDS_S
     c = benchmark.pedantic(function, (a, b), rounds=3) if slow else benchmark(function, a, b)
-    wrong = check_result(a, b, c)
+    arrays = [each.numpy() for each in (a, b, c)]
+    wrong = wrong_form(a, b, c) or check_result(*arrays)
     # Written down first: a time that is saved beside a failure must say what it is worth.
     benchmark.extra_info["status"] = str(Status.FAILED_VERIFICATION if wrong else Status.OK)
-    benchmark.extra_info["residual"] = judge(a.numpy(), b.numpy(), c.numpy()).residual
+    benchmark.extra_info["residual"] = judge(*arrays).residual
     benchmark.extra_info["versions"] = library_versions()
     assert not wrong, wrong
     if benchmark.stats:

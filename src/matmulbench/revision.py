@@ -28,7 +28,7 @@ def kernel_at(spec: str, revision: str) -> Iterator[str]:
     """
     name, operands = split_spec(spec)
     place, _, function = find_kernel(name).rpartition(":")
-    path = Path(place) if place.endswith(".py") else source_of(place)
+    path = Path(place) if place.endswith(".py") else source_of(place) if place else None
     if path is None:
         yours = "path/to/file.py:function, or package.module:function of your project"
         raise UsageError(f"kernel {spec!r}: expected {yours}, which git has the history of")

@@ -198,7 +198,8 @@ def test_a_wrong_data_folder_of_the_table_is_named_as_its_own(
 
     where = "[tool.matmulbench] of pyproject.toml: data_dir: "
     assert said() == f"matmulbench: {where}data-dir 'data/mnist': there is no such folder or file\n"
-    assert said("--data-dir", "line") == "matmulbench: data-dir 'line': there is no such folder or file\n"
+    for other in ("line", "mnist", "data/mnist2", "data"):
+        assert said("--data-dir", other) == f"matmulbench: data-dir {other!r}: there is no such folder or file\n"
 
 
 def test_list_shows_the_projects_own(project: Path, monkeypatch: pytest.MonkeyPatch, matmulbench: Command) -> None:

@@ -12,7 +12,8 @@ from matmulbench.api import availability
 from matmulbench.dtypes import declared_accumulation
 from matmulbench.errors import UsageError
 from matmulbench.ladder import LADDER
-from matmulbench.ladder.plugins import arity_advice, find_kernel, kernels, load_kernel, with_operands
+from matmulbench.ladder.devices import on_device
+from matmulbench.ladder.plugins import arity_advice, find_kernel, kernels, load_kernel, parts, with_operands
 
 
 def test_the_ladder_comes_first_and_in_order() -> None:
@@ -250,7 +251,20 @@ def test_a_kernel_that_prepares_b_is_whole_once_loaded(tmp_path: Path, operands:
         f"matmul.setup, matmul.operands, matmul.accumulation = setup, {operands!r}, 'float16'\n",
     )
     kernel = load_kernel(load_kernel(f"{path}:matmul"))  # once is enough
+    multiply, prepare = parts(kernel)
     a, b = torch.ones(2, 3), torch.ones(3, 4)
     assert torch.equal(kernel(a, b), a @ b)
-    assert torch.equal(kernel.prepared(a, kernel.setup(b)), a @ b)
-    assert declared_accumulation(kernel.prepared, "bfloat16") == "float16"  # which is of the part that is timed, too
+    assert prepare
+    assert torch.equal(multiply(a, prepare(b)), a @ b)
+    assert declared_accumulation(multiply, "bfloat16") == "float16"  # which is of the part that is timed, too
+
+
+def test_no_attribute_says_what_is_timed_in_a_kernels_place() -> None:
+    def kernel(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        return a @ b
+
+    kernel.on_device = kernel.prepared = lambda a, b: a  # type: ignore[attr-defined]
+    assert on_device(load_kernel(kernel), "cpu") is kernel
+    assert parts(load_kernel(kernel)) == (kernel, None)
+    kernel.setup = lambda b: b  # type: ignore[attr-defined]
+    assert parts(load_kernel(kernel))[0] is kernel

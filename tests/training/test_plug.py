@@ -235,6 +235,14 @@ def test_the_graph_keeps_the_kernel_whoever_else_multiplies_in_it():
     assert plain.weight.grad is not None
 
 
+def test_the_graph_keeps_the_kernel_when_the_copy_is_gone():
+    kernel = Counting()
+    loss = plug(nn.Linear(5, 4), kernel)(torch.randn(2, 5)).sum()
+    gc.collect()
+    loss.backward()
+    assert len(kernel.calls) == 2
+
+
 def test_other_threads_and_later_products_are_torchs():
     kernel, x = Counting(), torch.ones(2, 5)
 

@@ -135,7 +135,7 @@ def mine(tmp_path_factory: pytest.TempPathFactory) -> str:
         ("noisy", "error", "RuntimeError: red ?xxx"),
         ("traced", "ok", ""),
         ("optional", "ok", ""),
-        ("busy_at_times", "error", " times of 20, in 1 ways; first seen: exactness: "),
+        ("busy_at_times", "error", " times of 20; first seen: exactness: "),
         ("dies_at_40", "crashed", "is right 20 times of 20 in a process that has done nothing else"),
         ("scales", "error", "it is right where no elements of an operand share memory; one that writes to its"),
         ("rows_of_arrays", "failed-verification", "the result is a list, expected a numpy.ndarray: return a fresh"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import warnings
@@ -33,6 +34,9 @@ def _stop(number: int, _: object) -> None:
     raise Stopped(number)
 
 
+_ABOUT_A_FOLDER = [("data-dir '", "': "), ("", ": "), ("", os.sep)]  # around its name an error begins so
+
+
 class _Verbs(TyperGroup):
     """Prints one line where the input is wrong or the user interrupts: a traceback helps with neither."""
 
@@ -41,7 +45,8 @@ class _Verbs(TyperGroup):
             return super().invoke(ctx)
         except UsageError as error:
             data_dir = (ctx.default_map or {}).get(ctx.invoked_subcommand, {}).get("data_dir")
-            where = f"{TABLE} of pyproject.toml: data_dir: " if data_dir and data_dir in str(error) else ""
+            about_it = str(error).startswith(tuple(f"{start}{data_dir}{end}" for start, end in _ABOUT_A_FOLDER))
+            where = f"{TABLE} of pyproject.toml: data_dir: " if data_dir and about_it else ""
             log("\n".join(printable(line, 4096) for line in f"matmulbench: {where}{error}".splitlines()))
             code = USAGE_ERROR
         except OSError as error:  # a disk that is full, a folder that is not ours

@@ -135,7 +135,8 @@ def _read_csv(path: Path) -> tuple[Pair, Pair]:
     if not _FEWEST <= len(x) <= _ROWS:
         raise DataError(f"{path}: rows: {len(x)}, expected {_FEWEST} to {_ROWS}, or {_ROWS + _TEST} with the test")
     test = path.with_name(path.name.replace("train", "test"))
-    test_x, test_y = read_csv(test, _TEST) if "mnist" in test.name and test.is_file() else (x[:0], y[:0])
+    beside = "mnist" in test.name and test != path and test.is_file()
+    test_x, test_y = read_csv(test, _TEST) if beside else (x[:0], y[:0])
     return _pair(path, "train", x, y, len(x)), _pair(test, "test", test_x, test_y, len(test_x))
 
 

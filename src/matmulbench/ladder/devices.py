@@ -9,12 +9,16 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 if TYPE_CHECKING:
     import torch
 
 _DECLARED = ("accumulation", "batched", "device", "dtypes", "empty")  # what a kernel says of itself
+# Those on a device by what was made of them; in an attribute a kernel could name another one to be timed.
+_MIRRORED: WeakKeyDictionary[Callable[..., Any], Callable[..., Any]] = WeakKeyDictionary()
 _UNSET, _LARGEST_UNSET = 3, 2**28  # blocks that are filled with NaN and freed before a call, of so many bytes at most
 
 
@@ -96,10 +100,16 @@ def on_device(kernel: Any, name: str) -> Any:
     ImportError
         if it works elsewhere: the time of copies would be taken for its own.
     """
-    where = kernel.device if hasattr(kernel, "on_device") else "cpu"
+    there = unmirrored(kernel)
+    where = kernel.device if there else "cpu"
     if where != name:
         raise ImportError(f"it works on {where}, not on {name}: --device {where} has it timed there")
-    return getattr(kernel, "on_device", kernel)
+    return there or kernel
+
+
+def unmirrored(kernel: Any) -> Callable[..., Any] | None:
+    """Return the kernel on a device of which :func:`mirrored` made ``kernel``; None of any other."""
+    return _MIRRORED.get(kernel) if isinstance(kernel, FunctionType) else None
 
 
 @dataclass(eq=False)
@@ -116,8 +126,8 @@ def mirrored(kernel: Callable[..., Any], device: str, drain: Callable[[], None] 
 
     What the kernel does there, happens to the tensors on the CPU: an operand that it writes to changes, and a result
     in the memory of an operand, or of an earlier result that is still in use, is so here, too. A tensor that comes
-    again is the same tensor there, with the values that it has by then. ``drain`` waits for the device. ``kernel``
-    stays to be had as the attribute ``on_device``.
+    again is the same tensor there, with the values that it has by then. ``drain`` waits for the device.
+    :func:`unmirrored` gives ``kernel`` back.
 
     What is returned raises ValueError if the result is not on ``device``, besides what ``kernel`` raises.
     """
@@ -183,7 +193,7 @@ def mirrored(kernel: Callable[..., Any], device: str, drain: Callable[[], None] 
             raise ValueError(f"the result is on {c.device}, expected {twins[0].device}: make it with device=a.device")
         return to_host(c) if c.layout == torch.strided else c.cpu()
 
-    on_host.on_device = kernel  # type: ignore[attr-defined]
+    _MIRRORED[on_host] = kernel
     for name in _DECLARED:
         if hasattr(kernel, name):
             setattr(on_host, name, getattr(kernel, name))

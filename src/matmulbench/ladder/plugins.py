@@ -23,15 +23,18 @@ from collections.abc import Callable
 from contextlib import suppress
 from importlib.metadata import entry_points, requires
 from pathlib import Path
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from matmulbench.errors import UsageError, unknown
 from matmulbench.ladder import CUDA_LADDER, LADDER, LADDERS, RUNGS, Kernel
-from matmulbench.ladder.devices import DEVICES, mirrored
+from matmulbench.ladder.devices import DEVICES, mirrored, unmirrored
 
 GROUP = "matmulbench.kernels"
 OPERANDS = ("torch", "numpy")
+# What multiplies and what prepares, by what was made of both; an attribute might be a kernel's own.
+_PARTS: WeakKeyDictionary[Kernel, tuple[Kernel, Callable[[Any], Any]]] = WeakKeyDictionary()
 _IMPORTED_AS = {"scikit-learn": "sklearn", "py-cpuinfo": "cpuinfo"}
 
 
@@ -192,15 +195,15 @@ def load_kernel(spec: str | Callable[..., Any]) -> Kernel:
         raise unknown("device", str(device), DEVICES, f"Kernel {spec!r} declares it.")
     if operands == "numpy" and device != "cpu":
         raise UsageError(f"kernel {spec!r}: operands on device {device!r} are torch's, it says 'numpy'")
-    setup = None if hasattr(kernel, "prepared") else getattr(kernel, "setup", None)
-    if setup:
+    setup = getattr(kernel, "setup", None)
+    if setup and not parts(kernel)[1]:
         kernel = _with_setup(kernel, setup, operands == "numpy")
     elif operands == "numpy":
         kernel = _on_tensors(kernel)
     if operands == "numpy":  # now it takes tensors
         kernel.operands, kernel.returns = "torch", "numpy.ndarray"  # type: ignore[attr-defined]
     there = DEVICES[device]
-    if there is None or hasattr(kernel, "on_device"):
+    if there is None or unmirrored(kernel):
         return kernel
     there.require()
     whole = mirrored(kernel, there.place, there.drain)
@@ -209,7 +212,7 @@ def load_kernel(spec: str | Callable[..., Any]) -> Kernel:
 
 
 def _with_setup(kernel: Callable[..., Any], setup: Callable[..., Any], takes_arrays: bool) -> Kernel:
-    """Make one kernel of two parts; they stay to be had as its attributes ``setup`` and ``prepared``."""
+    """Make one kernel of two parts, which :func:`parts` gives back."""
     multiply = _on_tensors(kernel, prepares=True) if takes_arrays else kernel
     prepare: Callable[[Any], Any] = (lambda b: setup(b.numpy())) if takes_arrays else setup
 
@@ -217,8 +220,13 @@ def _with_setup(kernel: Callable[..., Any], setup: Callable[..., Any], takes_arr
     def both(a: Any, b: Any) -> Any:
         return multiply(a, prepare(b))
 
-    both.__dict__.update(setup=prepare, prepared=multiply)
+    _PARTS[both] = multiply, prepare
     return both
+
+
+def parts(kernel: Kernel) -> tuple[Kernel, Callable[[Any], Any] | None]:
+    """Return what multiplies by a prepared b and what prepares it, of a kernel with ``setup``; else itself and None."""
+    return _PARTS.get(kernel, (kernel, None)) if isinstance(kernel, FunctionType) else (kernel, None)
 
 
 def over_batches(kernel: Kernel) -> Kernel:
@@ -230,7 +238,7 @@ def over_batches(kernel: Kernel) -> Kernel:
 
     if getattr(kernel, "batched", False):
         return kernel
-    multiply, setup = getattr(kernel, "prepared", kernel), getattr(kernel, "setup", None)
+    multiply, setup = parts(kernel)
 
     def loop(a: torch.Tensor, b: Any) -> torch.Tensor:
         return torch.stack(list(map(multiply, a, b)))

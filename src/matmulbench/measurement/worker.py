@@ -20,8 +20,8 @@ import torch
 
 from matmulbench import isolation
 from matmulbench.dtypes import DTYPES, declared_accumulation
-from matmulbench.ladder.devices import DEVICES, on_device
-from matmulbench.ladder.plugins import load_kernel, over_batches
+from matmulbench.ladder.devices import DEVICES, on_device, unmirrored
+from matmulbench.ladder.plugins import load_kernel, over_batches, parts
 from matmulbench.measurement.cost import learn_cost
 from matmulbench.measurement.eviction import evict
 from matmulbench.measurement.operands import SharedOperands
@@ -60,8 +60,7 @@ def open_workload(spec: str, workload: Workload, windows: int, device: str, desc
         kernel, timer = _benches[0].kernel, _benches[0].timer
     if workload.batch > 1:
         kernel = over_batches(kernel)
-    setup = getattr(kernel, "setup", None)
-    plain = getattr(kernel, "prepared", kernel)  # what takes the b that ``setup`` prepared
+    plain, setup = parts(kernel)
     operands = SharedOperands(workload, windows, descriptors[0], device=timer.device)
     output = mmap.mmap(descriptors[1], 0)
     os.close(descriptors[1])
@@ -166,7 +165,7 @@ def compile_seconds(spec: str, dtype: str) -> float:
         numba.config.CACHE_DIR = empty  # type: ignore[attr-defined]  # set by numba at run time
         os.environ["TRITON_CACHE_DIR"] = empty
         kernel: Any = load_kernel(spec)
-        if hasattr(kernel, "on_device"):  # to make the device ready is not its affair
+        if unmirrored(kernel):  # to make the device ready is not its affair
             Timer(DEVICES[kernel.device])
         a, b = Workload(8, 8, 8, dtype=dtype).operands()
 

@@ -392,7 +392,7 @@ def _entry(journal: Path, line: bytes) -> dict[str, Any]:
         entry: dict[str, Any] = json.loads(line)
         table, row = entry["table"], entry["row"]
         if table in ("measurements", "training"):
-            row.setdefault("device", "cpu")  # before schema 6, all was there
+            row.setdefault("device", "cpu")  # before schema 6, all ran there
         if table in TABLES:
             if odd := row.keys() ^ set(columns(table)):
                 warn(f"{journal}: columns of {table} that are absent or unknown: {printable(', '.join(sorted(odd)))}")

@@ -157,7 +157,8 @@ class CustomModel(TrainingProblem):
     def _try_steps(self) -> None:
         """Take the first, second and last step; note the products, and whether random numbers are drawn."""
         before = _random_state()
-        self.model.zero_grad()
+        if self.remake:  # else it is the user's own
+            self.model.zero_grad()
         watch = TimedKernel(torch.matmul)
         trainer = _Trainer(self, watch)
         for step in sorted({0, min(1, self.steps - 1), self.steps - 1}):
@@ -320,7 +321,7 @@ def load_model(spec: str, seed: int = 0, lr: float | None = None) -> CustomModel
     return CustomModel(spec, made, lr or _RATE, make)
 
 
-_left_out: set[int] = set()  # what torch.compile was given and the model has
+_left_out: set[int] = set()  # by id, what was given to torch.compile and called since
 
 
 @contextmanager

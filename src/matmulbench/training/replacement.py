@@ -39,7 +39,7 @@ _RANKS = {"mm": 2, "addmm": 2, "bmm": 3, "baddbmm": 3}  # of the operands of wha
 _CPU = torch._C.DispatchKeySet(torch._C.DispatchKey.CPU)
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(eq=False, slots=True, weakref_slot=True)
 class _Block:
     """What a block asked for: its kernel, what does batches, and what is called after each product."""
 
@@ -277,7 +277,7 @@ class Hooks:
         self._block = _block(load_kernel(kernel))
         for overrides in (_ON_CPU, _IN_GRAPH):
             overrides.want()
-            weakref.finalize(self, overrides.release).atexit = False
+            weakref.finalize(self._block, overrides.release).atexit = False  # which graphs keep, too
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """Share the kernel: compiled and foreign functions cannot be copied."""

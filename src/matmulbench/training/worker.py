@@ -193,12 +193,13 @@ def read_parameters(trainer: Trainer, descriptor: int) -> None:
     ValueError
         if the file does not hold just as many numbers.
     """
+    expected = sum(p.numel() * p.itemsize for p in trainer.parameters())
     with open(descriptor, "rb") as file:
         file.seek(0)
-        content = bytearray(file.read())
-    expected = sum(p.numel() * p.itemsize for p in trainer.parameters())
+        content = bytearray(file.read(expected + 1))  # no more: whoever wrote it may go on
     if len(content) != expected:
-        raise ValueError(f"its parameters take {len(content)} bytes, expected {expected}")
+        found = f"{len(content)} bytes" if len(content) < expected else "more"
+        raise ValueError(f"its parameters take {found}, expected {expected} bytes")
     at = 0
     for parameter in trainer.parameters():
         numbers = torch.frombuffer(content, dtype=parameter.dtype, count=parameter.numel(), offset=at)

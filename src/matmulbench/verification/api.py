@@ -88,9 +88,9 @@ def _verify(host: Host, child: Child, request: Examine, limit: float) -> Verific
     def failed(finding: str) -> VerificationRow:
         return replace(row, status=Status.FAILED_VERIFICATION, verdict="fail", finding=finding)
 
-    # A finding must stand on its own: the line that repeats it is tried, in a process without a past. A hang would take
-    # as long again.
-    if case and row.status not in (Status.LOST, Status.TIMEOUT) and not child.killed:
+    # A finding must stand on its own: the line that repeats it is tried, in a process without a past. To hang, or
+    # to fill the memory, would take as long again.
+    if case and row.status not in (Status.LOST, Status.TIMEOUT, Status.OUT_OF_MEMORY) and not child.killed:
         again = host.call(Confirm(spec, case), silence_limit=limit, memory_limit=_memory_limit())
         if again.status == Status.OK and again.value:
             line = f"matmulbench verify {quoted(spec)} --dtype {dtype}"

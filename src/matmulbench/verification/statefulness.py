@@ -17,6 +17,7 @@ import torch
 
 from matmulbench.dtypes import as_array, filler
 from matmulbench.ladder import Kernel
+from matmulbench.ladder.plugins import parts
 from matmulbench.verification.bounds import exact_product
 from matmulbench.verification.case import Case
 from matmulbench.verification.kernel import KernelUnderTest
@@ -54,14 +55,17 @@ def check_earlier_calls(kernel: KernelUnderTest, seconds: float) -> None:
         kernel.check_exact(new_a, new_b, f"new operands of the same shape, seed {seed}")
         kernel.check_exact(a, new_b, f"the same a with a new b, seed {seed}")
         kernel.check_exact(new_a, b, f"a new a with the same b, seed {seed}")
-    if setup := getattr(kernel.kernel, "setup", None):
-        prepared, multiply = setup(b), kernel.kernel.prepared  # type: ignore[attr-defined]
+    multiply, setup = parts(kernel.kernel)
+    if setup:
+        kernel.announce("setup(b)")
+        prepared = setup(b)
         again = replace(kernel, kernel=lambda a, _: multiply(a, prepared))
         again.accumulation = kernel.accumulation
         for seed in range(4):
             again.check_exact(
-                _small_integers(kernel, *TINY, seed=seed)[0], b, f"a new a, with what setup made of b, {seed}"
+                _small_integers(kernel, *TINY, seed=seed)[0], b, f"a new a, with what setup(b) made, seed {seed}"
             )
+        kernel.cases = again.cases
     for size in (24, 65):
         if kernel.pace.predict(size, size, size) > max(seconds, 0.3):
             return

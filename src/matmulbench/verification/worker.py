@@ -19,6 +19,7 @@ import psutil
 import torch
 
 from matmulbench.dtypes import (
+    ACCUMULATIONS,
     DTYPES,
     USUAL,
     MissingDtypeError,
@@ -165,7 +166,10 @@ def _advise_on_accumulation(kernel: KernelUnderTest, error: WrongError) -> None:
     if error.case and DTYPES[kernel.dtype].rounding and not kernel.accumulation:
         declared = KernelUnderTest(kernel.spec, kernel.kernel, kernel.dtype)
         with suppress(Exception):  # it is wrong in other ways
-            declared.accumulation = found = find_accumulation(kernel)
+            found = find_accumulation(kernel)
+            if not found or ACCUMULATIONS[found] <= DTYPES[kernel.dtype].unit_roundoff():  # as it is judged already
+                return
+            declared.accumulation = found
             declared.check(error.case)
             check_all(declared, shapes.rounding(kernel.dtype), _ADVICE_S, _ROUNDING)
             if not declared.normwise:
@@ -197,7 +201,7 @@ def confirm(spec: str, case: dict[str, Any]) -> str | None:
     if wrong:
         return (
             "race: an error that moves, by a race, by chance, by memory that was never set or by what it remembers: "
-            f"{again} fails {len(wrong)} {times}, in {len(set(wrong))} ways"
+            f"{again} fails {len(wrong)} {times}" + f", in {len(set(wrong))} ways" * (len(set(wrong)) > 1)
         )
     return (
         f"earlier calls: {again} is right {len(answers)} {times} in a process that has done nothing else; "
