@@ -648,6 +648,7 @@ def apart(separate: Apart) -> Iterator[Apart]:
     separate.revive()
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_of_three_hosts_one_is_cut_off_and_one_killed(apart: Apart, tmp_path: Path) -> None:
     """With real kernels."""

@@ -339,13 +339,14 @@ def test_a_rate_is_refused_where_the_factory_has_an_optimiser():
         load_model(f"{FACTORIES}:workers", lr=0.1)
 
 
-def test_what_a_model_prints_and_warns_of_is_said_once_and_not_among_the_data(brief, tmp_path):
-    for options in (["train", "numpy"], ["run", "--kernel", "numpy", "--out", str(tmp_path / "run")]):
-        command = [*brief, *options, "--model", f"{FACTORIES}:warns"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
-        assert "all is well" not in done.stdout
-        assert done.stderr.count("epoch 1: all is well") == 1, "though each kernel's process makes the model anew"
-        assert done.stderr.count("UserWarning: an old way to do it") == 1, done.stderr
+@pytest.mark.parametrize("verb", ["train", pytest.param("run", marks=pytest.mark.slow)])
+def test_what_a_model_prints_and_warns_of_is_said_once_and_not_among_the_data(verb, brief, tmp_path):
+    options = {"train": ["numpy"], "run": ["--kernel", "numpy", "--out", str(tmp_path / "run")]}[verb]
+    command = [*brief, verb, *options, "--model", f"{FACTORIES}:warns"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
+    assert "all is well" not in done.stdout
+    assert done.stderr.count("epoch 1: all is well") == 1, "though each kernel's process makes the model anew"
+    assert done.stderr.count("UserWarning: an old way to do it") == 1, done.stderr
 
 
 def test_a_compiled_kernel_beside_a_model_stays_compiled(tmp_path):

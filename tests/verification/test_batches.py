@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from matmulbench.isolation import Host
-from matmulbench.ladder.plugins import load_kernel, over_batches
+from matmulbench.ladder.plugins import load_kernel, over_batches, parts
 from matmulbench.verification.api import verify_kernel
 
 SOURCE = """
@@ -82,4 +82,6 @@ def test_what_a_kernel_prepares_is_prepared_for_each_of_a_batch() -> None:
     multiply = over_batches(load_kernel(kernel))
     a, b = torch.randn(3, 4, 5), torch.randn(3, 5, 6)
     assert torch.allclose(multiply(a, b), a @ b, atol=1e-5)
-    assert len(multiply.setup(b)) == 3  # type: ignore[attr-defined]
+    _, prepare = parts(multiply)
+    assert prepare
+    assert len(prepare(b)) == 3
