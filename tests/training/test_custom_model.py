@@ -143,10 +143,13 @@ def test_where_only_calls_decide_a_wrong_kernel_still_fails(host, to_the_end):
 
 
 def test_a_step_that_torch_cannot_do_either_is_the_models(host, monkeypatch):
-    monkeypatch.setattr(referee, "_problems", [load_model(f"{FACTORIES}:bad_label")])
-    assert referee.look_again(6) is None
-    with pytest.raises(UsageError, match=r"bad_label': a step on batch 8 of 20 ends in IndexError: Target 9"):
-        referee.look_again(8)
+    model = load_model(f"{FACTORIES}:bad_label")
+    monkeypatch.setattr(referee, "_problems", [model])
+    assert referee.look_again(7) is None, "whoever takes the step on batch 8 will see"
+    for judged in (True, False):  # by its parameters: whether a model is or not, the fault is its own
+        model.judged = judged
+        with pytest.raises(UsageError, match=r"bad_label': a step on batch 8 of 20 ends in IndexError: Target 9"):
+            referee.look_again(8)
 
 
 def test_a_kernels_error_that_torch_has_too_ends_the_training():

@@ -107,7 +107,8 @@ def look_again(step: int) -> str | None:
     """
     problem = _problems[0]
     assert isinstance(problem, CustomModel)
-    if problem.judged and (trainer := problem.try_steps(step, _AGAIN_S)):
+    trainer = problem.try_steps(step, _AGAIN_S)
+    if trainer and problem.judged:
         with suppress(Exception):  # a step that the model cannot do is found where a kernel takes it
             problem.judged = _decide(problem, trainer, step % problem.steps)
     return None if problem.judged else _STATE
