@@ -266,9 +266,9 @@ def summary(comparison: pd.DataFrame) -> str:
 def why_unclear(comparison: pd.DataFrame) -> str | None:
     """Say how wide the intervals of :func:`compare` are, where they decide nothing about most products."""
     unclear = comparison[(comparison["workload"] != EVERY) & (comparison["verdict"] == "unclear")]
-    if 2 * len(unclear) <= (comparison["workload"] != EVERY).sum():
-        return None
     width = 100 * ((unclear["speedup_ci_high"] / unclear["speedup_ci_low"]).median() ** 0.5 - 1)
+    if 2 * len(unclear) <= (comparison["workload"] != EVERY).sum() or np.isnan(width):  # none was timed alike
+        return None
     return (
         f"most products are unclear: the change of half of them is known to no better than ±{width:.0f} %, and `same` "
         f"excludes {100 * CELL_BAND:.0f} %; longer runs (a larger --preset) or a quieter machine tell more"
